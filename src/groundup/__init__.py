@@ -1,0 +1,82 @@
+"""groundup: raw text to a trained, measured language model, every part from first principles.
+
+The names below are loaded when first used, so that ``import groundup`` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from groundup.data.batches import get_batch
+    from groundup.generation import generate
+    from groundup.nn import (
+        Embedding,
+        Linear,
+        MultiHeadSelfAttention,
+        RMSNorm,
+        RotaryPositionalEmbedding,
+        SiLUFeedForward,
+        SwiGLU,
+        TransformerBlock,
+        TransformerLM,
+        cross_entropy,
+        scaled_dot_product_attention,
+        silu,
+        softmax,
+    )
+    from groundup.optim import SGD, AdamW, get_lr_cosine_schedule, gradient_clipping
+    from groundup.tokenizer import Tokenizer, train_bpe
+    from groundup.train.checkpoint import load_checkpoint, save_checkpoint
+
+_HOME = {
+    "groundup.tokenizer": ["train_bpe", "Tokenizer"],
+    "groundup.nn": [
+        "Linear", "Embedding", "RMSNorm", "SwiGLU", "SiLUFeedForward", "RotaryPositionalEmbedding", "silu", "softmax",
+        "scaled_dot_product_attention", "MultiHeadSelfAttention", "TransformerBlock", "TransformerLM", "cross_entropy",
+    ],
+    "groundup.optim": ["SGD", "AdamW", "get_lr_cosine_schedule", "gradient_clipping"],
+    "groundup.data.batches": ["get_batch"],
+    "groundup.train.checkpoint": ["save_checkpoint", "load_checkpoint"],
+    "groundup.generation": ["generate"],
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Embedding",
+    "Linear",
+    "MultiHeadSelfAttention",
+    "RMSNorm",
+    "RotaryPositionalEmbedding",
+    "SiLUFeedForward",
+    "SwiGLU",
+    "Tokenizer",
+    "TransformerBlock",
+    "TransformerLM",
+    "cross_entropy",
+    "generate",
+    "get_batch",
+    "get_lr_cosine_schedule",
+    "gradient_clipping",
+    "load_checkpoint",
+    "save_checkpoint",
+    "scaled_dot_product_attention",
+    "silu",
+    "softmax",
+    "train_bpe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'groundup' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

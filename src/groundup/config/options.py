@@ -1,0 +1,276 @@
+"""Every option of a run, as frozen dataclasses that validate themselves.
+
+A run is described by one ``RunConfig``; :mod:`groundup.config.recipe` reads it from TOML. Values that follow
+from others (d_ff, head size, gradient accumulation) are computed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from groundup.errors import ConfigError
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ConfigError(f"{name} = {value!r}; expected {expected}")
+
+
+def nearest_divisors(number: int, wanted: int) -> list[int]:
+    """The one or two divisors of ``number`` closest to ``wanted``, for error messages."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d < wanted][-1:]
+    above = [d for d in divisors if d > wanted][:1]
+    return below + above
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the Transformer. The ablations are values here, never forks of the code."""
+
+    vocab_size: int = 0
+    """Rows of the embedding table; 0 takes the tokenizer's size from the token shards."""
+    context_length: int = 256
+    """Longest sequence the model can see, in tokens."""
+    d_model: int = 512
+    """Width of the residual stream."""
+    num_layers: int = 4
+    """Transformer blocks."""
+    num_heads: int = 16
+    """Attention heads; d_model must be a multiple of it, and the head size even (RoPE turns pairs)."""
+    d_ff: int = 0
+    """Inner width of the feed-forward layer; 0 derives it: 8/3 d_model rounded up to a multiple of 64 for swiglu
+    (512 -> 1408), 4 d_model for silu, so that both have about the same number of parameters."""
+    rope_theta: float = 10_000.0
+    """Base of the rotary angles."""
+    norm: Literal["pre", "post", "none"] = "pre"
+    """RMSNorm before each sublayer, after each residual sum, or nowhere (then no final norm either)."""
+    position: Literal["rope", "none"] = "rope"
+    """Rotary position embedding, or no position information at all (NoPE)."""
+    ffn: Literal["swiglu", "silu"] = "swiglu"
+    """Gated (W2(SiLU(W1 x) * W3 x)) or plain (W2 SiLU(W1 x)) feed-forward layer."""
+    tie_embeddings: bool = False
+    """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
+    norm_eps: float = 1e-5
+    """Added to the mean square inside RMSNorm."""
+
+    def __post_init__(self) -> None:
+        _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
+        for name in ("context_length", "d_model", "num_layers", "num_heads"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        _require(self.d_ff >= 0, "model.d_ff", self.d_ff, "a positive number, or 0 to derive it from d_model")
+        _require(self.rope_theta > 0, "model.rope_theta", self.rope_theta, "a positive number")
+        _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "a positive number")
+        if self.d_model % self.num_heads:
+            nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
+            raise ConfigError(
+                f"model.num_heads = {self.num_heads} does not divide model.d_model = {self.d_model}; "
+                f"nearest that do: {nearest}"
+            )
+        if self.position == "rope" and self.head_dim % 2:
+            raise ConfigError(
+                f"the head size model.d_model / model.num_heads = {self.d_model} / {self.num_heads} = {self.head_dim} "
+                f"is odd, but RoPE turns pairs of features; choose num_heads so that it is even, or position = 'none'"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        """Size of one attention head."""
+        return self.d_model // self.num_heads
+
+    @property
+    def ffn_dim(self) -> int:
+        """``d_ff``, or what it is derived to where it is 0."""
+        if self.d_ff:
+            return self.d_ff
+        if self.ffn == "silu":
+            return 4 * self.d_model
+        return 64 * math.ceil(8 * self.d_model / 3 / 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW, its cosine schedule with warm-up, and gradient clipping."""
+
+    max_learning_rate: float = 1e-3
+    """Peak of the schedule, reached at the end of the warm-up."""
+    min_learning_rate: float = 1e-4
+    """Where the cosine ends, at the last step."""
+    warmup_iters: int = 200
+    """Steps of linear warm-up."""
+    beta1: float = 0.9
+    """Decay of AdamW's running mean of gradients."""
+    beta2: float = 0.95
+    """Decay of AdamW's running mean of squared gradients."""
+    eps: float = 1e-8
+    """Added to AdamW's denominator."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    decay: Literal["matrices", "all"] = "matrices"
+    """What decays: only Linear weights, or every parameter (embeddings and norm gains too)."""
+    grad_clip: float = 1.0
+    """Largest global L2 norm of the gradient; 0 turns clipping off (the norm is logged either way)."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"optim.{name}", value, "a finite number, 0 or greater")
+        _require(
+            self.min_learning_rate <= self.max_learning_rate,
+            "optim.min_learning_rate", self.min_learning_rate,
+            f"at most optim.max_learning_rate = {self.max_learning_rate}",
+        )  # fmt: skip
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
+        _require(self.eps > 0, "optim.eps", self.eps, "a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which tokens, and how they become batches."""
+
+    train: str = ""
+    """Training tokens: a folder written by `groundup encode`, or a 1-D .npy file of token ids."""
+    valid: str = ""
+    """Validation tokens, in the same form; empty means no evaluation."""
+    vocab: str = ""
+    """vocab.json of the tokenizer; only needed for .npy data, since a shards folder carries its tokenizer."""
+    merges: str = ""
+    """merges.txt of the tokenizer; goes with vocab."""
+    order: Literal["shuffled", "random"] = "shuffled"
+    """A new permutation of all windows each epoch, or uniformly random windows (the classical get_batch)."""
+    batch_size: int = 32
+    """Sequences per optimizer step."""
+    micro_batch_size: int = 0
+    """Sequences per forward pass; 0 means batch_size. Gradients accumulate over batch_size / micro_batch_size."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
+        _require(self.micro_batch_size >= 0, "data.micro_batch_size", self.micro_batch_size, "a positive number, or 0")
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            nearest = ", ".join(map(str, nearest_divisors(self.batch_size, self.micro_batch_size)))
+            raise ConfigError(
+                f"data.micro_batch_size = {self.micro_batch_size} does not divide data.batch_size = {self.batch_size}; "
+                f"nearest that do: {nearest}"
+            )
+        _require(
+            bool(self.vocab) == bool(self.merges), "data.vocab and data.merges", (self.vocab, self.merges),
+            "both or neither",
+        )  # fmt: skip
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Forward and backward passes per optimizer step."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Length of the run, what is measured when, and how it is computed."""
+
+    max_iters: int = 5000
+    """Optimizer steps; the cosine ends exactly at the last one."""
+    seed: int = 0
+    """Seed of weights, batches and samples."""
+    device: str = "auto"
+    """"auto" (cuda, then mps, then cpu), or a torch device such as "cuda:1"."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Dtype of the matrix products; weights, optimizer state and the loss stay float32."""
+    attention: Literal["flash", "plain"] = "flash"
+    """torch's fused attention, or our own from first principles. The results agree to rounding."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    log_interval: int = 10
+    """Steps between lines of metrics."""
+    eval_interval: int = 100
+    """Steps between evaluations; one more is made after the last step."""
+    eval_windows: int = 640
+    """Validation windows per evaluation, spread evenly and the same every time; 0 takes the whole split."""
+    eval_batch_size: int = 32
+    """Windows per forward pass of an evaluation. It never changes the result beyond rounding."""
+    checkpoint_interval: int = 1000
+    """Steps between checkpoints; one more is made after the last step and on interruption."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints kept, beside the best; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_iters", "log_interval", "eval_interval", "eval_batch_size", "checkpoint_interval"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        for name in ("seed", "eval_windows", "keep_checkpoints"):
+            _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Text written by the model: during training, and by default in `groundup generate`."""
+
+    interval: int = 500
+    """Steps between samples during training; 0 turns them off."""
+    tokens: int = 128
+    """Most tokens per sample; it ends earlier at the end-of-text token."""
+    temperature: float = 0.8
+    """Divides the logits before the softmax; 0 always takes the likeliest token."""
+    top_p: float = 0.9
+    """Sample from the smallest set of tokens whose probabilities sum to at least this (nucleus sampling)."""
+    prompt: str = ""
+    """What the sample continues; empty begins a new document."""
+
+    def __post_init__(self) -> None:
+        _require(self.interval >= 0, "sample.interval", self.interval, "0 or greater")
+        _require(self.tokens >= 1, "sample.tokens", self.tokens, "at least 1")
+        check_sampling(self.temperature, self.top_p)
+
+
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Refuse sampling settings that have no meaning.
+
+    Raises:
+        ConfigError: temperature is negative or not finite, or top_p is outside (0, 1].
+    """
+    _require(
+        0 <= temperature < math.inf, "temperature", temperature, "a finite number, 0 (always the likeliest) or greater"
+    )
+    _require(0 < top_p <= 1, "top_p", top_p, "a number in (0, 1]; 1 samples from all tokens, a tiny value is greedy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Where metrics go beside metrics.jsonl, which is always written."""
+
+    tensorboard: bool = False
+    """Write TensorBoard event files into the run directory."""
+    wandb: bool = False
+    """Log to Weights & Biases; without an account set WANDB_MODE=offline."""
+    wandb_project: str = "groundup"
+    """W&B project."""
+    wandb_run_name: str = ""
+    """W&B run name; empty takes the run's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that defines a run."""
+
+    name: str = "run"
+    """The run directory is <runs_dir>/<name>."""
+    runs_dir: str = "runs"
+    """Folder of all runs."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.name not in ("", ".", ".."), "name", self.name, "a folder name")
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run is recorded."""
+        return Path(self.runs_dir) / self.name

@@ -1,0 +1,137 @@
+"""Recipes: runs described in TOML, read strictly into the config dataclasses and written back.
+
+A recipe names the values that differ from the defaults; the command line overrides them
+(``--model.d_model 256``); the resolved result is written into the run directory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from groundup.config.options import RunConfig
+from groundup.errors import ConfigError, FileMissingError
+
+Config = TypeVar("Config")
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any], *, place: str = "") -> Config:
+    """A config dataclass from nested plain values, checked strictly.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest valid one), or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{place}.{key}" if place else key
+        if key not in known:
+            raise ConfigError(f"unknown option {where}{suggestion(key, known)}")
+        arguments[key] = _checked(hints[key], value, where)
+    return cls(**arguments)
+
+
+def suggestion(word: str, known: typing.Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the nearest known word, or the list of all where none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(known)}"
+
+
+def _checked(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} = {value!r}; expected a table of options, [{where}]")
+        return from_dict(typing.cast(type, hint), value, place=where)
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            listed = ", ".join(map(repr, choices))
+            raise ConfigError(f"{where} = {value!r}; expected one of {listed}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where} = {value!r} ({type(value).__name__}); expected {hint.__name__}")
+    return value
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as nested plain values.
+
+    Raises:
+        FileMissingError: there is no such file.
+        ConfigError: it is not valid TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise FileMissingError(f"no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+
+
+def load_recipe(name_or_path: str) -> RunConfig:
+    """The run a recipe describes: a path to a TOML file, or the name of a recipe that groundup ships.
+
+    Raises:
+        FileMissingError: neither a file nor a shipped recipe of that name.
+        ConfigError: unknown key or impossible value, with the place.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        return from_dict(RunConfig, load_toml(path))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def recipes_dir() -> Path:
+    """The folder of shipped recipes: beside the package when installed, in the source tree otherwise."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parents[1] / "recipes"
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """Path of a recipe given by path or by shipped name."""
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        if not path.is_file():
+            raise FileMissingError(f"no recipe file {path}")
+        return path
+    shipped = {p.stem: p for p in recipes_dir().glob("*.toml")}
+    if name_or_path not in shipped:
+        raise FileMissingError(f"no recipe named {name_or_path!r}{suggestion(name_or_path, shipped)}")
+    return shipped[name_or_path]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as nested plain values, the inverse of :func:`from_dict`."""
+    return dataclasses.asdict(config)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A config as dotted keys: ``{"model.d_model": 512, ...}``."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        key = f"{prefix}{f.name}"
+        flat |= flatten(value, f"{key}.") if dataclasses.is_dataclass(value) else {key: value}
+    return flat
+
+
+def save_toml(config: Any, path: Path) -> None:
+    """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal."""
+    import tomli_w
+
+    path.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")

@@ -1,0 +1,203 @@
+"""Batches as a pure function of (dataset, seed, step, rank), and the classical random sampler.
+
+There is no iterator and no state: the batch of any step can be made at any time, so resuming costs nothing, and
+the sequences of a step are the same however many ranks share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.errors import DataError
+
+Integers = NDArray[np.int64]
+
+
+class TokenStore(Protocol):
+    """What batches need of a dataset; :class:`groundup.data.shards.TokenShards` is one."""
+
+    def __len__(self) -> int: ...
+
+    def gather(self, starts: Integers, length: int) -> Integers:
+        """``(len(starts), length)`` token ids, row i from starts[i] on."""
+        ...
+
+
+class Batches:
+    """The training batches of a run.
+
+    order "shuffled": each epoch visits all non-overlapping windows of context_length tokens once, in an order of its
+    own; the windows of each epoch begin at an offset of its own, so that document positions shift.
+    order "random": uniformly random windows.
+
+    Args:
+        store: the tokens.
+        batch_size: sequences per step, over all ranks.
+        context_length: tokens per sequence.
+
+    Raises:
+        DataError: the dataset is shorter than one sequence and its last target.
+    """
+
+    def __init__(
+        self,
+        store: TokenStore,
+        batch_size: int,
+        context_length: int,
+        seed: int,
+        order: Literal["shuffled", "random"] = "shuffled",
+    ):
+        check_length(len(store), context_length)
+        self.store, self.batch_size, self.context_length = store, batch_size, context_length
+        self.seed, self.order = seed, order
+        # One window fewer than fit leaves room for the offset.
+        self.windows = max(1, (len(store) - 1) // context_length - 1)
+
+    def starts(self, step: int) -> Integers:
+        """Where the sequences of a step begin, ``(batch_size,)``; step counts from 0."""
+        sequence = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.uint64)
+        last_start = len(self.store) - 1 - self.context_length
+        if self.order == "random":
+            return _below(_hash(sequence, self.seed, 0), last_start + 1)
+        epoch, place = np.divmod(sequence, np.uint64(self.windows))
+        starts = np.empty(self.batch_size, dtype=np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            window = permute(place[here], self.windows, key=int(_hash(e, self.seed, 1)))
+            slack = last_start - (self.windows - 1) * self.context_length
+            offset = _below(_hash(e, self.seed, 2), min(slack, self.context_length - 1) + 1)
+            starts[here] = window * self.context_length + offset
+        return starts
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of a step, LongTensors ``(batch_size / world_size, context_length)`` on the CPU."""
+        share = self.batch_size // world_size
+        starts = self.starts(step)[rank * share : (rank + 1) * share]
+        return _inputs_and_targets(self.store.gather(starts, self.context_length + 1))
+
+    def epoch(self, step: int) -> float:
+        """How many times the dataset has been seen when the step begins."""
+        return step * self.batch_size / self.windows
+
+
+def evaluation_windows(num_tokens: int, context_length: int, limit: int = 0) -> Iterator[tuple[int, int]]:
+    """``(start, length)`` of windows that cover a split: the same ones every time.
+
+    Args:
+        limit: how many windows, spread evenly; 0 covers every token, with a last window that may be shorter.
+
+    Raises:
+        DataError: fewer tokens than one input and one target.
+    """
+    if num_tokens < 2:
+        raise DataError(f"the split has {num_tokens} tokens; evaluation needs at least 2")
+    full, rest = divmod(num_tokens - 1, context_length)
+    if limit and limit < full:
+        for i in range(limit):
+            yield i * full // limit * context_length, context_length
+        return
+    for i in range(full):
+        yield i * context_length, context_length
+    if rest:
+        yield full * context_length, rest
+
+
+def evaluation_batches(
+    store: TokenStore, context_length: int, batch_size: int, limit: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The evaluation windows as (inputs, targets), at most batch_size of equal length together."""
+    starts: list[int] = []
+    for start, length in evaluation_windows(len(store), context_length, limit):
+        if length < context_length:
+            yield _inputs_and_targets(store.gather(np.array([start]), length + 1))
+            continue
+        starts.append(start)
+        if len(starts) == batch_size:
+            yield _inputs_and_targets(store.gather(np.array(starts), context_length + 1))
+            starts = []
+    if starts:
+        yield _inputs_and_targets(store.gather(np.array(starts), context_length + 1))
+
+
+def get_batch(
+    dataset: NDArray[np.integer], batch_size: int, context_length: int, device: str
+) -> tuple[Tensor, Tensor]:
+    """Uniformly random windows, from torch's global generator (the classical sampler).
+
+    Args:
+        dataset: token ids, 1-D; a memory map is read only where a window lies.
+        device: where the result goes, such as "cpu" or "cuda:0".
+
+    Returns:
+        x, y: LongTensors ``(batch_size, context_length)``; y is x moved on by one token.
+
+    Raises:
+        DataError: the dataset is not 1-D, not of integers, or shorter than context_length + 1.
+        RuntimeError: there is no such device.
+    """
+    if dataset.ndim != 1 or not np.issubdtype(dataset.dtype, np.integer):
+        raise DataError(f"dataset is {dataset.ndim}-D of {dataset.dtype}; expected 1-D integers")
+    check_length(len(dataset), context_length)
+    starts = torch.randint(len(dataset) - context_length, (batch_size,)).numpy()
+    windows = np.stack([dataset[s : s + context_length + 1] for s in starts]).astype(np.int64)
+    x, y = _inputs_and_targets(windows)
+    return x.to(device), y.to(device)
+
+
+def check_length(num_tokens: int, context_length: int) -> None:
+    """Refuse a dataset that does not hold one sequence and its last target."""
+    if num_tokens < context_length + 1:
+        raise DataError(
+            f"the dataset has {num_tokens} tokens, but one sequence of context_length = {context_length} needs "
+            f"{context_length + 1}; use more text or a shorter context"
+        )
+
+
+def permute(places: NDArray[np.uint64], size: int, key: int) -> Integers:
+    """A pseudo-random permutation of ``range(size)`` evaluated at ``places``, in constant memory.
+
+    A Feistel network permutes the next power of four; where it leaves the range it is applied again until it is
+    back inside (cycle walking; Black & Rogaway 2002). Unlike a shuffled array, it needs no memory, and
+    unlike a library's shuffle it can never change under an old seed.
+    """
+    half = np.uint64(max(1, math.ceil(math.log2(max(size, 2)) / 2)))
+    mask = np.uint64((1 << int(half)) - 1)
+    result = places.astype(np.uint64)
+    outside = np.ones(result.shape, dtype=bool)
+    while outside.any():
+        left, right = result[outside] >> half, result[outside] & mask
+        for round_ in range(4):
+            left, right = right, left ^ (_hash(right, key, round_) & mask)
+        result[outside] = (left << half) | right
+        outside = result >= size
+    return result.astype(np.int64)
+
+
+def _hash(values: NDArray[np.uint64] | np.uint64, seed: int, stream: int) -> NDArray[np.uint64]:
+    """64 well-mixed bits for each value (the finalizer of SplitMix64, Steele et al. 2014, twice)."""
+    mixed = np.asarray(values, dtype=np.uint64)
+    for salt in (seed, stream):
+        with np.errstate(over="ignore"):
+            mixed = mixed + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 % 2**64)
+            mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed = mixed ^ (mixed >> np.uint64(31))
+    return mixed
+
+
+def _below(bits: NDArray[np.uint64], bound: int) -> Integers:
+    """Map 64 random bits to ``range(bound)`` through 53-bit fractions: the bias is below 2^-53 · bound."""
+    fractions = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return (fractions * bound).astype(np.int64)
+
+
+def _inputs_and_targets(windows: Integers) -> tuple[Tensor, Tensor]:
+    tokens = torch.from_numpy(windows)
+    return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()

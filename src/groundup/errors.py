@@ -1,0 +1,41 @@
+"""The errors a user can cause. Each carries one line: the value seen, what was expected, and the fix.
+
+The command line prints that line and exits with code 2; from Python they are ordinary exceptions that also
+derive from the built-in type a caller would expect to catch.
+"""
+
+
+class GroundupError(Exception):
+    """Base of every error that a user's input, file or setting can cause."""
+
+
+class ConfigError(GroundupError, ValueError):
+    """An option has an impossible value, or does not exist."""
+
+
+class TokenizerError(GroundupError, ValueError):
+    """A vocabulary, merge list, special token or token id cannot be used."""
+
+
+class DataError(GroundupError, ValueError):
+    """Text or token shards cannot be used as they are."""
+
+
+class FileMissingError(GroundupError, FileNotFoundError):
+    """A file or folder that was named does not exist."""
+
+
+class CheckpointError(GroundupError, RuntimeError):
+    """A checkpoint is incomplete, foreign, or does not fit the model."""
+
+
+class TrainingError(GroundupError, RuntimeError):
+    """Training cannot go on: non-finite loss or gradients, or a run directory in the way."""
+
+
+class MissingExtraError(GroundupError, ImportError):
+    """An optional package is needed for what was asked."""
+
+    @classmethod
+    def for_package(cls, package: str, extra: str, purpose: str) -> "MissingExtraError":
+        return cls(f"{purpose} needs the package {package}; install it with: pip install 'groundup[{extra}]'")

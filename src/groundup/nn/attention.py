@@ -1,0 +1,180 @@
+"""Rotary positions, multi-head causal self-attention, and the key/value cache of generation."""
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from groundup.errors import ConfigError
+from groundup.nn.functional import scaled_dot_product_attention
+from groundup.nn.layers import Linear
+
+# Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H heads, K head size.
+
+
+class RotaryPositionalEmbedding(nn.Module):
+    """Turns each pair of features (2k, 2k+1) by the angle ``position · theta^(-2k/d_k)`` (Su et al. 2021, eq. 34).
+
+    The dot product of two turned vectors then depends on the distance of their positions only. No parameters:
+    the tables of cosines and sines are non-persistent buffers and stay float32 when a model is cast to a
+    16-bit dtype, where late positions would become indistinguishable.
+
+    Args:
+        theta: base of the angles.
+        d_k: size of the turned (last) axis, even.
+        max_seq_len: number of positions tabulated.
+
+    Raises:
+        ConfigError: d_k is odd.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | str | None = None):
+        super().__init__()
+        if d_k % 2:
+            raise ConfigError(f"head size d_k = {d_k} is odd, but RoPE turns pairs of features; choose an even one")
+        self.theta, self.d_k, self.max_seq_len = theta, d_k, max_seq_len
+        for name, table in self._tables(device, torch.float32).items():
+            self.register_buffer(name, table, persistent=False)
+
+    def _tables(self, device: torch.device | str | None, dtype: torch.dtype) -> dict[str, Tensor]:
+        # float64 throughout: a float32 angle of position 10,000 is already off by 1e-3 rad.
+        frequencies = self.theta ** (-torch.arange(0, self.d_k, 2, dtype=torch.float64) / self.d_k)
+        angles = torch.outer(torch.arange(self.max_seq_len, dtype=torch.float64), frequencies)
+        return {"cos": angles.cos().to(device, dtype), "sin": angles.sin().to(device, dtype)}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.cos.dtype != torch.float32 and not self.cos.is_meta:
+            wide = torch.promote_types(self.cos.dtype, torch.float32)
+            for name, table in self._tables(self.cos.device, wide).items():
+                setattr(self, name, table)
+        return self
+
+    def forward(self, x: Tensor, token_positions: Tensor | None = None) -> Tensor:
+        """Turn ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.
+
+        Raises:
+            ConfigError: more positions than max_seq_len.
+        """
+        if token_positions is None:
+            self._check_length(x.shape[-2])
+            cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
+        else:
+            if token_positions.device.type == "cpu" and token_positions.numel():
+                self._check_length(int(token_positions.max()) + 1)
+            cos, sin = self.cos[token_positions], self.sin[token_positions]
+        if torch.compiler.is_compiling():  # which fuses real arithmetic, but not complex
+            even, odd = x[..., 0::2], x[..., 1::2]
+            turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+        else:  # the pair (a, b) as a + ib, times e^(i angle): the same numbers in a quarter of the time
+            pairs = torch.view_as_complex(x.to(cos.dtype).unflatten(-1, (-1, 2)).contiguous())
+            turned = torch.view_as_real(pairs * torch.complex(cos, sin))
+        return turned.flatten(-2).to(x.dtype)
+
+    def _check_length(self, positions: int) -> None:
+        if positions > self.max_seq_len:
+            raise ConfigError(
+                f"sequence reaches {positions} positions, but the model was built for context_length = "
+                f"{self.max_seq_len}; shorten the input"
+            )
+
+
+class KVCache:
+    """Keys and values of the tokens already seen, for one attention layer.
+
+    Args:
+        shape: ``(..., H, capacity, K)``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype):
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store ``(..., H, S, K)`` after what is there and return all of it, ``(..., H, T, K)``."""
+        end = self.length + k.shape[-2]
+        self.keys[..., self.length : end, :] = k
+        self.values[..., self.length : end, :] = v
+        self.length = end
+        return self.keys[..., :end, :], self.values[..., :end, :]
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2.2).
+
+    Args:
+        d_model: width D, a multiple of num_heads H; each head has size K = D / H.
+        rope: shared rotary embedding applied to queries and keys; None = no position information.
+        flash: use torch's fused kernel, which never writes the S x S scores; otherwise our own formula.
+
+    Shapes: x ``(..., S, D)`` -> the same; state: ``{q,k,v,output}_proj.weight (D, D)``, rows head after head.
+
+    Raises:
+        ConfigError: num_heads does not divide d_model.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        rope: RotaryPositionalEmbedding | None = None,
+        *,
+        flash: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        if d_model % num_heads:
+            raise ConfigError(f"num_heads = {num_heads} does not divide d_model = {d_model}")
+        self.num_heads, self.rope, self.flash = num_heads, rope, flash
+        self.q_proj = Linear(d_model, d_model, device, dtype)
+        self.k_proj = Linear(d_model, d_model, device, dtype)
+        self.v_proj = Linear(d_model, d_model, device, dtype)
+        self.output_proj = Linear(d_model, d_model, device, dtype)
+
+    def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Attend from each position to itself and the earlier ones, those in ``cache`` included.
+
+        Args:
+            token_positions: ``(..., S)``, broadcast over the batch; default: counted on from the cache's length.
+        """
+        q_BHSK, k_BHSK, v_BHSK = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        past = cache.length if cache is not None else 0
+        if self.rope is not None:
+            if token_positions is None and past:
+                token_positions = torch.arange(past, past + x.shape[-2], device=x.device)
+            elif token_positions is not None:
+                token_positions = token_positions.unsqueeze(-2)  # one axis for the heads
+            q_BHSK, k_BHSK = self.rope(q_BHSK, token_positions), self.rope(k_BHSK, token_positions)
+        if cache is None:
+            k_BHTK, v_BHTK = k_BHSK, v_BHSK
+        else:
+            k_BHTK, v_BHTK = cache.append(k_BHSK, v_BHSK)
+        attended_BHSK = self._attend(q_BHSK, k_BHTK, v_BHTK)
+        return self.output_proj(attended_BHSK.transpose(-3, -2).flatten(-2))
+
+    def _heads(self, x_BSD: Tensor) -> Tensor:
+        return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
+
+    def _attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
+        queries, keys = q_BHSK.shape[-2], k_BHTK.shape[-2]
+        if not self.flash:
+            mask = causal_mask(queries, keys, q_BHSK.device)
+            return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
+        # The fused kernel aligns its own causal mask with the first key; with a cache ours aligns with the last.
+        aligned = queries == keys
+        cached_mask = None if aligned or queries == 1 else causal_mask(queries, keys, q_BHSK.device)
+        return torch.nn.functional.scaled_dot_product_attention(
+            q_BHSK, k_BHTK, v_BHTK, attn_mask=cached_mask, is_causal=aligned
+        )
+
+
+def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """``(queries, keys)`` boolean, True where a query may look; the last query stands at the last key."""
+    positions = torch.arange(keys, device=device)
+    return positions[keys - queries :, None] >= positions[None, :]

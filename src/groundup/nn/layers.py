@@ -1,0 +1,142 @@
+"""Layers with weights: Linear, Embedding, RMSNorm and the two feed-forward networks.
+
+Weights are kept in the dtype they were made with (float32 by default) and cast to the input's dtype where they
+are used. Mixed precision is therefore visible: feed bfloat16, and the matrix products run in bfloat16.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from groundup.nn.functional import silu
+
+
+class Linear(nn.Module):
+    """``y = W x`` without bias.
+
+    Initialized from N(0, 2 / (in + out)) truncated at three standard deviations (Glorot & Bengio 2010).
+
+    Shapes: x ``(..., in_features)`` -> ``(..., out_features)``; state: ``weight (out_features, in_features)``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
+        init_truncated_normal(self.weight, std=math.sqrt(2 / (in_features + out_features)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.to(x.dtype).T
+
+
+class Embedding(nn.Module):
+    """A table of vectors looked up by id, initialized from N(0, std²) truncated at three standard deviations.
+
+    Shapes: token_ids ``(...)`` integer -> ``(..., embedding_dim)``; state: ``weight (num_embeddings, embedding_dim)``.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        std: float = 1.0,
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        init_truncated_normal(self.weight, std=std)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        # Not weight[token_ids]: on the CPU its gradient is summed by threads in changing order, so that no two runs
+        # would agree to the last bit, and is seven times slower.
+        return self.weight.index_select(0, token_ids.flatten()).unflatten(0, token_ids.shape)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square layer normalization (Zhang & Sennrich 2019, eq. 4).
+
+        y = x / sqrt(mean(x², last axis) + eps) · g
+
+    The statistics are computed in float32 whatever the input's dtype: squares of bfloat16 activations lose the
+    small ones. Output has the input's dtype.
+
+    Args:
+        d_model: size D of the normalized (last) axis.
+        eps: added to the mean square, not to its root.
+
+    Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        eps: float = 1e-5,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return (wide * inverse_rms * self.weight).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward network ``W2(SiLU(W1 x) ⊙ W3 x)`` (Shazeer 2020, sec. 2).
+
+    Shapes: x ``(..., d_model)`` -> the same; state: ``w1, w3 (d_ff, d_model)``, ``w2 (d_model, d_ff)``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.w1 = Linear(d_model, d_ff, device, dtype)
+        self.w2 = Linear(d_ff, d_model, device, dtype)
+        self.w3 = Linear(d_model, d_ff, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(silu(self.w1(x)) * self.w3(x))
+
+
+class SiLUFeedForward(nn.Module):
+    """Ungated feed-forward network ``W2 SiLU(W1 x)``, the ablation of :class:`SwiGLU`.
+
+    It has two matrices where SwiGLU has three: d_ff = 4 d_model matches SwiGLU's parameters at 8/3 d_model.
+
+    Shapes: x ``(..., d_model)`` -> the same; state: ``w1 (d_ff, d_model)``, ``w2 (d_model, d_ff)``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.w1 = Linear(d_model, d_ff, device, dtype)
+        self.w2 = Linear(d_ff, d_model, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(silu(self.w1(x)))
+
+
+def init_truncated_normal(weight: Tensor, std: float) -> None:
+    """Fill in place from N(0, std²), cut at three standard deviations."""
+    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

@@ -1,0 +1,188 @@
+"""The Transformer block and the language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import ModelConfig
+from groundup.errors import ConfigError
+from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
+from groundup.nn.layers import Embedding, Linear, RMSNorm, SiLUFeedForward, SwiGLU
+
+# Shapes: B batch, S sequence, D d_model, V vocabulary.
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a feed-forward network, each added to the residual stream.
+
+    norm = "pre":   y = x + Attention(RMSNorm(x));  z = y + FFN(RMSNorm(y))   (Xiong et al. 2020)
+    norm = "post":  y = RMSNorm(x + Attention(x));  z = RMSNorm(y + FFN(y))   (Vaswani et al. 2017)
+    norm = "none":  y = x + Attention(x);           z = y + FFN(y)
+
+    Shapes: x ``(..., S, D)`` -> the same; state: ``attn.*``, ``ffn.*``, and, where there are norms, ``ln1.weight``,
+    ``ln2.weight``.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        num_heads: int,
+        d_ff: int,
+        rope: RotaryPositionalEmbedding | None = None,
+        *,
+        norm: str = "pre",
+        ffn: str = "swiglu",
+        norm_eps: float = 1e-5,
+        flash: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        self.norm = _choice("norm", norm, ("pre", "post", "none"))
+        feed_forward = {"swiglu": SwiGLU, "silu": SiLUFeedForward}[_choice("ffn", ffn, ("swiglu", "silu"))]
+        self.attn = MultiHeadSelfAttention(d_model, num_heads, rope, flash=flash, device=device, dtype=dtype)
+        self.ffn = feed_forward(d_model, d_ff, device, dtype)
+        if norm != "none":
+            self.ln1 = RMSNorm(d_model, norm_eps, device, dtype)
+            self.ln2 = RMSNorm(d_model, norm_eps, device, dtype)
+
+    def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        match self.norm:
+            case "pre":
+                x = x + self.attn(self.ln1(x), token_positions, cache)
+                return x + self.ffn(self.ln2(x))
+            case "post":
+                x = self.ln1(x + self.attn(x, token_positions, cache))
+                return self.ln2(x + self.ffn(x))
+            case _:
+                x = x + self.attn(x, token_positions, cache)
+                return x + self.ffn(x)
+
+
+class TransformerLM(nn.Module):
+    """Decoder-only language model: embedding, blocks, final RMSNorm (pre-norm only), output matrix.
+
+    A post-norm block already ends in a norm, and norm = "none" means none at all, so both go without the final one.
+    With ``tie_embeddings`` the output matrix is the embedding table, initialized with the output matrix's standard
+    deviation so that the first loss is ln V either way.
+
+    Args:
+        vocab_size: V. context_length: longest S. d_model: D. d_ff: inner width of the feed-forward layer.
+        rope_theta: base of the rotary angles; all layers share one table.
+        norm, position, ffn, tie_embeddings, norm_eps: as in :class:`groundup.config.ModelConfig`.
+        flash: use torch's fused attention kernel.
+
+    Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
+    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``.
+
+    Raises:
+        ConfigError: impossible shape, or a sequence longer than context_length.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        context_length: int,
+        d_model: int,
+        num_layers: int,
+        num_heads: int,
+        d_ff: int,
+        rope_theta: float = 10_000.0,
+        *,
+        norm: str = "pre",
+        position: str = "rope",
+        ffn: str = "swiglu",
+        tie_embeddings: bool = False,
+        norm_eps: float = 1e-5,
+        flash: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        super().__init__()
+        _choice("position", position, ("rope", "none"))
+        self.vocab_size, self.context_length, self.num_heads = vocab_size, context_length, num_heads
+        self.compute_dtype: torch.dtype | None = None
+        rope = None
+        if position == "rope":
+            rope = RotaryPositionalEmbedding(rope_theta, d_model // num_heads, context_length, device)
+        head_std = math.sqrt(2 / (d_model + vocab_size))
+        # Without norms nothing rescales the residual stream, and SwiGLU is quadratic in it: unit embeddings would
+        # start eight layers at a loss of 1e29.
+        embedding_std = head_std if tie_embeddings or norm == "none" else 1.0
+        self.token_embeddings = Embedding(vocab_size, d_model, device, dtype, std=embedding_std)
+        self.layers = nn.ModuleList(
+            TransformerBlock(
+                d_model, num_heads, d_ff, rope,
+                norm=norm, ffn=ffn, norm_eps=norm_eps, flash=flash, device=device, dtype=dtype,
+            )
+            for _ in range(num_layers)
+        )  # fmt: skip
+        self.ln_final = RMSNorm(d_model, norm_eps, device, dtype) if norm == "pre" else None
+        self.lm_head = Linear(d_model, vocab_size, device, dtype)
+        if tie_embeddings:
+            self.lm_head.weight = self.token_embeddings.weight
+
+    @classmethod
+    def from_config(
+        cls,
+        config: ModelConfig,
+        *,
+        flash: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> TransformerLM:
+        """The model a config describes.
+
+        Raises:
+            ConfigError: config.vocab_size is still 0, to be taken from the data.
+        """
+        if config.vocab_size == 0:
+            raise ConfigError("model.vocab_size = 0; a model needs the tokenizer's size, e.g. 10000")
+        return cls(
+            config.vocab_size, config.context_length, config.d_model, config.num_layers, config.num_heads,
+            config.ffn_dim, config.rope_theta, norm=config.norm, position=config.position, ffn=config.ffn,
+            tie_embeddings=config.tie_embeddings, norm_eps=config.norm_eps, flash=flash, device=device, dtype=dtype,
+        )  # fmt: skip
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        token_positions: Tensor | None = None,
+        caches: Sequence[KVCache] | None = None,
+    ) -> Tensor:
+        """Logits of the next token at every position; with ``caches``, of tokens that follow the cached ones.
+
+        Everything runs in ``compute_dtype`` where it is set (mixed precision), in the weights' dtype otherwise.
+        """
+        past = caches[0].length if caches else 0
+        if past + token_ids.shape[-1] > self.context_length:
+            raise ConfigError(
+                f"sequence of {past + token_ids.shape[-1]} tokens is longer than context_length = "
+                f"{self.context_length}; keep the last {self.context_length} tokens"
+            )
+        x_BSD = self.token_embeddings(token_ids)
+        if self.compute_dtype is not None:
+            x_BSD = x_BSD.to(self.compute_dtype)
+        for i, layer in enumerate(self.layers):
+            x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
+        if self.ln_final is not None:
+            x_BSD = self.ln_final(x_BSD)
+        return self.lm_head(x_BSD)
+
+    def new_caches(self, batch_size: int) -> list[KVCache]:
+        """Empty key/value caches, one a layer, with room for context_length tokens."""
+        weight = self.token_embeddings.weight
+        head_dim = weight.shape[1] // self.num_heads
+        shape = (batch_size, self.num_heads, self.context_length, head_dim)
+        dtype = self.compute_dtype or weight.dtype
+        return [KVCache(shape, weight.device, dtype) for _ in self.layers]
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ConfigError(f"{name} = {value!r}; expected one of {', '.join(map(repr, choices))}")
+    return value

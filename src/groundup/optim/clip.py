@@ -1,0 +1,37 @@
+"""Gradient clipping by the global norm."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from groundup.errors import ConfigError, TrainingError
+
+
+@torch.no_grad()
+def gradient_clipping(parameters: Iterable[torch.nn.Parameter], max_l2_norm: float) -> Tensor:
+    """Scale all gradients in place by ``M / (norm + 1e-6)`` if their joint L2 norm exceeds M (Pascanu et al. 2013).
+
+    Args:
+        parameters: those without a gradient are skipped.
+        max_l2_norm: M; infinity only measures.
+
+    Returns:
+        The norm before clipping, a scalar tensor.
+
+    Raises:
+        ConfigError: M is not positive.
+        TrainingError: the norm is NaN or infinite; the gradients are left as they are.
+    """
+    if not max_l2_norm > 0:
+        raise ConfigError(f"max_l2_norm = {max_l2_norm}; expected a positive number")
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros(())
+    # A norm of norms: never a copy of all gradients in one tensor.
+    norm = torch.linalg.vector_norm(torch.stack([g.norm().to(gradients[0].device) for g in gradients]))
+    if not torch.isfinite(norm):
+        raise TrainingError(f"the gradient norm is {norm.item()}; nothing was clipped or applied")
+    if norm > max_l2_norm:
+        torch._foreach_mul_(gradients, max_l2_norm / (norm + 1e-6))
+    return norm

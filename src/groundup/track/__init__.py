@@ -1,0 +1,28 @@
+"""Where a run's metrics and samples go: always JSONL, and on request W&B, TensorBoard and the terminal."""
+
+from groundup.config import TrackConfig
+from groundup.track.jsonl import JsonlSink, read_jsonl
+from groundup.track.sink import Display, Metrics, Silent, Sink, Sinks
+
+__all__ = ["Display", "JsonlSink", "Metrics", "Silent", "Sink", "Sinks", "external_sinks", "read_jsonl"]
+
+
+def external_sinks(config: TrackConfig, run_dir: str, run_name: str, options: Metrics) -> list[Sink]:
+    """The optional sinks a run asks for.
+
+    Args:
+        options: the run's options, recorded where the sink has a place for them.
+
+    Raises:
+        MissingExtraError: a package that was asked for is not installed.
+    """
+    sinks: list[Sink] = []
+    if config.tensorboard:
+        from groundup.track.tensorboard import TensorBoardSink
+
+        sinks.append(TensorBoardSink(run_dir))
+    if config.wandb:
+        from groundup.track.wandb import WandbSink
+
+        sinks.append(WandbSink(run_dir, config.wandb_project, config.wandb_run_name or run_name, options))
+    return sinks

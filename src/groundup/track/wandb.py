@@ -1,0 +1,41 @@
+"""Weights & Biases."""
+
+from groundup.errors import MissingExtraError, TrainingError
+from groundup.track.sink import Metrics
+
+
+class WandbSink:
+    """Metrics and samples as a W&B run; ``WANDB_MODE=offline`` needs no account. A resumed run continues its id.
+
+    Raises:
+        MissingExtraError: the package wandb is not installed.
+        TrainingError: W&B refuses to start, for want of a login.
+    """
+
+    def __init__(self, run_dir: str, project: str, name: str, config: Metrics):
+        try:
+            import wandb
+        except ImportError:
+            raise MissingExtraError.for_package("wandb", "wandb", "--track.wandb") from None
+        try:
+            self._run = wandb.init(
+                project=project, name=name, id=name, resume="allow", dir=run_dir, config=dict(config)
+            )
+        except wandb.errors.UsageError as error:
+            raise TrainingError(
+                f"W&B does not start: {error}; log in with `wandb login`, or set WANDB_MODE=offline"
+            ) from None
+        self._html = wandb.Html
+
+    def metrics(self, line: Metrics) -> None:
+        self._run.log({k: v for k, v in line.items() if k != "step" and v is not None}, step=line["step"])
+
+    def sample(self, line: Metrics) -> None:
+        self._run.log({"sample": self._html(f"<pre>{_escaped(line['text'])}</pre>")}, step=line["step"])
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

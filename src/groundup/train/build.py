@@ -1,0 +1,146 @@
+"""From a config to the objects of a run: device, token stores, model, optimizer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import DataConfig, OptimConfig, RunConfig
+from groundup.data.batches import check_length
+from groundup.data.shards import TokenShards
+from groundup.errors import ConfigError, DataError
+from groundup.nn import Embedding, RMSNorm, TransformerLM, cross_entropy
+from groundup.optim import AdamW
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def choose_device(name: str) -> str:
+    """ "auto" resolved to the best device there is; other names checked.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"train.device = {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
+    """The training tokens, and the validation tokens if the config names any.
+
+    Raises:
+        ConfigError: no training data named.
+        DataError: the two were made with different tokenizers.
+    """
+    if not config.train:
+        raise ConfigError("data.train is empty; expected a folder written by `groundup encode`, or a .npy file of ids")
+    train = TokenShards.open(config.train)
+    valid = TokenShards.open(config.valid) if config.valid else None
+    if valid is not None and train.tokenizer_sha256 != valid.tokenizer_sha256:
+        raise DataError(
+            f"{config.train} and {config.valid} were made with different tokenizers (SHA-256 "
+            f"{_short(train.tokenizer_sha256)} and {_short(valid.tokenizer_sha256)}); encode both with one"
+        )
+    return train, valid
+
+
+def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> RunConfig:
+    """The config with model.vocab_size settled by the data, and the data checked against it.
+
+    Raises:
+        ConfigError: vocab_size is smaller than the tokenizer's, or unknown.
+        DataError: a token id is at or above it, or the data is too short for one sequence.
+    """
+    wanted = config.model.vocab_size or train.vocab_size
+    if wanted is None:
+        raise ConfigError(
+            f"model.vocab_size = 0 takes the tokenizer's size, but {config.data.train} is a bare array; set it"
+        )
+    for path, store in ((config.data.train, train), (config.data.valid, valid)):
+        if store is None:
+            continue
+        check_vocabulary(path, store, wanted)
+    check_length(len(train), config.model.context_length)
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=wanted))
+
+
+def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
+    """Refuse tokens that a model of vocab_size rows cannot embed.
+
+    Shards know their vocabulary; a bare array has to be read through.
+    """
+    if store.vocab_size is None:
+        store.check_ids(vocab_size)
+    elif store.vocab_size > vocab_size:
+        raise ConfigError(
+            f"model.vocab_size = {vocab_size}, but the tokenizer of {path} has {store.vocab_size} ids; "
+            f"set it to {store.vocab_size} or more, or to 0"
+        )
+
+
+def save_tokenizer(config: DataConfig, train: TokenShards, directory: Path) -> None:
+    """Copy the data's tokenizer into the run, so that the run alone is enough to generate."""
+    if config.vocab:
+        from groundup.tokenizer import Tokenizer
+
+        Tokenizer.from_files(config.vocab, config.merges).save(directory)
+    elif train.tokenizer_sha256 is not None:
+        train.tokenizer().save(directory)
+
+
+def build_model(config: RunConfig, device: str) -> TransformerLM:
+    """The model of a run, initialized from the run's seed; the same weights whatever the device."""
+    torch.manual_seed(config.train.seed)
+    model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash").to(device)
+    if config.train.precision == "bf16":
+        model.compute_dtype = torch.bfloat16
+    return model
+
+
+def build_loss(model: TransformerLM, *, compile: bool) -> LossFunction:
+    """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names."""
+    forward = torch.compile(model) if compile else model
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(forward(x), y)
+
+    return loss
+
+
+def build_optimizer(model: TransformerLM, config: OptimConfig) -> AdamW:
+    """AdamW in its fused form, weight decay where the config says."""
+    matrices, others = parameter_groups(model)
+    decayed, plain = (matrices + others, []) if config.decay == "all" else (matrices, others)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.max_learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.eps,
+        fused=True,
+    )
+
+
+def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Weights of Linear layers; and the rest: norm gains and embeddings (a tied table is an embedding)."""
+    rest = [m.weight for m in model.modules() if isinstance(m, Embedding | RMSNorm)]
+    kept_apart = {id(p) for p in rest}
+    return [p for p in model.parameters() if id(p) not in kept_apart], rest
+
+
+def _short(sha256: str | None) -> str:
+    return "unknown" if sha256 is None else f"{sha256[:12]}…"

@@ -1,0 +1,204 @@
+"""Checkpoints: the classical one-file form, and the folder form that runs use.
+
+A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
+name) and ``state.json`` (everything else). It is written beside its final place, flushed to the disk, and renamed:
+a folder that has its name is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from groundup.errors import CheckpointError, FileMissingError
+from groundup.files import sync_directory, write_atomically
+
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+
+
+def save_checkpoint(
+    model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, out: str | os.PathLike[str] | IO[bytes]
+) -> None:
+    """Write model, optimizer and iteration into one file, or an open binary file. A path is replaced atomically."""
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration}
+    if not isinstance(out, str | os.PathLike):
+        torch.save(content, out)
+        return
+    path = Path(out)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    src: str | os.PathLike[str] | IO[bytes], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> int:
+    """Restore what :func:`save_checkpoint` wrote; without an optimizer only the model, for inference.
+
+    Nothing is unpickled but tensors and plain values (``weights_only=True``).
+
+    Returns:
+        The iteration.
+
+    Raises:
+        FileMissingError: no such file.
+        CheckpointError: truncated or foreign file, or it does not fit the model.
+    """
+    try:
+        content = torch.load(src, map_location="cpu", weights_only=True)
+        weights, iteration = content["model"], int(content["iteration"])
+    except FileNotFoundError:
+        raise FileMissingError(f"no checkpoint {src}") from None
+    except Exception as error:  # torch raises whatever its zip and pickle readers raise
+        raise CheckpointError(f"{src} is truncated or not a checkpoint of groundup: {_first_line(error)}") from None
+    check_fit(str(src), weights, model.state_dict())
+    model.load_state_dict(weights)
+    if optimizer is not None:
+        try:
+            optimizer.load_state_dict(content["optimizer"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"the optimizer of {src} does not fit: {_first_line(error)}") from None
+    return iteration
+
+
+def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Write a checkpoint folder, complete or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. Nothing that existed is touched.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        tensors, numbers = _optimizer_state(model, optimizer)
+        _save_tensors(_parameters(model), temporary / MODEL_FILE)
+        _save_tensors(tensors, temporary / OPTIMIZER_FILE)
+        content = json.dumps(state | {"optimizer": numbers}, indent=1)
+        write_atomically(temporary / STATE_FILE, content)
+        sync_directory(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(temporary, folder)
+        sync_directory(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write {folder}: {_first_line(error)}; earlier checkpoints are untouched: "
+            f"free some space and resume"
+        ) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint folder.
+
+    Raises:
+        FileMissingError: no such folder.
+        CheckpointError: it is not a complete checkpoint.
+    """
+    if not folder.is_dir():
+        raise FileMissingError(f"no checkpoint {folder}")
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        int(state["step"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint: {STATE_FILE}: {_first_line(error)}; use another one"
+        ) from None
+    return dict(state)
+
+
+def read_model(folder: Path, model: nn.Module) -> None:
+    """Load the parameters of a checkpoint folder into a model of the same architecture.
+
+    Raises:
+        CheckpointError: the file is truncated, or names and shapes differ from the model's.
+    """
+    path = folder / MODEL_FILE
+    saved = _load_tensors(path)
+    parameters = _parameters(model)
+    check_fit(str(path), saved, parameters)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(saved[name])
+
+
+def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the optimizer's tensors and numbers; every value comes back bit for bit."""
+    tensors = _load_tensors(folder / OPTIMIZER_FILE)
+    numbers: dict[str, dict[str, Any]] = state["optimizer"]
+    for name, parameter in model.named_parameters():
+        restored: dict[str, Any] = dict(numbers.get(name, {}))
+        for key, tensor in tensors.items():
+            owner, _, kind = key.rpartition(".")
+            if owner == name:
+                restored[kind] = tensor.to(parameter.device)
+        if restored:
+            optimizer.state[parameter] = restored
+
+
+def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Refuse weights whose names or shapes are not the model's, naming the first that differs."""
+    for name in wanted:
+        if name not in saved:
+            raise CheckpointError(f"{source} has no {name}; it was made by another architecture")
+        if saved[name].shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(saved[name].shape)}, the model's has {tuple(wanted[name].shape)}; "
+                f"it was made by another architecture"
+            )
+    for name in saved:
+        if name not in wanted:
+            raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    # Named parameters, not the state dict: a tied matrix comes once, and all buffers can be computed.
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _optimizer_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        for kind, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}.{kind}"] = value
+            else:
+                numbers.setdefault(name, {})[kind] = value
+    return tensors, numbers
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

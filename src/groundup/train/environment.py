@@ -1,0 +1,69 @@
+"""What a run ran on: versions, hardware, and the state of the source tree."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import groundup
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions, hardware and git state, for ``environment.json``."""
+    return {
+        "groundup": groundup.__version__,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in ("torch", "numpy", "safetensors", "regex")},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": device_name(device),
+        "cuda": torch.version.cuda,
+        "git": _git_state(),
+    }
+
+
+def device_name(device: str) -> str:
+    """The accelerator's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu_name()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _git_state() -> dict[str, Any] | None:
+    source = Path(groundup.__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(source), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", "__init__.py"):  # installed inside somebody else's repository
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None

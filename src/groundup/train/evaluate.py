@@ -1,0 +1,90 @@
+"""Loss, perplexity and bits per byte on fixed windows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groundup.data.batches import evaluation_batches
+from groundup.data.shards import TokenShards
+from groundup.errors import DataError
+from groundup.nn import cross_entropy
+from groundup.train.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    loss: float
+    """Mean nats per token."""
+    tokens: int
+    """Targets scored."""
+    bytes: int | None
+    """Text bytes those targets stand for; None where the data does not know."""
+    step: int | None = None
+    """Optimizer steps of the checkpoint."""
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+        return math.exp(min(self.loss, 700))
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """All nats, those of document ends too, over the bytes of text: comparable between tokenizers."""
+        return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else None
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, store: TokenShards, context_length: int, *, batch_size: int = 32, limit: int = 0
+) -> Evaluation:
+    """Score a split. Draws no random numbers, and leaves the model in the mode it was in.
+
+    Args:
+        limit: windows to score, spread evenly; 0 scores every token of the split.
+    """
+    device = next(model.parameters()).device
+    lengths = store.token_lengths
+    was_training = model.training
+    model.eval()
+    nats, tokens, size = 0.0, 0, 0
+    for x, y in evaluation_batches(store, context_length, batch_size, limit):
+        nats += cross_entropy(model(x.to(device)), y.to(device)).item() * y.numel()
+        tokens += y.numel()
+        size += 0 if lengths is None else int(lengths[y.numpy()].sum())
+    model.train(was_training)
+    return Evaluation(nats / tokens, tokens, None if lengths is None else size)
+
+
+def evaluate_run(
+    run: str | Path, checkpoint: str = "best", split: str = "valid", *, data: str = "", device: str = "auto"
+) -> Evaluation:
+    """Score a run's checkpoint on all of its training or validation split, or on other token shards.
+
+    Raises:
+        DataError: the run has no such split, or the shards were made with another tokenizer.
+    """
+    from groundup.train.build import choose_device
+
+    directory = RunDirectory.open(run)
+    config = directory.config
+    source = data or {"train": config.data.train, "valid": config.data.valid}.get(split, "")
+    if not source:
+        raise DataError(f"{directory.path} names no {split!r} split; give one with --data FOLDER")
+    store = TokenShards.open(source)
+    model, state = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
+    expected = state.get("tokenizer_sha256")
+    if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
+        raise DataError(
+            f"{source} was made with another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}…) than "
+            f"{directory.path} ({expected[:12]}…); encode the text with {directory.tokenizer_dir}"
+        )
+    store.check_ids(config.model.vocab_size)
+    found = evaluate(model, store, config.model.context_length, batch_size=config.train.eval_batch_size)
+    return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))

@@ -1,0 +1,74 @@
+"""Going on from a checkpoint, and only from one that belongs to the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from groundup.config import RunConfig, flatten
+from groundup.errors import CheckpointError, ConfigError
+from groundup.train.checkpoint import read_model, read_optimizer, read_state
+from groundup.train.run_directory import RunDirectory
+from groundup.train.state import TrainState
+
+# What may differ when a run goes on: where it runs, what it shows, how often it measures. All else decides the
+# numbers it computes.
+_FREE = (
+    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "train.device", "train.attention",
+    "train.compile", "train.log_interval", "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints",
+    "sample.", "track.",
+)  # fmt: skip
+
+
+def restore(
+    run: RunDirectory,
+    config: RunConfig,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: TrainState,
+    identity: dict[str, Any],
+) -> bool:
+    """Load the run's latest checkpoint into model, optimizer and state.
+
+    Returns:
+        False if the run has no checkpoint yet, so that it has to begin at step 0.
+
+    Raises:
+        FileMissingError: there is no such run.
+        ConfigError: an option that decides the result has changed.
+        CheckpointError: the checkpoint is broken, or was made on other data.
+    """
+    run = RunDirectory.open(run.path)
+    check_unchanged(run, config)
+    if not run.steps():
+        return False
+    folder = run.checkpoint("latest")
+    saved = read_state(folder)
+    for key, what in (("dataset_sha256", "data.train"), ("tokenizer_sha256", "the tokenizer")):
+        if saved.get(key) != identity[key]:
+            raise CheckpointError(
+                f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
+                f"{str(identity[key])[:12]}…); restore it, or start a new run"
+            )
+    read_model(folder, model)
+    read_optimizer(folder, model, optimizer, saved)
+    for name, value in TrainState.from_dict(saved).__dict__.items():
+        setattr(state, name, value)
+    return True
+
+
+def check_unchanged(run: RunDirectory, config: RunConfig) -> None:
+    """Refuse to resume under options that would make another run of it."""
+    before, now = flatten(run.config), flatten(config)
+    changed = [
+        f"{key} (was {before.get(key)!r}, now {now[key]!r})"
+        for key in now
+        if before.get(key) != now[key] and not key.startswith(_FREE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"cannot resume {run.path} with other options: {', '.join(changed)}; "
+            f"resume it as it was, or start a new run"
+        )

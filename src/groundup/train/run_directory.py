@@ -1,0 +1,140 @@
+"""The run directory: everything a run leaves behind, and the one meeting point of training and what comes after."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.config import RunConfig, from_dict, load_toml, save_toml
+from groundup.errors import CheckpointError, DataError, FileMissingError
+from groundup.files import write_atomically
+
+if TYPE_CHECKING:
+    from groundup.nn import TransformerLM
+    from groundup.tokenizer import Tokenizer
+
+_STEP_FOLDER = re.compile(r"step-(\d+)")
+
+
+class RunDirectory:
+    """``config.toml``, ``environment.json``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``, ``tokenizer/``,
+    and ``checkpoints/`` with one folder a step and the pointers ``latest`` and ``best``, files that hold a folder's name.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.tokenizer_dir = self.path / "tokenizer"
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            FileMissingError: there is no such run; nearby runs are named.
+        """
+        run = cls(path)
+        if not (run.path / "config.toml").is_file():
+            siblings = sorted(p.parent.name for p in run.path.parent.glob("*/config.toml"))
+            there = f"runs in {run.path.parent}: {', '.join(siblings)}" if siblings else "train one first"
+            raise FileMissingError(f"no run {run.path} (it has no config.toml); {there}")
+        return run
+
+    @property
+    def config(self) -> RunConfig:
+        """The resolved options the run was started with."""
+        return from_dict(RunConfig, load_toml(self.path / "config.toml"))
+
+    def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
+        """Write what is known before the first step."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        save_toml(config, self.path / "config.toml")
+        write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Write ``summary.json``."""
+        write_atomically(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
+
+    def steps(self) -> list[int]:
+        """Steps of all complete checkpoints, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = (_STEP_FOLDER.fullmatch(p.name) for p in self.checkpoints.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def step_folder(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self.checkpoints / f"step-{step}"
+
+    def checkpoint(self, which: str = "best") -> Path:
+        """Folder of a checkpoint: "best" (the newest where nothing was evaluated), "latest", or a step's number.
+
+        Raises:
+            CheckpointError: the run has none, or not that one; the existing ones are named.
+        """
+        steps = self.steps()
+        if not steps:
+            raise CheckpointError(f"{self.path} has no checkpoint yet; train it first")
+        if which in ("best", "latest"):
+            return self._pointed(which) or self._pointed("latest") or self.step_folder(steps[-1])
+        if which.removeprefix("step-").isdigit() and int(which.removeprefix("step-")) in steps:
+            return self.step_folder(int(which.removeprefix("step-")))
+        raise CheckpointError(
+            f"{self.path} has no checkpoint {which!r}; it has best, latest, {', '.join(map(str, steps))}"
+        )
+
+    def _pointed(self, pointer: str) -> Path | None:
+        # A crash between the rename of a checkpoint and the pointer's leaves the pointer one behind: still complete.
+        try:
+            folder = self.checkpoints / (self.checkpoints / pointer).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return folder if folder.is_dir() and _STEP_FOLDER.fullmatch(folder.name) else None
+
+    def point(self, pointer: str, step: int) -> None:
+        """Make "latest" or "best" name a step's checkpoint."""
+        write_atomically(self.checkpoints / pointer, f"step-{step}\n")
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the ``keep`` newest checkpoints and those pointed at, and what crashes left half written."""
+        for leftover in self.checkpoints.glob(".*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if keep == 0:
+            return
+        pointed = {self._pointed("best"), self._pointed("latest")}
+        for step in self.steps()[:-keep]:
+            if self.step_folder(step) not in pointed:
+                shutil.rmtree(self.step_folder(step))
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer the run's data was made with.
+
+        Raises:
+            DataError: the run was trained on bare ids, without a tokenizer.
+        """
+        from groundup.tokenizer import Tokenizer
+
+        if not self.tokenizer_dir.is_dir():
+            raise DataError(
+                f"{self.path} has no tokenizer: it was trained on bare token ids; set data.vocab and data.merges, "
+                f"or train on shards made by `groundup encode`"
+            )
+        return Tokenizer.load(self.tokenizer_dir)
+
+    def model(self, which: str = "best", device: str = "cpu") -> tuple[TransformerLM, dict[str, Any]]:
+        """The model of a checkpoint, in evaluation mode, and the checkpoint's state.
+
+        Raises:
+            CheckpointError: truncated or foreign checkpoint.
+        """
+        from groundup.nn import TransformerLM
+        from groundup.train.checkpoint import read_model, read_state
+
+        folder = self.checkpoint(which)
+        state = read_state(folder)
+        model = TransformerLM.from_config(self.config.model, flash=True, device=device)
+        read_model(folder, model)
+        return model.eval(), state

@@ -1,0 +1,25 @@
+"""Fixtures every test may use: where the real text lies, and small objects that several rooms need."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real text and GPT-2 files; tests that want it skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("GROUNDUP_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no data folder at {folder}; set GROUNDUP_DATA to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpt2_files(data_dir: Path) -> tuple[Path, Path]:
+    """GPT-2's ``encoder.json`` and ``vocab.bpe``."""
+    files = data_dir / "gpt2" / "encoder.json", data_dir / "gpt2" / "vocab.bpe"
+    if not all(file.is_file() for file in files):
+        pytest.skip(f"no GPT-2 vocabulary in {data_dir / 'gpt2'}")
+    return files
