@@ -1,0 +1,129 @@
+"""`groundup demo`: the whole way, on text that groundup writes itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.rule import Rule
+from rich.text import Text
+
+from groundup.cli.encode import encode_with_progress
+from groundup.cli.parse import call
+from groundup.cli.progress import size
+from groundup.cli.tokenizer import train_with_progress
+from groundup.config import END_OF_TEXT, RunConfig, load_recipe
+
+_TRAIN_BYTES = 4_000_000
+_VALID_BYTES = 200_000
+_VOCAB_SIZE = 2048
+_SAMPLES = 3
+
+
+def demo(arguments: list[str]) -> int:
+    """Parse and run."""
+    return call(_demo, arguments, "demo")
+
+
+def _demo(*, data: Path = Path("data/demo"), steps: int | None = None, seed: int = 0) -> int:
+    """Write stories, learn a tokenizer, encode, train a small model, and let it tell stories of its own.
+
+    Args:
+        data: folder for text, tokenizer and token shards. The run goes to runs/demo and replaces an earlier demo.
+        steps: training steps, instead of the recipe's.
+        seed: of the stories and the model.
+    """
+    console = Console(highlight=False)
+    config = prepare(console, data, steps, seed)
+
+    from groundup.track.console import ConsoleDisplay
+    from groundup.train import train
+
+    _heading(console, 4, "train a Transformer on them")
+    result = train(config, overwrite=True, display=ConsoleDisplay(console))
+    if not result.finished:
+        return 128 + (result.signal or 0)
+    _tell(console, result.run_dir, seed)
+    _sum_up(console, result.run_dir, data)
+    return 0
+
+
+def prepare(console: Console, data: Path, steps: int | None, seed: int) -> RunConfig:
+    """Text, tokenizer and shards in ``data``, and the config of a run on them."""
+    from groundup.text.stories import story, write_stories
+
+    _heading(console, 1, "write stories")
+    text = data / "text"
+    text.mkdir(parents=True, exist_ok=True)
+    for name, count, story_seed in (("train", _TRAIN_BYTES, 2 * seed), ("valid", _VALID_BYTES, 2 * seed + 1)):
+        stats = write_stories(text / f"{name}.txt", count, seed=story_seed, separator=END_OF_TEXT)
+        console.print(f"{text / name}.txt: {stats.stories:,} stories, {size(stats.bytes)}")
+    console.print("The first one:")
+    console.print(Padding(Text(story(2 * seed, 0), style="italic"), (0, 2)))
+
+    _heading(console, 2, "learn a tokenizer")
+    shutil.rmtree(data / "tokenizer", ignore_errors=True)
+    tokenizer = train_with_progress(console, [text / "train.txt"], _VOCAB_SIZE, [END_OF_TEXT], data / "tokenizer")
+
+    _heading(console, 3, "encode text to token shards")
+    for name in ("train", "valid"):
+        encode_with_progress(console, [text / f"{name}.txt"], tokenizer, data / "tokens" / name, overwrite=True)
+
+    config = load_recipe("demo")
+    tokens = data / "tokens"
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, train=str(tokens / "train"), valid=str(tokens / "valid")),
+        train=dataclasses.replace(config.train, seed=seed, max_iters=steps or config.train.max_iters),
+    )
+
+
+def _tell(console: Console, run: Path, seed: int) -> None:
+    from groundup.generation import continue_text
+    from groundup.train import RunDirectory
+
+    _heading(console, 5, "stories by the model")
+    directory = RunDirectory(run)
+    model, _ = directory.model()
+    tokenizer = directory.tokenizer()
+    for i in range(_SAMPLES):
+        pieces = continue_text(model, tokenizer, "", 250, 0.7, 0.9, seed=seed + i)
+        console.print(Padding(Text("".join(pieces).strip(), style="italic"), (0, 2, 1, 2)))
+
+
+def _sum_up(console: Console, run: Path, data: Path) -> None:
+    from groundup.errors import MissingExtraError
+    from groundup.track import read_jsonl
+    from groundup.track.console import print_pairs
+    from groundup.track.curve import loss_curve
+
+    try:
+        drawn = loss_curve(run, width=min(console.width, 100), color=console.is_terminal)
+        console.print(Text.from_ansi(drawn))
+    except MissingExtraError as error:
+        console.print(f"(no curve: {error})")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    last = list(read_jsonl(run / "metrics.jsonl"))[-1]
+    console.print()
+    print_pairs(
+        console,
+        {
+            "trained": f"{summary['parameters']:,} parameters, {summary['tokens']:,} tokens, "
+            f"{summary['wall_seconds'] / 60:.1f} minutes, {summary['tokens_per_second']:,.0f} tokens/s",
+            "validation": f"loss {last['val_loss']:.4f}, {last['val_bpb']:.4f} bits per byte",
+            "text": data / "text",
+            "tokenizer": data / "tokenizer",
+            "tokens": data / "tokens",
+            "run": f"{run}  (config.toml, metrics.jsonl, samples.jsonl, checkpoints)",
+            "more": f"groundup generate {run} --prompt 'Once upon a time'",
+        },
+    )
+
+
+def _heading(console: Console, number: int, text: str) -> None:
+    console.print()
+    console.print(Rule(f"[bold]{number}  {text}", align="left"))

@@ -1,0 +1,73 @@
+"""`groundup encode`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from groundup.cli.parse import call
+from groundup.cli.progress import progress_bar, size
+from groundup.config import END_OF_TEXT
+from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
+
+
+def encode(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_encode, arguments, "encode")
+
+
+def _encode(
+    inputs: tuple[Path, ...],
+    /,
+    *,
+    tokenizer: Path,
+    out: Path,
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+    shard_tokens: int = DEFAULT_SHARD_TOKENS,
+    overwrite: bool = False,
+) -> None:
+    """Turn text into token shards, in bounded memory. Interrupted, the same command goes on where it stopped.
+
+    Args:
+        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        tokenizer: folder that `groundup tokenizer train` wrote, or one with GPT-2's two files.
+        out: folder for the shards.
+        separator: token between the documents of plain text, which also ends each document in the shards.
+        field: JSON field or parquet column that holds the text.
+        shard_tokens: tokens a shard file.
+        overwrite: replace what is in the folder.
+    """
+    from groundup.tokenizer import Tokenizer
+
+    console = Console(highlight=False)
+    encode_with_progress(
+        console, list(inputs), Tokenizer.load(tokenizer), out,
+        separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def encode_with_progress(console, inputs, tokenizer, out, **options) -> EncodeStats:  # type: ignore[no-untyped-def]
+    """``encode_files`` under a progress bar, with a line about the result."""
+    from groundup.data.encode import encode_files
+
+    began = time.perf_counter()
+    with progress_bar(console) as update:
+
+        def show(done: int, total: int | None, tokens: int) -> None:
+            update("encoding", done, total, f"{tokens:,} tokens")
+
+        stats = encode_files(inputs, tokenizer, out, progress=show, **options)
+    seconds = time.perf_counter() - began
+    found = (
+        f"{out}: {stats.documents:,} documents, {size(stats.bytes)} = {stats.tokens:,} tokens "
+        f"({stats.bytes_per_token:.2f} bytes each) in {stats.shards} shard{'s' * (stats.shards > 1)}"
+    )
+    if stats.already_complete:
+        console.print(f"{found}; nothing was left to do")
+    else:
+        kept = f", {stats.tokens_kept:,} tokens of them from before" if stats.tokens_kept else ""
+        console.print(f"{found}{kept}, {seconds:.1f} s")
+    return stats

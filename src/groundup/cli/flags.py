@@ -1,0 +1,150 @@
+"""Other spellings of the options of `groundup train`.
+
+Every option has one full name, its place in the config (``--model.d_model``). On the command line the last part is
+enough where it is unique (``--d_model``), and the flags of the course's training script work too (``--no_rope``,
+``--val_path``, …). All are rewritten here to full names before tyro reads them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+from groundup.config import RunConfig, flatten
+from groundup.config.recipe import suggestion
+from groundup.errors import ConfigError
+
+_RENAMED = {
+    "train_path": "data.train",
+    "val_path": "data.valid",
+    "vocab_path": "data.vocab",
+    "merges_path": "data.merges",
+    "generate_interval": "sample.interval",
+    "generate_tokens": "sample.tokens",
+    "learning_rate": "optim.max_learning_rate",
+}
+_SWITCHES = {
+    "no_rope": ("model.position", "none"),
+    "no_rmsnorm": ("model.norm", "none"),
+    "post_norm": ("model.norm", "post"),
+    "ffn_silu": ("model.ffn", "silu"),
+    "weight_tying": ("model.tie_embeddings",),
+    "bf16": ("train.precision", "bf16"),
+    "use_amp": ("train.precision", "bf16"),
+    "use_flash": ("train.attention", "flash"),
+}
+# Multiples of the batch size, which is known only when all else is read.
+_DEFERRED = ("eval_batches", "grad_accum_steps")
+
+
+@dataclasses.dataclass
+class Flags:
+    """What the arguments of `groundup train` say, before tyro."""
+
+    recipe: str | None = None
+    resume: bool = False
+    resume_run: str | None = None
+    overwrite: bool = False
+    help: bool = False
+    options: list[str] = dataclasses.field(default_factory=list)
+    """Full names and their values, for tyro."""
+    deferred: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def apply_deferred(self, config: RunConfig) -> RunConfig:
+        """The config with --grad_accum_steps and --eval_batches, which count in batches of --batch_size, applied.
+
+        ``--batch_size 8 --grad_accum_steps 4`` is a step of 32 sequences in 4 passes of 8.
+        """
+        data, train = config.data, config.train
+        batch_size = data.batch_size
+        if passes := self.deferred.get("grad_accum_steps"):
+            data = dataclasses.replace(data, batch_size=batch_size * passes, micro_batch_size=batch_size)
+        if batches := self.deferred.get("eval_batches"):
+            train = dataclasses.replace(train, eval_windows=batches * batch_size)
+        return dataclasses.replace(config, data=data, train=train)
+
+
+def short_names() -> dict[str, str]:
+    """Last parts of option names that are unique, to the full names."""
+    full_names = list(flatten(RunConfig()))
+    count = Counter(name.split(".")[-1] for name in full_names)
+    return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
+
+
+def read_flags(arguments: list[str]) -> Flags:
+    """Rewrite the arguments of `groundup train`.
+
+    Raises:
+        ConfigError: an unknown flag, with the nearest known one; a flag without its value.
+    """
+    flags = Flags()
+    short, full = short_names(), set(flatten(RunConfig()))
+    booleans = {name for name, value in flatten(RunConfig()).items() if isinstance(value, bool)}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("-h", "--help"):
+            flags.help = True
+            continue
+        if not argument.startswith("--"):
+            if flags.recipe is not None:
+                raise ConfigError(f"unexpected argument {argument!r} after the recipe {flags.recipe!r}")
+            flags.recipe = argument
+            continue
+        written, equals, value = argument[2:].partition("=")
+        name = written.replace("-", "_")
+        if equals:
+            rest.insert(0, value)
+        if name == "resume":
+            flags.resume = True
+            if rest and not rest[0].startswith("--"):
+                flags.resume_run = rest.pop(0)
+        elif name == "overwrite":
+            flags.overwrite = True
+        elif name in _SWITCHES:
+            target, *fixed = _SWITCHES[name]
+            flags.options += [f"--{target}", *fixed]
+        elif name == "dataset":
+            flags.recipe = _value(argument, rest)
+        elif name == "checkpoint_dir":
+            folder = Path(_value(argument, rest))
+            flags.options += ["--runs_dir", str(folder.parent), "--name", folder.name]
+        elif name in _DEFERRED:
+            flags.deferred[name] = _count(argument, _value(argument, rest))
+        else:
+            target = _target(name, short, full, booleans)
+            flags.options.append(f"--{target}")
+            if target not in booleans and not target.split(".")[-1].startswith("no_"):
+                flags.options.append(_value(argument, rest))
+    return flags
+
+
+def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]) -> str:
+    if name in _RENAMED:
+        return _RENAMED[name]
+    if name in full:
+        return name
+    if name in short:
+        return short[name]
+    for boolean in booleans:  # tyro's way to switch off: --train.no_compile
+        section, _, last = boolean.rpartition(".")
+        if name in (f"{section}.no_{last}", f"no_{last}"):
+            return f"{section}.no_{last}"
+    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, "dataset", "checkpoint_dir", "resume", "overwrite"]
+    near = suggestion(name, known)
+    hint = near if "did you mean" in near else "; see `groundup train --help`"
+    raise ConfigError(f"unknown option --{name}{hint}")
+
+
+def _value(argument: str, rest: list[str]) -> str:
+    # A negative number is a value, for the config to judge; another flag is not.
+    if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
+        raise ConfigError(f"{argument} needs a value")
+    return rest.pop(0)
+
+
+def _count(argument: str, text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{argument} {text}; expected a whole number, at least 1")
+    return int(text)

@@ -1,0 +1,68 @@
+"""`groundup generate`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from groundup.cli.parse import call
+
+
+def generate(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_generate, arguments, "generate")
+
+
+def _generate(
+    run: Path,
+    /,
+    *,
+    prompt: str | None = None,
+    tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    samples: int = 1,
+    seed: int | None = None,
+    checkpoint: str = "best",
+    device: str = "auto",
+) -> None:
+    """Let a run's model write, as fast as it thinks. What is left out comes from the run's own sample settings.
+
+    Args:
+        run: run directory, or the name of a run in runs/.
+        prompt: what to continue; empty begins a new document.
+        tokens: most tokens to write.
+        temperature: 0 always takes the likeliest token; higher is more daring.
+        top_p: sample from the likeliest tokens whose probabilities sum to this.
+        samples: how many texts.
+        seed: the same seed writes the same text; a new one each time by default.
+        checkpoint: "best", "latest", or a step.
+        device: "auto" takes the one the run used.
+    """
+    from groundup.config import check_sampling
+    from groundup.errors import ConfigError
+    from groundup.generation import continue_text
+    from groundup.train import RunDirectory
+    from groundup.train.build import choose_device
+
+    directory = RunDirectory.open(run)
+    config = directory.config
+    settings = config.sample
+    prompt = settings.prompt if prompt is None else prompt
+    tokens = settings.tokens if tokens is None else tokens
+    temperature = settings.temperature if temperature is None else temperature
+    top_p = settings.top_p if top_p is None else top_p
+    check_sampling(temperature, top_p)
+    if samples < 1 or tokens < 1:
+        raise ConfigError(f"--samples {samples} --tokens {tokens}; expected at least 1 of each")
+    model, _ = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
+    tokenizer = directory.tokenizer()
+    for i in range(samples):
+        if i:
+            print("\n" + "─" * 8 + "\n")
+        sys.stdout.write(prompt)
+        chosen_seed = None if seed is None else seed + i
+        for piece in continue_text(model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed):
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        print()

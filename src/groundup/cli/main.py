@@ -1,0 +1,94 @@
+"""`groundup VERB …`: find the verb, run it, and turn every error a user can cause into one line and exit code 2."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from groundup.errors import ConfigError, GroundupError
+
+# verb -> (module, function, what it does); the module is imported only when its verb runs.
+VERBS = {
+    "demo": ("demo", "demo", "stories -> tokenizer -> shards -> a small model that talks, in a few minutes on a CPU"),
+    "stories": ("stories", "stories", "write the built-in stories, any size, to a file"),
+    "tokenizer train": ("tokenizer", "train", "learn a BPE vocabulary from text"),
+    "tokenizer inspect": ("tokenizer", "inspect", "longest tokens, compression and speed of a tokenizer"),
+    "encode": ("encode", "encode", "text to token shards"),
+    "train": ("train", "train", "train a model from a recipe, or resume a run"),
+    "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),
+    "generate": ("generate", "generate", "let a run's model write"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the command line; always ends by SystemExit."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(run(arguments))
+    except GroundupError as error:
+        fail(str(error))
+    except BrokenPipeError:  # `groundup … | head`: the reader has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        fail(f"cannot use{where or ' a file'}: {error.strerror or error}")
+    except MemoryError:
+        fail("out of memory; use a smaller batch, context or model")
+    except KeyboardInterrupt:
+        print("\ngroundup: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """One line on standard error, and exit code 2."""
+    print(f"groundup: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the verb that the arguments begin with; returns its exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        from groundup import __version__
+
+        print(f"groundup {__version__}")
+        return 0
+    verb, rest = split_verb(arguments)
+    module, function, _ = VERBS[verb]
+    code = getattr(importlib.import_module(f"groundup.cli.{module}"), function)(rest)
+    return int(code or 0)
+
+
+def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or two, and what follows it.
+
+    Raises:
+        ConfigError: no such verb; the nearest is named.
+    """
+    from groundup.config.recipe import suggestion
+
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if verb in VERBS:
+            return verb, arguments[words:]
+    followers = [v.split()[1] for v in VERBS if v.split()[0] == arguments[0] and " " in v]
+    if followers:
+        if len(arguments) == 1 or arguments[1].startswith("-"):
+            raise ConfigError(f"`groundup {arguments[0]}` needs one of: {', '.join(followers)}")
+        raise ConfigError(f"unknown command '{arguments[0]} {arguments[1]}'{suggestion(arguments[1], followers)}")
+    raise ConfigError(f"unknown command {arguments[0]!r}{suggestion(arguments[0], VERBS)}")
+
+
+def usage() -> str:
+    """The overview of all verbs."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {about}" for verb, (_, _, about) in VERBS.items())
+    return (
+        "usage: groundup VERB [OPTIONS]\n\nRaw text to a trained, measured language model.\n\n"
+        f"{verbs}\n\n`groundup VERB --help` shows a verb's options."
+    )

@@ -1,0 +1,32 @@
+"""`groundup stories`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.cli.parse import call
+from groundup.cli.progress import size
+from groundup.config import END_OF_TEXT
+
+
+def stories(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_stories, arguments, "stories")
+
+
+def _stories(out: Path | None = None, /, *, megabytes: float = 5.0, seed: int = 0, show: int = 3) -> None:
+    """Write the built-in stories to a file, or show a few. The same seed writes the same bytes everywhere.
+
+    Args:
+        out: text file to write; without it, stories are shown instead.
+        megabytes: about how much to write, in MB of 1,000,000 bytes.
+        seed: which stories.
+        show: how many to show where no file is named.
+    """
+    from groundup.text.stories import story, write_stories
+
+    if out is None:
+        print("\n\n—\n\n".join(story(seed, i) for i in range(show)))
+        return
+    stats = write_stories(out, int(megabytes * 1e6), seed=seed, separator=END_OF_TEXT)
+    print(f"{out}: {stats.stories:,} stories, {size(stats.bytes)}")

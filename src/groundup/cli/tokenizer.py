@@ -1,0 +1,183 @@
+"""`groundup tokenizer train` and `groundup tokenizer inspect`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from groundup.cli.parse import call
+from groundup.cli.progress import progress_bar, size
+from groundup.config import END_OF_TEXT
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+
+def train(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_train, arguments, "tokenizer train")
+
+
+def inspect(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_inspect, arguments, "tokenizer inspect")
+
+
+def _train(
+    inputs: tuple[Path, ...],
+    /,
+    *,
+    vocab_size: int,
+    out: Path,
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,),
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Learn a byte-pair vocabulary from text and write it in GPT-2's format.
+
+    Args:
+        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        vocab_size: most tokens, the 256 bytes and special tokens included.
+        out: folder for vocab.json, merges.txt and meta.json.
+        special_tokens: text that is always one token and a boundary in training.
+        separator: token between the documents of plain text.
+        field: JSON field or parquet column that holds the text.
+        threads: threads that count; all cores by default. The result does not depend on it.
+        overwrite: replace a tokenizer that is in the folder.
+    """
+    console = Console(highlight=False)
+    refuse_existing(out, overwrite=overwrite)
+    train_with_progress(
+        console, list(inputs), vocab_size, list(special_tokens), out, separator=separator, field=field, threads=threads
+    )
+
+
+def refuse_existing(out: Path, *, overwrite: bool) -> None:
+    """Keep a tokenizer that is there, since data encoded with it would become useless."""
+    from groundup.errors import TokenizerError
+
+    if (out / "meta.json").exists() and not overwrite:
+        raise TokenizerError(f"{out} holds a tokenizer already; choose another --out, or replace it with --overwrite")
+
+
+def train_with_progress(
+    console: Console,
+    inputs: Sequence[Path],
+    vocab_size: int,
+    special_tokens: list[str],
+    out: Path,
+    *,
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+    threads: int | None = None,
+) -> Tokenizer:
+    """Train under a progress bar, save, and say what came out."""
+    from groundup.text.readers import TextReader
+    from groundup.tokenizer import Tokenizer, train_bpe_from_documents
+
+    began = time.perf_counter()
+    reader = TextReader(list(inputs), separator=separator, field=field)
+    with progress_bar(console) as update:
+
+        def show(phase: str, done: int, total: int | None) -> None:
+            if phase == "counting":
+                update("counting pretokens", reader.bytes_read, reader.bytes_total)
+            else:
+                update("merging pairs", done, total)
+
+        vocab, merges = train_bpe_from_documents(
+            reader.documents(), vocab_size, special_tokens, num_threads=threads, progress=show
+        )
+    tokenizer = Tokenizer(vocab, merges, special_tokens)
+    tokenizer.save(out)
+    short = "" if len(vocab) == vocab_size else f" (no pair was left to merge before {vocab_size:,})"
+    console.print(
+        f"{out}: {len(vocab):,} tokens{short} from {size(reader.bytes_read)}, {time.perf_counter() - began:.1f} s"
+    )
+    return tokenizer
+
+
+def _inspect(
+    tokenizer: Path,
+    /,
+    *,
+    text: Path | None = None,
+    longest: int = 20,
+    separator: str = END_OF_TEXT,
+    json_output: bool = False,
+) -> None:
+    """Show a tokenizer: size, special tokens, longest tokens; on a text also compression and speed.
+
+    Args:
+        tokenizer: folder of a tokenizer, or a run directory's tokenizer/.
+        text: text to encode, to measure bytes per token and MB/s on it (single thread).
+        longest: how many of the longest tokens to show.
+        separator: token between the documents of the text.
+        json_output: print one JSON object instead of tables.
+    """
+    from groundup.tokenizer import Tokenizer
+
+    loaded = Tokenizer.load(tokenizer)
+    special = {loaded.token_id(name) for name in loaded.special_tokens}
+    by_length = sorted(((len(b), i, b) for i, b in loaded.vocab.items() if i not in special), reverse=True)
+    facts: dict[str, object] = {
+        "tokens": loaded.vocab_size,
+        "merges": len(loaded.merges),
+        "special_tokens": list(loaded.special_tokens),
+        "pattern": loaded.pattern,
+        "sha256": loaded.sha256,
+    }
+    if text is not None:
+        facts |= _measure(loaded, text, separator)
+    if json_output:
+        shown = [{"id": i, "bytes": n, "text": _text(b)} for n, i, b in by_length[:longest]]
+        print(json.dumps(facts | {"longest_tokens": shown}))
+        return
+
+    from groundup.track.console import print_pairs
+
+    console = Console(highlight=False)
+    print_pairs(console, {name.replace("_", " "): _readable(value) for name, value in facts.items()})
+    table = Table(title="longest tokens", title_justify="left", box=None, padding=(0, 2))
+    for column in ("bytes", "id"):
+        table.add_column(column, justify="right")
+    table.add_column("token")
+    for length, i, token in by_length[:longest]:
+        table.add_row(str(length), str(i), Text(repr(_text(token))))
+    console.print(table)
+
+
+def _measure(tokenizer: Tokenizer, path: Path, separator: str) -> dict[str, object]:
+    from groundup.text.readers import read_documents
+
+    documents = list(read_documents(path, separator=separator))
+    began = time.perf_counter()
+    tokens = sum(len(tokenizer.encode_bytes(document)) for document in documents)
+    seconds = time.perf_counter() - began
+    count = sum(map(len, documents))
+    return {
+        "text": str(path),
+        "text_bytes": count,
+        "text_tokens": tokens,
+        "bytes_per_token": round(count / max(tokens, 1), 4),
+        "mb_per_second": round(count / 1e6 / seconds, 2),
+    }
+
+
+def _text(token: bytes) -> str:
+    return token.decode("utf-8", errors="replace")
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,61 @@
+"""`groundup train`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from groundup.cli.flags import Flags, read_flags
+from groundup.cli.parse import parse
+from groundup.config import RunConfig, load_recipe
+from groundup.config.recipe import recipes_dir
+from groundup.errors import ConfigError
+
+
+def train(arguments: list[str]) -> int:
+    """Train from a recipe, or resume a run; returns 0, or 128 + the signal that stopped it."""
+    flags = read_flags(arguments)
+    config = resolve(flags)
+
+    from groundup.track.console import ConsoleDisplay
+    from groundup.train import train as run_training
+
+    display = ConsoleDisplay()
+    result = run_training(config, resume=flags.resume, overwrite=flags.overwrite, display=display)
+    if result.finished:
+        loss = result.summary["best_val_loss"]
+        found = f"best validation loss {loss:.4f} at step {result.summary['best_step']}; " if loss is not None else ""
+        display.note(f"done: {found}read what it writes with\n  groundup generate {result.run_dir}")
+        return 0
+    display.note(f"go on with\n  groundup train --resume {result.run_dir}")
+    return 128 + (result.signal or 0)
+
+
+def resolve(flags: Flags) -> RunConfig:
+    """The config: recipe or resumed run, then the command line over it."""
+    if flags.help:
+        parse(RunConfig, ["--help"], "train [RECIPE] [--resume [RUN]] [--overwrite]", description=_about())
+    if flags.resume_run is not None:
+        if flags.recipe is not None:
+            raise ConfigError(f"--resume {flags.resume_run} has its recipe already; leave out {flags.recipe!r}")
+        from groundup.train.run_directory import RunDirectory
+
+        run = RunDirectory.open(flags.resume_run)
+        # The folder may have been renamed or moved since.
+        base = dataclasses.replace(run.config, name=run.path.name, runs_dir=str(run.path.parent))
+    elif flags.recipe is not None:
+        base = load_recipe(flags.recipe)
+    else:
+        base = RunConfig()
+    config = parse(RunConfig, flags.options, "train", default=base)
+    return flags.apply_deferred(config)
+
+
+def _about() -> str:
+    shipped = ", ".join(sorted(p.stem for p in recipes_dir().glob("*.toml")))
+    return (
+        f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name is "
+        f"enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; --overwrite "
+        f"replaces it. The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path "
+        f"--dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
+        f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
+    )
