@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,8 @@ from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
 from groundup.cli.progress import size
 from groundup.cli.tokenizer import train_with_progress
-from groundup.config import END_OF_TEXT, RunConfig, load_recipe
+from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
+from groundup.track.console import make_console
 
 _TRAIN_BYTES = 4_000_000
 _VALID_BYTES = 200_000
@@ -37,7 +37,7 @@ def _demo(*, data: Path = Path("data/demo"), steps: int | None = None, seed: int
         steps: training steps, instead of the recipe's.
         seed: of the stories and the model.
     """
-    console = Console(highlight=False)
+    console = make_console()
     config = prepare(console, data, steps, seed)
 
     from groundup.track.console import ConsoleDisplay
@@ -74,11 +74,14 @@ def prepare(console: Console, data: Path, steps: int | None, seed: int) -> RunCo
         encode_with_progress(console, [text / f"{name}.txt"], tokenizer, data / "tokens" / name, overwrite=True)
 
     config = load_recipe("demo")
-    tokens = data / "tokens"
-    return dataclasses.replace(
+    return override(
         config,
-        data=dataclasses.replace(config.data, train=str(tokens / "train"), valid=str(tokens / "valid")),
-        train=dataclasses.replace(config.train, seed=seed, max_iters=steps or config.train.max_iters),
+        {
+            "data.train": str(data / "tokens" / "train"),
+            "data.valid": str(data / "tokens" / "valid"),
+            "train.seed": seed,
+            "train.max_iters": steps or config.train.max_iters,
+        },
     )
 
 

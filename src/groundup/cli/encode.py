@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar, size
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
+from groundup.track.console import make_console
 
 
 def encode(arguments: list[str]) -> None:
@@ -42,7 +41,7 @@ def _encode(
     """
     from groundup.tokenizer import Tokenizer
 
-    console = Console(highlight=False)
+    console = make_console()
     encode_with_progress(
         console, list(inputs), Tokenizer.load(tokenizer), out,
         separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,

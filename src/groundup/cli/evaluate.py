@@ -34,9 +34,7 @@ def _evaluate(
         device: "auto" takes the one the run used.
         json_output: print one JSON object instead of a table.
     """
-    from rich.console import Console
-
-    from groundup.track.console import print_pairs
+    from groundup.track.console import make_console, print_pairs
     from groundup.train import evaluate_run
 
     found = evaluate_run(run, checkpoint, split, data=data, device=device)
@@ -52,4 +50,4 @@ def _evaluate(
         "bits per byte": f"{bits:.4f}" if bits is not None else "unknown: the data has no byte counts",
         "scored": f"{found.tokens:,} tokens" + (f" = {found.bytes:,} bytes of text" if found.bytes else ""),
     }
-    print_pairs(Console(highlight=False), rows)
+    print_pairs(make_console(), rows)

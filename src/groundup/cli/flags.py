@@ -11,7 +11,7 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
-from groundup.config import RunConfig, flatten
+from groundup.config import RunConfig, flatten, override
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
 
@@ -56,13 +56,12 @@ class Flags:
 
         ``--batch_size 8 --grad_accum_steps 4`` is a step of 32 sequences in 4 passes of 8.
         """
-        data, train = config.data, config.train
-        batch_size = data.batch_size
+        batch_size = config.data.batch_size
         if passes := self.deferred.get("grad_accum_steps"):
-            data = dataclasses.replace(data, batch_size=batch_size * passes, micro_batch_size=batch_size)
+            config = override(config, {"data.batch_size": batch_size * passes, "data.micro_batch_size": batch_size})
         if batches := self.deferred.get("eval_batches"):
-            train = dataclasses.replace(train, eval_windows=batches * batch_size)
-        return dataclasses.replace(config, data=data, train=train)
+            config = override(config, {"train.eval_windows": batches * batch_size})
+        return config
 
 
 def short_names() -> dict[str, str]:

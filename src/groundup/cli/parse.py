@@ -57,6 +57,9 @@ def one_line(box: str, verb: str) -> str:
             paragraphs.append([])
         elif row:
             paragraphs[-1].append(row)
-    message = re.sub(r"^Error parsing \w+: ", "", " ".join(paragraphs[0]))  # a section: the message is our own
+    complaint = " ".join(paragraphs[0])
+    ours = re.sub(r"^Error parsing \w+: ", "", complaint)  # a section of the config, whose message is our own
+    if ours != complaint:
+        return ours
     meant = [p[1].split()[0] for p in paragraphs[1:] if len(p) > 1 and p[0].startswith("Perhaps you meant")]
-    return message + (f"; did you mean {meant[0]}?" if meant else f"; see `groundup {verb} --help`")
+    return complaint + (f"; did you mean {meant[0]}?" if meant else f"; see `groundup {verb} --help`")

@@ -15,6 +15,7 @@ from rich.text import Text
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar, size
 from groundup.config import END_OF_TEXT
+from groundup.track.console import make_console
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def _train(
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace a tokenizer that is in the folder.
     """
-    console = Console(highlight=False)
+    console = make_console()
     refuse_existing(out, overwrite=overwrite)
     train_with_progress(
         console, list(inputs), vocab_size, list(special_tokens), out, separator=separator, field=field, threads=threads
@@ -145,7 +146,7 @@ def _inspect(
 
     from groundup.track.console import print_pairs
 
-    console = Console(highlight=False)
+    console = make_console()
     print_pairs(console, {name.replace("_", " "): _readable(value) for name, value in facts.items()})
     table = Table(title="longest tokens", title_justify="left", box=None, padding=(0, 2))
     for column in ("bytes", "id"):

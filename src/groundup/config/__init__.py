@@ -11,7 +11,7 @@ from groundup.config.options import (
     TrainConfig,
     check_sampling,
 )
-from groundup.config.recipe import find_recipe, flatten, from_dict, load_recipe, load_toml, save_toml, to_dict
+from groundup.config.recipe import find_recipe, flatten, from_dict, load_recipe, load_toml, override, save_toml, to_dict
 
 __all__ = [
     "END_OF_TEXT",
@@ -28,6 +28,7 @@ __all__ = [
     "from_dict",
     "load_recipe",
     "load_toml",
+    "override",
     "save_toml",
     "to_dict",
 ]

@@ -120,6 +120,22 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """The config with options replaced by dotted name: ``override(config, {"train.max_iters": 100})``.
+
+    Raises:
+        ConfigError: an unknown name, or an impossible value.
+    """
+    nested = to_dict(config)
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        place = nested
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return from_dict(type(config), nested)
+
+
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     """A config as dotted keys: ``{"model.d_model": 512, ...}``."""
     flat: dict[str, Any] = {}

@@ -13,6 +13,13 @@ from rich.text import Text
 from groundup.track.sink import Metrics
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WIDTH_OF_FILES = 160
+
+
+def make_console() -> Console:
+    """A console as wide as the terminal; wide enough not to break lines where output goes to a file or pipe."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_FILES)
 
 
 class ConsoleDisplay:
@@ -23,7 +30,7 @@ class ConsoleDisplay:
     """
 
     def __init__(self, console: Console | None = None, *, show_samples: bool = True):
-        self.console = console or Console(highlight=False)
+        self.console = console or make_console()
         self.show_samples = show_samples
         self._progress: Progress | None = None
         self._last_line = 0.0

@@ -21,7 +21,7 @@ _STEP_FOLDER = re.compile(r"step-(\d+)")
 
 class RunDirectory:
     """``config.toml``, ``environment.json``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``, ``tokenizer/``,
-    and ``checkpoints/`` with one folder a step and the pointers ``latest`` and ``best``, files that hold a folder's name.
+    and ``checkpoints/`` with one folder a step, and ``latest`` and ``best``, files that hold the name of one.
     """
 
     def __init__(self, path: str | Path):
@@ -31,12 +31,14 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """An existing run.
+        """An existing run, by its path or by its name in runs/.
 
         Raises:
             FileMissingError: there is no such run; nearby runs are named.
         """
         run = cls(path)
+        if not run.path.exists() and cls("runs" / run.path).path.exists():
+            run = cls("runs" / run.path)
         if not (run.path / "config.toml").is_file():
             siblings = sorted(p.parent.name for p in run.path.parent.glob("*/config.toml"))
             there = f"runs in {run.path.parent}: {', '.join(siblings)}" if siblings else "train one first"

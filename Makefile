@@ -1,0 +1,51 @@
+# Everything a fresh machine needs is a Python >= 3.11 and a C++20 compiler; the rest is set up here on first use.
+#
+#   make demo        raw text to a talking model in a few minutes
+#   make test        lint, types and all tests that take minutes in all
+#   make test-long   the tests that take longer
+#   make clean       remove what was built
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+NATIVE := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp)
+
+.PHONY: demo test test-long check format clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/groundup demo
+
+test: check
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
+
+test-long: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q -m "long"
+
+check: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(VENV)/tools.stamp: constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("groundup needs Python >= 3.11, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing the build tools and torch (the first time only)"
+	$(PIP) cmake ninja nanobind scikit-build-core torch
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
+	$(PIP) --no-build-isolation --editable ".[plot]"
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
+	$(PIP) --no-build-isolation --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src -name '*.so' -delete

@@ -1,0 +1,167 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import groundup
+from groundup.cli.main import VERBS, main
+
+SOURCE = Path(groundup.__file__).parents[1]
+
+
+def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    adjectives, animals, things = ("little", "young"), ("kitten", "puppy"), ("butterfly", "strawberry", "mountain")
+    lines = [f"The {a} {b} saw a {c}.\n<|endoftext|>\n" for a in adjectives for b in animals for c in things]
+    path.write_text("".join(lines * 60), encoding="utf-8")
+    return path
+
+
+def test_the_whole_way_by_command(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tokenizer, tokens, run_dir = tmp_path / "tok", tmp_path / "tokens", tmp_path / "runs" / "r"
+    code, out, _ = run("tokenizer", "train", corpus, "--vocab-size", 290, "--out", tokenizer, capsys=capsys)
+    assert (code, "290 tokens" in out) == (0, True)
+    code, out, _ = run("encode", corpus, "--tokenizer", tokenizer, "--out", tokens, capsys=capsys)
+    assert (code, "720 documents" in out) == (0, True)
+    code, out, _ = run("encode", corpus, "--tokenizer", tokenizer, "--out", tokens, capsys=capsys)
+    assert (code, "nothing was left to do" in out) == (0, True)
+    small = (
+        "--context_length 16 --d_model 16 --num_layers 1 --num_heads 2 --max_iters 12 --batch_size 4 --warmup_iters 2"
+    )
+    train = ["train", "--train_path", tokens, "--val_path", tokens, "--checkpoint_dir", run_dir, *small.split()]
+    code, out, _ = run(*train, capsys=capsys)
+    assert code == 0
+    assert f"groundup generate {run_dir}" in out
+    code, _, err = run(*train, capsys=capsys)
+    assert (code, "--resume" in err, err.count("\n")) == (2, True, 1)
+    assert run(*train, "--overwrite", capsys=capsys)[0] == 0
+    assert run("train", "--resume", run_dir, capsys=capsys)[0] == 0
+    code, out, _ = run("evaluate", run_dir, "--json-output", capsys=capsys)
+    assert code == 0
+    assert 0 < json.loads(out)["bits_per_byte"] < 8
+    code, first, _ = run("generate", run_dir, "--seed", 1, capsys=capsys)
+    assert (code, first.strip() != "") == (0, True)
+    assert run("generate", run_dir, "--seed", 1, capsys=capsys)[1] == first
+    code, out, _ = run("generate", run_dir, "--prompt", "The little", "--temperature", 0, "--samples", 2, capsys=capsys)
+    assert out.count("The little") == 2
+    code, out, _ = run("tokenizer", "inspect", tokenizer, "--text", corpus, "--json-output", capsys=capsys)
+    facts = json.loads(out)
+    assert (facts["tokens"], facts["special_tokens"]) == (290, ["<|endoftext|>"])
+    assert facts["bytes_per_token"] > 2
+    assert facts["longest_tokens"][0]["bytes"] == max(t["bytes"] for t in facts["longest_tokens"])
+
+
+@pytest.fixture
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
+    code, out, err = run(*verb.split(), "--help", capsys=capsys)
+    assert (code, err) == (0, "")
+    assert f"groundup {verb}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["tokenizer", "trian"], "unknown command 'tokenizer trian'; did you mean 'train'?"),
+        (["tokenizer"], "needs one of: train, inspect"),
+        (["generate", "nowhere"], "no run nowhere"),
+        (["evaluate", "nowhere"], "no run nowhere"),
+        (["generate"], "Missing"),
+        (["evaluate", "x", "--spilt", "train"], "--spilt"),
+        (["encode", "missing.txt", "--tokenizer", "nowhere", "--out", "o"], "nowhere"),
+        (["tokenizer", "train", "missing.txt", "--vocab-size", "300", "--out", "o"], "missing.txt"),
+        (["train", "--train_path", "missing"], "missing"),
+        (["train", "--device", "quantum", "--train_path", "missing"], "missing"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments, capsys=capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("groundup: ")
+    assert message in err
+    assert not list(in_tmp_path.iterdir())
+
+
+def test_bad_values_of_the_tokenizer_and_the_sampler(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ["tokenizer", "train", corpus, "--vocab-size"]
+    code, _, err = run(*small, 256, "--out", tmp_path / "t", capsys=capsys)
+    assert (code, "256" in err, "257" in err) == (2, True, True)
+    assert run(*small, 260, "--out", tmp_path / "t", capsys=capsys)[0] == 0
+    code, _, err = run(*small, 270, "--out", tmp_path / "t", capsys=capsys)
+    assert (code, "--overwrite" in err) == (2, True)
+    code, _, err = run("encode", corpus, "--tokenizer", tmp_path / "t", "--out", tmp_path / "e", "--separator", "<|x|>",
+                       capsys=capsys)  # fmt: skip
+    assert (code, "<|x|>" in err) == (2, True)
+
+
+def python(program: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True, text=True, env=os.environ | environment, check=False,
+    )  # fmt: skip
+
+
+def test_help_and_import_load_neither_torch_nor_numpy_nor_the_core():
+    heavy = "{m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'tyro', 'rich') or m.endswith('_native')}"
+    program = f"import sys, groundup\nfrom groundup.cli.main import usage\nusage()\nprint({heavy})"
+    assert python(program).stdout == "set()\n"
+
+
+def test_floor_0_and_the_shards_do_not_import_torch():
+    modules = ["account", "config", "text.readers", "text.stories", "tokenizer", "track", "track.console",
+               "track.tensorboard", "track.wandb", "data.encode", "data.shards", "cli.encode", "cli.tokenizer"]  # fmt: skip
+    program = "import sys, importlib\n" + "".join(f"importlib.import_module('groundup.{m}')\n" for m in modules)
+    assert python(f"{program}print('torch' in sys.modules)").stdout == "False\n"
+
+
+def test_trains_and_samples_from_a_plain_source_tree_without_the_core(corpus: Path, tmp_path: Path):
+    from groundup.data.encode import encode_files
+    from groundup.tokenizer import Tokenizer, train_bpe
+
+    tokenizer = Tokenizer(*train_bpe(corpus, 280, ["<|endoftext|>"]), ["<|endoftext|>"])
+    encode_files(corpus, tokenizer, tmp_path / "tokens")
+    without_core = (
+        "import sys\nsys.modules['groundup.tokenizer._native'] = None\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'editable' not in type(f).__module__]\n"
+        f"sys.path.insert(0, {str(SOURCE)!r})\n"
+        "from groundup.cli.main import main\nmain(sys.argv[1:])"
+    )
+    options = (
+        "--context_length 16 --d_model 16 --num_layers 1 --num_heads 2 --max_iters 4 --batch_size 4 --warmup_iters 1"
+    )
+    result = python(without_core, "train", "--train_path", str(tmp_path / "tokens"), "--runs_dir", str(tmp_path),
+                    "--sample.interval", "2", *options.split())  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run" / "samples.jsonl").read_text().count("\n") == 2
+    refused = python(without_core, "encode", str(corpus), "--tokenizer", str(tmp_path / "tokens" / "tokenizer"),
+                     "--out", str(tmp_path / "again"))  # fmt: skip
+    assert refused.returncode == 2
+    assert "pip install" in refused.stderr
+    assert refused.stderr.count("\n") == 1

@@ -1,0 +1,186 @@
+"""A run that was interrupted equals one that never was."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.config import RunConfig, override, save_toml
+from groundup.errors import CheckpointError, ConfigError, FileMissingError
+from groundup.track import Silent, read_jsonl
+from groundup.train import RunDirectory, train
+from groundup.train.checkpoint import write_folder
+
+CLOCKS = {"wall_seconds", "tokens_per_second", "mfu"}
+
+
+def record(run: Path) -> tuple[list[dict], list[dict], bytes, bytes]:
+    """All that must be equal: metrics without clocks, samples, final weights, final optimizer."""
+    lines = [{k: v for k, v in line.items() if k not in CLOCKS} for line in read_jsonl(run / "metrics.jsonl")]
+    last = RunDirectory(run).checkpoint("latest")
+    files = (last / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes()
+    return lines, list(read_jsonl(run / "samples.jsonl")), *files
+
+
+class SignalAt(Silent):
+    """Sends this process a signal once a step is done."""
+
+    def __init__(self, step: int, number: signal.Signals):
+        self.at, self.number = step, number
+
+    def step(self, step: int, loss: float) -> None:
+        if step == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("stop", [1, 7, 13, 23])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(config: RunConfig, stop: int, passes: int):
+    config = override(config, {"data.micro_batch_size": 4 // passes})
+    whole = record(train(override(config, {"name": "whole"})).run_dir)
+    stopped = train(config, display=SignalAt(stop, signal.SIGTERM))
+    assert (stopped.finished, stopped.signal, stopped.summary["step"]) == (False, signal.SIGTERM, stop)
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == whole
+
+
+def test_the_record_has_no_gap_or_repeat_after_a_kill_between_checkpoints(config: RunConfig):
+    whole = record(train(override(config, {"name": "whole"})).run_dir)
+    train(config, display=SignalAt(15, signal.SIGINT))
+    shutil.rmtree(config.run_dir / "checkpoints" / "step-15")  # as if killed at 15: the last checkpoint is older
+    (config.run_dir / "checkpoints" / "latest").write_text("step-12\n")
+    with (config.run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 15, "train_lo')  # a line cut off by the kill
+    train(config, resume=True)
+    assert record(config.run_dir) == whole
+
+
+def test_killed_process_resumes_from_the_last_complete_checkpoint(config: RunConfig, tmp_path: Path):
+    whole = record(train(override(config, {"name": "whole"})).run_dir)
+    save_toml(config, tmp_path / "recipe.toml")
+    # Killed while the checkpoint of step 12 is half written: the model is there, the rest is not.
+    program = (
+        "import os, signal, groundup.train.checkpoint as c\n"
+        "save = c._save_tensors\n"
+        "def killed(tensors, path):\n"
+        "    save(tensors, path)\n"
+        "    if 'step-12' in str(path): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "c._save_tensors = killed\n"
+        "from groundup.cli.main import main\n"
+        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    run = RunDirectory(config.run_dir)
+    assert run.checkpoint("latest").name == "step-8"
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == whole
+    assert not list(run.checkpoints.glob(".*"))  # the half-written folder is swept away
+
+
+def test_full_disk_while_saving_keeps_the_previous_checkpoint(config: RunConfig, tmp_path: Path):
+    save_toml(override(config, {"train.eval_interval": 1000}), tmp_path / "recipe.toml")
+    # A limit on file size is the disk that fills up: writing the model beyond it fails.
+    program = (
+        "import resource, signal, groundup.train.loop as l\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "write = l.write_folder\n"
+        "def limited(folder, *rest):\n"
+        "    if folder.name == 'step-12':\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
+        "    write(folder, *rest)\n"
+        "l.write_folder = limited\n"
+        "from groundup.cli.main import main\n"
+        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
+    )
+    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.count("\n") == 1
+    assert "step-12" in failed.stderr
+    assert "resume" in failed.stderr
+    run = RunDirectory(config.run_dir)
+    assert run.steps() == [6]
+    assert train(override(config, {"train.eval_interval": 1000}), resume=True).finished
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing"])
+def test_broken_checkpoints_are_refused(config: RunConfig, file: str, damage: str):
+    config = override(config, {"train.max_iters": 6})
+    train(config)
+    path = config.run_dir / "checkpoints" / "step-6" / file
+    match damage:
+        case "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "foreign":
+            path.write_bytes(b"PK\x03\x04 something else entirely" * 50)
+        case "missing":
+            path.unlink()
+    with pytest.raises(CheckpointError, match=file.replace(".", r"\.")):
+        train(config, resume=True)
+
+
+def test_resume_refuses_another_architecture_and_other_data(config: RunConfig, tokens: Path, tmp_path: Path):
+    train(config, display=SignalAt(7, signal.SIGTERM))
+    with pytest.raises(ConfigError, match=r"model\.d_model \(was 32, now 64\).*train\.max_iters \(was 24, now 30\)"):
+        train(override(config, {"model.d_model": 64, "train.max_iters": 30}), resume=True)
+    with pytest.raises(CheckpointError, match=r"data\.train is not what .* was trained on"):
+        train(override(config, {"data.train": str(tokens / "valid")}), resume=True)
+    moved = tmp_path / "moved"
+    shutil.copytree(tokens / "train", moved)
+    assert train(override(config, {"data.train": str(moved), "train.log_interval": 3}), resume=True).finished
+
+
+def test_resume_of_nothing_is_an_error_and_of_a_finished_run_does_nothing(config: RunConfig):
+    with pytest.raises(FileMissingError, match="no run"):
+        train(config, resume=True)
+    train(config)
+    before = record(config.run_dir)
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == before
+
+
+def test_old_checkpoints_go_but_the_best_stays(config: RunConfig):
+    config = override(
+        config,
+        {"train.keep_checkpoints": 1, "train.checkpoint_interval": 1, "train.eval_interval": 100, "sample.interval": 0},
+    )
+    run = RunDirectory(config.run_dir)
+
+    class MarkBest(Silent):
+        def step(self, step: int, loss: float) -> None:
+            if step == 6:
+                run.point("best", 5)
+
+    train(config, display=MarkBest())
+    assert run.checkpoint("latest").name == "step-24"
+    assert set(run.steps()) <= {5, 24}
+    with pytest.raises(CheckpointError, match=r"no checkpoint 'step-3'.*24"):
+        run.checkpoint("step-3")
+
+
+def test_failed_write_leaves_an_older_folder_of_the_same_step_alone(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    from groundup.train import checkpoint
+    from groundup.train.build import build_model, build_optimizer
+
+    config = override(config, {"model.vocab_size": 300})
+    model = build_model(config, "cpu")
+    optimizer = build_optimizer(model, config.optim)
+    folder = config.run_dir / "checkpoints" / "step-1"
+    folder.parent.mkdir(parents=True)
+    write_folder(folder, model, optimizer, {"step": 1})
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "_save_tensors", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        write_folder(folder, model, optimizer, {"step": 1})
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert json.loads(before["state.json"])["step"] == 1
