@@ -95,13 +95,8 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], message: str, in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.chdir(tmp_path)
     code, out, err = run(*arguments, capsys=capsys)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("groundup: ")
