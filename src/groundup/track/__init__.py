@@ -1,5 +1,7 @@
 """Where a run's metrics and samples go: always JSONL, and on request W&B, TensorBoard and the terminal."""
 
+from pathlib import Path
+
 from groundup.config import TrackConfig
 from groundup.track.jsonl import JsonlSink, read_jsonl
 from groundup.track.sink import Display, Metrics, Silent, Sink, Sinks
@@ -7,7 +9,7 @@ from groundup.track.sink import Display, Metrics, Silent, Sink, Sinks
 __all__ = ["Display", "JsonlSink", "Metrics", "Silent", "Sink", "Sinks", "external_sinks", "read_jsonl"]
 
 
-def external_sinks(config: TrackConfig, run_dir: str, run_name: str, options: Metrics) -> list[Sink]:
+def external_sinks(config: TrackConfig, run_dir: Path, run_name: str, options: Metrics) -> list[Sink]:
     """The optional sinks a run asks for.
 
     Args:

@@ -19,15 +19,19 @@ def loss_curve(run_dir: Path, width: int = 80, height: int = 16, *, color: bool 
     except ImportError:
         raise MissingExtraError.for_package("plotext", "plot", "a plot in the terminal") from None
     lines = list(read_jsonl(run_dir / "metrics.jsonl"))
-    plotext.clear_figure()
-    plotext.theme("clear" if not color else "pro")
-    plotext.plotsize(width, height)
-    for key, label, shade in (("train_loss", "train", "blue"), ("val_loss", "valid", "orange")):
+    figure = plotext.figure
+    figure.clear()
+    figure.theme("default" if color else "colorless")
+    figure.plot_size(width, height)
+    for key, label, marker in (("train_loss", "train", "braille"), ("val_loss", "valid", "●")):
         points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-        if points:
-            steps, losses = zip(*points, strict=True)
-            plotext.plot(steps, losses, label=label, marker="braille", color=shade if color else None)
-    plotext.xlabel("step")
-    plotext.title("loss, nats per token")
-    drawn: str = plotext.build()
+        if not points:
+            continue
+        steps, losses = zip(*points, strict=True)
+        signal = figure.signal(list(steps), list(losses), marker=marker).label(label)
+        figure.draw(signal.lines() if marker == "braille" else signal)
+    figure.title("loss, nats per token")
+    figure.label("step")
+    figure.legend(True, x=figure.size()[0] - 8, y=0, ha="right")
+    drawn: str = figure.build().string(not color)
     return drawn

@@ -1,5 +1,7 @@
 """Weights & Biases."""
 
+from pathlib import Path
+
 from groundup.errors import MissingExtraError, TrainingError
 from groundup.track.sink import Metrics
 
@@ -12,14 +14,14 @@ class WandbSink:
         TrainingError: W&B refuses to start, for want of a login.
     """
 
-    def __init__(self, run_dir: str, project: str, name: str, config: Metrics):
+    def __init__(self, run_dir: Path, project: str, name: str, config: Metrics):
         try:
             import wandb
         except ImportError:
             raise MissingExtraError.for_package("wandb", "wandb", "--track.wandb") from None
         try:
             self._run = wandb.init(
-                project=project, name=name, id=name, resume="allow", dir=run_dir, config=dict(config)
+                project=project, name=name, id=name, resume="allow", dir=str(run_dir), config=dict(config)
             )
         except wandb.errors.UsageError as error:
             raise TrainingError(

@@ -110,7 +110,7 @@ class Trainer:
         self.tokenizer = self.run.tokenizer() if self.run.tokenizer_dir.is_dir() else None
         self.run.prune(self.config.train.keep_checkpoints)
         options = flatten(self.config)
-        extra = external_sinks(self.config.track, str(self.run.path), self.config.name, options)
+        extra = external_sinks(self.config.track, self.run.path, self.config.name, options)
         jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else None)
         self.sinks = Sinks([jsonl, *extra, self.display])
         total = self.config.train.max_iters

@@ -1,0 +1,109 @@
+"""What is reported arrives: in JSONL, TensorBoard and W&B, on the terminal and in files."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from groundup.config import TrackConfig
+from groundup.errors import MissingExtraError
+from groundup.track import JsonlSink, external_sinks, read_jsonl
+from groundup.track.console import ConsoleDisplay
+from groundup.track.curve import loss_curve
+
+LINES = [
+    {"step": 1, "tokens": 64, "train_loss": 3.5, "lr": 1e-3, "grad_norm": 1.0, "tokens_per_second": 10.0, "mfu": None},
+    {"step": 2, "tokens": 128, "val_loss": 3.25, "val_perplexity": 25.8, "val_bpb": 1.5},
+]
+SAMPLE = {"step": 2, "prompt": "Once", "text": ' a "cat" <b>', "temperature": 0.8, "top_p": 0.9, "seed": 1}
+
+
+def feed(sink) -> None:
+    for line in LINES:
+        sink.metrics(line)
+    sink.sample(SAMPLE)
+    sink.close()
+
+
+def test_jsonl_keeps_every_line_and_drops_later_ones_on_resume(tmp_path: Path):
+    feed(JsonlSink(tmp_path))
+    assert list(read_jsonl(tmp_path / "metrics.jsonl")) == LINES
+    assert list(read_jsonl(tmp_path / "samples.jsonl")) == [SAMPLE]
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "tra')
+    JsonlSink(tmp_path, after_step=1).close()
+    assert list(read_jsonl(tmp_path / "metrics.jsonl")) == LINES[:1]
+    assert list(read_jsonl(tmp_path / "samples.jsonl")) == []
+
+
+def test_tensorboard_files_hold_the_scalars_and_the_text(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (sink,) = external_sinks(TrackConfig(tensorboard=True), tmp_path, "name", {})
+    feed(sink)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    found = {tag: [(e.step, e.tensor_proto.float_val[0]) for e in events.Tensors(tag)]
+             for tag in ("train_loss", "val_loss")}  # fmt: skip
+    assert found == {"train_loss": [(1, 3.5)], "val_loss": [(2, 3.25)]}
+    assert events.Tensors("sample")[0].tensor_proto.string_val[0] == b'Once a "cat" <b>'
+    assert "mfu" not in events.Tags()["tensors"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    config = TrackConfig(wandb=True, wandb_project="p", wandb_run_name="the-name")
+    (sink,) = external_sinks(config, tmp_path, "name", {"model.d_model": 64})
+    feed(sink)
+    (record,) = tmp_path.glob("wandb/offline-run-*-the-name/*.wandb")
+    content = record.read_bytes()
+    for expected in (b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model"):
+        assert expected in content
+
+
+@pytest.mark.parametrize(("package", "options"), [("wandb", {"wandb": True}), ("tensorboard", {"tensorboard": True})])
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for module in [m for m in sys.modules if m.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'groundup\[{package}\]'"):
+        external_sinks(TrackConfig(**options), tmp_path, "name", {})
+
+
+def show(*, terminal: bool) -> str:
+    file = io.StringIO()
+    display = ConsoleDisplay(Console(file=file, force_terminal=terminal, width=100, color_system=None))
+    display.begin({"model": "a model"}, 2, 0)
+    for line in LINES:
+        display.step(line["step"], 3.0)
+        display.metrics(line)
+    display.sample(SAMPLE)
+    display.close()
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_terminal_shows_plan_losses_and_samples(terminal: bool):
+    shown = show(terminal=terminal)
+    for expected in ("a model", "valid loss 3.2500", "1.5000 bits/byte", 'Once a "cat" <b>'):
+        assert expected in shown
+    assert ("left" in shown) == terminal
+
+
+def test_loss_curve_shows_both_losses(tmp_path: Path):
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for step in range(100):
+            line = {"step": step, "train_loss": 9 - step / 20}
+            file.write(json.dumps(line | ({"val_loss": 8 - step / 20} if step % 10 == 0 else {})) + "\n")
+    drawn = loss_curve(tmp_path, 60, 12, color=False)
+    assert len(drawn.splitlines()) == 12
+    assert "train" in drawn
+    assert "valid" in drawn
+    assert "9.0" in drawn
