@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A shared machine makes any example slow now and then; speed is the benchmarks' business.
+settings.register_profile("groundup", deadline=None)
+settings.load_profile("groundup")
 
 
 @pytest.fixture(scope="session")

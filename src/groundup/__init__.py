@@ -6,7 +6,9 @@ The names below are loaded when first used, so that ``import groundup`` costs no
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from groundup.version import VERSION
+
+__version__ = VERSION
 
 if TYPE_CHECKING:
     from groundup.data.batches import get_batch

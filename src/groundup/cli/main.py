@@ -54,9 +54,9 @@ def run(arguments: list[str]) -> int:
         print(usage())
         return 0
     if arguments[0] == "--version":
-        from groundup import __version__
+        from groundup.version import VERSION
 
-        print(f"groundup {__version__}")
+        print(f"groundup {VERSION}")
         return 0
     verb, rest = split_verb(arguments)
     module, function, _ = VERBS[verb]

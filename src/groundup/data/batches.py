@@ -126,9 +126,7 @@ def evaluation_batches(
         yield _inputs_and_targets(store.gather(np.array(starts), context_length + 1))
 
 
-def get_batch(
-    dataset: NDArray[np.integer], batch_size: int, context_length: int, device: str
-) -> tuple[Tensor, Tensor]:
+def get_batch(dataset: NDArray[np.integer], batch_size: int, context_length: int, device: str) -> tuple[Tensor, Tensor]:
     """Uniformly random windows, from torch's global generator (the classical sampler).
 
     Args:

@@ -72,7 +72,8 @@ class ConsoleDisplay:
     def sample(self, line: Metrics) -> None:
         if self.show_samples:
             heading = f"written at step {line['step']:,}:"
-            self.console.print(Text(heading, style="dim"), Text((line["prompt"] + line["text"]).strip(), style="italic"))
+            text = Text((line["prompt"] + line["text"]).strip(), style="italic")
+            self.console.print(Text(heading, style="dim"), text)
 
     def note(self, text: str) -> None:
         self.console.print(Text(text))

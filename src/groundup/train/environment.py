@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-import groundup
+from groundup.version import VERSION
 
 
 def environment(device: str) -> dict[str, Any]:
     """Versions, hardware and git state, for ``environment.json``."""
     return {
-        "groundup": groundup.__version__,
+        "groundup": VERSION,
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ("torch", "numpy", "safetensors", "regex")},
         "platform": platform.platform(),
@@ -54,7 +54,7 @@ def _cpu_name() -> str:
 
 
 def _git_state() -> dict[str, Any] | None:
-    source = Path(groundup.__file__).parent
+    source = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         return subprocess.run(

@@ -1,0 +1,35 @@
+// Long work reports how far it is, and can be stopped, a few times a second.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <utility>
+
+namespace groundup {
+
+inline constexpr std::chrono::milliseconds kHeartbeatInterval{100};
+
+// Called with the amount of work done; throws to stop the work.
+using Heartbeat = std::function<void(uint64_t done)>;
+
+// Passes a call on at most once per interval, so that inner loops may call it freely.
+class PacedHeartbeat {
+   public:
+    explicit PacedHeartbeat(const Heartbeat& heartbeat) : heartbeat_(heartbeat) {}
+
+    void operator()(uint64_t done) {
+        const Clock::time_point now = Clock::now();
+        if (now - last_ < kHeartbeatInterval) return;
+        heartbeat_(done);
+        last_ = Clock::now();
+    }
+
+   private:
+    using Clock = std::chrono::steady_clock;
+
+    const Heartbeat& heartbeat_;
+    Clock::time_point last_ = Clock::now();
+};
+
+}  // namespace groundup

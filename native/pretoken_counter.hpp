@@ -1,0 +1,37 @@
+// Counting the pretokens of a corpus on several threads.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "heartbeat.hpp"
+#include "pretoken_counts.hpp"
+#include "special_tokens.hpp"
+
+namespace groundup {
+
+// The counts depend on the texts alone: neither on the number of threads nor on the size of the chunks.
+class PretokenCounter {
+   public:
+    PretokenCounter(const std::vector<std::string>& special_tokens, size_t thread_count, size_t chunk_bytes);
+
+    // Adds texts, each on its own: no pretoken reaches from one into the next. `heartbeat` gets the bytes counted so
+    // far, over all calls; if it throws, the counts are no longer of any use.
+    void count(const std::vector<std::span<const uint8_t>>& texts, const Heartbeat& heartbeat);
+
+    uint64_t bytes_counted() const { return bytes_counted_; }
+
+    // The counts of everything so far; the counter is empty afterwards.
+    PretokenCounts take();
+
+   private:
+    SpecialTokens special_tokens_;
+    size_t chunk_bytes_;
+    std::vector<PretokenCounts> counts_of_thread_;
+    uint64_t bytes_counted_ = 0;
+};
+
+}  // namespace groundup

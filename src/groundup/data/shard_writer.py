@@ -1,0 +1,345 @@
+"""Writes the folder that ``shards`` reads; a kill at any moment leaves a whole data set or one that can be resumed.
+
+All shards but the last have exactly ``shard_tokens`` tokens, so where they are cut depends on nothing but the tokens.
+Each is written under another name, forced to disk, renamed, and only then entered in ``progress.json``; ``index.json``
+comes last and takes its place. What a process that died left beyond the last entry is thrown away by the next one.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.data.shards import (
+    DOCUMENTS_FILE,
+    FORMAT,
+    INDEX_FILE,
+    SHARD_PATTERN,
+    TOKEN_LENGTHS_FILE,
+    TOKENIZER_FOLDER,
+    VERSION,
+    file_sha256,
+    read_index,
+    token_dtype,
+)
+from groundup.errors import DataError, GroundupError
+from groundup.files import sync_directory, write_atomically
+
+PROGRESS_FILE = "progress.json"
+PROGRESS_FORMAT = "groundup-token-shards-progress"
+
+_DOCUMENTS_HELD = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """All that decides the bytes of a data set, apart from the text; calls with equal plans may share a folder."""
+
+    vocab_size: int
+    tokenizer_sha256: str
+    separator: str
+    separator_id: int
+    shard_tokens: int
+    inputs: list[dict[str, Any]]
+    """Name, size and fingerprint of each input file."""
+
+
+class ShardWriter:
+    """Appends documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
+
+        with ShardWriter(folder, plan, token_lengths) as writer:     # the first writer.documents are there already
+            writer.add(ids); writer.add(more_ids); writer.end_document()
+            index = writer.finish(tokenizer.save)
+
+    Args:
+        token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
+
+    Attributes:
+        documents, tokens, bytes: how much has been written; not 0 at the start where a writer was interrupted.
+
+    Raises:
+        DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
+    """
+
+    def __init__(self, folder: Path, plan: ShardPlan, token_lengths: NDArray[Any]):
+        self.folder, self.plan = folder, plan
+        self.documents = self.tokens = self.bytes = 0
+        self._lengths = np.asarray(token_lengths, np.uint32)
+        self._dtype = token_dtype(plan.vocab_size)
+        self._shards: list[dict[str, Any]] = []
+        self._ends = array("Q")
+        self._document_start = 0
+        self._part: BinaryIO | None = None
+        self._in_shard = 0
+        with _disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (folder / PROGRESS_FILE).exists():
+                self._resume(read_progress(folder))
+            else:
+                clear(folder)
+                write_atomically(folder / DOCUMENTS_FILE, bytes(8))
+                self._save_progress()
+            self._ends_file = (folder / DOCUMENTS_FILE).open("ab")
+
+    @property
+    def tokens_into_document(self) -> int:
+        """How many tokens of the document after the first ``documents`` are there already."""
+        return self.tokens - self._document_start
+
+    def add(self, ids: NDArray[Any]) -> None:
+        """Appends ids of the current document."""
+        if not len(ids):
+            return
+        if int(ids.max()) >= self.plan.vocab_size or int(ids.min()) < 0:
+            wrong = ids[(ids >= self.plan.vocab_size) | (ids < 0)][0]
+            raise DataError(
+                f"the tokenizer gave the id {wrong}, but its vocab_size is {self.plan.vocab_size}; "
+                "its vocabulary is damaged: save or train it again"
+            )
+        while len(ids):
+            if self._in_shard == self.plan.shard_tokens:
+                self._close_shard()
+            part = ids[: self.plan.shard_tokens - self._in_shard]
+            self._write(part)
+            ids = ids[len(part) :]
+
+    def end_document(self) -> None:
+        """Closes the current document with the separator."""
+        self.add(np.array([self.plan.separator_id], np.uint32))
+        self._ends.append(self.tokens)
+        self._document_start = self.tokens
+        self.documents += 1
+        if len(self._ends) >= _DOCUMENTS_HELD:
+            self._save_ends()
+
+    def finish(self, save_tokenizer: Callable[[Path], object], **totals: int) -> dict[str, Any]:
+        """Closes the last shard and makes the folder a data set; returns its index.
+
+        Args:
+            save_tokenizer: writes the tokenizer into a folder.
+            totals: further counts to keep in the index.
+
+        Raises:
+            DataError: no document was written, or the disk is full.
+        """
+        if not self.documents:
+            self.close()
+            clear(self.folder)
+            raise DataError("the inputs hold no text, only empty documents; expected at least one byte of text")
+        with _disk_errors(self.folder):
+            self._close_shard()
+            self.close()
+            lengths = io.BytesIO()
+            np.save(lengths, self._lengths)
+            write_atomically(self.folder / TOKEN_LENGTHS_FILE, lengths.getvalue())
+            shutil.rmtree(self.folder / TOKENIZER_FOLDER, ignore_errors=True)
+            save_tokenizer(self.folder / TOKENIZER_FOLDER)
+            index = self._index(totals)
+            write_atomically(self.folder / INDEX_FILE, _json(index))
+            (self.folder / PROGRESS_FILE).unlink()
+        return index
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the files; what is not in a finished shard is written again by the next writer."""
+        for file in (self._ends_file, self._part):
+            # On a full disk, closing fails as writing did; that error is on its way already.
+            with suppress(OSError):
+                if file:
+                    file.close()
+
+    def _write(self, ids: NDArray[Any]) -> None:
+        name = f"shard-{len(self._shards):05d}.bin"
+        data = np.ascontiguousarray(ids, self._dtype).data
+        with _disk_errors(self.folder / name):
+            if self._part is None:
+                self._part = (self.folder / (name + ".part")).open("wb")
+                self._hash, self._in_shard, self._shard_bytes = hashlib.sha256(), 0, 0
+            self._part.write(data)
+        self._hash.update(data)
+        self._in_shard += len(ids)
+        self._shard_bytes += int(self._lengths[ids].sum(dtype=np.int64))
+        self.tokens += len(ids)
+
+    def _close_shard(self) -> None:
+        if self._part is None:
+            return
+        name = f"shard-{len(self._shards):05d}.bin"
+        with _disk_errors(self.folder / name):
+            _sync(self._part)
+            self._part.close()
+            os.replace(self.folder / (name + ".part"), self.folder / name)
+            sync_directory(self.folder)
+            self._save_ends()
+            _sync(self._ends_file)
+            entry = {
+                "file": name,
+                "tokens": self._in_shard,
+                "bytes": self._shard_bytes,
+                "sha256": self._hash.hexdigest(),
+            }
+            self._shards.append(entry)
+            self.bytes += self._shard_bytes
+            self._part, self._in_shard = None, 0
+            self._save_progress()
+
+    def _save_ends(self) -> None:
+        ends = np.array(self._ends, "<u8")
+        with _disk_errors(self.folder / DOCUMENTS_FILE):
+            self._ends_file.write(ends.data)
+        del self._ends[:]
+
+    def _save_progress(self) -> None:
+        record = {"format": PROGRESS_FORMAT, "version": VERSION, **_plan_record(self.plan)}
+        record |= {"documents": self.documents, "shards": self._shards}
+        write_atomically(self.folder / PROGRESS_FILE, _json(record))
+
+    def _resume(self, progress: dict[str, Any]) -> None:
+        """Takes up the finished shards, once their hashes agree, and removes whatever was written after them."""
+        for shard in progress["shards"]:
+            path = self.folder / shard["file"]
+            if not path.exists() or file_sha256(path) != shard["sha256"]:
+                raise DataError(f"{path} is not what was written before the interruption; start over with overwrite")
+        self._shards = progress["shards"]
+        kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(shard["file"] for shard in self._shards)}
+        for path in own_files(self.folder):
+            if path.name not in kept:
+                path.unlink()
+        self.documents = progress["documents"]
+        self.tokens = sum(shard["tokens"] for shard in self._shards)
+        self.bytes = sum(shard["bytes"] for shard in self._shards)
+        os.truncate(self.folder / DOCUMENTS_FILE, 8 * (self.documents + 1))
+        self._document_start = int(np.fromfile(self.folder / DOCUMENTS_FILE, "<u8", offset=8 * self.documents)[0])
+
+    def _index(self, totals: dict[str, int]) -> dict[str, Any]:
+        files = {
+            f"{Path(name).stem}_file": {"file": name, "sha256": file_sha256(self.folder / name)}
+            for name in (DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
+        }
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "dtype": self._dtype.name,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "documents": self.documents,
+            **totals,
+            **_plan_record(self.plan),
+            **files,
+            "shards": self._shards,
+        }
+
+
+def _plan_record(plan: ShardPlan) -> dict[str, Any]:
+    return {
+        "vocab_size": plan.vocab_size,
+        "tokenizer_sha256": plan.tokenizer_sha256,
+        "separator": {"token": plan.separator, "id": plan.separator_id},
+        "shard_tokens": plan.shard_tokens,
+        "inputs": plan.inputs,
+    }
+
+
+def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
+    """What in an index or a progress file is not as in ``plan``, in a user's words; empty if all is the same."""
+    names = {
+        "tokenizer_sha256": "the tokenizer",
+        "vocab_size": "the vocabulary size",
+        "separator": "the separator",
+        "shard_tokens": "the shard size",
+        "inputs": "the inputs",
+    }
+    wanted = _plan_record(plan)
+    return [words for key, words in names.items() if record.get(key) != wanted[key]]
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """What an interrupted writer has finished.
+
+    Raises:
+        DataError: the file is not one of ours, or of another version.
+    """
+    path = folder / PROGRESS_FILE
+    try:
+        progress = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); delete it and encode again") from None
+    seen = (progress.get("format"), progress.get("version")) if isinstance(progress, dict) else type(progress).__name__
+    if seen != (PROGRESS_FORMAT, VERSION):
+        raise DataError(f"{path} is of {seen}; expected {(PROGRESS_FORMAT, VERSION)}; encode into a new folder")
+    return dict(progress)
+
+
+def is_data_set(folder: Path) -> bool:
+    """Whether ``folder`` holds an index or a progress file of ours, so that it may be cleared.
+
+    Raises:
+        DataError: it holds one that is not ours, or a damaged one.
+    """
+    if (folder / INDEX_FILE).exists():
+        read_index(folder)
+    elif (folder / PROGRESS_FILE).exists():
+        read_progress(folder)
+    else:
+        return False
+    return True
+
+
+def own_files(folder: Path) -> list[Path]:
+    """What belongs to a data set in ``folder``, finished or not; the index comes first."""
+    single = (INDEX_FILE, PROGRESS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
+    patterns = (
+        *single,
+        TOKENIZER_FOLDER,
+        SHARD_PATTERN,
+        SHARD_PATTERN + ".part",
+        *(f".{name}.*.tmp" for name in single),
+    )
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def clear(folder: Path) -> None:
+    """Removes a data set, finished or not, from ``folder``, and nothing else."""
+    # The index goes first: without it the rest cannot be taken for a data set.
+    for path in own_files(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _json(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GroundupError):
+            raise
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or mend what is wrong, "
+            "and run the same command again: finished shards are kept"
+        ) from None

@@ -1,0 +1,372 @@
+"""Token shards: a text that has been tokenized, on disk, read by memory map.
+
+A folder of
+
+    shard-00000.bin …    token ids, little-endian uint16 (vocab_size <= 65,536) or uint32; nothing but ids
+    documents.bin        uint64 little-endian: where each document starts, in tokens, and at last the number of tokens;
+                         document i is tokens[offset[i] : offset[i + 1]] and its last token is the separator
+    token_lengths.npy    uint32 (vocab_size,): bytes of text that each id stands for; 0 for special tokens
+    tokenizer/           the tokenizer that made the ids
+    index.json           what there is, with sizes and SHA-256; written last, so a folder that has it is complete
+
+Bytes of text are kept beside tokens because bits per byte, unlike loss per token, can be compared between tokenizers.
+They are the sum of ``token_lengths`` over tokens: separators count nothing, nor do special tokens inside a text.
+
+``TokenShards`` also opens a one-dimensional ``.npy`` array of ids; that knows no bytes, documents or tokenizer.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.errors import DataError, FileMissingError
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+FORMAT = "groundup-token-shards"
+VERSION = 1
+INDEX_FILE = "index.json"
+DOCUMENTS_FILE = "documents.bin"
+TOKEN_LENGTHS_FILE = "token_lengths.npy"
+TOKENIZER_FOLDER = "tokenizer"
+SHARD_PATTERN = "shard-*.bin"
+
+_BLOCK = 1 << 22
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest of uint16 and uint32 that holds every id below ``vocab_size``, little-endian."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+class TokenShards:
+    """A read-only sequence of token ids over the shards of a folder, or over one ``.npy`` array.
+
+    Open it with ``TokenShards.open``. Nothing is read before it is asked for; only the parts that are asked for
+    are ever in memory.
+
+    Attributes:
+        path: the folder, or the ``.npy`` file.
+        index: the content of ``index.json``; empty for ``.npy``.
+        dtype: type of the ids on disk.
+        vocab_size: number of ids of the tokenizer; None for ``.npy``.
+        tokenizer_sha256: identity of the tokenizer; None for ``.npy``.
+        total_bytes: bytes of text; None for ``.npy``.
+    """
+
+    def __init__(self, path: Path, index: dict[str, Any], shards: list[NDArray[Any]]):
+        self.path, self.index, self._shards = path, index, shards
+        self.dtype: np.dtype[Any] = shards[0].dtype
+        self.vocab_size: int | None = index.get("vocab_size")
+        self.tokenizer_sha256: str | None = index.get("tokenizer_sha256")
+        self.total_bytes: int | None = index.get("bytes")
+        # _starts[i] is the position of shard i's first token; one more entry for the end of all.
+        self._starts = list(accumulate(map(len, shards), initial=0))
+
+    @classmethod
+    def open(cls, path: str | Path, *, verify: bool = False) -> "TokenShards":
+        """Opens a folder of shards or a ``.npy`` file; the sizes of all files are checked.
+
+        Args:
+            verify: also read everything once: SHA-256 of each file, every id below ``vocab_size``, and byte counts.
+
+        Raises:
+            FileMissingError: there is nothing at ``path``.
+            DataError: not a token data set, an unfinished or damaged one, or one without tokens.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileMissingError(f"{path} does not exist; expected a folder of token shards or a .npy file of tokens")
+        if path.is_dir():
+            index = read_index(path)
+            shards = cls(path, index, [_map_shard(path, index, shard) for shard in index["shards"]])
+            _check_size(path / DOCUMENTS_FILE, 8 * (index["documents"] + 1))
+        else:
+            shards = cls(path, {}, [_map_npy(path)])
+        if verify:
+            shards.verify()
+        return shards
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __repr__(self) -> str:
+        return f"TokenShards({str(self.path)!r}: {len(self):,} tokens, {self.dtype}, {len(self._shards)} files)"
+
+    def read(self, start: int, length: int) -> NDArray[np.int64]:
+        """The ids at ``start`` to ``start + length``: int64 ``(length,)``, a copy, across shards where need be.
+
+        Raises:
+            DataError: the window does not lie within the data set.
+        """
+        self._check_window(start, start, length)
+        out = np.empty(length, np.int64)
+        filled, shard = 0, bisect_right(self._starts, start) - 1
+        while filled < length:
+            part = self._shards[shard][start + filled - self._starts[shard] :][: length - filled]
+            out[filled : filled + len(part)] = part
+            filled, shard = filled + len(part), shard + 1
+        return out
+
+    def gather(self, starts: NDArray[np.integer[Any]], length: int) -> NDArray[np.int64]:
+        """Many windows at once: row i is ``read(starts[i], length)``.
+
+        Shapes: ``starts (n,)`` -> int64 ``(n, length)``.
+
+        Raises:
+            DataError: a window does not lie within the data set.
+        """
+        starts = np.asarray(starts, np.int64)
+        out = np.empty((len(starts), length), np.int64)
+        if not len(starts):
+            return out
+        self._check_window(int(starts.min()), int(starts.max()), length)
+        if not length:
+            return out
+        first = np.searchsorted(self._starts, starts, side="right") - 1
+        last = np.searchsorted(self._starts, starts + length - 1, side="right") - 1
+        for shard in np.unique(first):
+            rows = np.flatnonzero((first == shard) & (last == shard))
+            if len(rows):
+                windows = np.lib.stride_tricks.sliding_window_view(self._shards[shard], length)
+                out[rows] = windows[starts[rows] - self._starts[shard]]
+        for row in np.flatnonzero(first != last):
+            out[row] = self.read(int(starts[row]), length)
+        return out
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of text per token, separators included among the tokens; None for ``.npy``."""
+        return None if self.total_bytes is None else self.total_bytes / len(self)
+
+    @cached_property
+    def token_lengths(self) -> NDArray[np.uint32] | None:
+        """uint32 ``(vocab_size,)``: bytes of text of each id, 0 for special tokens; None for ``.npy``.
+
+        The bytes of any window are ``token_lengths[window].sum()``.
+        """
+        if not self.index:
+            return None
+        path = self.path / TOKEN_LENGTHS_FILE
+        lengths = _load_npy(path, "uint32 lengths, one a token id")
+        if lengths.shape != (self.vocab_size,):
+            raise DataError(f"{path} has shape {lengths.shape}, but vocab_size is {self.vocab_size}; {_ENCODE_AGAIN}")
+        return np.array(lengths)
+
+    @cached_property
+    def document_offsets(self) -> NDArray[np.uint64] | None:
+        """uint64 ``(documents + 1,)``: start of each document in tokens, then ``len(self)``; None for ``.npy``."""
+        return np.fromfile(self.path / DOCUMENTS_FILE, "<u8") if self.index else None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of the data set: SHA-256 of ``index.json``, which holds that of every file; or of the ``.npy``."""
+        return file_sha256(self.path / INDEX_FILE if self.index else self.path)
+
+    def tokenizer(self) -> "Tokenizer":
+        """The tokenizer that made the ids.
+
+        Raises:
+            DataError: a ``.npy`` file, which has none.
+            TokenizerError, FileMissingError: the copy in the folder is damaged or gone.
+        """
+        if not self.index:
+            raise DataError(f"{self.path} is a bare array and has no tokenizer with it; load the one that made it")
+        from groundup.tokenizer import Tokenizer
+
+        return Tokenizer.load(self.path / TOKENIZER_FOLDER)
+
+    def check_ids(self, vocab_size: int) -> None:
+        """Reads every token once.
+
+        Raises:
+            DataError: an id is negative or not below ``vocab_size``; names the first one.
+        """
+        for position, block in self._blocks():
+            wrong = np.flatnonzero((block < 0) | (block >= vocab_size))
+            if len(wrong):
+                raise DataError(
+                    f"{self.path}: token {position + int(wrong[0])} has the id {block[wrong[0]]}, but vocab_size is "
+                    f"{vocab_size}; the data was made with another tokenizer or is damaged: encode the text again"
+                )
+
+    def verify(self) -> None:
+        """Reads every file once and holds it against the index; for ``.npy``, looks for negative ids only.
+
+        Raises:
+            DataError: what is wrong first, with the file's name.
+        """
+        if not self.index:
+            return self.check_ids(1 << 63)
+        self._verify_hashes()
+        self.check_ids(self.index["vocab_size"])
+        lengths = self.token_lengths
+        assert lengths is not None
+        text_bytes = sum(int(lengths[block].sum(dtype=np.int64)) for _, block in self._blocks())
+        if text_bytes != self.total_bytes:
+            raise DataError(
+                f"{self.path}: its tokens stand for {text_bytes} bytes, but {INDEX_FILE} says {self.total_bytes}; "
+                f"{_ENCODE_AGAIN}"
+            )
+        return None
+
+    def _verify_hashes(self) -> None:
+        entries = [*self.index["shards"], self.index["documents_file"], self.index["token_lengths_file"]]
+        for entry in entries:
+            seen = file_sha256(self.path / entry["file"])
+            if seen != entry["sha256"]:
+                raise DataError(
+                    f"{self.path / entry['file']} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says "
+                    f"{entry['sha256'][:12]}…; the file was changed: {_ENCODE_AGAIN}"
+                )
+
+    def _blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        for start, shard in zip(self._starts, self._shards, strict=False):
+            for offset in range(0, len(shard), _BLOCK):
+                yield start + offset, shard[offset : offset + _BLOCK]
+
+    def _check_window(self, lowest: int, highest: int, length: int) -> None:
+        if length < 0 or lowest < 0 or highest + length > len(self):
+            seen = lowest if lowest < 0 else highest
+            raise DataError(
+                f"{self.path} has no window of {length} tokens at {seen}; "
+                f"it has {len(self)} tokens, so a start of 0 to {len(self) - length} was expected"
+            )
+
+
+_ENCODE_AGAIN = "encode the text again into a new folder"
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """``index.json`` of a finished data set.
+
+    Raises:
+        DataError: there is none, or it is not one of ours.
+    """
+    path = folder / INDEX_FILE
+    if not path.exists():
+        if any(folder.glob(SHARD_PATTERN + "*")):
+            raise DataError(
+                f"{folder} has token shards but no {INDEX_FILE}: encoding was interrupted; run the same encode "
+                "command again and it goes on where it stopped"
+            )
+        raise DataError(f"{folder} has no {INDEX_FILE}, so it is no token data set; encode a text into it first")
+    try:
+        index = json.loads(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as JSON ({error}); {_ENCODE_AGAIN}") from None
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        seen = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise DataError(f"{path} has the format {seen!r}; expected {FORMAT!r}: this is not a folder of token shards")
+    if index.get("version") != VERSION:
+        raise DataError(
+            f"{path} has format version {index.get('version')!r}, but this groundup reads {VERSION}; "
+            "install the version that wrote it, or encode the text again"
+        )
+    _check_index(path, index)
+    return index
+
+
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "dtype": lambda value: value in ("uint16", "uint32"),
+    "vocab_size": lambda value: type(value) is int and value > 0,
+    "tokenizer_sha256": lambda value: isinstance(value, str),
+    "tokens": lambda value: type(value) is int and value > 0,
+    "bytes": lambda value: type(value) is int and value >= 0,
+    "documents": lambda value: type(value) is int and value > 0,
+    "shards": lambda value: isinstance(value, list) and all(map(_is_shard_entry, value)),
+    "documents_file": lambda value: _is_file_entry(value),
+    "token_lengths_file": lambda value: _is_file_entry(value),
+}
+
+
+def _check_index(path: Path, index: dict[str, Any]) -> None:
+    for name, is_valid in _FIELDS.items():
+        if not is_valid(index.get(name)):
+            seen = json.dumps(index[name])[:60] if name in index else "missing"
+            raise DataError(f"{path}: {name} is {seen}, which cannot be; {_ENCODE_AGAIN}")
+    for name in ("tokens", "bytes"):
+        total = sum(shard[name] for shard in index["shards"])
+        if total != index[name]:
+            raise DataError(
+                f"{path}: its shards have {total} {name} together, but it says {index[name]}; {_ENCODE_AGAIN}"
+            )
+    if index["dtype"] != token_dtype(index["vocab_size"]).name:
+        raise DataError(
+            f"{path}: dtype is {index['dtype']}, but ids below vocab_size = {index['vocab_size']} are stored as "
+            f"{token_dtype(index['vocab_size']).name}; {_ENCODE_AGAIN}"
+        )
+
+
+def _is_file_entry(entry: Any) -> bool:
+    # A file name with a folder in it could point anywhere on the disk.
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("file"), str)
+        and Path(entry["file"]).name == entry["file"]
+    )
+
+
+def _is_shard_entry(entry: Any) -> bool:
+    return (
+        _is_file_entry(entry)
+        and type(entry.get("tokens")) is int
+        and entry["tokens"] > 0
+        and type(entry.get("bytes")) is int
+    )
+
+
+def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> NDArray[Any]:
+    dtype = token_dtype(index["vocab_size"])
+    path = folder / entry["file"]
+    _check_size(path, entry["tokens"] * dtype.itemsize)
+    # A plain array over the map: np.memmap costs microseconds for each slice, and batches are made of slices.
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def _check_size(path: Path, expected: int) -> None:
+    if not path.exists():
+        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {_ENCODE_AGAIN}")
+    size = path.stat().st_size
+    if size != expected:
+        state = "cut off" if size < expected else "too long"
+        raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {_ENCODE_AGAIN}")
+
+
+def _map_npy(path: Path) -> NDArray[Any]:
+    tokens = _load_npy(path, "a one-dimensional array of token ids")
+    if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
+        raise DataError(
+            f"{path} holds {tokens.dtype} of shape {tokens.shape}; expected integer token ids of shape (tokens,); "
+            "flatten or convert it with numpy first"
+        )
+    if not len(tokens):
+        raise DataError(f"{path} holds no token; encode a text that is not empty")
+    return np.asarray(tokens)
+
+
+def _load_npy(path: Path, expected: str) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
+    return array
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
