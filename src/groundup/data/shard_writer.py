@@ -39,6 +39,7 @@ PROGRESS_FILE = "progress.json"
 PROGRESS_FORMAT = "groundup-token-shards-progress"
 
 _DOCUMENTS_HELD = 1 << 20
+_TOKENS_HELD = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ class ShardWriter:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
 
     Attributes:
-        documents, tokens, bytes: how much has been written; not 0 at the start where a writer was interrupted.
+        documents, tokens: how much has been added; not 0 at the start where a writer was interrupted.
 
     Raises:
         DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
@@ -73,14 +74,14 @@ class ShardWriter:
 
     def __init__(self, folder: Path, plan: ShardPlan, token_lengths: NDArray[Any]):
         self.folder, self.plan = folder, plan
-        self.documents = self.tokens = self.bytes = 0
+        self.documents = self.tokens = 0
         self._lengths = np.asarray(token_lengths, np.uint32)
         self._dtype = token_dtype(plan.vocab_size)
         self._shards: list[dict[str, Any]] = []
         self._ends = array("Q")
         self._document_start = 0
-        self._part: BinaryIO | None = None
-        self._in_shard = 0
+        self._separator = np.array([plan.separator_id], np.uint32)
+        self._shard: _OpenShard | None = None
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / PROGRESS_FILE).exists():
@@ -97,30 +98,27 @@ class ShardWriter:
         return self.tokens - self._document_start
 
     def add(self, ids: NDArray[Any]) -> None:
-        """Appends ids of the current document."""
-        if not len(ids):
-            return
-        if int(ids.max()) >= self.plan.vocab_size or int(ids.min()) < 0:
-            wrong = ids[(ids >= self.plan.vocab_size) | (ids < 0)][0]
-            raise DataError(
-                f"the tokenizer gave the id {wrong}, but its vocab_size is {self.plan.vocab_size}; "
-                "its vocabulary is damaged: save or train it again"
-            )
+        """Appends ids of the current document; the array must not change afterwards."""
         while len(ids):
-            if self._in_shard == self.plan.shard_tokens:
+            if self._shard is not None and self._shard.tokens == self.plan.shard_tokens:
                 self._close_shard()
-            part = ids[: self.plan.shard_tokens - self._in_shard]
-            self._write(part)
+            if self._shard is None:
+                path = self.folder / f"shard-{len(self._shards):05d}.bin"
+                self._shard = _OpenShard(path, self.plan.vocab_size, self._lengths)
+            part = ids[: self.plan.shard_tokens - self._shard.tokens]
+            self._shard.add(part)
+            self.tokens += len(part)
             ids = ids[len(part) :]
 
     def end_document(self) -> None:
         """Closes the current document with the separator."""
-        self.add(np.array([self.plan.separator_id], np.uint32))
+        self.add(self._separator)
         self._ends.append(self.tokens)
         self._document_start = self.tokens
         self.documents += 1
         if len(self._ends) >= _DOCUMENTS_HELD:
-            self._save_ends()
+            with _disk_errors(self.folder / DOCUMENTS_FILE):
+                self._save_ends()
 
     def finish(self, save_tokenizer: Callable[[Path], object], **totals: int) -> dict[str, Any]:
         """Closes the last shard and makes the folder a data set; returns its index.
@@ -157,51 +155,25 @@ class ShardWriter:
 
     def close(self) -> None:
         """Lets go of the files; what is not in a finished shard is written again by the next writer."""
-        for file in (self._ends_file, self._part):
+        for file in (self._ends_file, self._shard):
             # On a full disk, closing fails as writing did; that error is on its way already.
             with suppress(OSError):
-                if file:
+                if file is not None:
                     file.close()
 
-    def _write(self, ids: NDArray[Any]) -> None:
-        name = f"shard-{len(self._shards):05d}.bin"
-        data = np.ascontiguousarray(ids, self._dtype).data
-        with _disk_errors(self.folder / name):
-            if self._part is None:
-                self._part = (self.folder / (name + ".part")).open("wb")
-                self._hash, self._in_shard, self._shard_bytes = hashlib.sha256(), 0, 0
-            self._part.write(data)
-        self._hash.update(data)
-        self._in_shard += len(ids)
-        self._shard_bytes += int(self._lengths[ids].sum(dtype=np.int64))
-        self.tokens += len(ids)
-
     def _close_shard(self) -> None:
-        if self._part is None:
+        if self._shard is None:
             return
-        name = f"shard-{len(self._shards):05d}.bin"
-        with _disk_errors(self.folder / name):
-            _sync(self._part)
-            self._part.close()
-            os.replace(self.folder / (name + ".part"), self.folder / name)
-            sync_directory(self.folder)
+        self._shards.append(self._shard.finish())
+        self._shard = None
+        with _disk_errors(self.folder / DOCUMENTS_FILE):
             self._save_ends()
             _sync(self._ends_file)
-            entry = {
-                "file": name,
-                "tokens": self._in_shard,
-                "bytes": self._shard_bytes,
-                "sha256": self._hash.hexdigest(),
-            }
-            self._shards.append(entry)
-            self.bytes += self._shard_bytes
-            self._part, self._in_shard = None, 0
             self._save_progress()
 
     def _save_ends(self) -> None:
         ends = np.array(self._ends, "<u8")
-        with _disk_errors(self.folder / DOCUMENTS_FILE):
-            self._ends_file.write(ends.data)
+        self._ends_file.write(ends.data)
         del self._ends[:]
 
     def _save_progress(self) -> None:
@@ -211,10 +183,13 @@ class ShardWriter:
 
     def _resume(self, progress: dict[str, Any]) -> None:
         """Takes up the finished shards, once their hashes agree, and removes whatever was written after them."""
-        for shard in progress["shards"]:
-            path = self.folder / shard["file"]
-            if not path.exists() or file_sha256(path) != shard["sha256"]:
-                raise DataError(f"{path} is not what was written before the interruption; start over with overwrite")
+        documents = self.folder / DOCUMENTS_FILE
+        whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
+        damaged = [path for path, digest in whole.items() if not path.exists() or file_sha256(path) != digest]
+        if not documents.exists() or documents.stat().st_size < 8 * (progress["documents"] + 1):
+            damaged.append(documents)
+        if damaged:
+            raise DataError(f"{damaged[0]} is not what was written before the interruption; overwrite it to start over")
         self._shards = progress["shards"]
         kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(shard["file"] for shard in self._shards)}
         for path in own_files(self.folder):
@@ -222,9 +197,8 @@ class ShardWriter:
                 path.unlink()
         self.documents = progress["documents"]
         self.tokens = sum(shard["tokens"] for shard in self._shards)
-        self.bytes = sum(shard["bytes"] for shard in self._shards)
-        os.truncate(self.folder / DOCUMENTS_FILE, 8 * (self.documents + 1))
-        self._document_start = int(np.fromfile(self.folder / DOCUMENTS_FILE, "<u8", offset=8 * self.documents)[0])
+        os.truncate(documents, 8 * (self.documents + 1))
+        self._document_start = int(np.fromfile(documents, "<u8", offset=8 * self.documents)[0])
 
     def _index(self, totals: dict[str, int]) -> dict[str, Any]:
         files = {
@@ -236,13 +210,66 @@ class ShardWriter:
             "version": VERSION,
             "dtype": self._dtype.name,
             "tokens": self.tokens,
-            "bytes": self.bytes,
+            "bytes": sum(shard["bytes"] for shard in self._shards),
             "documents": self.documents,
             **totals,
             **_plan_record(self.plan),
             **files,
             "shards": self._shards,
         }
+
+
+class _OpenShard:
+    """The shard that is being written, under a name that says so."""
+
+    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[np.uint32]):
+        self.path, self.tokens = path, 0
+        self._vocab_size, self._lengths = vocab_size, token_lengths
+        self._held: list[NDArray[Any]] = []
+        self._held_tokens = self._text_bytes = 0
+        self._hash = hashlib.sha256()
+        self._temporary = path.with_name(path.name + ".part")
+        with _disk_errors(path):
+            self._file = self._temporary.open("wb")
+
+    def add(self, ids: NDArray[Any]) -> None:
+        # Documents are short, and every step below costs more than a document: they are taken together.
+        self._held.append(ids)
+        self._held_tokens += len(ids)
+        self.tokens += len(ids)
+        if self._held_tokens >= _TOKENS_HELD:
+            self._write()
+
+    def finish(self) -> dict[str, Any]:
+        """Puts the shard in its place, on the disk; returns its entry in the index."""
+        self._write()
+        with _disk_errors(self.path):
+            _sync(self._file)
+            self._file.close()
+            os.replace(self._temporary, self.path)
+            sync_directory(self.path.parent)
+        digest = self._hash.hexdigest()
+        return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self) -> None:
+        if not self._held:
+            return
+        ids = np.concatenate(self._held)
+        self._held, self._held_tokens = [], 0
+        if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
+            wrong = ids[(ids >= self._vocab_size) | (ids < 0)][0]
+            raise DataError(
+                f"the tokenizer gave the id {wrong}, but its vocab_size is {self._vocab_size}; "
+                "its vocabulary is damaged: save or train it again"
+            )
+        self._text_bytes += int(self._lengths[ids].sum(dtype=np.int64))
+        data = ids.astype(token_dtype(self._vocab_size)).data
+        self._hash.update(data)
+        with _disk_errors(self.path):
+            self._file.write(data)
 
 
 def _plan_record(plan: ShardPlan) -> dict[str, Any]:

@@ -362,6 +362,7 @@ def _load_npy(path: Path, expected: str) -> NDArray[Any]:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
     return array
 

@@ -1,0 +1,90 @@
+"""The built-in stories: an endless, reproducible text for trying everything without a download.
+
+In the spirit of TinyStories (Eldan & Li 2023): a small vocabulary, and plots in which things have causes. Grammar,
+words and plots are our own. A story is a walk through a script of beats (``screenplay``), each of which can be told in
+several ways, by a cast chosen for it (``casting``). Characters keep their pronouns, things that are mentioned early
+matter later, and feelings follow from what happens.
+
+Story i of a seed is a function of (seed, i) alone: the same bytes on every machine and Python, alone or in a row.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from groundup.errors import DataError
+from groundup.files import sync_directory
+from groundup.text.readers import DEFAULT_SEPARATOR
+from groundup.text.stories.casting import Cast
+from groundup.text.stories.plots import PLOTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoryStats:
+    """What ``write_stories`` wrote."""
+
+    stories: int
+    bytes: int
+    """Size of the file, separators included."""
+    words: int
+
+
+def story(seed: int, index: int) -> str:
+    """Story number ``index`` of ``seed``: 80 to 250 words (a few have more), paragraphs separated by an empty line.
+
+    Raises:
+        DataError: ``seed`` or ``index`` is negative or not below 2^64.
+    """
+    for name, value in (("seed", seed), ("index", index)):
+        if not 0 <= value < 1 << 64:
+            raise DataError(f"{name} = {value} is outside 0 to 2^64 - 1; choose one inside")
+    # Of Random, only its seeding by an integer and random() are promised never to change.
+    teller = Cast(Random(seed << 64 | index).random)
+    plot = teller.choose(PLOTS)
+    plot.cast(teller)
+    teller.tell(plot.script)
+    return teller.finish()
+
+
+def stories(seed: int = 0) -> Iterator[str]:
+    """``story(seed, 0)``, ``story(seed, 1)``, … without end."""
+    return (story(seed, index) for index in count())
+
+
+def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = DEFAULT_SEPARATOR) -> StoryStats:
+    """Writes the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
+
+    ``text.readers`` reads the same stories back. The file appears when it is whole; it ends with the story that
+    reaches ``size_bytes``, so it is larger by less than one story.
+
+    Raises:
+        DataError: ``size_bytes`` is not positive, ``separator`` is empty, or the file cannot be written.
+    """
+    if size_bytes < 1:
+        raise DataError(f"size_bytes = {size_bytes} must be at least 1; 5,000,000 makes a small model talk")
+    if not separator:
+        raise DataError("the separator is empty; stories need one between them, such as <|endoftext|>")
+    path, end = Path(path), f"\n{separator}\n"
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    written = words = number = 0
+    try:
+        with temporary.open("wb") as file:
+            while written < size_bytes:
+                text = story(seed, number)
+                written += file.write((text + end).encode())
+                words += len(text.split())
+                number += 1
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror}; check the folder, and the space on the disk"
+        ) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    return StoryStats(stories=number, bytes=written, words=words)

@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from groundup.errors import ConfigError
+from groundup.nn import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
+
+D, HEADS, SEQUENCE = 24, 3, 7
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def attention(*, rope: bool = True, flash: bool = False, dtype=torch.float64) -> MultiHeadSelfAttention:
+    rotary = RotaryPositionalEmbedding(10_000.0, D // HEADS, 32).to(dtype) if rope else None
+    return MultiHeadSelfAttention(D, HEADS, rotary, flash=flash, dtype=dtype)
+
+
+def per_head(layer: MultiHeadSelfAttention, x, positions):
+    """One head after the other, each with its own rows of the matrices."""
+    size, heads = D // HEADS, []
+    for h in range(HEADS):
+        rows = slice(h * size, (h + 1) * size)
+        q, k, v = (x @ project.weight[rows].T for project in (layer.q_proj, layer.k_proj, layer.v_proj))
+        if layer.rope is not None:
+            q, k = layer.rope(q, positions), layer.rope(k, positions)
+        heads.append(F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    return torch.cat(heads, dim=-1) @ layer.output_proj.weight.T
+
+
+@pytest.mark.parametrize("flash", [False, True], ids=["plain", "flash"])
+@pytest.mark.parametrize("rope", [False, True], ids=["nope", "rope"])
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
+def test_heads_are_attentions_over_their_own_rows(flash, rope, lead):
+    layer, x = attention(rope=rope, flash=flash), torch.randn(*lead, SEQUENCE, D, dtype=torch.float64)
+    expected = per_head(layer, x, torch.arange(SEQUENCE))
+    torch.testing.assert_close(layer(x), expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(SEQUENCE,), (1, SEQUENCE), (2, SEQUENCE)], ids=str)
+def test_given_positions_are_used_and_broadcast(shape):
+    layer, x = attention(), torch.randn(2, SEQUENCE, D, dtype=torch.float64)
+    positions = torch.randint(32, shape)
+    torch.testing.assert_close(layer(x, positions), per_head(layer, x, positions), rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("flash", [False, True], ids=["plain", "flash"])
+def test_no_position_sees_a_later_one(flash):
+    layer, x = attention(flash=flash), torch.randn(2, SEQUENCE, D, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, 4:] = torch.randn(2, SEQUENCE - 4, D)
+    before, after = layer(x), layer(changed)
+    torch.testing.assert_close(after[:, :4], before[:, :4], rtol=0, atol=1e-14)
+    assert (after[:, 4:] != before[:, 4:]).any(-1).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_flash_and_plain_agree_forward_and_backward(dtype, tolerance):
+    plain, flash = attention(dtype=dtype), attention(flash=True, dtype=dtype)
+    flash.load_state_dict(plain.state_dict())
+    x = torch.randn(3, SEQUENCE, D, dtype=dtype)
+    results = []
+    for layer in (plain, flash):
+        y = x.clone().requires_grad_()
+        out = layer(y)
+        out.square().sum().backward()
+        results.append([out.detach(), y.grad, *(p.grad for p in layer.parameters())])
+    for ours, torchs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("flash", [False, True], ids=["plain", "flash"])
+@pytest.mark.parametrize("rope", [False, True], ids=["nope", "rope"])
+@pytest.mark.parametrize("pieces", [(7,), (1, 1, 1, 1, 1, 1, 1), (3, 4), (4, 1, 2)], ids=str)
+def test_a_sequence_fed_in_pieces_through_a_cache_gives_what_the_whole_gives(flash, rope, pieces):
+    layer, x = attention(rope=rope, flash=flash), torch.randn(2, SEQUENCE, D, dtype=torch.float64)
+    cache = KVCache((2, HEADS, 10, D // HEADS), None, torch.float64)
+    parts = [layer(piece, cache=cache) for piece in x.split(pieces, dim=1)]
+    assert cache.length == SEQUENCE
+    torch.testing.assert_close(torch.cat(parts, dim=1), layer(x), rtol=1e-11, atol=1e-12)
+
+
+def test_heads_that_do_not_divide_the_width_are_refused():
+    with pytest.raises(ConfigError, match=r"num_heads = 5 does not divide d_model = 24"):
+        MultiHeadSelfAttention(24, 5)
+
+
+def test_a_rotary_embedding_of_another_head_size_is_refused():
+    with pytest.raises(ConfigError, match=r"2.*8"):
+        MultiHeadSelfAttention(24, 3, RotaryPositionalEmbedding(10_000.0, 2, 32))
+
+
+def test_state_has_the_published_names_and_all_of_it_is_made_where_and_as_asked():
+    layer = MultiHeadSelfAttention(8, 2, device="meta", dtype=torch.bfloat16)
+    names = [f"{name}_proj.weight" for name in ("q", "k", "v", "output")]
+    assert {name: tuple(w.shape) for name, w in layer.state_dict().items()} == dict.fromkeys(names, (8, 8))
+    assert {(w.device.type, w.dtype) for w in layer.state_dict().values()} == {("meta", torch.bfloat16)}
