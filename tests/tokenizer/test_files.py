@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -44,7 +45,7 @@ def test_saving_replaces_what_was_there_and_leaves_nothing_else(small, tmp_path)
 @pytest.mark.parametrize("written", [1, 2])
 def test_a_save_that_was_cut_short_is_noticed(small, tmp_path, monkeypatch, written):
     """The process dies after one or two of the three files, into an empty folder and over another tokenizer."""
-    replace, folders = files.os.replace, [tmp_path / "empty", tmp_path / "other"]
+    replace, folders = os.replace, [tmp_path / "empty", tmp_path / "other"]
     Tokenizer({byte: bytes([byte]) for byte in range(256)}, []).save(folders[1])
     for folder in folders:
         done = []
@@ -54,7 +55,7 @@ def test_a_save_that_was_cut_short_is_noticed(small, tmp_path, monkeypatch, writ
                 raise KeyboardInterrupt
             done.append(replace(source, target))
 
-        monkeypatch.setattr(files.os, "replace", die_later)
+        monkeypatch.setattr(os, "replace", die_later)
         with pytest.raises(KeyboardInterrupt):
             small.save(folder)
         monkeypatch.undo()

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from groundup.config import END_OF_TEXT
 from groundup.data.shard_writer import (
     PROGRESS_FILE,
     ShardPlan,
@@ -26,7 +27,7 @@ from groundup.data.shard_writer import (
 )
 from groundup.data.shards import INDEX_FILE, read_index
 from groundup.errors import DataError, TokenizerError
-from groundup.text.readers import DEFAULT_SEPARATOR, STANDARD_INPUT, Inputs, Piece, TextReader
+from groundup.text.readers import STANDARD_INPUT, Inputs, Piece, TextReader
 
 DEFAULT_SHARD_TOKENS = 100_000_000
 """Tokens a shard: 200 MB at uint16, and at most so much work is lost by a kill."""
@@ -90,7 +91,7 @@ def encode_files(
     tokenizer: ShardTokenizer,
     out_dir: str | Path,
     *,
-    separator: str = DEFAULT_SEPARATOR,
+    separator: str = END_OF_TEXT,
     field: str = "text",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,

@@ -68,7 +68,8 @@ class TransformerLM(nn.Module):
 
     A post-norm block already ends in a norm, and norm = "none" means none at all, so both go without the final one.
     With ``tie_embeddings`` the output matrix is the embedding table, initialized with the output matrix's standard
-    deviation so that the first loss is ln V either way.
+    deviation so that the first loss is ln V either way, and its vectors are scaled back to unit variance where they
+    enter the residual stream (as in Vaswani et al. 2017, sec. 3.4, whose factor is sqrt(D)).
 
     Args:
         vocab_size: V. context_length: longest S. d_model: D. d_ff: inner width of the feed-forward layer.
@@ -113,6 +114,9 @@ class TransformerLM(nn.Module):
         # Without norms nothing rescales the residual stream, and SwiGLU is quadratic in it: unit embeddings would
         # start eight layers at a loss of 1e29.
         embedding_std = head_std if tie_embeddings or norm == "none" else 1.0
+        # A tied table is small for the head's sake. The residual stream wants unit vectors all the same: beside what the
+        # layers add to it, a token of size 0.01 would be lost (docs/LAB.md has the loss curves).
+        self.embedding_scale = 1 / head_std if tie_embeddings and norm != "none" else 1.0
         self.token_embeddings = Embedding(vocab_size, d_model, device, dtype, std=embedding_std)
         self.layers = nn.ModuleList(
             TransformerBlock(
@@ -164,7 +168,7 @@ class TransformerLM(nn.Module):
                 f"sequence of {past + token_ids.shape[-1]} tokens is longer than context_length = "
                 f"{self.context_length}; keep the last {self.context_length} tokens"
             )
-        x_BSD = self.token_embeddings(token_ids)
+        x_BSD = self.token_embeddings(token_ids) * self.embedding_scale
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
         for i, layer in enumerate(self.layers):

@@ -24,10 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
+from groundup.config import END_OF_TEXT
 from groundup.errors import DataError, FileMissingError
 from groundup.text.formats import json_documents, open_stream, parquet_documents
 
-DEFAULT_SEPARATOR = "<|endoftext|>"
 STANDARD_INPUT = "-"
 
 Inputs: TypeAlias = str | Path | Sequence[str | Path]
@@ -67,7 +67,7 @@ class TextReader:
         self,
         inputs: Inputs,
         *,
-        separator: str | None = DEFAULT_SEPARATOR,
+        separator: str | None = END_OF_TEXT,
         field: str = "text",
         block_bytes: int = 1 << 20,
     ):
@@ -140,9 +140,7 @@ class TextReader:
             self._position = lambda: end
 
 
-def read_documents(
-    inputs: Inputs, *, separator: str | None = DEFAULT_SEPARATOR, field: str = "text"
-) -> Iterator[bytes]:
+def read_documents(inputs: Inputs, *, separator: str | None = END_OF_TEXT, field: str = "text") -> Iterator[bytes]:
     """The documents of ``inputs``, each whole; arguments and errors as for ``TextReader``."""
     return TextReader(inputs, separator=separator, field=field).documents()
 

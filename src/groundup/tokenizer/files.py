@@ -4,15 +4,13 @@ Tokens are bytes, and JSON is text. GPT-2 writes each byte as one printable char
 are printable in Latin-1 as themselves, the others, in order, as the characters from U+0100 on; the space is "Ġ".
 """
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.errors import FileMissingError, TokenizerError
+from groundup.files import write_atomically
 
 VOCAB_FILE, MERGES_FILE, META_FILE = "vocab.json", "merges.txt", "meta.json"
 FORMAT_VERSION = 1
@@ -143,25 +141,9 @@ def write_files(
     entries = {printable(token): token_id for token_id, token in sorted(vocab.items())}
     lines = [MERGES_HEADER, *(f"{printable(left)} {printable(right)}" for left, right in merges)]
     meta = {"format_version": FORMAT_VERSION, **meta}
-    _replace(folder / META_FILE, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
-    _replace(folder / VOCAB_FILE, json.dumps(entries, ensure_ascii=False) + "\n")
-    _replace(folder / MERGES_FILE, "\n".join(lines) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files for this user only; these are to be read by whoever may read the folder's others.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    write_atomically(folder / META_FILE, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(folder / VOCAB_FILE, json.dumps(entries, ensure_ascii=False) + "\n")
+    write_atomically(folder / MERGES_FILE, "\n".join(lines) + "\n")
 
 
 def _read_text(path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
 from groundup.tokenizer import files
 from groundup.tokenizer.core import load_core
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from groundup.tokenizer import _native
 
-END_OF_TEXT = "<|endoftext|>"
 LARGEST_ID = (1 << 24) - 1  # arrays are as long as the largest id: a stray huge one must not take all memory
 _PIECE_CHARACTERS = 1 << 16  # encode_iterable takes longer strings apart, to give their first ids early
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
-from groundup.files import sync_directory, write_atomically
+from groundup.files import atomic_writer, sync_directory, write_atomically
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -34,16 +34,8 @@ def save_checkpoint(
     if not isinstance(out, str | os.PathLike):
         torch.save(content, out)
         return
-    path = Path(out)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_writer(Path(out)) as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(

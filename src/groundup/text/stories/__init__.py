@@ -8,16 +8,15 @@ matter later, and feelings follow from what happens.
 Story i of a seed is a function of (seed, i) alone: the same bytes on every machine and Python, alone or in a row.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from random import Random
 
+from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
-from groundup.files import sync_directory
-from groundup.text.readers import DEFAULT_SEPARATOR
+from groundup.files import atomic_writer
 from groundup.text.stories.casting import Cast
 from groundup.text.stories.plots import PLOTS
 
@@ -54,7 +53,7 @@ def stories(seed: int = 0) -> Iterator[str]:
     return (story(seed, index) for index in count())
 
 
-def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = DEFAULT_SEPARATOR) -> StoryStats:
+def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = END_OF_TEXT) -> StoryStats:
     """Writes the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
 
     ``text.readers`` reads the same stories back. The file appears when it is whole; it ends with the story that
@@ -68,23 +67,16 @@ def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: s
     if not separator:
         raise DataError("the separator is empty; stories need one between them, such as <|endoftext|>")
     path, end = Path(path), f"\n{separator}\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     written = words = number = 0
     try:
-        with temporary.open("wb") as file:
+        with atomic_writer(path) as file:
             while written < size_bytes:
                 text = story(seed, number)
                 written += file.write((text + end).encode())
                 words += len(text.split())
                 number += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_directory(path.parent)
     except OSError as error:
         raise DataError(
             f"{path} cannot be written: {error.strerror}; check the folder, and the space on the disk"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
     return StoryStats(stories=number, bytes=written, words=words)
