@@ -17,7 +17,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/groundup demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
+	$(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
 
 test-long: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "long"

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# One thread for torch in each process: tests run in parallel, and their threads would fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shared machine makes any example slow now and then; speed is the benchmarks' business.
 settings.register_profile("groundup", deadline=None)
 settings.load_profile("groundup")

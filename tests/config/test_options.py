@@ -29,8 +29,8 @@ IMPOSSIBLE = [
     (ModelConfig, {"num_heads": 600}, r"num_heads = 600 does not divide model\.d_model = 512; nearest that do: 512$"),
     (ModelConfig, {"d_model": 48, "num_heads": 16}, r"48 / 16 = 3 is odd.*num_heads.*or position = 'none'"),
     (ModelConfig, {"d_ff": -1}, r"model\.d_ff = -1; expected a positive number, or 0"),
-    (ModelConfig, {"rope_theta": 0.0}, r"model\.rope_theta = 0\.0; expected a positive number"),
-    (ModelConfig, {"norm_eps": 0.0}, r"model\.norm_eps = 0\.0; expected a positive number"),
+    (ModelConfig, {"rope_theta": 0.0}, r"model\.rope_theta = 0\.0; expected a positive, finite number"),
+    (ModelConfig, {"norm_eps": 0.0}, r"model\.norm_eps = 0\.0; expected a positive, finite number"),
     (OptimConfig, {"max_learning_rate": -1.0}, r"optim\.max_learning_rate = -1\.0; expected a finite number, 0 or"),
     (OptimConfig, {"min_learning_rate": -1.0}, r"optim\.min_learning_rate = -1\.0; expected a finite number, 0 or"),
     (
@@ -41,7 +41,7 @@ IMPOSSIBLE = [
     (OptimConfig, {"warmup_iters": -1}, r"optim\.warmup_iters = -1; expected a finite number, 0 or greater"),
     (OptimConfig, {"beta1": 1.0}, r"optim\.beta1 = 1\.0; expected a number in \[0, 1\)"),
     (OptimConfig, {"beta2": -0.1}, r"optim\.beta2 = -0\.1; expected a number in \[0, 1\)"),
-    (OptimConfig, {"eps": 0.0}, r"optim\.eps = 0\.0; expected a positive number"),
+    (OptimConfig, {"eps": 0.0}, r"optim\.eps = 0\.0; expected a positive, finite number"),
     (OptimConfig, {"weight_decay": -0.1}, r"optim\.weight_decay = -0\.1; expected a finite number, 0 or greater"),
     (OptimConfig, {"grad_clip": -1.0}, r"optim\.grad_clip = -1\.0; expected a finite number, 0 or greater"),
     (DataConfig, {"batch_size": 0}, r"data\.batch_size = 0; expected at least 1"),
@@ -65,8 +65,8 @@ IMPOSSIBLE = [
     (SampleConfig, {"temperature": -0.5}, r"temperature = -0\.5; expected a finite number, 0 "),
     (SampleConfig, {"top_p": 0.0}, r"top_p = 0\.0; expected a number in \(0, 1\]"),
     (SampleConfig, {"top_p": 1.5}, r"top_p = 1\.5; expected a number in \(0, 1\]"),
-    (RunConfig, {"name": ""}, r"name = ''; expected a folder name"),
-    (RunConfig, {"name": ".."}, r"name = '\.\.'; expected a folder name"),
+    (RunConfig, {"name": ""}, r"name = ''; expected one folder's name"),
+    (RunConfig, {"name": ".."}, r"name = '\.\.'; expected one folder's name"),
 ]
 
 

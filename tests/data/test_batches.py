@@ -65,7 +65,8 @@ class TestShuffled:
         orders = {tuple(start // 10 for start in starts) for starts in epochs}
         offsets = {min(starts) for starts in epochs}
         assert len(orders) == 40
-        assert offsets == set(range(10))
+        assert len(offsets) > 10
+        assert offsets <= set(range(20))
 
     def test_every_token_is_seen_as_an_input_and_as_a_target_sooner_or_later(self):
         for tokens in range(30, 45):
@@ -184,7 +185,7 @@ class TestOldSeeds:
     @pytest.mark.parametrize(
         ("order", "expected"),
         [
-            ("shuffled", [[442, 466, 978, 706], [2, 682, 482, 778], [751, 695, 103, 295], [108, 772, 636, 444]]),
+            ("shuffled", [[444, 468, 980, 708], [4, 684, 484, 780], [758, 702, 110, 302], [112, 776, 640, 448]]),
             ("random", [[908, 912, 805, 680], [598, 746, 53, 748], [221, 473, 344, 827], [921, 910, 242, 861]]),
         ],
     )

@@ -80,10 +80,13 @@ class TestBlock:
 
 
 class TestLanguageModel:
+    @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
     @pytest.mark.parametrize("norm", ["pre", "post", "none"])
-    def test_it_is_embedding_blocks_final_norm_and_head(self, norm):
-        lm, tokens = with_random_gains(model(3, norm=norm)), ids()
+    def test_it_is_embedding_blocks_final_norm_and_head(self, norm, tied):
+        lm, tokens = with_random_gains(model(3, norm=norm, tie_embeddings=tied)), ids()
         x = F.embedding(tokens, lm.token_embeddings.weight)
+        if tied and norm != "none":  # the table has the head's small standard deviation, the residual stream unit size
+            x = x / math.sqrt(2 / (D + V))
         for block in lm.layers:
             x = block(x)
         if norm == "pre":
@@ -172,7 +175,7 @@ class TestLanguageModel:
 
     @pytest.mark.parametrize(
         ("d_model", "num_heads", "match"),
-        [(15, 5, "3 is odd"), (15, 4, "num_heads = 4 does not divide d_model = 15"), (16, 0, "num_heads = 0")],
+        [(15, 5, "3 is odd"), (15, 4, r"num_heads = 4 does not divide model\.d_model = 15"), (16, 0, "num_heads = 0")],
     )
     def test_a_shape_that_cannot_be_is_refused_with_its_reason(self, d_model, num_heads, match):
         with pytest.raises(ConfigError, match=match):

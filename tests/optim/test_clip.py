@@ -46,6 +46,12 @@ def test_one_norm_is_taken_over_all_gradients_and_all_are_scaled_alike():
     assert q.grad.item() == pytest.approx(4 * 2 / (5 + 1e-6))
 
 
+def test_a_small_norm_is_not_divided_by_alone():
+    (p,) = parameters([torch.tensor([3e-6, 4e-6])])
+    gradient_clipping([p], 1e-6)
+    assert p.grad.tolist() == pytest.approx([3e-6 / 6, 4e-6 / 6], rel=1e-5)
+
+
 @pytest.mark.parametrize("limit", [5.0, 6.0, math.inf])
 def test_a_norm_within_the_limit_changes_no_bit(limit):
     gradient = torch.tensor([3.0, 4.0])

@@ -13,7 +13,8 @@ def forward_flops(model: ModelConfig, tokens: int | None = None) -> int:
     Args:
         tokens: S; the context length by default.
     """
-    s, d, f = tokens or model.context_length, model.d_model, model.ffn_dim
+    s = model.context_length if tokens is None else tokens
+    d, f = model.d_model, model.ffn_dim
     layer = 8 * s * d * d + 4 * s * s * d + (6 if model.ffn == "swiglu" else 4) * s * d * f
     return model.num_layers * layer + 2 * s * d * model.vocab_size
 

@@ -64,8 +64,8 @@ class ModelConfig:
         for name in ("context_length", "d_model", "num_layers", "num_heads"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         _require(self.d_ff >= 0, "model.d_ff", self.d_ff, "a positive number, or 0 to derive it from d_model")
-        _require(self.rope_theta > 0, "model.rope_theta", self.rope_theta, "a positive number")
-        _require(self.norm_eps > 0, "model.norm_eps", self.norm_eps, "a positive number")
+        _require(0 < self.rope_theta < math.inf, "model.rope_theta", self.rope_theta, "a positive, finite number")
+        _require(0 < self.norm_eps < math.inf, "model.norm_eps", self.norm_eps, "a positive, finite number")
         if self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
             raise ConfigError(
@@ -127,7 +127,7 @@ class OptimConfig:
         )  # fmt: skip
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
-        _require(self.eps > 0, "optim.eps", self.eps, "a positive number")
+        _require(0 < self.eps < math.inf, "optim.eps", self.eps, "a positive, finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +268,10 @@ class RunConfig:
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
-        _require(self.name not in ("", ".", ".."), "name", self.name, "a folder name")
+        _require(
+            self.name not in ("", ".", "..") and "/" not in self.name, "name", self.name,
+            "one folder's name; runs_dir says where it lies",
+        )  # fmt: skip
 
     @property
     def run_dir(self) -> Path:

@@ -126,12 +126,14 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: an unknown name, or an impossible value.
     """
-    nested = to_dict(config)
+    nested, known = to_dict(config), list(flatten(config))
     for key, value in values.items():
         *sections, last = key.split(".")
         place = nested
         for section in sections:
             place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"unknown option {key}: {section} is a value, not a section{suggestion(key, known)}")
         place[last] = value
     return from_dict(type(config), nested)
 

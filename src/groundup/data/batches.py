@@ -6,7 +6,6 @@ the sequences of a step are the same however many ranks share them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from groundup.errors import DataError
+from groundup.errors import ConfigError, DataError
 
 Integers = NDArray[np.int64]
 
@@ -55,6 +54,8 @@ class Batches:
         order: Literal["shuffled", "random"] = "shuffled",
     ):
         check_length(len(store), context_length)
+        if order not in ("shuffled", "random"):
+            raise ConfigError(f"order = {order!r}; expected 'shuffled' or 'random'")
         self.store, self.batch_size, self.context_length = store, batch_size, context_length
         self.seed, self.order = seed, order
         # One window fewer than fit leaves room for the offset.
@@ -72,13 +73,22 @@ class Batches:
             here = epoch == e
             window = permute(place[here], self.windows, key=int(_hash(e, self.seed, 1)))
             slack = last_start - (self.windows - 1) * self.context_length
-            offset = _below(_hash(e, self.seed, 2), min(slack, self.context_length - 1) + 1)
+            offset = _below(_hash(e, self.seed, 2), slack + 1)
             starts[here] = window * self.context_length + offset
         return starts
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step, LongTensors ``(batch_size / world_size, context_length)`` on the CPU."""
-        share = self.batch_size // world_size
+        """Inputs and targets of a step, LongTensors ``(batch_size / world_size, context_length)`` on the CPU.
+
+        Raises:
+            ConfigError: no such rank, or the ranks cannot share the batch evenly.
+        """
+        share, rest = divmod(self.batch_size, world_size)
+        if rest or not 0 <= rank < world_size:
+            raise ConfigError(
+                f"batch_size = {self.batch_size} cannot be shared so that rank = {rank} of {world_size} gets its part; "
+                f"the number of ranks must divide it, and ranks count from 0"
+            )
         starts = self.starts(step)[rank * share : (rank + 1) * share]
         return _inputs_and_targets(self.store.gather(starts, self.context_length + 1))
 
@@ -99,7 +109,7 @@ def evaluation_windows(num_tokens: int, context_length: int, limit: int = 0) -> 
     if num_tokens < 2:
         raise DataError(f"the split has {num_tokens} tokens; evaluation needs at least 2")
     full, rest = divmod(num_tokens - 1, context_length)
-    if limit and limit < full:
+    if limit and limit <= full:
         for i in range(limit):
             yield i * full // limit * context_length, context_length
         return
@@ -138,7 +148,7 @@ def get_batch(dataset: NDArray[np.integer], batch_size: int, context_length: int
 
     Raises:
         DataError: the dataset is not 1-D, not of integers, or shorter than context_length + 1.
-        RuntimeError: there is no such device.
+        RuntimeError, AssertionError: there is no such device.
     """
     if dataset.ndim != 1 or not np.issubdtype(dataset.dtype, np.integer):
         raise DataError(f"dataset is {dataset.ndim}-D of {dataset.dtype}; expected 1-D integers")
@@ -165,7 +175,7 @@ def permute(places: NDArray[np.uint64], size: int, key: int) -> Integers:
     back inside (cycle walking; Black & Rogaway 2002). Unlike a shuffled array, it needs no memory, and
     unlike a library's shuffle it can never change under an old seed.
     """
-    half = np.uint64(max(1, math.ceil(math.log2(max(size, 2)) / 2)))
+    half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
     result = places.astype(np.uint64)
     outside = np.ones(result.shape, dtype=bool)

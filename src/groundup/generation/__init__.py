@@ -1,6 +1,6 @@
 """Text from a model."""
 
-from groundup.generation.generate import continue_text, generate, stream
+from groundup.generation.autoregressive import continue_text, generate, prompt_ids, stream
 from groundup.generation.sample import next_token
 
-__all__ = ["continue_text", "generate", "next_token", "stream"]
+__all__ = ["continue_text", "generate", "next_token", "prompt_ids", "stream"]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from groundup.config import check_sampling
 from groundup.nn import softmax
 
 # Shapes: V vocabulary.
@@ -12,20 +13,23 @@ def next_token(logits_V: Tensor, temperature: float, top_p: float, generator: to
     """Sample an id from ``softmax(logits / temperature)`` cut to its nucleus (Holtzman et al. 2020, sec. 3.1).
 
     The nucleus is the smallest set of likeliest tokens whose probabilities sum to at least top_p; the others
-    get probability zero and the rest is renormalised. Temperature 0 takes the likeliest token. Probabilities are
-    float32 whatever the dtype of the logits.
+    get probability zero and the rest is renormalised. Temperature 0 takes the likeliest token. Computed in float64
+    whatever the dtype of the logits, so that no accepted setting underflows.
 
     Args:
         logits_V: ``(V,)``.
+
+    Raises:
+        ConfigError: temperature below 0, or top_p outside (0, 1].
     """
-    logits_V = logits_V.float().cpu()
+    check_sampling(temperature, top_p)
+    logits_V = logits_V.cpu().double()
     if temperature == 0:
         return int(logits_V.argmax())
     # The maximum goes first: a tiny temperature would overflow the quotient otherwise.
     probabilities_V = softmax((logits_V - logits_V.max()) / temperature, dim=-1)
     if top_p < 1:
         descending, order = probabilities_V.sort(descending=True, stable=True)
-        before = descending.cumsum(0) - descending
-        outside = order[before >= top_p]
-        probabilities_V[outside] = 0.0
+        enough = int((descending.cumsum(0) < top_p).sum()) + 1
+        probabilities_V[order[enough:]] = 0.0
     return int(torch.multinomial(probabilities_V, 1, generator=generator))

@@ -6,6 +6,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from groundup.config.options import nearest_divisors
 from groundup.errors import ConfigError
 from groundup.nn.functional import scaled_dot_product_attention
 from groundup.nn.layers import Linear
@@ -47,8 +48,9 @@ class RotaryPositionalEmbedding(nn.Module):
         return {"cos": angles.cos().to(device, dtype), "sin": angles.sin().to(device, dtype)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        had_no_memory = self.cos.is_meta
         super()._apply(fn, recurse)
-        if self.cos.dtype != torch.float32 and not self.cos.is_meta:
+        if not self.cos.is_meta and (had_no_memory or self.cos.dtype != torch.float32):
             wide = torch.promote_types(self.cos.dtype, torch.float32)
             for name, table in self._tables(self.cos.device, wide).items():
                 setattr(self, name, table)
@@ -71,7 +73,8 @@ class RotaryPositionalEmbedding(nn.Module):
             even, odd = x[..., 0::2], x[..., 1::2]
             turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
         else:  # the pair (a, b) as a + ib, times e^(i angle): the same numbers in a quarter of the time
-            pairs = torch.view_as_complex(x.to(cos.dtype).unflatten(-1, (-1, 2)).contiguous())
+            wide = x.to(torch.promote_types(x.dtype, cos.dtype))
+            pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
             turned = torch.view_as_real(pairs * torch.complex(cos, sin))
         return turned.flatten(-2).to(x.dtype)
 
@@ -115,7 +118,7 @@ class MultiHeadSelfAttention(nn.Module):
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,k,v,output}_proj.weight (D, D)``, rows head after head.
 
     Raises:
-        ConfigError: num_heads does not divide d_model.
+        ConfigError: num_heads does not divide d_model, or rope turns heads of another size.
     """
 
     def __init__(
@@ -129,8 +132,16 @@ class MultiHeadSelfAttention(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if d_model % num_heads:
-            raise ConfigError(f"num_heads = {num_heads} does not divide d_model = {d_model}")
+        if num_heads < 1 or d_model % num_heads:
+            nearest = ", ".join(map(str, nearest_divisors(d_model, num_heads)))
+            raise ConfigError(
+                f"num_heads = {num_heads} does not divide d_model = {d_model}; nearest that do: {nearest}"
+            )
+        if rope is not None and rope.d_k != d_model // num_heads:
+            raise ConfigError(
+                f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {num_heads} = {d_model // num_heads}; "
+                f"make the rotary embedding for that head size"
+            )
         self.num_heads, self.rope, self.flash = num_heads, rope, flash
         self.q_proj = Linear(d_model, d_model, device, dtype)
         self.k_proj = Linear(d_model, d_model, device, dtype)

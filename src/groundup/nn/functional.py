@@ -36,7 +36,6 @@ def scaled_dot_product_attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor |
     scores = Q @ K.transpose(-2, -1) / math.sqrt(Q.shape[-1])
     if mask is None:
         return softmax(scores, dim=-1) @ V
-    # The lowest finite value instead of -inf: a row without any key would give 0/0 in the softmax, and NaN in
-    # its gradient even though the second fill hides it in the result.
+    # The lowest finite value instead of -inf: a row without any key would be 0/0 in the softmax.
     weights = softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
     return weights.masked_fill(~mask, 0.0) @ V

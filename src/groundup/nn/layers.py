@@ -57,7 +57,8 @@ class Embedding(nn.Module):
     def forward(self, token_ids: Tensor) -> Tensor:
         # Not weight[token_ids]: on the CPU its gradient is summed by threads in changing order, so that no two runs
         # would agree to the last bit, and is seven times slower.
-        return self.weight.index_select(0, token_ids.flatten()).unflatten(0, token_ids.shape)
+        rows = self.weight.index_select(0, token_ids.flatten())
+        return rows.view(*token_ids.shape, rows.shape[-1])
 
 
 class RMSNorm(nn.Module):

@@ -105,17 +105,23 @@ class TransformerLM(nn.Module):
     ):
         super().__init__()
         _choice("position", position, ("rope", "none"))
+        # The config knows which shapes are possible, and says why one is not.
+        ModelConfig(
+            vocab_size=vocab_size, context_length=context_length, d_model=d_model, num_layers=num_layers,
+            num_heads=num_heads, d_ff=d_ff, rope_theta=rope_theta, position=position, norm_eps=norm_eps,  # type: ignore[arg-type]
+        )  # fmt: skip
         self.vocab_size, self.context_length, self.num_heads = vocab_size, context_length, num_heads
         self.compute_dtype: torch.dtype | None = None
         rope = None
         if position == "rope":
             rope = RotaryPositionalEmbedding(rope_theta, d_model // num_heads, context_length, device)
+            rope = rope.to(dtype=dtype)
         head_std = math.sqrt(2 / (d_model + vocab_size))
         # Without norms nothing rescales the residual stream, and SwiGLU is quadratic in it: unit embeddings would
         # start eight layers at a loss of 1e29.
         embedding_std = head_std if tie_embeddings or norm == "none" else 1.0
-        # A tied table is small for the head's sake. The residual stream wants unit vectors all the same: beside what the
-        # layers add to it, a token of size 0.01 would be lost (docs/LAB.md has the loss curves).
+        # A tied table is small for the head's sake. The residual stream wants unit vectors all the same: beside what
+        # the layers add to it, a token of size 0.01 would be lost (docs/LAB.md has the loss curves).
         self.embedding_scale = 1 / head_std if tie_embeddings and norm != "none" else 1.0
         self.token_embeddings = Embedding(vocab_size, d_model, device, dtype, std=embedding_std)
         self.layers = nn.ModuleList(
@@ -168,7 +174,9 @@ class TransformerLM(nn.Module):
                 f"sequence of {past + token_ids.shape[-1]} tokens is longer than context_length = "
                 f"{self.context_length}; keep the last {self.context_length} tokens"
             )
-        x_BSD = self.token_embeddings(token_ids) * self.embedding_scale
+        x_BSD = self.token_embeddings(token_ids)
+        if self.embedding_scale != 1:
+            x_BSD = x_BSD * self.embedding_scale
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
         for i, layer in enumerate(self.layers):

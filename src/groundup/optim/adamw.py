@@ -57,7 +57,6 @@ class AdamW(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        update = self._update_fused if self.fused else self._update
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             for p in params:
@@ -66,8 +65,23 @@ class AdamW(torch.optim.Optimizer):
                     zeros = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
                     self.state[p] = {"step": 0, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
                 self.state[p]["step"] += 1
-            update(group, params)
+            # The kernel wants state of the parameter's own dtype, and a decay that leaves something of the parameter.
+            by_kernel = self.fused and group["lr"] * group["weight_decay"] < 1
+            fused = [p for p in params if by_kernel and self.state[p]["exp_avg"].dtype == p.dtype]
+            self._update_fused(group, fused)
+            done = set(map(id, fused))
+            self._update(group, [p for p in params if id(p) not in done])
         return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore a state; the moments keep their dtype, which torch would cast to the parameter's."""
+        super().load_state_dict(state_dict)
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        names = [i for group in state_dict["param_groups"] for i in group["params"]]
+        for p, name in zip(parameters, names, strict=True):
+            for key, saved in state_dict["state"].get(name, {}).items():
+                if isinstance(saved, Tensor) and saved.dtype != self.state[p][key].dtype:
+                    self.state[p][key] = saved.to(p.device, copy=True)
 
     def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
@@ -85,17 +99,18 @@ class AdamW(torch.optim.Optimizer):
         # torch's kernel computes θ (1 - lr λ) - lr / (1 - β1^t) · m / (sqrt(v) / sqrt(1 - β2^t) + eps): the decay does
         # not shrink the update, and eps stands beside the bias-corrected root. These arguments make it our formula.
         shrink = 1 - group["lr"] * group["weight_decay"]
-        by_step: dict[int, list[Tensor]] = {}
+        alike: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
         for p in params:
-            by_step.setdefault(self.state[p]["step"], []).append(p)
-        for t, same in by_step.items():
+            alike.setdefault((self.state[p]["step"], p.device, p.dtype), []).append(p)
+        for (t, device, _), same in alike.items():
+            step = torch.tensor(float(t), device=device)
             torch._fused_adamw_(
                 same,
                 [p.grad for p in same],  # type: ignore[misc]
                 [self.state[p]["exp_avg"] for p in same],
                 [self.state[p]["exp_avg_sq"] for p in same],
                 [],
-                [torch.tensor(float(t), device=p.device) for p in same],
+                [step] * len(same),
                 lr=group["lr"] * shrink,
                 beta1=beta1,
                 beta2=beta2,

@@ -29,7 +29,8 @@ def gradient_clipping(parameters: Iterable[torch.nn.Parameter], max_l2_norm: flo
     if not gradients:
         return torch.zeros(())
     # A norm of norms: never a copy of all gradients in one tensor.
-    norm = torch.linalg.vector_norm(torch.stack([g.norm().to(gradients[0].device) for g in gradients]))
+    norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+    norm = torch.linalg.vector_norm(torch.stack([n.to(gradients[0].device) for n in norms]))
     if not torch.isfinite(norm):
         raise TrainingError(f"the gradient norm is {norm.item()}; nothing was clipped or applied")
     if norm > max_l2_norm:

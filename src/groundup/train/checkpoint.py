@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +30,21 @@ STATE_FILE = "state.json"
 def save_checkpoint(
     model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, out: str | os.PathLike[str] | IO[bytes]
 ) -> None:
-    """Write model, optimizer and iteration into one file, or an open binary file. A path is replaced atomically."""
-    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": iteration}
+    """Write model, optimizer and iteration into one file, or an open binary file. A path is replaced atomically.
+
+    Raises:
+        CheckpointError: the path cannot be written; what it held is untouched.
+    """
+    model = getattr(model, "_orig_mod", model)  # a compiled model is saved under the names of the model it wraps
+    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": int(iteration)}
     if not isinstance(out, str | os.PathLike):
         torch.save(content, out)
         return
-    with atomic_writer(Path(out)) as file:
-        torch.save(content, file)
+    try:
+        with atomic_writer(Path(out)) as file:
+            torch.save(content, file)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {out}: {error.strerror or error}; check folder and disk space") from None
 
 
 def load_checkpoint(
@@ -43,7 +52,7 @@ def load_checkpoint(
 ) -> int:
     """Restore what :func:`save_checkpoint` wrote; without an optimizer only the model, for inference.
 
-    Nothing is unpickled but tensors and plain values (``weights_only=True``).
+    Nothing is unpickled but tensors and plain values (``weights_only=True``). Either all is restored or nothing.
 
     Returns:
         The iteration.
@@ -52,21 +61,30 @@ def load_checkpoint(
         FileMissingError: no such file.
         CheckpointError: truncated or foreign file, or it does not fit the model.
     """
+    model = getattr(model, "_orig_mod", model)
     try:
         content = torch.load(src, map_location="cpu", weights_only=True)
-        weights, iteration = content["model"], int(content["iteration"])
+        weights, iteration = dict(content["model"]), int(content["iteration"])
+        if not all(isinstance(weight, Tensor) for weight in weights.values()):
+            raise TypeError("its model is not a table of tensors")
     except FileNotFoundError:
         raise FileMissingError(f"no checkpoint {src}") from None
     except Exception as error:  # torch raises whatever its zip and pickle readers raise
         raise CheckpointError(f"{src} is truncated or not a checkpoint of groundup: {_first_line(error)}") from None
     check_fit(str(src), weights, model.state_dict())
-    model.load_state_dict(weights)
     if optimizer is not None:
-        try:
-            optimizer.load_state_dict(content["optimizer"])
-        except (KeyError, ValueError) as error:
-            raise CheckpointError(f"the optimizer of {src} does not fit: {_first_line(error)}") from None
+        _restore_optimizer(str(src), optimizer, content.get("optimizer"))
+    model.load_state_dict(weights)
     return iteration
+
+
+def _restore_optimizer(source: str, optimizer: torch.optim.Optimizer, saved: Any) -> None:
+    before = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict(saved)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        optimizer.load_state_dict(before)
+        raise CheckpointError(f"the optimizer of {source} does not fit: {_first_line(error)}") from None
 
 
 def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -158,6 +176,18 @@ def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) 
     for name in saved:
         if name not in wanted:
             raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
+    for name, other in _tied(wanted):
+        if not torch.equal(saved[name], saved[other]):
+            raise CheckpointError(
+                f"{source}: {name} and {other} differ, but the model ties them; it was made without tied embeddings"
+            )
+
+
+def _tied(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and (other := first.setdefault(tensor.data_ptr(), name)) != name:
+            yield other, name
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from groundup.config import RunConfig, flatten
 from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, TrainingError
-from groundup.generation import continue_text
+from groundup.generation import continue_text, prompt_ids
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
 from groundup.train.build import (
@@ -108,6 +108,8 @@ class Trainer:
             self.run.create(self.config, environment(self.device))
             save_tokenizer(self.config.data, self.train_store, self.run.tokenizer_dir)
         self.tokenizer = self.run.tokenizer() if self.run.tokenizer_dir.is_dir() else None
+        if self.tokenizer and self.config.sample.interval:
+            prompt_ids(self.tokenizer, self.config.sample.prompt)  # an impossible prompt is an error now, not later
         self.run.prune(self.config.train.keep_checkpoints)
         options = flatten(self.config)
         extra = external_sinks(self.config.track, self.run.path, self.config.name, options)

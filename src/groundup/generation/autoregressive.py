@@ -121,21 +121,46 @@ def continue_text(
 ) -> Iterator[str]:
     """New text in pieces, as it is written; never half a character. An empty prompt begins a new document.
 
-    The text ends before the end-of-text token.
+    The text ends before the end-of-text token. The model stays in evaluation mode until the text is read to its end.
+
+    Raises:
+        ConfigError: as :func:`generate`; an empty prompt where the tokenizer has no end-of-text token.
+    """
+    ids = prompt_ids(tokenizer, prompt)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    end = _end_of_text(tokenizer)
+    return _text(stream(model, ids, max_tokens, temperature, top_p, end, generator=generator), tokenizer, end)
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """What a model is given to continue: the end-of-text token, after which documents begin, and the prompt.
+
+    Raises:
+        ConfigError: the prompt is empty, and the tokenizer has no end-of-text token.
     """
     end = _end_of_text(tokenizer)
     if not prompt and end is None:
         raise ConfigError(f"the prompt is empty, and the tokenizer has no {END_OF_TEXT} to begin a document with")
-    ids = ([end] if end is not None else []) + (tokenizer.encode(prompt) if prompt else [])
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return ([end] if end is not None else []) + (tokenizer.encode(prompt) if prompt else [])
+
+
+def _text(ids: Iterator[int], tokenizer: Tokenizer, end: int | None) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for chosen in stream(model, ids, max_tokens, temperature, top_p, end, generator=generator):
+    for chosen in ids:
         if chosen == end:
             break
-        if piece := decoder.decode(tokenizer.decode_bytes([chosen])):
+        if piece := decoder.decode(_bytes_of(chosen, tokenizer)):
             yield piece
     if rest := decoder.decode(b"", final=True):
         yield rest
+
+
+def _bytes_of(token_id: int, tokenizer: Tokenizer) -> bytes:
+    # A model's vocabulary may be larger than the tokenizer's, rounded up for speed: such an id is shown as U+FFFD.
+    try:
+        return tokenizer.decode_bytes([token_id])
+    except TokenizerError:
+        return b"\xff"
 
 
 def _end_of_text(tokenizer: Tokenizer) -> int | None:
