@@ -71,6 +71,25 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_demo_goes_the_whole_way(in_tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run("demo", "--steps", 12, capsys=capsys)
+    assert code == 0
+    for heading in (
+        "1  write stories",
+        "2  learn a tokenizer",
+        "3  encode text",
+        "4  train",
+        "5  stories by the model",
+    ):
+        assert heading in out
+    assert "bits per byte" in out
+    assert "loss, nats per token" in out
+    summary = json.loads((in_tmp_path / "runs" / "demo" / "summary.json").read_text())
+    assert (summary["finished"], summary["step"]) == (True, 12)
+    code, out, _ = run("generate", "demo", "--tokens", 5, "--seed", 1, capsys=capsys)
+    assert (code, out.strip() != "") == (0, True)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
     code, out, err = run(*verb.split(), "--help", capsys=capsys)

@@ -13,7 +13,7 @@ from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, FileMissingError, TrainingError
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import read_jsonl
-from groundup.train import RunDirectory, evaluate_run, train
+from groundup.train import RunDirectory, evaluate_run, seconds_per_step, train
 from groundup.train.build import build_model, build_optimizer
 
 
@@ -89,6 +89,17 @@ def test_bf16_and_plain_attention_stay_near_the_float32_flash_run(config: RunCon
     assert half == pytest.approx(reference, rel=0.05)
     # A loss computed in bfloat16 would be a multiple of 1/64 here.
     assert half * 64 != round(half * 64)
+
+
+def test_automatic_precision_is_resolved_and_recorded(config: RunConfig):
+    run = RunDirectory.open(train(override(config, {"train.precision": "auto", "train.max_iters": 2})).run_dir)
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    assert run.config.train.precision == ("bf16" if native else "fp32")
+
+
+def test_timing_a_step_leaves_nothing_behind(config: RunConfig):
+    assert 0 < seconds_per_step(config, steps=2) < 60
+    assert not config.run_dir.exists()
 
 
 def test_evaluate_run_scores_every_token_in_bits_per_byte(config: RunConfig):

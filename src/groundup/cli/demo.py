@@ -16,12 +16,14 @@ from groundup.cli.parse import call
 from groundup.cli.progress import size
 from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
+from groundup.errors import ConfigError
 from groundup.track.console import make_console
 
 _TRAIN_BYTES = 4_000_000
 _VALID_BYTES = 200_000
 _VOCAB_SIZE = 2048
 _SAMPLES = 3
+_MOST_STEPS = 10_000
 
 
 def demo(arguments: list[str]) -> int:
@@ -29,21 +31,26 @@ def demo(arguments: list[str]) -> int:
     return call(_demo, arguments, "demo")
 
 
-def _demo(*, data: Path = Path("data/demo"), steps: int | None = None, seed: int = 0) -> int:
+def _demo(*, data: Path = Path("data/demo"), minutes: float = 3.0, steps: int | None = None, seed: int = 0) -> int:
     """Write stories, learn a tokenizer, encode, train a small model, and let it tell stories of its own.
 
     Args:
         data: folder for text, tokenizer and token shards. The run goes to runs/demo and replaces an earlier demo.
-        steps: training steps, instead of the recipe's.
+        minutes: about how long to train; the number of steps follows from the speed of this machine.
+        steps: how many steps to train, instead.
         seed: of the stories and the model.
     """
     console = make_console()
-    config = prepare(console, data, steps, seed)
+    if not (minutes > 0 and (steps is None or steps > 0)):
+        raise ConfigError(f"--minutes {minutes} --steps {steps}; expected positive numbers")
+    config = prepare(console, data, seed)
 
     from groundup.track.console import ConsoleDisplay
-    from groundup.train import train
+    from groundup.train import seconds_per_step, train
 
     _heading(console, 4, "train a Transformer on them")
+    steps = steps or int(minutes * 60 / seconds_per_step(config) / 10) * 10
+    config = override(config, schedule(min(max(steps, 10), _MOST_STEPS)))
     result = train(config, overwrite=True, display=ConsoleDisplay(console))
     if not result.finished:
         return 128 + (result.signal or 0)
@@ -52,7 +59,18 @@ def _demo(*, data: Path = Path("data/demo"), steps: int | None = None, seed: int
     return 0
 
 
-def prepare(console: Console, data: Path, steps: int | None, seed: int) -> RunConfig:
+def schedule(steps: int) -> dict[str, int]:
+    """Options for a run of so many steps: ten evaluations, three samples, a short warm-up."""
+    return {
+        "train.max_iters": steps,
+        "train.eval_interval": max(steps // 10, 1),
+        "train.checkpoint_interval": steps,
+        "sample.interval": max(steps // 3, 1),
+        "optim.warmup_iters": min(100, steps // 10),
+    }
+
+
+def prepare(console: Console, data: Path, seed: int) -> RunConfig:
     """Text, tokenizer and shards in ``data``, and the config of a run on them."""
     from groundup.text.stories import story, write_stories
 
@@ -80,7 +98,6 @@ def prepare(console: Console, data: Path, steps: int | None, seed: int) -> RunCo
             "data.train": str(data / "tokens" / "train"),
             "data.valid": str(data / "tokens" / "valid"),
             "train.seed": seed,
-            "train.max_iters": steps or config.train.max_iters,
         },
     )
 

@@ -179,8 +179,9 @@ class TrainConfig:
     """Seed of weights, batches and samples."""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu), or a torch device such as "cuda:1"."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Dtype of the matrix products; weights, optimizer state and the loss stay float32."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Dtype of the matrix products; weights, optimizer state and the loss stay float32. "auto" is bf16 where the device
+    multiplies it natively, fp32 elsewhere."""
     attention: Literal["flash", "plain"] = "flash"
     """torch's fused attention, or our own from first principles. The results agree to rounding."""
     compile: bool = False

@@ -36,6 +36,17 @@ def choose_device(name: str) -> str:
     return name
 
 
+def choose_precision(name: str, device: str) -> str:
+    """ "auto" resolved to bf16 where the device has instructions for it, fp32 elsewhere; other names unchanged."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device != "cpu":
+        return "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
     """The training tokens, and the validation tokens if the config names any.
 
