@@ -1,6 +1,8 @@
 """Fixtures every test may use: where the real text lies, and small objects that several rooms need."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,24 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no data folder at {folder}; set GROUNDUP_DATA to run this test")
     return folder
+
+
+@pytest.fixture
+def unreadable_file() -> Iterator[Path]:
+    """A text file whose content may not be read. Root may read everything, so a test run by root gives that up."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path, into which nobody else may look
+        path = Path(folder) / "text.txt"
+        path.write_bytes(b"text")
+        path.chmod(0)
+        Path(folder).chmod(0o755)
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(nobody)
+        try:
+            yield path
+        finally:
+            os.seteuid(was)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from groundup.text.stories.plots import PLOTS
 from groundup.text.stories.screenplay import Teller, parse
 from groundup.text.stories.vocabulary import WORDS
 
-FIRST_HUNDRED = "39bba69f52221034b701dcbe67400cec13a42fd7198b4a7d8a9fe9b6fa1a9d04"
+FIRST_HUNDRED = "9f8ff426a96215e52b5f6c1cc0573d6f87192f6963cf14f4797641368419344f"
 
 
 @pytest.fixture(scope="module")

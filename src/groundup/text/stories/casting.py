@@ -44,7 +44,7 @@ class Cast(Teller):
             girl = others[0].he == "he"
         people = self.world == "people"
         names = (words.GIRLS if girl else words.BOYS) if people else (words.ANIMAL_GIRLS if girl else words.ANIMAL_BOYS)
-        name = self.choose([name for name in names if name not in others])
+        name = self.choose_early([name for name in names if name not in others])
         kind = ("girl" if girl else "boy") if people else self.choose(tuple(words.ANIMALS))
         description = self.choose(
             (f"little {kind}", f"{self.choose(words.TRAITS)} {kind}", f"{self.choose(words.TRAITS)} little {kind}")

@@ -2,23 +2,25 @@
 
 from groundup.text.stories.grammar import Food, Place, Thing
 
+# Names stand in the order in which they are common: a story takes the first ones far more often.
 GIRLS = tuple(
-    "Ada Amy Anna Bella Cara Clara Cleo Dora Ella Elsie Emma Eva Fay Flora Gina Greta Holly Ida Jane Jenny June Kate "
-    "Kira Lena Lily Lola Lucy Luna Mabel Maya Mia Mila Mina Molly Nell Nina Nora Olga Polly Rita Rosa Ruby Sara Sofia "
-    "Stella Tara Tilda Tina Uma Vera Wanda Yara Zara Zoe".split()
+    "Lily Mia Anna Lucy Emma Rosa Nora Ella Ada Amy Bella Cara Clara Cleo Dora Elsie Eva Fay Flora Gina Greta Holly "
+    "Ida Jane Jenny June Kate Kira Lena Lola Luna Mabel Maya Mila Mina Molly Nell Nina Olga Polly Rita Ruby Sara "
+    "Sofia Stella Tara Tilda Tina Uma Vera Wanda Yara Zara Zoe".split()
 )
 BOYS = tuple(
-    "Adam Arlo Ben Billy Bo Carl Dan David Eddie Eli Emil Felix Finn Frank Fred Gabe George Hank Harry Henry Hugo Ian "
-    "Ivan Jack Jake Jim Joe Joey Kai Leo Levi Luke Mark Matt Max Milo Nico Noah Omar Oscar Otto Owen Paul Pete Ralph "
-    "Ravi Ron Sam Simon Theo Tim Tom Tony Victor Walt Will Zack".split()
+    "Tom Ben Max Sam Leo Tim Jack Omar Adam Arlo Billy Bo Carl Dan David Eddie Eli Emil Felix Finn Frank Fred Gabe "
+    "George Hank Harry Henry Hugo Ian Ivan Jake Jim Joe Joey Kai Levi Luke Mark Matt Milo Nico Noah Oscar Otto Owen "
+    "Paul Pete Ralph Ravi Ron Simon Theo Tony Victor Walt Will Zack".split()
 )
 ANIMAL_GIRLS = tuple(
-    "Bluebell Bonnie Clover Coco Daisy Dot Dolly Fern Flora Ginger Hazel Heidi Honey Ivy Juniper Lulu Maple Mimi Minna "
-    "Nutmeg Olive Pansy Pearl Penny Poppy Primrose Rosie Saffron Snowdrop Tansy Tilly Trixie Violet Willow Wren".split()
+    "Daisy Poppy Coco Honey Hazel Tilly Bluebell Bonnie Clover Dot Dolly Fern Flora Ginger Heidi Ivy Juniper "
+    "Lulu Maple Mimi Minna Nutmeg Olive Pansy Pearl Penny Primrose Rosie Saffron Snowdrop Tansy Trixie Violet "
+    "Willow Wren".split()
 )
 ANIMAL_BOYS = tuple(
-    "Alfie Archie Barley Basil Benny Bertie Bramble Bruno Chester Chip Digby Dusty Fergus Fuzz Gus Hobie Jasper Monty "
-    "Nibble Oakley Otis Patch Percy Pip Rollo Rufus Rusty Scout Tango Teddy Thistle Toby Tuck Wally Ziggy".split()
+    "Pip Toby Rusty Basil Oakley Bruno Alfie Archie Barley Benny Bertie Bramble Chester Chip Digby Dusty Fergus Fuzz "
+    "Gus Hobie Jasper Monty Nibble Otis Patch Percy Rollo Rufus Scout Tango Teddy Thistle Tuck Wally Ziggy".split()
 )
 
 TRAITS = tuple(
