@@ -9,7 +9,15 @@ from typing import BinaryIO
 
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error."""
+    """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error.
+
+    A link is followed; a device or pipe is written to as it is.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -327,7 +327,7 @@ class TestErrors:
     def test_standard_input_cannot_be_resumed(self, text, tmp_path):
         command = [sys.executable, __file__, "-", tmp_path / "tokens", "50", "9"]
         subprocess.run(command, input=text.read_bytes(), check=False)
-        with pytest.raises(DataError, match="standard input cannot be resumed; overwrite it"):
+        with pytest.raises(DataError, match="standard input cannot be resumed; start over with --overwrite"):
             encode_files("-", ByteTokenizer(), tmp_path / "tokens", shard_tokens=50)
 
     def test_a_shard_of_no_tokens(self, text, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from groundup.cli.parse import call
 from groundup.cli.progress import size
 from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.track.console import make_console
 
 _TRAIN_BYTES = 4_000_000
 _VALID_BYTES = 200_000
 _VOCAB_SIZE = 2048
 _SAMPLES = 3
+_MARK = ".groundup-demo"
 _MOST_STEPS = 10_000
 
 
@@ -31,7 +33,7 @@ def demo(arguments: list[str]) -> int:
     return call(_demo, arguments, "demo")
 
 
-def _demo(*, data: Path = Path("data/demo"), minutes: float = 3.0, steps: int | None = None, seed: int = 0) -> int:
+def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | None = None, seed: int = 0) -> int:
     """Write stories, learn a tokenizer, encode, train a small model, and let it tell stories of its own.
 
     Args:
@@ -41,16 +43,20 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 3.0, steps: int | 
         seed: of the stories and the model.
     """
     console = make_console()
-    if not (minutes > 0 and (steps is None or steps > 0)):
+    if not (0 < minutes < math.inf and (steps is None or steps > 0)):
         raise ConfigError(f"--minutes {minutes} --steps {steps}; expected positive numbers")
+    if data.exists() and any(data.iterdir()) and not (data / _MARK).exists():
+        raise DataError(f"{data} holds something that the demo did not write, and is left alone; choose another --data")
     config = prepare(console, data, seed)
 
     from groundup.track.console import ConsoleDisplay
     from groundup.train import seconds_per_step, train
 
     _heading(console, 4, "train a Transformer on them")
-    steps = steps or int(minutes * 60 / seconds_per_step(config) / 10) * 10
-    config = override(config, schedule(min(max(steps, 10), _MOST_STEPS)))
+    if steps is None:
+        affordable = int(minutes * 60 / seconds_per_step(config) / 10) * 10
+        steps = min(max(affordable, 10), _MOST_STEPS)
+    config = override(config, schedule(steps))
     result = train(config, overwrite=True, display=ConsoleDisplay(console))
     if not result.finished:
         return 128 + (result.signal or 0)
@@ -77,9 +83,10 @@ def prepare(console: Console, data: Path, seed: int) -> RunConfig:
     _heading(console, 1, "write stories")
     text = data / "text"
     text.mkdir(parents=True, exist_ok=True)
+    (data / _MARK).touch()
     for name, count, story_seed in (("train", _TRAIN_BYTES, 2 * seed), ("valid", _VALID_BYTES, 2 * seed + 1)):
         stats = write_stories(text / f"{name}.txt", count, seed=story_seed, separator=END_OF_TEXT)
-        console.print(f"{text / name}.txt: {stats.stories:,} stories, {size(stats.bytes)}")
+        console.print(Text(f"{text / name}.txt: {stats.stories:,} stories, {size(stats.bytes)}"))
     console.print("The first one:")
     console.print(Padding(Text(story(2 * seed, 0), style="italic"), (0, 2)))
 

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
 
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar, size
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
 from groundup.track.console import make_console
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
 
 
 def encode(arguments: list[str]) -> None:
@@ -41,14 +48,23 @@ def _encode(
     """
     from groundup.tokenizer import Tokenizer
 
-    console = make_console()
     encode_with_progress(
-        console, list(inputs), Tokenizer.load(tokenizer), out,
+        make_console(), list(inputs), Tokenizer.load(tokenizer), out,
         separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
     )  # fmt: skip
 
 
-def encode_with_progress(console, inputs, tokenizer, out, **options) -> EncodeStats:  # type: ignore[no-untyped-def]
+def encode_with_progress(
+    console: Console,
+    inputs: list[Path],
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+    shard_tokens: int = DEFAULT_SHARD_TOKENS,
+    overwrite: bool = False,
+) -> EncodeStats:
     """``encode_files`` under a progress bar, with a line about the result."""
     from groundup.data.encode import encode_files
 
@@ -58,15 +74,18 @@ def encode_with_progress(console, inputs, tokenizer, out, **options) -> EncodeSt
         def show(done: int, total: int | None, tokens: int) -> None:
             update("encoding", done, total, f"{tokens:,} tokens")
 
-        stats = encode_files(inputs, tokenizer, out, progress=show, **options)
+        stats = encode_files(
+            inputs, tokenizer, out, separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
+            progress=show,
+        )  # fmt: skip
     seconds = time.perf_counter() - began
     found = (
         f"{out}: {stats.documents:,} documents, {size(stats.bytes)} = {stats.tokens:,} tokens "
         f"({stats.bytes_per_token:.2f} bytes each) in {stats.shards} shard{'s' * (stats.shards > 1)}"
     )
     if stats.already_complete:
-        console.print(f"{found}; nothing was left to do")
+        console.print(Text(f"{found}; nothing was left to do"), soft_wrap=True)
     else:
         kept = f", {stats.tokens_kept:,} tokens of them from before" if stats.tokens_kept else ""
-        console.print(f"{found}{kept}, {seconds:.1f} s")
+        console.print(Text(f"{found}{kept}, {seconds:.1f} s"), soft_wrap=True)
     return stats

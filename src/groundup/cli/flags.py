@@ -93,29 +93,34 @@ def read_flags(arguments: list[str]) -> Flags:
             continue
         written, equals, value = argument[2:].partition("=")
         name = written.replace("-", "_")
-        if equals:
-            rest.insert(0, value)
+        attached = value if equals else None
         if name == "resume":
             flags.resume = True
-            if rest and not rest[0].startswith("--"):
-                flags.resume_run = rest.pop(0)
+            if attached or (rest and not rest[0].startswith("--")):
+                flags.resume_run = attached or rest.pop(0)
         elif name == "overwrite":
             flags.overwrite = True
         elif name in _SWITCHES:
             target, *fixed = _SWITCHES[name]
             flags.options += [f"--{target}", *fixed]
         elif name == "dataset":
-            flags.recipe = _value(argument, rest)
+            if flags.recipe is not None:
+                raise ConfigError(f"--dataset beside the recipe {flags.recipe!r}; leave one of them out")
+            flags.recipe = _value(argument, attached, rest)
         elif name == "checkpoint_dir":
-            folder = Path(_value(argument, rest))
+            folder = Path(_value(argument, attached, rest))
             flags.options += ["--runs_dir", str(folder.parent), "--name", folder.name]
         elif name in _DEFERRED:
-            flags.deferred[name] = _count(argument, _value(argument, rest))
+            flags.deferred[name] = _count(argument, _value(argument, attached, rest))
         else:
             target = _target(name, short, full, booleans)
-            flags.options.append(f"--{target}")
+            if target in booleans and attached is not None:
+                target = _switched(target, argument, attached)
+            option = f"--{target}"
             if target not in booleans and not target.split(".")[-1].startswith("no_"):
-                flags.options.append(_value(argument, rest))
+                # As one word: a value that begins with dashes is a value all the same.
+                option += f"={_value(argument, attached, rest)}"
+            flags.options.append(option)
     return flags
 
 
@@ -136,14 +141,26 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
     raise ConfigError(f"unknown option --{name}{hint}")
 
 
-def _value(argument: str, rest: list[str]) -> str:
+def _value(argument: str, attached: str | None, rest: list[str]) -> str:
+    if attached is not None:
+        return attached
     # A negative number is a value, for the config to judge; another flag is not.
     if not rest or (rest[0].startswith("--") and len(rest[0]) > 2):
         raise ConfigError(f"{argument} needs a value")
     return rest.pop(0)
 
 
+def _switched(target: str, argument: str, attached: str) -> str:
+    """``--compile=false`` as ``--train.no_compile``."""
+    if attached.lower() in ("true", "1", "yes"):
+        return target
+    if attached.lower() in ("false", "0", "no"):
+        section, _, last = target.rpartition(".")
+        return f"{section}.no_{last}"
+    raise ConfigError(f"{argument}; expected true or false")
+
+
 def _count(argument: str, text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise ConfigError(f"{argument} {text}; expected a whole number, at least 1")
     return int(text)

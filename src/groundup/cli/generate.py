@@ -55,6 +55,8 @@ def _generate(
     check_sampling(temperature, top_p)
     if samples < 1 or tokens < 1:
         raise ConfigError(f"--samples {samples} --tokens {tokens}; expected at least 1 of each")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed {seed}; expected 0 or more, below 2**63")
     model, _ = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
     tokenizer = directory.tokenizer()
     for i in range(samples):

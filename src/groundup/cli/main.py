@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,9 +23,16 @@ VERBS = {
 }
 
 
+OUT_OF_MEMORY = "out of memory; use a smaller model, batch or context"
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command line; always ends by SystemExit."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:  # started with `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character gets "?", not a traceback
     try:
         sys.exit(run(arguments))
     except GroundupError as error:
@@ -34,11 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
-        fail(f"cannot use{where or ' a file'}: {error.strerror or error}")
+        fail(f"cannot use{where or ' a file'}: {error.strerror or error}; check the path, its permissions and the disk")
     except MemoryError:
-        fail("out of memory; use a smaller batch, context or model")
+        fail(OUT_OF_MEMORY)
+    except RuntimeError as error:  # torch has no class of its own for the CPU's memory
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        fail(OUT_OF_MEMORY)
     except KeyboardInterrupt:
-        print("\ngroundup: interrupted", file=sys.stderr)
+        print("groundup: interrupted", file=sys.stderr)
         sys.exit(130)
 
 

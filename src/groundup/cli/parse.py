@@ -50,7 +50,8 @@ def parse(target: Callable[..., Result], arguments: list[str], verb: str, **opti
 
 def one_line(box: str, verb: str) -> str:
     """tyro's message without its frame: what is wrong, and what may have been meant."""
-    rows = [re.sub(r"[│╭╮╰╯]", " ", row).strip() for row in box.splitlines()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)  # on a terminal the frame is coloured
+    rows = [re.sub(r"[│╭╮╰╯]", " ", row).strip() for row in plain.splitlines()]
     paragraphs: list[list[str]] = [[]]
     for row in rows[1:]:
         if row and not row.strip("─"):
@@ -61,5 +62,5 @@ def one_line(box: str, verb: str) -> str:
     ours = re.sub(r"^Error parsing \w+: ", "", complaint)  # a section of the config, whose message is our own
     if ours != complaint:
         return ours
-    meant = [p[1].split()[0] for p in paragraphs[1:] if len(p) > 1 and p[0].startswith("Perhaps you meant")]
+    meant = [p[1].split()[0].rstrip(",") for p in paragraphs[1:] if len(p) > 1 and p[0].startswith("Perhaps you meant")]
     return complaint + (f"; did you mean {meant[0]}?" if meant else f"; see `groundup {verb} --help`")

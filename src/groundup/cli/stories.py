@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from groundup.cli.parse import call
@@ -14,7 +15,15 @@ def stories(arguments: list[str]) -> None:
     call(_stories, arguments, "stories")
 
 
-def _stories(out: Path | None = None, /, *, megabytes: float = 5.0, seed: int = 0, show: int = 3) -> None:
+def _stories(
+    out: Path | None = None,
+    /,
+    *,
+    megabytes: float = 5.0,
+    seed: int = 0,
+    show: int = 3,
+    overwrite: bool = False,
+) -> None:
     """Write the built-in stories to a file, or show a few. The same seed writes the same bytes everywhere.
 
     Args:
@@ -22,9 +31,15 @@ def _stories(out: Path | None = None, /, *, megabytes: float = 5.0, seed: int = 
         megabytes: about how much to write, in MB of 1,000,000 bytes.
         seed: which stories.
         show: how many to show where no file is named.
+        overwrite: replace the file if it exists.
     """
+    from groundup.errors import ConfigError, DataError
     from groundup.text.stories import story, write_stories
 
+    if not (0 < megabytes < math.inf and show > 0):
+        raise ConfigError(f"--megabytes {megabytes} --show {show}; expected positive numbers")
+    if out is not None and out.is_file() and not overwrite:
+        raise DataError(f"{out} exists already; choose another file, or replace it with --overwrite")
     if out is None:
         print("\n\n—\n\n".join(story(seed, i) for i in range(show)))
         return

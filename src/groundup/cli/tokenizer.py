@@ -66,8 +66,14 @@ def refuse_existing(out: Path, *, overwrite: bool) -> None:
     """Keep a tokenizer that is there, since data encoded with it would become useless."""
     from groundup.errors import TokenizerError
 
-    if (out / "meta.json").exists() and not overwrite:
-        raise TokenizerError(f"{out} holds a tokenizer already; choose another --out, or replace it with --overwrite")
+    if out == Path():
+        raise TokenizerError("--out is the current folder; name one for the tokenizer")
+    taken = [name for name in ("meta.json", "vocab.json", "merges.txt") if (out / name).exists()]
+    if taken and not overwrite:
+        raise TokenizerError(
+            f"{out} holds a tokenizer already ({', '.join(taken)}); "
+            f"choose another --out, or replace it with --overwrite"
+        )
 
 
 def train_with_progress(
@@ -101,8 +107,9 @@ def train_with_progress(
     tokenizer = Tokenizer(vocab, merges, special_tokens)
     tokenizer.save(out)
     short = "" if len(vocab) == vocab_size else f" (no pair was left to merge before {vocab_size:,})"
+    seconds = time.perf_counter() - began
     console.print(
-        f"{out}: {len(vocab):,} tokens{short} from {size(reader.bytes_read)}, {time.perf_counter() - began:.1f} s"
+        Text(f"{out}: {len(vocab):,} tokens{short} from {size(reader.bytes_read)}, {seconds:.1f} s"), soft_wrap=True
     )
     return tokenizer
 
@@ -125,8 +132,11 @@ def _inspect(
         separator: token between the documents of the text.
         json_output: print one JSON object instead of tables.
     """
+    from groundup.errors import ConfigError
     from groundup.tokenizer import Tokenizer
 
+    if longest < 0:
+        raise ConfigError(f"--longest {longest}; expected 0 or more")
     loaded = Tokenizer.load(tokenizer)
     special = {loaded.token_id(name) for name in loaded.special_tokens}
     by_length = sorted(((len(b), i, b) for i, b in loaded.vocab.items() if i not in special), reverse=True)

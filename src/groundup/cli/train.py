@@ -14,6 +14,8 @@ from groundup.errors import ConfigError
 def train(arguments: list[str]) -> int:
     """Train from a recipe, or resume a run; returns 0, or 128 + the signal that stopped it."""
     flags = read_flags(arguments)
+    if flags.resume and flags.overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; leave one out")
     config = resolve(flags)
 
     from groundup.track.console import ConsoleDisplay
@@ -44,6 +46,8 @@ def resolve(flags: Flags) -> RunConfig:
         base = dataclasses.replace(run.config, name=run.path.name, runs_dir=str(run.path.parent))
     elif flags.recipe is not None:
         base = load_recipe(flags.recipe)
+    elif flags.resume and not any(option.startswith("--name") for option in flags.options):
+        raise ConfigError("--resume needs to know which run: `groundup train --resume RUN`, or a recipe with it")
     else:
         base = RunConfig()
     config = parse(RunConfig, flags.options, "train", default=base)

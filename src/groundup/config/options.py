@@ -23,7 +23,8 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 def nearest_divisors(number: int, wanted: int) -> list[int]:
     """The one or two divisors of ``number`` closest to ``wanted``, for error messages."""
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    divisors = sorted({*small, *(number // d for d in small)})
     below = [d for d in divisors if d < wanted][-1:]
     above = [d for d in divisors if d > wanted][:1]
     return below + above
@@ -204,6 +205,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         for name in ("seed", "eval_windows", "keep_checkpoints"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
+        _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from groundup.config.options import RunConfig
 from groundup.errors import ConfigError, FileMissingError
+from groundup.files import write_atomically
 
 Config = TypeVar("Config")
 
@@ -152,4 +153,4 @@ def save_toml(config: Any, path: Path) -> None:
     """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal."""
     import tomli_w
 
-    path.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+    write_atomically(path, tomli_w.dumps(to_dict(config)))

@@ -128,6 +128,7 @@ def encode_files(
         separator_id=_separator_id(tokenizer, separator),
         shard_tokens=shard_tokens,
         inputs=[_fingerprint(path) for path in reader.files],
+        field=field,
     )
     if overwrite and is_data_set(folder):
         clear(folder)
@@ -214,23 +215,29 @@ def _is_complete(folder: Path, plan: ShardPlan) -> bool:
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; expected a folder to write token shards into: choose another name")
     if (folder / INDEX_FILE).exists():
+        if any(source["name"] == STANDARD_INPUT for source in plan.inputs):
+            raise DataError(
+                f"{folder} holds a data set already, and standard input cannot be compared with what made it; "
+                f"choose another folder, or replace it with --overwrite"
+            )
         different = differences(read_index(folder), plan)
         if different:
             raise DataError(
                 f"{folder} already holds a data set made otherwise: {' and '.join(different)} differ; "
-                "choose another folder, or overwrite it"
+                "choose another folder, or replace it with --overwrite"
             )
         return True
     if (folder / PROGRESS_FILE).exists():
         if any(source["name"] == STANDARD_INPUT for source in plan.inputs):
             raise DataError(
-                f"{folder} holds an interrupted encoding, and standard input cannot be resumed; overwrite it"
+                f"{folder} holds an interrupted encoding, and standard input cannot be resumed; "
+                f"start over with --overwrite"
             )
         different = differences(read_progress(folder), plan)
         if different:
             raise DataError(
                 f"{folder} holds an interrupted encoding made otherwise: {' and '.join(different)} differ; "
-                "repeat that call to finish it, choose another folder, or overwrite it to start over"
+                "repeat that call to finish it, choose another folder, or start over with --overwrite"
             )
     elif set(folder.iterdir()) - set(own_files(folder)):
         raise DataError(f"{folder} is not empty and holds no token shards; choose a new folder")

@@ -53,6 +53,8 @@ class ShardPlan:
     shard_tokens: int
     inputs: list[dict[str, Any]]
     """Name, size and fingerprint of each input file."""
+    field: str = "text"
+    """JSON field or parquet column that holds the text."""
 
 
 class ShardWriter:
@@ -279,6 +281,7 @@ def _plan_record(plan: ShardPlan) -> dict[str, Any]:
         "separator": {"token": plan.separator, "id": plan.separator_id},
         "shard_tokens": plan.shard_tokens,
         "inputs": plan.inputs,
+        "field": plan.field,
     }
 
 
@@ -290,6 +293,7 @@ def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
         "separator": "the separator",
         "shard_tokens": "the shard size",
         "inputs": "the inputs",
+        "field": "the field",
     }
     wanted = _plan_record(plan)
     return [words for key, words in names.items() if record.get(key) != wanted[key]]

@@ -9,6 +9,7 @@ from pathlib import Path
 from groundup.errors import DataError, FileMissingError, TokenizerError
 from groundup.tokenizer.core import load_core
 from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.tokenizer.tokenizer import LARGEST_ID
 
 Progress = Callable[[str, int, int | None], None]
 """Called a few times a second with the phase ("counting" bytes, then "merging"), the work done and the work in all.
@@ -17,6 +18,7 @@ The work in all is None where it is not known beforehand. An exception it raises
 """
 Text = bytes | bytearray | memoryview | mmap.mmap
 
+MOST_THREADS = 256
 CHUNK_BYTES = 1 << 20
 """What a thread takes at a time. The result does not depend on it."""
 BATCH_BYTES = 32 << 20
@@ -123,14 +125,18 @@ def _merge_limit(vocab_size: int, new_special_count: int) -> int:
             f"vocab_size = {vocab_size} has no room for the 256 bytes and {new_special_count} special tokens; "
             f"give at least {minimum}"
         )
+    if vocab_size > LARGEST_ID + 1:
+        raise TokenizerError(f"vocab_size = {vocab_size}; ids end at {LARGEST_ID}, give at most {LARGEST_ID + 1}")
     return vocab_size - minimum
 
 
 def _thread_count(num_threads: int | None) -> int:
     if num_threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if num_threads < 1:
-        raise TokenizerError(f"num_threads = {num_threads} cannot do any work; give 1 or more, or None for all cores")
+    if not 1 <= num_threads <= MOST_THREADS:
+        raise TokenizerError(
+            f"num_threads = {num_threads}; give 1 to {MOST_THREADS}, or nothing for as many as there are cores"
+        )
     return num_threads
 
 

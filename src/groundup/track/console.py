@@ -16,10 +16,18 @@ _SECONDS_BETWEEN_LINES = 10.0
 _WIDTH_OF_FILES = 160
 
 
+class _Console(Console):
+    """Rich's console, which by itself ends the program when the reader of a pipe goes away."""
+
+    def on_broken_pipe(self) -> None:
+        # Whoever read has enough; the work that writes here may be worth finishing all the same.
+        self.quiet = True
+
+
 def make_console() -> Console:
     """A console as wide as the terminal; wide enough not to break lines where output goes to a file or pipe."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDTH_OF_FILES)
+    console = _Console(highlight=False)
+    return console if console.is_terminal else _Console(highlight=False, width=_WIDTH_OF_FILES)
 
 
 class ConsoleDisplay:

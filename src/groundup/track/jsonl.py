@@ -11,16 +11,16 @@ from groundup.track.sink import Metrics
 
 
 class JsonlSink:
-    """``metrics.jsonl`` and ``samples.jsonl`` in a run directory, each line on disk before the next begins.
+    """``metrics.jsonl`` and ``samples.jsonl`` in a run directory, flushed line by line.
 
     Args:
-        after_step: when resuming, lines of later steps are dropped first, so that a file never has a step twice.
+        after_step: lines of later steps are dropped first, so that a file never has a step twice; -1 drops all.
     """
 
-    def __init__(self, run_dir: Path, after_step: int | None = None):
+    def __init__(self, run_dir: Path, after_step: int = -1):
         self.paths = {"metrics": run_dir / "metrics.jsonl", "samples": run_dir / "samples.jsonl"}
         for path in self.paths.values():
-            if after_step is not None and path.exists():
+            if path.exists():
                 kept = [line for line in read_jsonl(path) if line["step"] <= after_step]
                 write_atomically(path, "".join(map(_line, kept)))
         self._files = {name: path.open("a", encoding="utf-8") for name, path in self.paths.items()}
@@ -31,10 +31,14 @@ class JsonlSink:
     def sample(self, line: Metrics) -> None:
         self._write("samples", line)
 
-    def close(self) -> None:
+    def sync(self) -> None:
+        """Put all lines on the disk, so that no checkpoint is there without the lines that led to it."""
         for file in self._files.values():
-            file.flush()
             os.fsync(file.fileno())
+
+    def close(self) -> None:
+        self.sync()
+        for file in self._files.values():
             file.close()
 
     def _write(self, name: str, line: Metrics) -> None:
@@ -44,10 +48,9 @@ class JsonlSink:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. A last line cut off by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    for line in lines:
-        if line.endswith("\n"):
-            yield json.loads(line)
+    # On bytes: a text may hold other line separators than "\n", and the cut may lie inside a character.
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        yield json.loads(line)
 
 
 def _line(values: Metrics) -> str:

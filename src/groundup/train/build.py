@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from groundup.config import DataConfig, OptimConfig, RunConfig
+from groundup.config import END_OF_TEXT, DataConfig, OptimConfig, RunConfig
 from groundup.data.batches import check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
 from groundup.nn import Embedding, RMSNorm, TransformerLM, cross_entropy
 from groundup.optim import AdamW
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,6 +33,8 @@ def choose_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
+        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("expected auto, cpu, cuda, cuda:N or mps")
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"train.device = {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
@@ -100,14 +105,31 @@ def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
         )
 
 
-def save_tokenizer(config: DataConfig, train: TokenShards, directory: Path) -> None:
-    """Copy the data's tokenizer into the run, so that the run alone is enough to generate."""
-    if config.vocab:
-        from groundup.tokenizer import Tokenizer
+def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
+    """The data's tokenizer, or None for bare ids that name none.
 
-        Tokenizer.from_files(config.vocab, config.merges).save(directory)
-    elif train.tokenizer_sha256 is not None:
-        train.tokenizer().save(directory)
+    Raises:
+        ConfigError: data.vocab names another tokenizer than the shards', or one too large for the model.
+    """
+    data = config.data
+    if not data.vocab:
+        return train.tokenizer() if train.tokenizer_sha256 is not None else None
+    from groundup.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.from_files(data.vocab, data.merges)
+    if END_OF_TEXT.encode() in tokenizer.vocab.values():
+        tokenizer = Tokenizer(tokenizer.vocab, tokenizer.merges, [END_OF_TEXT])
+    if tokenizer.vocab_size > config.model.vocab_size:
+        raise ConfigError(
+            f"data.vocab = {data.vocab!r} has {tokenizer.vocab_size} ids, but model.vocab_size is "
+            f"{config.model.vocab_size}; name the tokenizer that made the data"
+        )
+    if train.tokenizer_sha256 not in (None, tokenizer.sha256):
+        raise ConfigError(
+            f"data.vocab = {data.vocab!r} is not the tokenizer that made {data.train}; "
+            f"leave it out, the shards have theirs"
+        )
+    return tokenizer
 
 
 def build_model(config: RunConfig, device: str) -> TransformerLM:

@@ -21,10 +21,13 @@ from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.files import atomic_writer, sync_directory, write_atomically
+from groundup.train.state import TrainState
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+FORMAT = "groundup-checkpoint"
+VERSION = 1
 
 
 def save_checkpoint(
@@ -102,8 +105,7 @@ def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         content = json.dumps(state | {"optimizer": numbers}, indent=1)
         write_atomically(temporary / STATE_FILE, content)
         sync_directory(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
+        remove_folder(folder)
         os.rename(temporary, folder)
         sync_directory(folder.parent)
     except (OSError, SafetensorError) as error:
@@ -113,6 +115,14 @@ def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a checkpoint folder, if it exists; half deleted, it no longer has its name."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
+        os.rename(folder, doomed)
+        shutil.rmtree(doomed)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -126,10 +136,14 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise FileMissingError(f"no checkpoint {folder}")
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        int(state["step"])
+        if state["format"] != FORMAT or state["version"] != VERSION:
+            raise ValueError(f"format {state['format']!r} version {state['version']!r}, expected {FORMAT!r} {VERSION}")
+        TrainState.from_dict(state)
+        dict(state["optimizer"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder} is not a complete checkpoint: {STATE_FILE}: {_first_line(error)}; use another one"
+            f"{folder} is not a complete checkpoint: {STATE_FILE}: {_first_line(error)}; "
+            f"remove the folder to use the one before it"
         ) from None
     return dict(state)
 
@@ -151,16 +165,23 @@ def read_model(folder: Path, model: nn.Module) -> None:
 
 def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load the optimizer's tensors and numbers; every value comes back bit for bit."""
-    tensors = _load_tensors(folder / OPTIMIZER_FILE)
-    numbers: dict[str, dict[str, Any]] = state["optimizer"]
-    for name, parameter in model.named_parameters():
-        restored: dict[str, Any] = dict(numbers.get(name, {}))
-        for key, tensor in tensors.items():
-            owner, _, kind = key.rpartition(".")
-            if owner == name:
-                restored[kind] = tensor.to(parameter.device)
-        if restored:
-            optimizer.state[parameter] = restored
+    path = folder / OPTIMIZER_FILE
+    tensors, numbers = _load_tensors(path), state["optimizer"]
+    restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition(".")
+        restored.setdefault(name, {})[kind] = tensor
+    parameters = dict(model.named_parameters())
+    for name, values in restored.items():
+        fits = name in parameters and any(isinstance(v, Tensor) for v in values.values())
+        if not fits or any(isinstance(v, Tensor) and v.shape != parameters[name].shape for v in values.values()):
+            raise CheckpointError(f"{path} does not belong to this model: {name} does not fit; it is another file")
+    for name, parameter in parameters.items():
+        if name in restored:
+            optimizer.state[parameter] = {
+                kind: value.to(parameter.device) if isinstance(value, Tensor) else value
+                for kind, value in restored[name].items()
+            }
 
 
 def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 
 class Interruption:
-    """Within the block, the first SIGINT or SIGTERM is noted in ``signal``; the second has its usual effect."""
+    """Within the block, the first SIGINT, SIGTERM or SIGHUP (a closed terminal) is noted in ``signal``.
+
+    The second has its usual effect.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -17,7 +20,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

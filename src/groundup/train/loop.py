@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from groundup.account import parameter_count, peak_flops, training_flops_per_tok
 from groundup.config import RunConfig, flatten, override
 from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
-from groundup.errors import DataError, TrainingError
+from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import continue_text, prompt_ids
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
@@ -27,10 +26,10 @@ from groundup.train.build import (
     choose_device,
     choose_precision,
     fit_vocabulary,
+    load_tokenizer,
     open_stores,
-    save_tokenizer,
 )
-from groundup.train.checkpoint import write_folder
+from groundup.train.checkpoint import FORMAT, VERSION, write_folder
 from groundup.train.environment import device_name, environment
 from groundup.train.evaluate import Evaluation, evaluate
 from groundup.train.interrupt import Interruption
@@ -70,15 +69,32 @@ def train(
         CheckpointError: a checkpoint cannot be written or read.
     """
     run = RunDirectory(config.run_dir)
-    if run.path.exists() and any(run.path.iterdir()) and not (resume or overwrite):
-        raise TrainingError(
-            f"{run.path} exists already; continue it with --resume, replace it with --overwrite, "
-            f"or choose another --name"
-        )
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+    if run.path.exists() and any(run.path.iterdir()):
+        if not (resume or overwrite):
+            raise TrainingError(
+                f"{run.path} exists already; continue it with --resume, replace it with --overwrite, "
+                f"or choose another --name"
+            )
+        if not (run.path / "config.toml").is_file():
+            raise TrainingError(
+                f"{run.path} holds something, but not a run (it has no config.toml), and is left alone; "
+                f"choose another --name"
+            )
+    elif resume:
+        RunDirectory.open(run.path)  # which says what runs there are
     trainer = Trainer(config, run, display or Silent())
-    if overwrite and run.path.exists():
-        shutil.rmtree(run.path)
-    return trainer.run_all(resume=resume)
+    with run.locked():
+        if overwrite:
+            run.clear()
+        return trainer.run_all(resume=resume)
+
+
+def absolute_paths(config: RunConfig) -> dict[str, str]:
+    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
+    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
+    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 def seconds_per_step(config: RunConfig, steps: int = 8) -> float:
@@ -101,7 +117,22 @@ class Trainer:
         self.device = choose_device(config.train.device)
         config = fit_vocabulary(config, self.train_store, self.valid_store)
         precision = choose_precision(config.train.precision, self.device)
-        self.config = config = override(config, {"train.precision": precision})
+        self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
+        if config.optim.warmup_iters > config.train.max_iters:
+            raise ConfigError(
+                f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
+                f"{config.train.max_iters}, so the rate would never come down; "
+                f"set it to {config.train.max_iters // 10}, say"
+            )
+        self.identity = {
+            "format": FORMAT,
+            "version": VERSION,
+            "dataset_sha256": self.train_store.sha256,
+            "tokenizer_sha256": self.train_store.tokenizer_sha256,
+        }
+        self.tokenizer = load_tokenizer(config, self.train_store)
+        if self.tokenizer is not None and config.sample.interval:
+            prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
         self.model = build_model(config, self.device)
         self.loss = build_loss(self.model, compile=config.train.compile)
         self.optimizer = build_optimizer(self.model, config.optim)
@@ -117,18 +148,14 @@ class Trainer:
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
-        resumed = resume and restore(self.run, self.config, self.model, self.optimizer, self.state, self.identity())
-        if not resumed:
-            self.run.create(self.config, environment(self.device))
-            save_tokenizer(self.config.data, self.train_store, self.run.tokenizer_dir)
-        self.tokenizer = self.run.tokenizer() if self.run.tokenizer_dir.is_dir() else None
-        if self.tokenizer and self.config.sample.interval:
-            prompt_ids(self.tokenizer, self.config.sample.prompt)  # an impossible prompt is an error now, not later
+        resumed = resume and restore(self.run, self.config, self.model, self.optimizer, self.state, self.identity)
+        self.run.create(self.config, environment(self.device))
+        if self.tokenizer is not None:
+            self.tokenizer.save(self.run.tokenizer_dir)
         self.run.prune(self.config.train.keep_checkpoints)
-        options = flatten(self.config)
-        extra = external_sinks(self.config.track, self.run.path, self.config.name, options)
-        jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else None)
-        self.sinks = Sinks([jsonl, *extra, self.display])
+        extra = external_sinks(self.config.track, self.run.path, self.config.name, flatten(self.config))
+        self.jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else -1)
+        self.sinks = Sinks([self.jsonl, *extra, self.display])
         total = self.config.train.max_iters
         self.display.begin(self.plan(), total, self.state.step)
         self._sitting_began = time.perf_counter() - self.state.wall_seconds
@@ -216,7 +243,7 @@ class Trainer:
                 "val_perplexity": found.perplexity,
                 "val_bpb": found.bits_per_byte,
             }
-            is_best = state.best_val_loss is None or found.loss < state.best_val_loss
+            is_best = state.step > 0 and (state.best_val_loss is None or found.loss < state.best_val_loss)
             if is_best:
                 state.best_val_loss, state.best_step = found.loss, state.step
         if line:
@@ -250,7 +277,7 @@ class Trainer:
     def _sample(self, tokenizer: Tokenizer) -> None:
         settings = self.config.sample
         # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
-        seed = self.config.train.seed * 1_000_003 + self.state.step
+        seed = (self.config.train.seed * 1_000_003 + self.state.step) % 2**63
         pieces = continue_text(
             self.model,
             tokenizer,
@@ -274,20 +301,12 @@ class Trainer:
     def _save(self, *, best: bool = False) -> None:
         state = self.state
         state.wall_seconds = time.perf_counter() - self._sitting_began
-        write_folder(self.run.step_folder(state.step), self.model, self.optimizer, state.to_dict() | self.identity())
-        self.run.point("latest", state.step)
-        if best:
+        self.jsonl.sync()
+        write_folder(self.run.step_folder(state.step), self.model, self.optimizer, state.to_dict() | self.identity)
+        if best:  # before latest: a run resumed from this step must find it named
             self.run.point("best", state.step)
+        self.run.point("latest", state.step)
         self.run.prune(self.config.train.keep_checkpoints)
-
-    def identity(self) -> dict[str, Any]:
-        """What a checkpoint belongs to: format, data and tokenizer."""
-        return {
-            "format": "groundup-checkpoint",
-            "version": 1,
-            "dataset_sha256": self.train_store.sha256,
-            "tokenizer_sha256": self.train_store.tokenizer_sha256,
-        }
 
     def _finish(self, interruption: Interruption) -> None:
         if self.state.step not in self.run.steps():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import RunConfig, from_dict, load_toml, save_toml
-from groundup.errors import CheckpointError, DataError, FileMissingError
+from groundup.config.recipe import suggestion
+from groundup.errors import CheckpointError, DataError, FileMissingError, TrainingError
 from groundup.files import write_atomically
 
 if TYPE_CHECKING:
@@ -36,14 +40,14 @@ class RunDirectory:
         Raises:
             FileMissingError: there is no such run; nearby runs are named.
         """
-        run = cls(path)
-        if not run.path.exists() and cls("runs" / run.path).path.exists():
-            run = cls("runs" / run.path)
-        if not (run.path / "config.toml").is_file():
-            siblings = sorted(p.parent.name for p in run.path.parent.glob("*/config.toml"))
-            there = f"runs in {run.path.parent}: {', '.join(siblings)}" if siblings else "train one first"
-            raise FileMissingError(f"no run {run.path} (it has no config.toml); {there}")
-        return run
+        given = Path(path)
+        for candidate in (given, "runs" / given):
+            if (candidate / "config.toml").is_file():
+                return cls(candidate)
+        parent = given.parent if given.parent != Path() else Path("runs")
+        siblings = sorted(p.parent.name for p in parent.glob("*/config.toml"))
+        there = f"{suggestion(given.name, siblings)} in {parent}" if siblings else "; train one first"
+        raise FileMissingError(f"no run {given} (it has no config.toml){there}")
 
     @property
     def config(self) -> RunConfig:
@@ -55,6 +59,33 @@ class RunDirectory:
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         save_toml(config, self.path / "config.toml")
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the run to this process; the lock goes with the process, however it ends.
+
+        Raises:
+            TrainingError: another process is training it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise TrainingError(
+                    f"{self.path} is being trained by another process; wait for it, or stop it"
+                ) from None
+            yield
+
+    def clear(self) -> None:
+        """Delete everything in the run but its lock."""
+        for entry in self.path.iterdir():
+            if entry.name == ".lock":
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Write ``summary.json``."""
@@ -82,7 +113,7 @@ class RunDirectory:
             raise CheckpointError(f"{self.path} has no checkpoint yet; train it first")
         if which in ("best", "latest"):
             return self._pointed(which) or self._pointed("latest") or self.step_folder(steps[-1])
-        if which.removeprefix("step-").isdigit() and int(which.removeprefix("step-")) in steps:
+        if which.removeprefix("step-").isdecimal() and int(which.removeprefix("step-")) in steps:
             return self.step_folder(int(which.removeprefix("step-")))
         raise CheckpointError(
             f"{self.path} has no checkpoint {which!r}; it has best, latest, {', '.join(map(str, steps))}"
@@ -92,7 +123,7 @@ class RunDirectory:
         # A crash between the rename of a checkpoint and the pointer's leaves the pointer one behind: still complete.
         try:
             folder = self.checkpoints / (self.checkpoints / pointer).read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, UnicodeDecodeError):
             return None
         return folder if folder.is_dir() and _STEP_FOLDER.fullmatch(folder.name) else None
 
@@ -106,10 +137,12 @@ class RunDirectory:
             shutil.rmtree(leftover, ignore_errors=True)
         if keep == 0:
             return
+        from groundup.train.checkpoint import remove_folder
+
         pointed = {self._pointed("best"), self._pointed("latest")}
         for step in self.steps()[:-keep]:
             if self.step_folder(step) not in pointed:
-                shutil.rmtree(self.step_folder(step))
+                remove_folder(self.step_folder(step))
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the run's data was made with.
@@ -121,8 +154,8 @@ class RunDirectory:
 
         if not self.tokenizer_dir.is_dir():
             raise DataError(
-                f"{self.path} has no tokenizer: it was trained on bare token ids; set data.vocab and data.merges, "
-                f"or train on shards made by `groundup encode`"
+                f"{self.tokenizer_dir} does not exist: the run was trained on bare token ids, or its tokenizer was "
+                f"removed; train on shards made by `groundup encode`, or with data.vocab and data.merges"
             )
         return Tokenizer.load(self.tokenizer_dir)
 
