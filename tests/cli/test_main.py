@@ -86,8 +86,12 @@ def test_the_demo_goes_the_whole_way(in_tmp_path: Path, capsys: pytest.CaptureFi
     assert "loss, nats per token" in out
     summary = json.loads((in_tmp_path / "runs" / "demo" / "summary.json").read_text())
     assert (summary["finished"], summary["step"]) == (True, 12)
-    code, out, _ = run("generate", "demo", "--tokens", 5, "--seed", 1, capsys=capsys)
-    assert (code, out.strip() != "") == (0, True)
+    code, out, _ = run("generate", "demo", "--tokens", 5, "--seed", 1, "--prompt", "Once", capsys=capsys)
+    assert (code, out.startswith("Once")) == (0, True)
+    (in_tmp_path / "mine").mkdir()
+    (in_tmp_path / "mine" / "precious.txt").touch()
+    code, _, err = run("demo", "--data", "mine", capsys=capsys)
+    assert (code, "left alone" in err) == (2, True)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -111,6 +115,15 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         (["tokenizer", "train", "missing.txt", "--vocab-size", "300", "--out", "o"], "missing.txt"),
         (["train", "--train_path", "missing"], "missing"),
         (["train", "--device", "quantum", "--train_path", "missing"], "missing"),
+        (["train", "--resume"], "which run"),
+        (["train", "--resume", "r", "--overwrite"], "contradict"),
+        (["train", "--seed", "99999999999999999999999"], "train.seed"),
+        (["train", "--d_model", "1000000007"], "num_heads = 16 does not divide"),
+        (["train", "demo", "--dataset", "owt"], "leave one of them out"),
+        (["train", "--compile=perhaps"], "expected true or false"),
+        (["stories", "out.txt", "--megabytes", "nan"], "--megabytes nan"),
+        (["demo", "--minutes", "inf"], "--minutes inf"),
+        (["generate", "tmaa"], "no run tmaa"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(
@@ -181,3 +194,68 @@ def test_trains_and_samples_from_a_plain_source_tree_without_the_core(corpus: Pa
     assert refused.returncode == 2
     assert "pip install" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_errors_are_one_line_on_a_terminal_too(tmp_path: Path):
+    """A terminal makes tyro colour its frames; the line must be the same."""
+    import pty
+
+    leader, follower = pty.openpty()
+    program = "from groundup.cli.main import main; main(['evaluate', 'x', '--split', 'tarin'])"
+    result = subprocess.run([sys.executable, "-c", program], stdout=follower, stderr=follower, check=False)
+    os.close(follower)
+    shown = os.read(leader, 10_000).decode()
+    os.close(leader)
+    assert result.returncode == 2
+    assert shown.startswith("groundup: invalid choice 'tarin'")
+    assert shown.count("\n") == 1
+    assert "─" not in shown
+    assert "\x1b" not in shown
+
+
+def test_a_model_too_large_for_the_memory_is_one_line(
+    corpus: Path, in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import numpy as np
+
+    np.save("ids.npy", np.zeros(1000, dtype=np.uint16))
+    code, _, err = run("train", "--train_path", "ids.npy", "--vocab_size", 300, "--d_ff", 10**12, capsys=capsys)
+    assert (code, err.count("\n"), "out of memory" in err) == (2, 1, True)
+
+
+def test_training_goes_on_when_nobody_reads_its_output(corpus: Path, tmp_path: Path):
+    import numpy as np
+
+    np.save(tmp_path / "ids.npy", np.arange(5000, dtype=np.uint16) % 50)
+    options = (
+        "--vocab_size 50 --context_length 16 --d_model 16 --num_layers 1 --num_heads 2 --max_iters 30 --batch_size 4"
+    )
+    command = [sys.executable, "-m", "groundup", "train", "--train_path", str(tmp_path / "ids.npy"), "--val_path",
+               str(tmp_path / "ids.npy"), "--eval_interval", "2", "--warmup_iters", "3", "--runs_dir", str(tmp_path),
+               *options.split()]  # fmt: skip
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert reader.stdout is not None
+    reader.stdout.close()
+    reader.wait()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["step"] == 30
+
+
+def test_names_in_brackets_are_names_and_not_markup(
+    corpus: Path, in_tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    code, out, _ = run("tokenizer", "train", corpus, "--vocab-size", 260, "--out", "t[/a]", capsys=capsys)
+    assert (code, "t[/a]" in out) == (0, True)
+    code, out, _ = run("encode", corpus, "--tokenizer", "t[/a]", "--out", "e[/b]", capsys=capsys)
+    assert (code, "e[/b]" in out) == (0, True)
+
+
+def test_existing_files_are_not_replaced_unasked(in_tmp_path: Path, corpus: Path, capsys: pytest.CaptureFixture[str]):
+    Path("mine.txt").write_text("mine")
+    code, _, err = run("stories", "mine.txt", "--megabytes", 0.01, capsys=capsys)
+    assert (code, "--overwrite" in err, Path("mine.txt").read_text()) == (2, True, "mine")
+    Path("gpt").mkdir()
+    Path("gpt/vocab.json").write_text("{}")
+    code, _, err = run("tokenizer", "train", corpus, "--vocab-size", 260, "--out", "gpt", capsys=capsys)
+    assert (code, "vocab.json" in err, Path("gpt/vocab.json").read_text()) == (2, True, "{}")
+    code, _, err = run("train", "--train_path", "x", "--checkpoint_dir", "gpt", "--overwrite", capsys=capsys)
+    assert (code, "left alone" in err, Path("gpt/vocab.json").exists()) == (2, True, True)

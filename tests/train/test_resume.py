@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from groundup.config import RunConfig, override, save_toml
-from groundup.errors import CheckpointError, ConfigError, FileMissingError
+from groundup.errors import CheckpointError, ConfigError, FileMissingError, TrainingError
 from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
+from groundup.train import RunDirectory, evaluate_run, train
 from groundup.train.checkpoint import write_folder
 
 CLOCKS = {"wall_seconds", "tokens_per_second", "mfu"}
@@ -184,3 +184,72 @@ def test_failed_write_leaves_an_older_folder_of_the_same_step_alone(config: RunC
         write_folder(folder, model, optimizer, {"step": 1})
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert json.loads(before["state.json"])["step"] == 1
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew_without_repeats(config: RunConfig):
+    whole = record(train(override(config, {"name": "whole"})).run_dir)
+    train(config, display=SignalAt(3, signal.SIGTERM))
+    shutil.rmtree(config.run_dir / "checkpoints")
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == whole
+
+
+def test_samples_with_other_line_separators_do_not_break_the_record(config: RunConfig):
+    train(config, display=SignalAt(8, signal.SIGTERM))
+    line = {"step": 8, "prompt": "", "text": "a\u2028b\u2029c\u0085d é"}
+    with (config.run_dir / "samples.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    with (config.run_dir / "samples.jsonl").open("ab") as binary:
+        binary.write('{"step": 9, "text": "é'.encode()[:-1])  # cut inside a character
+    assert train(config, resume=True).finished
+    assert line in list(read_jsonl(config.run_dir / "samples.jsonl"))
+
+
+def test_one_run_is_trained_by_one_process(config: RunConfig):
+    train(config, display=SignalAt(3, signal.SIGTERM))
+    with RunDirectory(config.run_dir).locked(), pytest.raises(TrainingError, match="by another process"):
+        train(config, resume=True)
+    with RunDirectory(config.run_dir).locked(), pytest.raises(TrainingError, match="by another process"):
+        train(config, overwrite=True)
+    assert train(config, resume=True).finished
+
+
+def test_data_that_vanishes_during_the_run_costs_no_finished_step(config: RunConfig, tokens: Path, tmp_path: Path):
+    data = tmp_path / "data"
+    shutil.copytree(tokens / "train", data)
+
+    class Remove(Silent):
+        def step(self, step: int, loss: float) -> None:
+            if step == 3:
+                shutil.rmtree(data)
+
+    assert train(override(config, {"data.train": str(data)}), display=Remove()).finished
+
+
+def test_resume_points_best_at_the_step_that_was(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Killed between the two pointers: the one that is written first is best."""
+    point = RunDirectory.point
+    order = []
+    monkeypatch.setattr(RunDirectory, "point", lambda self, name, step: (order.append(name), point(self, name, step)))
+    train(config)
+    assert order[:2] == ["latest", "best"] or order.index("best") < order.index("latest", order.index("best"))
+
+
+def test_the_wrong_safetensors_file_is_refused(config: RunConfig):
+    config = override(config, {"train.max_iters": 6})
+    train(config)
+    folder = config.run_dir / "checkpoints" / "step-6"
+    shutil.copy(folder / "model.safetensors", folder / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match="does not fit"):
+        train(config, resume=True)
+
+
+def test_a_run_can_be_evaluated_and_resumed_from_another_folder(
+    config: RunConfig, tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tokens)
+    config = override(config, {"data.train": "train", "data.valid": "valid"})
+    train(config, display=SignalAt(7, signal.SIGTERM))
+    monkeypatch.chdir(tmp_path)
+    assert evaluate_run(config.run_dir).tokens > 0
+    assert train(RunDirectory.open(config.run_dir).config, resume=True).finished
