@@ -227,13 +227,11 @@ def test_training_goes_on_when_nobody_reads_its_output(corpus: Path, tmp_path: P
     import numpy as np
 
     np.save(tmp_path / "ids.npy", np.arange(5000, dtype=np.uint16) % 50)
-    options = (
-        "--vocab_size 50 --context_length 16 --d_model 16 --num_layers 1 --num_heads 2 --max_iters 30 --batch_size 4"
-    )
+    options = "--vocab_size 50 --context_length 16 --d_model 16 --num_layers 1 --num_heads 2 --max_iters 30"
     command = [sys.executable, "-m", "groundup", "train", "--train_path", str(tmp_path / "ids.npy"), "--val_path",
                str(tmp_path / "ids.npy"), "--eval_interval", "2", "--warmup_iters", "3", "--runs_dir", str(tmp_path),
                *options.split()]  # fmt: skip
-    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert reader.stdout is not None
     reader.stdout.close()
     reader.wait()
