@@ -39,6 +39,18 @@ def test_jsonl_keeps_every_line_and_drops_later_ones_on_resume(tmp_path: Path):
     assert list(read_jsonl(tmp_path / "samples.jsonl")) == []
 
 
+def test_jsonl_is_json_even_where_a_loss_is_not_a_number(tmp_path: Path):
+    sink = JsonlSink(tmp_path)
+    sink.metrics({"step": 1, "val_loss": float("nan"), "val_perplexity": float("inf")})
+    sink.close()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=refuse)
+    assert line == {"step": 1, "val_loss": None, "val_perplexity": None}
+
+
 def test_tensorboard_files_hold_the_scalars_and_the_text(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -60,9 +72,10 @@ def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pyt
     config = TrackConfig(wandb=True, wandb_project="p", wandb_run_name="the-name")
     (sink,) = external_sinks(config, tmp_path, "name", {"model.d_model": 64})
     feed(sink)
-    (record,) = tmp_path.glob("wandb/offline-run-*-the-name/*.wandb")
+    kept = (tmp_path / "wandb_id").read_text()
+    (record,) = tmp_path.glob(f"wandb/offline-run-*-{kept}/*.wandb")
     content = record.read_bytes()
-    for expected in (b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model"):
+    for expected in (b"the-name", b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model"):
         assert expected in content
 
 

@@ -259,3 +259,11 @@ def test_a_run_can_be_evaluated_and_resumed_from_another_folder(
     monkeypatch.chdir(tmp_path)
     assert evaluate_run(config.run_dir).tokens > 0
     assert train(RunDirectory.open(config.run_dir).config, resume=True).finished
+
+
+def test_a_best_loss_on_other_windows_does_not_count(config: RunConfig):
+    train(config, display=SignalAt(9, signal.SIGTERM))
+    fewer = override(config, {"train.eval_windows": 2})
+    summary = train(fewer, resume=True).summary
+    later = [line for line in read_jsonl(config.run_dir / "metrics.jsonl") if line["step"] > 9 and "val_loss" in line]
+    assert summary["best_val_loss"] == min(line["val_loss"] for line in later)

@@ -14,6 +14,7 @@ from groundup.track.sink import Metrics
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDTH_OF_FILES = 160
+_WIDTH_FOR_A_BAR = 80
 
 
 class _Console(Console):
@@ -50,10 +51,11 @@ class ConsoleDisplay:
         if done_steps:
             self.note(f"going on from step {done_steps:,}")
         if self.console.is_terminal:
+            bar = [BarColumn(bar_width=None)] if self.console.width >= _WIDTH_FOR_A_BAR else []
             self._progress = Progress(
                 TextColumn("[bold]step"),
                 MofNCompleteColumn(),
-                BarColumn(bar_width=None),
+                *bar,
                 TextColumn("{task.fields[numbers]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),

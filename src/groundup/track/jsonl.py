@@ -1,6 +1,7 @@
 """The record that is always written: one JSON object a line."""
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,4 +55,6 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _line(values: Metrics) -> str:
-    return json.dumps(values, ensure_ascii=False) + "\n"
+    # JSON has no infinity and no NaN.
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(finite, ensure_ascii=False) + "\n"

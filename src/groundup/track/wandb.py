@@ -1,5 +1,6 @@
 """Weights & Biases."""
 
+import secrets
 from pathlib import Path
 
 from groundup.errors import MissingExtraError, TrainingError
@@ -7,7 +8,9 @@ from groundup.track.sink import Metrics
 
 
 class WandbSink:
-    """Metrics and samples as a W&B run; ``WANDB_MODE=offline`` needs no account. A resumed run continues its id.
+    """Metrics and samples as a W&B run; ``WANDB_MODE=offline`` needs no account.
+
+    The run's W&B id is kept in its directory: a resumed run continues it, and runs of one name stay apart.
 
     Raises:
         MissingExtraError: the package wandb is not installed.
@@ -19,9 +22,17 @@ class WandbSink:
             import wandb
         except ImportError:
             raise MissingExtraError.for_package("wandb", "wandb", "--track.wandb") from None
+        kept = run_dir / "wandb_id"
+        if not kept.exists():
+            kept.write_text(secrets.token_hex(4), encoding="utf-8")
         try:
             self._run = wandb.init(
-                project=project, name=name, id=name, resume="allow", dir=str(run_dir), config=dict(config)
+                project=project,
+                name=name,
+                id=kept.read_text(encoding="utf-8"),
+                resume="allow",
+                dir=str(run_dir),
+                config=dict(config),
             )
         except wandb.errors.UsageError as error:
             raise TrainingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,6 +130,7 @@ class Trainer:
             "version": VERSION,
             "dataset_sha256": self.train_store.sha256,
             "tokenizer_sha256": self.train_store.tokenizer_sha256,
+            "evaluated_on": [self.valid_store.sha256 if self.valid_store else None, config.train.eval_windows],
         }
         self.tokenizer = load_tokenizer(config, self.train_store)
         if self.tokenizer is not None and config.sample.interval:
@@ -243,7 +245,8 @@ class Trainer:
                 "val_perplexity": found.perplexity,
                 "val_bpb": found.bits_per_byte,
             }
-            is_best = state.step > 0 and (state.best_val_loss is None or found.loss < state.best_val_loss)
+            better = state.best_val_loss is None or found.loss < state.best_val_loss
+            is_best = better and state.step > 0 and math.isfinite(found.loss)
             if is_best:
                 state.best_val_loss, state.best_step = found.loss, state.step
         if line:

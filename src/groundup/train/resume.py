@@ -56,6 +56,8 @@ def restore(
     read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():
         setattr(state, name, value)
+    if saved.get("evaluated_on") != identity["evaluated_on"]:
+        state.best_val_loss = state.best_step = None  # losses on other windows cannot be compared
     return True
 
 
