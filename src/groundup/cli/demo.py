@@ -69,9 +69,9 @@ def schedule(steps: int) -> dict[str, int]:
     """Options for a run of so many steps: ten evaluations, three samples, a short warm-up."""
     return {
         "train.max_iters": steps,
-        "train.eval_interval": max(steps // 10, 1),
+        "train.eval_interval": math.ceil(steps / 10),
         "train.checkpoint_interval": steps,
-        "sample.interval": max(steps // 3, 1),
+        "sample.interval": math.ceil(steps / 3),
         "optim.warmup_iters": min(100, steps // 10),
     }
 
