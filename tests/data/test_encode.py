@@ -406,3 +406,22 @@ if __name__ == "__main__":
     tokenizer = ByteTokenizer()
     tokenizer.documents_until_death = int(documents_until_death)
     encode_files(inputs, tokenizer, out_dir, shard_tokens=int(shard_tokens))
+
+
+def test_after_a_broken_input_the_mended_one_is_encoded_into_the_same_folder(tmp_path):
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "one"}\n{"text": broken\n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2"):
+        encode_files(source, ByteTokenizer(), tmp_path / "tokens")
+    source.write_text('{"text": "one"}\n{"text": "two"}\n', encoding="utf-8")
+    assert encode_files(source, ByteTokenizer(), tmp_path / "tokens").documents == 2
+
+
+def test_another_field_or_another_standard_input_is_not_taken_for_the_same(tmp_path):
+    source = tmp_path / "a.jsonl"
+    source.write_text('{"text": "one", "body": "two"}\n', encoding="utf-8")
+    encode_files(source, ByteTokenizer(), tmp_path / "tokens")
+    with pytest.raises(DataError, match="the field differ"):
+        encode_files(source, ByteTokenizer(), tmp_path / "tokens", field="body")
+    with pytest.raises(DataError, match="standard input cannot be compared"):
+        encode_files("-", ByteTokenizer(), tmp_path / "tokens", field="text")

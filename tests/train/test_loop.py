@@ -203,7 +203,7 @@ def test_train_and_valid_of_different_tokenizers_are_refused(config: RunConfig, 
 def test_compiled_run_saves_plain_names(config: RunConfig):
     from safetensors.torch import load_file
 
-    result = train(override(config, {"train.compile": True, "train.max_iters": 2, "data.valid": ""}))
-    names = load_file(result.run_dir / "checkpoints" / "step-2" / "model.safetensors").keys()
+    result = train(override(config, {"train.compile": True, "train.max_iters": 3, "data.valid": ""}))
+    names = load_file(result.run_dir / "checkpoints" / "step-3" / "model.safetensors").keys()
     assert "layers.0.attn.q_proj.weight" in names
     assert not any("_orig_mod" in name for name in names)

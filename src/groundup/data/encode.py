@@ -233,8 +233,11 @@ def _is_complete(folder: Path, plan: ShardPlan) -> bool:
                 f"{folder} holds an interrupted encoding, and standard input cannot be resumed; "
                 f"start over with --overwrite"
             )
-        different = differences(read_progress(folder), plan)
-        if different:
+        record = read_progress(folder)
+        different = differences(record, plan)
+        if different and not record["shards"]:  # a beginning without one finished shard is nothing to lose
+            clear(folder)
+        elif different:
             raise DataError(
                 f"{folder} holds an interrupted encoding made otherwise: {' and '.join(different)} differ; "
                 "repeat that call to finish it, choose another folder, or start over with --overwrite"
