@@ -2,7 +2,7 @@
 #
 #   make demo        raw text to a talking model in a few minutes
 #   make test        lint, types and all tests that take minutes in all
-#   make test-long   the tests that take longer
+#   make test-long   the tests that take longer, and the others on examples they have not seen
 #   make clean       remove what was built
 
 PYTHON ?= python3
@@ -21,6 +21,7 @@ test: check
 
 test-long: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "long"
+	GROUNDUP_EXPLORE=1 $(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check

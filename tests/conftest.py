@@ -11,9 +11,11 @@ from hypothesis import settings
 # One thread for torch in each process: tests run in parallel, and their threads would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shared machine makes any example slow now and then; speed is the benchmarks' business.
-settings.register_profile("groundup", deadline=None)
-settings.load_profile("groundup")
+# No deadline: a shared machine makes any example slow now and then, and speed is the benchmarks' business. The same
+# examples every time, so that a run can be repeated; GROUNDUP_EXPLORE=1 (make test-long) looks for new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile("explore" if os.environ.get("GROUNDUP_EXPLORE") else "repeatable")
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def runs(draw) -> RunConfig:
     train = TrainConfig(max_iters=draw(count), seed=draw(count), device=draw(text), compile=draw(flag))
     sample = SampleConfig(prompt=draw(text), temperature=draw(st.floats(0, 10)), top_p=1 - draw(fraction))
     track = TrackConfig(wandb=draw(flag), wandb_project=draw(text))
-    name = draw(text.filter(lambda name: name not in ("", ".", "..")))
+    name = draw(text.filter(lambda name: name not in ("", ".", "..") and not set("/\0") & set(name)))
     return RunConfig(
         name=name, model=draw(models()), optim=optim, data=data, train=train, sample=sample, track=track
     )  # fmt: skip

@@ -272,7 +272,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(
-            self.name not in ("", ".", "..") and "/" not in self.name, "name", self.name,
+            self.name not in ("", ".", "..") and not set("/\0") & set(self.name), "name", self.name,
             "one folder's name; runs_dir says where it lies",
         )  # fmt: skip
 
