@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,9 +75,13 @@ def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pyt
     feed(sink)
     kept = (tmp_path / "wandb_id").read_text()
     (record,) = tmp_path.glob(f"wandb/offline-run-*-{kept}/*.wandb")
+    expected = (b"the-name", b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model")
+    # W&B's own process may still be writing when the run is finished.
+    deadline = time.monotonic() + 60
+    while not all(part in record.read_bytes() for part in expected) and time.monotonic() < deadline:
+        time.sleep(0.1)
     content = record.read_bytes()
-    for expected in (b"the-name", b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model"):
-        assert expected in content
+    assert [part for part in expected if part not in content] == []
 
 
 @pytest.mark.parametrize(("package", "options"), [("wandb", {"wandb": True}), ("tensorboard", {"tensorboard": True})])
