@@ -12,6 +12,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def measure(case: Case, device: str, *, compile: bool, seconds: float) -> dict[s
     ids = torch.randint(case.model.vocab_size, (case.batch_size, case.model.context_length + 1), device=device)
     batch = [(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())]
 
-    def timed(work) -> float:  # type: ignore[no-untyped-def]
+    def timed(work: Callable[[], object]) -> float:
         synchronize(device)
         began = time.perf_counter()
         work()

@@ -14,7 +14,7 @@ from groundup.errors import ConfigError, DataError, FileMissingError, TrainingEr
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import read_jsonl
 from groundup.train import RunDirectory, evaluate_run, seconds_per_step, train
-from groundup.train.build import build_model, build_optimizer
+from groundup.train.build import build_model, build_optimizer, load_tokenizer
 
 
 def metrics(run: Path) -> list[dict]:
@@ -207,3 +207,36 @@ def test_compiled_run_saves_plain_names(config: RunConfig):
     names = load_file(result.run_dir / "checkpoints" / "step-3" / "model.safetensors").keys()
     assert "layers.0.attn.q_proj.weight" in names
     assert not any("_orig_mod" in name for name in names)
+
+
+def test_bare_ids_with_the_course_s_two_files_write_samples(config: RunConfig, tokens: Path, tmp_path: Path):
+    store = TokenShards.open(config.data.train)
+    np.save(tmp_path / "train.npy", store.read(0, len(store)).astype(np.uint16))
+    files = {
+        "data.vocab": str(tokens / "tokenizer" / "vocab.json"),
+        "data.merges": str(tokens / "tokenizer" / "merges.txt"),
+    }
+    bare = {"data.train": str(tmp_path / "train.npy"), "data.valid": "", "model.vocab_size": 300}
+    run = train(override(config, bare | files)).run_dir
+    assert [line["step"] for line in read_jsonl(run / "samples.jsonl")] == [7, 14, 21, 24]
+    assert RunDirectory.open(run).tokenizer().encode("<|endoftext|>") == store.tokenizer().encode("<|endoftext|>")
+    with pytest.raises(ConfigError, match=r"has 300 ids, but model\.vocab_size is 299"):
+        load_tokenizer(override(config, bare | files | {"model.vocab_size": 299}), store)
+
+
+def test_another_tokenizer_than_the_shards_own_is_refused(config: RunConfig, tokens: Path, tmp_path: Path):
+    from groundup.tokenizer import Tokenizer, train_bpe
+
+    Tokenizer(*train_bpe(tokens / "train.txt", 280, ["<|endoftext|>"]), ["<|endoftext|>"]).save(tmp_path / "other")
+    other = {
+        "data.vocab": str(tmp_path / "other" / "vocab.json"),
+        "data.merges": str(tmp_path / "other" / "merges.txt"),
+    }
+    with pytest.raises(ConfigError, match="is not the tokenizer that made"):
+        train(override(config, other))
+    assert not config.run_dir.exists()
+    own = {
+        "data.vocab": str(tokens / "tokenizer" / "vocab.json"),
+        "data.merges": str(tokens / "tokenizer" / "merges.txt"),
+    }
+    assert train(override(config, own | {"train.max_iters": 3})).finished

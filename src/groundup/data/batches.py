@@ -32,8 +32,9 @@ class TokenStore(Protocol):
 class Batches:
     """The training batches of a run.
 
-    order "shuffled": each epoch visits all non-overlapping windows of context_length tokens once, in an order of its
-    own; the windows of each epoch begin at an offset of its own, so that document positions shift.
+    order "shuffled": each epoch visits its non-overlapping windows of context_length tokens once, in an order of its
+    own. They begin at an offset of its own, so that document positions shift; what is left over at the two ends, less
+    than two windows together, is another part each time.
     order "random": uniformly random windows.
 
     Args:
