@@ -1,7 +1,7 @@
-// What Python sees of the C++ core: the module groundup.tokenizer._native, described in _native.pyi.
-
+// The Python module groundup.tokenizer._native (its stub is src/groundup/tokenizer/_native.pyi).
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -9,17 +9,20 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bpe_encoder.hpp"
 #include "bpe_trainer.hpp"
-#include "character_class.hpp"
+#include "encode_texts.hpp"
 #include "pretoken_counter.hpp"
-#include "python_buffer.hpp"
-#include "splitter.hpp"
+#include "python_text.hpp"
+#include "window.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -27,31 +30,43 @@ using namespace groundup;
 
 namespace {
 
-using Ids = nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>>;
 using Rules = nb::ndarray<const uint32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Numbers = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Specials = std::shared_ptr<const SpecialTokens>;
+
+// Below this it takes longer to give the GIL away and get it back than to encode.
+constexpr size_t kQuickBytes = 4096;
 
 std::string string_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
 
-// Hands the memory of the vector over to NumPy.
-Ids array_of(std::vector<uint32_t> ids) {
-    auto owner = std::make_unique<std::vector<uint32_t>>(std::move(ids));
-    std::vector<uint32_t>* const vector = owner.get();
-    nb::capsule capsule(owner.release(), [](void* pointer) noexcept {
-        delete static_cast<std::vector<uint32_t>*>(pointer);
-    });
-    return Ids(vector->data(), {vector->size()}, capsule);
+std::vector<std::string> strings_of(const std::vector<nb::bytes>& all) {
+    std::vector<std::string> strings;
+    for (const nb::bytes& bytes : all) strings.push_back(string_of(bytes));
+    return strings;
 }
 
-// Runs `work` without the GIL on the bytes of a Python object.
-template <typename Work>
-Ids ids_from(nb::handle data, Work&& work) {
-    const PythonBuffer buffer(data);
-    std::vector<uint32_t> ids;
-    {
-        nb::gil_scoped_release release;
-        ids = work(buffer.bytes());
-    }
-    return array_of(std::move(ids));
+std::vector<std::pair<std::string, uint32_t>> named_ids(const std::vector<std::pair<nb::bytes, uint32_t>>& tokens) {
+    std::vector<std::pair<std::string, uint32_t>> named;
+    for (const auto& [bytes, id] : tokens) named.emplace_back(string_of(bytes), id);
+    return named;
+}
+
+std::span<const uint64_t> span_of(const Numbers& numbers) { return {numbers.data(), numbers.shape(0)}; }
+
+// Hands the memory over to NumPy.
+nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>> array_of(IdBuffer ids) {
+    ids.shrink();
+    const size_t size = ids.size();
+    auto* const owner = new IdBuffer(std::move(ids));
+    const nb::capsule capsule(owner, [](void* buffer) noexcept { delete static_cast<IdBuffer*>(buffer); });
+    return {owner->data(), {size}, capsule};
+}
+
+template <typename Element>
+nb::ndarray<nb::numpy, Element, nb::ndim<1>> array_of(std::vector<Element> elements) {
+    auto* const owner = new std::vector<Element>(std::move(elements));
+    const nb::capsule capsule(owner, [](void* vector) noexcept { delete static_cast<std::vector<Element>*>(vector); });
+    return {owner->data(), {owner->size()}, capsule};
 }
 
 // Gives Python its turn: signal handlers (Ctrl-C) run, then progress(done) is called unless it is None.
@@ -63,70 +78,240 @@ Heartbeat heartbeat_to(const nb::object& progress) {
     };
 }
 
-std::shared_ptr<BpeEncoder> make_encoder(const std::vector<int64_t>& byte_ids, const Rules& rules,
-                                         const std::vector<std::pair<nb::bytes, uint32_t>>& special_tokens) {
-    if (byte_ids.size() != 256) throw nb::value_error("byte_ids must have 256 entries");
-    std::array<uint32_t, 256> ids{};
-    std::transform(byte_ids.begin(), byte_ids.end(), ids.begin(),
-                   [](int64_t id) { return id < 0 ? kMissingByte : static_cast<uint32_t>(id); });
-    std::vector<MergeRule> merge_rules(rules.shape(0));
-    for (size_t i = 0; i < merge_rules.size(); ++i) merge_rules[i] = {rules(i, 0), rules(i, 1), rules(i, 2)};
-    std::vector<std::pair<std::string, uint32_t>> specials;
-    for (const auto& [bytes, id] : special_tokens) specials.emplace_back(string_of(bytes), id);
-    return std::make_shared<BpeEncoder>(ids, merge_rules, specials);
+// Python's integers for the ids that were seen, made once: a list then only counts references.
+class IdObjects {
+   public:
+    PyObject* operator[](uint32_t id) {
+        if (id >= objects_.size()) objects_.resize(std::max<size_t>(id + 1, 2 * objects_.size()));
+        nb::object& object = objects_[id];
+        if (!object.is_valid()) object = nb::steal(PyLong_FromUnsignedLong(id));
+        return object.ptr();
+    }
+
+    nb::list list_of(std::span<const uint32_t> ids) {
+        const nb::object list = nb::steal(PyList_New(static_cast<Py_ssize_t>(ids.size())));
+        if (!list.is_valid()) throw nb::python_error();
+        for (size_t i = 0; i < ids.size(); ++i) {
+            PyObject* const id = (*this)[ids[i]];
+            Py_INCREF(id);
+            PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), id);
+        }
+        return nb::borrow<nb::list>(list);
+    }
+
+   private:
+    std::vector<nb::object> objects_;
+};
+
+// An encoder, and what it needs to answer Python.
+class Encoder {
+   public:
+    Encoder(const std::vector<int64_t>& byte_ids, const Rules& rules,
+            const std::vector<std::pair<nb::bytes, uint32_t>>& whole, const std::string& pattern) {
+        if (byte_ids.size() != 256) throw nb::value_error("byte_ids must have 256 entries");
+        const std::optional<Pattern> named = pattern_named(pattern);
+        if (!named) throw nb::value_error("the pattern is not built in");
+        std::array<uint32_t, 256> ids{};
+        std::transform(byte_ids.begin(), byte_ids.end(), ids.begin(),
+                       [](int64_t id) { return id < 0 ? kNoRank : static_cast<uint32_t>(id); });
+        std::vector<MergeRule> merge_rules(rules.shape(0));
+        for (size_t i = 0; i < merge_rules.size(); ++i) merge_rules[i] = {rules(i, 0), rules(i, 1), rules(i, 2)};
+        encoder_ = std::make_shared<BpeEncoder>(ids, merge_rules, named_ids(whole), *named);
+    }
+
+    const std::shared_ptr<const BpeEncoder>& shared() const { return encoder_; }
+
+    nb::list encode_to_list(nb::handle text, const Specials& specials) {
+        const PythonText bytes(text);
+        if (bytes.bytes().size() > kQuickBytes) return objects_.list_of(encode({&bytes, 1}, *specials, 1).ids.ids());
+        const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
+        IdBuffer& ids = workspace->ids;
+        ids.clear();
+        Splitter splitter(encoder_->pattern());
+        encoder_->encode(splitter, *specials, bytes.bytes(), true, *workspace, ids);
+        return objects_.list_of(ids.ids());
+    }
+
+    auto encode_to_array(nb::handle text, const Specials& specials, size_t threads) {
+        const PythonText bytes(text);
+        return array_of(encode({&bytes, 1}, *specials, threads).ids);
+    }
+
+    nb::list encode_batch_to_lists(const nb::list& texts, const Specials& specials, size_t threads) {
+        const EncodedTexts encoded = encode(bytes_of(texts), *specials, threads);
+        nb::list lists;
+        size_t begin = 0;
+        for (const uint64_t end : encoded.ends) {
+            lists.append(objects_.list_of(encoded.ids.ids().subspan(begin, end - begin)));
+            begin = end;
+        }
+        return lists;
+    }
+
+    auto encode_batch_to_arrays(const nb::list& texts, const Specials& specials, size_t threads) {
+        EncodedTexts encoded = encode(bytes_of(texts), *specials, threads);
+        return std::pair(array_of(std::move(encoded.ids)), array_of(std::move(encoded.ends)));
+    }
+
+    auto encode_pretokens(nb::handle text, const Numbers& ends) const {
+        const PythonText bytes(text);
+        IdBuffer ids;
+        {
+            nb::gil_scoped_release release;
+            const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
+            size_t begin = 0;
+            for (size_t i = 0; i < ends.shape(0); i += PretokenEnds::kCapacity) {
+                const auto some = span_of(ends).subspan(i, std::min(PretokenEnds::kCapacity, ends.shape(0) - i));
+                encoder_->encode_pretokens(bytes.bytes().data(), bytes.bytes().size(), begin, some, *workspace, ids);
+                begin = some.back();
+            }
+        }
+        return array_of(std::move(ids));
+    }
+
+    uint64_t count(nb::handle text, const Specials& specials) const {
+        const PythonText bytes(text);
+        nb::gil_scoped_release release;
+        return count_ids(*encoder_, *specials, bytes.bytes());
+    }
+
+   private:
+    static std::vector<PythonText> bytes_of(const nb::list& texts) {
+        std::vector<PythonText> all;
+        all.reserve(texts.size());
+        for (const nb::handle text : texts) all.emplace_back(text);
+        return all;
+    }
+
+    EncodedTexts encode(std::span<const PythonText> texts, const SpecialTokens& specials, size_t threads) const {
+        std::vector<std::span<const uint8_t>> spans;
+        spans.reserve(texts.size());
+        size_t bytes = 0;
+        for (const PythonText& text : texts) {
+            spans.push_back(text.bytes());
+            bytes += text.bytes().size();
+        }
+        const nb::object no_progress = nb::none();
+        const Heartbeat heartbeat = heartbeat_to(no_progress);
+        if (bytes <= kQuickBytes) return encode_texts(*encoder_, specials, spans, 1, heartbeat);
+        nb::gil_scoped_release release;
+        return encode_texts(*encoder_, specials, spans, threads, heartbeat);
+    }
+
+    std::shared_ptr<const BpeEncoder> encoder_;
+    IdObjects objects_;
+};
+
+std::shared_ptr<SpecialTokens> make_special_tokens(const std::vector<std::pair<nb::bytes, uint32_t>>& tokens) {
+    return std::make_shared<SpecialTokens>(named_ids(tokens));
 }
 
-// The two steps of training, with the counts in between.
-class Trainer {
-   public:
-    Trainer(const std::vector<nb::bytes>& special_tokens, size_t thread_count, size_t chunk_bytes)
-        : counter_(strings_of(special_tokens), std::max<size_t>(thread_count, 1), std::max<size_t>(chunk_bytes, 1)) {}
+// The first special token at or after a position, as (begin, end, id).
+std::optional<std::array<uint64_t, 3>> find_special(const SpecialTokens& specials, nb::handle text, size_t from) {
+    const PythonText bytes(text);
+    const size_t size = bytes.bytes().size();
+    const SpecialMatch match = specials.find(bytes.bytes().data(), std::min(from, size), size, size, true);
+    if (match.kind != SpecialMatch::Kind::Found) return std::nullopt;
+    return std::array<uint64_t, 3>{match.begin, match.begin + match.length, match.id};
+}
 
-    void count(const nb::list& texts, const nb::object& progress) {
-        std::vector<PythonBuffer> buffers;
+// Counts of pretokens, from texts and from elsewhere.
+class Counts {
+   public:
+    Counts(const std::string& pattern, const std::vector<nb::bytes>& special_tokens, size_t threads, size_t chunk_bytes)
+        : counter_(pattern_named(pattern).value(), strings_of(special_tokens),
+                   std::max<size_t>(threads, 1), std::max<size_t>(chunk_bytes, 1)) {}
+
+    Counts(const Counts&) = delete;
+    Counts& operator=(const Counts&) = delete;
+
+    void count(const nb::list& texts, uint64_t weight, bool mapped, const nb::object& progress) {
+        std::vector<PythonText> buffers;
         buffers.reserve(texts.size());
         std::vector<std::span<const uint8_t>> spans;
         for (const nb::handle text : texts) spans.push_back(buffers.emplace_back(text).bytes());
         const Heartbeat heartbeat = heartbeat_to(progress);
         nb::gil_scoped_release release;
-        counter_.count(spans, heartbeat);
+        counter_.count(spans, weight, mapped, heartbeat);
     }
 
-    std::vector<std::pair<uint32_t, uint32_t>> learn(size_t merge_limit, const nb::object& progress) {
+    void add_pretokens(nb::handle text, const Numbers& ends, uint64_t weight) {
+        const PythonText bytes(text);
+        nb::gil_scoped_release release;
+        counter_.add(bytes.bytes(), span_of(ends), weight);
+    }
+
+    void add_counts(nb::handle text, const Numbers& ends, const Numbers& counts) {
+        const PythonText bytes(text);
+        nb::gil_scoped_release release;
+        counter_.add(bytes.bytes(), span_of(ends), span_of(counts));
+    }
+
+    // All pretokens one after the other, where each ends, and how often it occurs; in the order of their bytes.
+    nb::tuple arrays() {
+        struct Counted {
+            std::string bytes;
+            uint64_t count;
+        };
+        std::vector<uint8_t> bytes;
+        std::vector<uint64_t> ends, counts;
+        {
+            nb::gil_scoped_release release;
+            std::vector<Counted> sorted;
+            counter_.counts().for_each([&](std::span<const uint8_t> pretoken, uint64_t count) {
+                sorted.push_back({std::string(pretoken.begin(), pretoken.end()), count});
+            });
+            std::sort(sorted.begin(), sorted.end(),
+                      [](const Counted& a, const Counted& b) { return a.bytes < b.bytes; });
+            for (const Counted& pretoken : sorted) {
+                bytes.insert(bytes.end(), pretoken.bytes.begin(), pretoken.bytes.end());
+                ends.push_back(bytes.size());
+                counts.push_back(pretoken.count);
+            }
+        }
+        return nb::make_tuple(array_of(std::move(bytes)), array_of(std::move(ends)), array_of(std::move(counts)));
+    }
+
+    Merges learn(size_t merge_limit, const std::string& tie_rule, uint64_t min_frequency,
+                 std::optional<size_t> max_token_length, const nb::object& progress) {
+        const TrainerOptions options{merge_limit,
+                                     tie_rule == "huggingface" ? TieRule::HuggingFace : TieRule::Bytes, min_frequency,
+                                     max_token_length.value_or(SIZE_MAX)};
         const Heartbeat heartbeat = heartbeat_to(progress);
         nb::gil_scoped_release release;
         // The counts are laid out anew by the trainer, and not needed beside it.
-        BpeTrainer trainer(counter_.take(), heartbeat);
-        return trainer.learn(merge_limit, heartbeat);
+        BpeTrainer trainer(counter_.take(), options, heartbeat);
+        return trainer.learn(heartbeat);
     }
 
     uint64_t bytes_counted() const { return counter_.bytes_counted(); }
+    size_t size() { return counter_.counts().size(); }
 
    private:
-    static std::vector<std::string> strings_of(const std::vector<nb::bytes>& all) {
-        std::vector<std::string> strings;
-        for (const nb::bytes& bytes : all) strings.push_back(string_of(bytes));
-        return strings;
-    }
-
     PretokenCounter counter_;
 };
 
-nb::list pretokens(nb::handle data) {
-    const PythonBuffer buffer(data);
-    const std::span<const uint8_t> text = buffer.bytes();
+nb::list pretokens(nb::handle data, const std::string& pattern) {
+    const PythonText text(data);
     nb::list pieces;
-    Splitter().advance(
-        SpecialTokens({}), text.data(), text.size(), true,
-        [&](size_t begin, size_t end) { pieces.append(nb::bytes(text.data() + begin, end - begin)); },
-        [](uint32_t) {});
+    const std::span<const uint8_t> bytes = text.bytes();
+    Splitter(pattern_named(pattern).value())
+        .advance(
+            SpecialTokens({}), bytes.data(), bytes.size(), true,
+            [&](size_t begin, std::span<const uint64_t> ends) {
+                for (const uint64_t end : ends) {
+                    pieces.append(nb::bytes(bytes.data() + begin, end - begin));
+                    begin = end;
+                }
+            },
+            [](uint32_t) {});
     return pieces;
 }
 
 nb::bytes character_classes() {
     std::string classes(0x110000, '\0');
     for (uint32_t code_point = 0; code_point < classes.size(); ++code_point) {
-        classes[code_point] = static_cast<char>(class_of(code_point));
+        classes[code_point] = static_cast<char>(std::countr_zero(class_of(code_point)));
     }
     return nb::bytes(classes.data(), classes.size());
 }
@@ -137,31 +322,53 @@ NB_MODULE(_native, module) {
     const nb::object tokenizer_error = nb::module_::import_("groundup.errors").attr("TokenizerError");
     nb::exception<MissingByteError>(module, "MissingByteError", tokenizer_error);
 
-    nb::class_<BpeEncoder>(module, "Encoder")
-        .def(nb::new_(&make_encoder), "byte_ids"_a, "rules"_a, "special_tokens"_a)
-        .def("encode", [](const BpeEncoder& encoder, nb::handle data) {
-            return ids_from(data, [&](std::span<const uint8_t> text) { return encoder.encode(text); });
-        }, "data"_a);
+    nb::class_<SpecialTokens>(module, "SpecialTokens")
+        .def(nb::new_(&make_special_tokens), "tokens"_a)
+        .def("find", [](const SpecialTokens& specials, nb::handle text, size_t from) -> nb::object {
+            const auto found = find_special(specials, text, from);
+            return found ? nb::object(nb::make_tuple((*found)[0], (*found)[1], (*found)[2])) : nb::none();
+        }, "text"_a, "start"_a = 0);
+
+    nb::class_<Encoder>(module, "Encoder")
+        .def(nb::init<const std::vector<int64_t>&, const Rules&, const std::vector<std::pair<nb::bytes, uint32_t>>&,
+                      const std::string&>(),
+             "byte_ids"_a, "rules"_a, "whole"_a, "pattern"_a)
+        .def("encode_to_list", &Encoder::encode_to_list, "text"_a, "specials"_a)
+        .def("encode_to_array", &Encoder::encode_to_array, "text"_a, "specials"_a, "threads"_a = 1)
+        .def("encode_batch_to_lists", &Encoder::encode_batch_to_lists, "texts"_a, "specials"_a, "threads"_a = 1)
+        .def("encode_batch_to_arrays", &Encoder::encode_batch_to_arrays, "texts"_a, "specials"_a, "threads"_a = 1)
+        .def("encode_pretokens", &Encoder::encode_pretokens, "text"_a, "ends"_a)
+        .def("count", &Encoder::count, "text"_a, "specials"_a)
+        .def("stream", [](const Encoder& encoder, Specials specials) {
+            return std::make_shared<EncodeStream>(encoder.shared(), std::move(specials));
+        }, "specials"_a);
 
     nb::class_<EncodeStream>(module, "EncodeStream")
-        .def(nb::new_([](std::shared_ptr<BpeEncoder> encoder) {
-            return std::make_shared<EncodeStream>(std::move(encoder));
-        }), "encoder"_a)
         .def("feed", [](EncodeStream& stream, nb::handle data) {
-            return ids_from(data, [&](std::span<const uint8_t> piece) { return stream.feed(piece); });
+            const PythonText piece(data);
+            IdBuffer ids;
+            {
+                nb::gil_scoped_release release;
+                ids = stream.feed(piece.bytes());
+            }
+            return array_of(std::move(ids));
         }, "data"_a)
-        .def("finish", [](EncodeStream& stream) {
-            return ids_from(nb::bytes("", 0), [&](std::span<const uint8_t>) { return stream.finish(); });
-        });
+        .def("finish", [](EncodeStream& stream) { return array_of(stream.finish()); });
 
-    nb::class_<Trainer>(module, "Trainer")
-        .def(nb::init<const std::vector<nb::bytes>&, size_t, size_t>(), "special_tokens"_a, "thread_count"_a,
-             "chunk_bytes"_a)
-        .def("count", &Trainer::count, "texts"_a, "progress"_a.none())
-        .def("learn", &Trainer::learn, "merge_limit"_a, "progress"_a.none())
-        .def_prop_ro("bytes_counted", &Trainer::bytes_counted);
+    nb::class_<Counts>(module, "PretokenCounts")
+        .def(nb::init<const std::string&, const std::vector<nb::bytes>&, size_t, size_t>(), "pattern"_a,
+             "special_tokens"_a, "threads"_a, "chunk_bytes"_a)
+        .def("count", &Counts::count, "texts"_a, "weight"_a, "mapped"_a, "progress"_a.none())
+        .def("add_pretokens", &Counts::add_pretokens, "text"_a, "ends"_a, "weight"_a)
+        .def("add_counts", &Counts::add_counts, "text"_a, "ends"_a, "counts"_a)
+        .def("arrays", &Counts::arrays)
+        .def("learn", &Counts::learn, "merge_limit"_a, "tie_rule"_a, "min_frequency"_a, "max_token_length"_a.none(),
+             "progress"_a.none())
+        .def_prop_ro("bytes_counted", &Counts::bytes_counted)
+        .def("__len__", &Counts::size);
 
-    // For the tests, which hold these two against the `regex` package.
-    module.def("pretokens", &pretokens, "data"_a);
+    // For the tests, which hold these against the `regex` package.
+    module.def("pretokens", &pretokens, "data"_a, "pattern"_a);
     module.def("character_classes", &character_classes);
+    module.def("simd_name", [] { return std::string(simd_name()); });
 }

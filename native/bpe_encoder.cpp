@@ -1,37 +1,11 @@
 #include "bpe_encoder.hpp"
 
+#include <algorithm>
 #include <cstdio>
 
 namespace groundup {
 
 namespace {
-
-// Gives the workspace back when the call ends, also by an exception.
-class BorrowedWorkspace {
-   public:
-    explicit BorrowedWorkspace(const BpeEncoder& encoder) : encoder_(encoder), workspace_(encoder.borrow_workspace()) {}
-    ~BorrowedWorkspace() { encoder_.return_workspace(std::move(workspace_)); }
-    BorrowedWorkspace(const BorrowedWorkspace&) = delete;
-    BorrowedWorkspace& operator=(const BorrowedWorkspace&) = delete;
-    BpeEncoder::Workspace& operator*() const { return *workspace_; }
-
-   private:
-    const BpeEncoder& encoder_;
-    std::unique_ptr<BpeEncoder::Workspace> workspace_;
-};
-
-std::vector<uint32_t> encode_available(const BpeEncoder& encoder, Splitter& splitter, std::span<const uint8_t> text,
-                                       bool complete) {
-    BorrowedWorkspace workspace(encoder);
-    std::vector<uint32_t> ids;
-    splitter.advance(
-        encoder.special_tokens(), text.data(), text.size(), complete,
-        [&](size_t begin, size_t end) {
-            encoder.encode_pretoken(text.data() + begin, end - begin, text.size() - begin, *workspace, ids);
-        },
-        [&](uint32_t id) { ids.push_back(id); });
-    return ids;
-}
 
 std::string missing_byte_message(uint8_t byte) {
     char message[128];
@@ -45,83 +19,136 @@ std::string missing_byte_message(uint8_t byte) {
 MissingByteError::MissingByteError(uint8_t byte) : std::runtime_error(missing_byte_message(byte)) {}
 
 BpeEncoder::BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-                       const std::vector<std::pair<std::string, uint32_t>>& special_tokens)
-    : byte_ids_(byte_ids), merges_(rules.size()), special_tokens_(special_tokens) {
-    for (size_t rank = 0; rank < rules.size(); ++rank) {
-        const auto& [left, right, merged] = rules[rank];
-        merges_.insert(left, right, {static_cast<uint32_t>(rank), merged});
-    }
+                       const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern)
+    : merges_(byte_ids, rules), whole_(whole.begin(), whole.end()), pattern_(pattern) {}
+
+BpeEncoder::~BpeEncoder() {
+    for (std::atomic<Workspace*>& place : idle_) delete place.load();
 }
 
-void BpeEncoder::encode_pretoken(const uint8_t* bytes, size_t size, size_t readable, Workspace& workspace,
-                                 std::vector<uint32_t>& ids) const {
-    const bool cacheable = size <= PretokenKey::kLongest;
-    PretokenKey key;
-    if (cacheable) {
-        key = PretokenKey(bytes, size, readable);
-        const std::span<const uint32_t> known = workspace.cache.find(key);
-        if (!known.empty()) {
-            for (const uint32_t id : known) ids.push_back(id);
+BpeEncoder::BorrowedWorkspace::BorrowedWorkspace(const BpeEncoder& encoder) : encoder_(encoder) {
+    for (std::atomic<Workspace*>& place : encoder.idle_) {
+        if (place.load(std::memory_order_relaxed) == nullptr) continue;
+        workspace_.reset(place.exchange(nullptr, std::memory_order_acquire));
+        if (workspace_) return;
+    }
+    workspace_ = std::make_unique<Workspace>();
+}
+
+BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
+    // One enormous text must not leave its memory behind.
+    constexpr size_t kKeptSymbols = size_t{1} << 18;
+    if (workspace_->scratch.symbols.capacity() > kKeptSymbols) workspace_->scratch = {};
+    for (std::atomic<Workspace*>& place : encoder_.idle_) {
+        Workspace* expected = nullptr;
+        if (place.compare_exchange_strong(expected, workspace_.get(), std::memory_order_release)) {
+            workspace_.release();
             return;
         }
     }
-    std::vector<uint32_t>& symbols = workspace.symbols;
-    symbols.resize(size);
-    for (size_t i = 0; i < size; ++i) {
-        symbols[i] = byte_ids_[bytes[i]];
-        if (symbols[i] == kMissingByte) throw MissingByteError(bytes[i]);
+}
+
+void BpeEncoder::encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
+                        Workspace& workspace, IdBuffer& ids) const {
+    splitter.advance(
+        specials, text.data(), text.size(), complete,
+        [&](size_t begin, std::span<const uint64_t> ends) {
+            encode_pretokens(text.data(), text.size(), begin, ends, workspace, ids);
+        },
+        [&](uint32_t id) { ids.push_back(id); });
+}
+
+void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
+                                  Workspace& workspace, IdBuffer& ids) const {
+    ShortPretokenCache& cache = workspace.short_pretokens;
+    cache.grow_if_full();
+    // Two passes, so that the memory of all slots is on its way before the first is looked at.
+    size_t start = begin;
+    for (size_t i = 0; i < ends.size(); ++i) {
+        const PretokenKey key = key_of(text + start, ends[i] - start, readable - start);
+        ShortPretokenCache::Slot* const home = cache.home(key);
+        __builtin_prefetch(home);
+        workspace.keys[i] = key;
+        workspace.homes[i] = home;
+        start = ends[i];
     }
-    merge_symbols(merges_, symbols, workspace.scratch);
-    ids.insert(ids.end(), symbols.begin(), symbols.end());
-    if (cacheable) workspace.cache.insert(key, symbols);
-}
-
-std::vector<uint32_t> BpeEncoder::encode(std::span<const uint8_t> text) const {
-    Splitter splitter;
-    return encode_available(*this, splitter, text, true);
-}
-
-std::unique_ptr<BpeEncoder::Workspace> BpeEncoder::borrow_workspace() const {
-    const std::lock_guard lock(idle_mutex_);
-    if (idle_.empty()) return std::make_unique<Workspace>();
-    std::unique_ptr<Workspace> workspace = std::move(idle_.back());
-    idle_.pop_back();
-    return workspace;
-}
-
-void BpeEncoder::return_workspace(std::unique_ptr<Workspace> workspace) const {
-    // One enormous pretoken must not leave its memory behind.
-    constexpr size_t kKeptSymbols = size_t{1} << 18;
-    if (workspace->symbols.capacity() > kKeptSymbols) {
-        workspace->symbols = {};
-        workspace->scratch = {};
+    constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
+    ids.make_room(kMostIds * ends.size());
+    uint32_t* next = ids.end();
+    for (size_t i = 0; i < ends.size(); ++i) {
+        if (workspace.homes[i]->key == workspace.keys[i]) [[likely]] {
+            next += workspace.homes[i]->copy_ids(next);
+        } else {
+            ids.advance(static_cast<size_t>(next - ids.end()));
+            start = i == 0 ? begin : ends[i - 1];
+            encode_rare({text + start, ends[i] - start}, workspace.homes[i], workspace.keys[i], workspace, ids);
+            ids.make_room(kMostIds * (ends.size() - i));
+            next = ids.end();
+        }
     }
-    const std::lock_guard lock(idle_mutex_);
-    idle_.push_back(std::move(workspace));
+    ids.advance(static_cast<size_t>(next - ids.end()));
 }
 
-std::vector<uint32_t> EncodeStream::feed(std::span<const uint8_t> piece) {
+// Pretokens that are long, that have many ids, that were not seen before, or that others are seen as often as.
+void BpeEncoder::encode_rare(std::span<const uint8_t> pretoken, ShortPretokenCache::Slot* home, const PretokenKey& key,
+                             Workspace& workspace, IdBuffer& ids) const {
+    if (ShortPretokenCache::find(home, key)) {
+        ids.make_room(ShortPretokenCache::kMostIds);
+        return ids.advance(home->copy_ids(ids.end()));
+    }
+    LongPretokenCache& cache = workspace.long_pretokens;
+    const bool cacheable = pretoken.size() <= LongPretokenCache::kLongest;
+    const uint64_t hash = cacheable ? hash_bytes(pretoken.data(), pretoken.size()) : 0;
+    if (cacheable) {
+        const std::span<const uint32_t> known = cache.find(pretoken, hash);
+        if (!known.empty()) return ids.append(known);
+    }
+    const std::span<const uint32_t> found = merged_ids(pretoken, workspace);
+    ids.append(found);
+    if (pretoken.size() <= PretokenKey::kLongest && found.size() <= ShortPretokenCache::kMostIds) {
+        workspace.short_pretokens.insert(home, key, found);
+    } else if (cacheable) {
+        cache.insert(pretoken, hash, found);
+    }
+}
+
+std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {
+    if (!whole_.empty()) {
+        const auto token = whole_.find(std::string(pretoken.begin(), pretoken.end()));
+        if (token != whole_.end()) return {&token->second, 1};
+    }
+    const std::span<uint32_t> symbols = merge_pretoken(merges_, pretoken, workspace.scratch);
+    for (uint32_t& symbol : symbols) {
+        const uint32_t id = merges_.id(symbol);
+        if (id == kNoRank) throw MissingByteError(static_cast<uint8_t>(symbol));
+        symbol = id;
+    }
+    return symbols;
+}
+
+IdBuffer EncodeStream::feed(std::span<const uint8_t> piece) {
     const std::lock_guard lock(mutex_);
     held_.insert(held_.end(), piece.begin(), piece.end());
     return advance(false);
 }
 
-std::vector<uint32_t> EncodeStream::finish() {
+IdBuffer EncodeStream::finish() {
     const std::lock_guard lock(mutex_);
-    std::vector<uint32_t> ids = advance(true);
+    IdBuffer ids = advance(true);
     reset();
     return ids;
 }
 
 void EncodeStream::reset() {
     held_ = {};
-    splitter_ = {};
+    splitter_ = Splitter(encoder_->pattern());
 }
 
-std::vector<uint32_t> EncodeStream::advance(bool complete) {
-    std::vector<uint32_t> ids;
+IdBuffer EncodeStream::advance(bool complete) {
+    IdBuffer ids;
     try {
-        ids = encode_available(*encoder_, splitter_, held_, complete);
+        const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
+        encoder_->encode(splitter_, *specials_, held_, complete, *workspace, ids);
     } catch (...) {
         reset();  // the ids before the error are lost, so this text cannot be continued
         throw;

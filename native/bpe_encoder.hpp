@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -9,10 +10,12 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "bpe_merge.hpp"
+#include "id_buffer.hpp"
 #include "merge_table.hpp"
 #include "pretoken_cache.hpp"
 #include "special_tokens.hpp"
@@ -20,16 +23,10 @@
 
 namespace groundup {
 
-inline constexpr uint32_t kMissingByte = UINT32_MAX;
-
 // Text needs a single byte that the vocabulary does not have.
 class MissingByteError : public std::runtime_error {
    public:
     explicit MissingByteError(uint8_t byte);
-};
-
-struct MergeRule {
-    uint32_t left, right, merged;
 };
 
 // What a vocabulary says; never changes once made, so that any number of threads may encode with it.
@@ -37,52 +34,77 @@ class BpeEncoder {
    public:
     // What one thread at a time works with.
     struct Workspace {
-        PretokenCache cache;
+        ShortPretokenCache short_pretokens;
+        LongPretokenCache long_pretokens;
         MergeScratch scratch;
-        std::vector<uint32_t> symbols;
+        std::array<PretokenKey, PretokenEnds::kCapacity> keys;
+        std::array<ShortPretokenCache::Slot*, PretokenEnds::kCapacity> homes;
+        IdBuffer ids;  // for short results
     };
 
+    // Gives the workspace back when the call ends, also by an exception.
+    class BorrowedWorkspace {
+       public:
+        explicit BorrowedWorkspace(const BpeEncoder& encoder);
+        ~BorrowedWorkspace();
+        BorrowedWorkspace(const BorrowedWorkspace&) = delete;
+        BorrowedWorkspace& operator=(const BorrowedWorkspace&) = delete;
+        Workspace& operator*() const { return *workspace_; }
+        Workspace* operator->() const { return workspace_.get(); }
+
+       private:
+        const BpeEncoder& encoder_;
+        std::unique_ptr<Workspace> workspace_;
+    };
+
+    // `whole`: pretokens that are one id, whatever the merges make of them.
     BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-               const std::vector<std::pair<std::string, uint32_t>>& special_tokens);
+               const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern);
+    ~BpeEncoder();
 
-    const SpecialTokens& special_tokens() const { return special_tokens_; }
+    Pattern pattern() const { return pattern_; }
 
-    // The ids of a whole text.
-    std::vector<uint32_t> encode(std::span<const uint8_t> text) const;
+    // Appends the ids of a text, or of what is certain of it while it is not complete.
+    void encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
+                Workspace& workspace, IdBuffer& ids) const;
 
-    // Appends the ids of the pretoken at `bytes`, from where `readable` >= size bytes may be read.
-    void encode_pretoken(const uint8_t* bytes, size_t size, size_t readable, Workspace& workspace,
-                         std::vector<uint32_t>& ids) const;
-
-    // Workspaces outlive a call, so that the next text finds the cache filled. There are never more of them than
-    // threads that encode at the same time.
-    std::unique_ptr<Workspace> borrow_workspace() const;
-    void return_workspace(std::unique_ptr<Workspace> workspace) const;
+    // Appends the ids of pretokens that follow one another from `begin` on. Of the text `readable` bytes may be read.
+    void encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
+                          Workspace& workspace, IdBuffer& ids) const;
 
    private:
-    std::array<uint32_t, 256> byte_ids_;
+    static constexpr size_t kIdleWorkspaces = 64;
+
+    void encode_rare(std::span<const uint8_t> pretoken, ShortPretokenCache::Slot* home, const PretokenKey& key,
+                     Workspace& workspace, IdBuffer& ids) const;
+    std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
+
     MergeTable merges_;
-    SpecialTokens special_tokens_;
-    mutable std::mutex idle_mutex_;
-    mutable std::vector<std::unique_ptr<Workspace>> idle_;
+    std::unordered_map<std::string, uint32_t> whole_;
+    Pattern pattern_;
+    // Workspaces outlive a call, so that the next text finds the caches filled. They lie in places that are taken and
+    // filled by atomic exchange: a lock could be held for ever in a child that was forked.
+    mutable std::array<std::atomic<Workspace*>, kIdleWorkspaces> idle_{};
 };
 
 // A text that arrives in pieces. The ids of all calls together are those of the whole text, however it was cut.
 class EncodeStream {
    public:
-    explicit EncodeStream(std::shared_ptr<const BpeEncoder> encoder) : encoder_(std::move(encoder)) {}
+    EncodeStream(std::shared_ptr<const BpeEncoder> encoder, std::shared_ptr<const SpecialTokens> specials)
+        : encoder_(std::move(encoder)), specials_(std::move(specials)), splitter_(encoder_->pattern()) {}
 
     // The ids that are certain after these bytes. What may still change is held back.
-    std::vector<uint32_t> feed(std::span<const uint8_t> piece);
+    IdBuffer feed(std::span<const uint8_t> piece);
 
     // The ids of what was held back. The stream is then ready for another text.
-    std::vector<uint32_t> finish();
+    IdBuffer finish();
 
    private:
-    std::vector<uint32_t> advance(bool complete);
+    IdBuffer advance(bool complete);
     void reset();
 
     std::shared_ptr<const BpeEncoder> encoder_;
+    std::shared_ptr<const SpecialTokens> specials_;
     std::mutex mutex_;  // a stream has one text; two threads that feed it take turns
     Splitter splitter_;
     std::vector<uint8_t> held_;

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <queue>
+#include <span>
 #include <vector>
 
 #include "merge_table.hpp"
@@ -14,27 +16,51 @@ namespace groundup {
 
 // Memory that is kept from one pretoken to the next.
 struct MergeScratch {
-    std::vector<Merge> pairs;              // by scanning: what each symbol and the next one merge into
-    std::vector<uint32_t> previous, next;  // by heap: the linked list
+    std::vector<uint32_t> symbols;
+    std::vector<uint32_t> previous, next;  // the linked list of merge_long
 };
 
-// The definition: look for the lowest rank, merge there, close the gap. Quadratic, and the fastest way for the
-// handful of symbols of an ordinary word.
-inline void merge_by_scanning(const MergeTable& merges, std::vector<uint32_t>& symbols, MergeScratch& scratch) {
-    std::vector<Merge>& pairs = scratch.pairs;
-    pairs.resize(symbols.size() - 1);
-    for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = merges.find(symbols[i], symbols[i + 1]);
-    while (!pairs.empty()) {
-        const auto lowest = std::min_element(pairs.begin(), pairs.end(),
-                                             [](const Merge& a, const Merge& b) { return a.rank < b.rank; });
-        if (lowest->rank == kNoRank) return;
-        const auto i = static_cast<size_t>(lowest - pairs.begin());
-        symbols[i] = lowest->token;
-        symbols.erase(symbols.begin() + static_cast<ptrdiff_t>(i) + 1);
-        pairs.erase(lowest);
-        if (i > 0) pairs[i - 1] = merges.find(symbols[i - 1], symbols[i]);
-        if (i < pairs.size()) pairs[i] = merges.find(symbols[i], symbols[i + 1]);
+inline constexpr size_t kLongestShort = 32;
+
+// Merges a pretoken of at most kLongestShort bytes into `symbols`, and returns how many are left.
+//
+// The definition: look for the lowest rank, merge there. Symbols stay at the position of their first byte, and a bit
+// mask says which positions still have one. Rank and position are one number, so the least is the leftmost lowest.
+inline size_t merge_short(const MergeTable& merges, std::span<const uint8_t> bytes, uint32_t* symbols) {
+    const size_t size = bytes.size();
+    constexpr unsigned kPositionBits = 5;
+    uint32_t candidates[kLongestShort];
+    const auto candidate = [](uint32_t rank, size_t position) {
+        return rank == kNoRank ? kNoRank : rank << kPositionBits | static_cast<uint32_t>(position);
+    };
+    symbols[0] = bytes[0];
+    for (size_t i = 0; i + 1 < size; ++i) {
+        symbols[i + 1] = bytes[i + 1];
+        candidates[i] = candidate(merges.byte_rank(bytes[i], bytes[i + 1]), i);
     }
+    candidates[size - 1] = kNoRank;
+    uint64_t present = (uint64_t{1} << size) - 1;
+    for (;;) {
+        uint32_t least = kNoRank;
+        for (size_t i = 0; i < size; ++i) least = std::min(least, candidates[i]);
+        if (least == kNoRank) break;
+        const unsigned left = least & (kLongestShort - 1);
+        const uint64_t after = present & (~uint64_t{1} << left);
+        const auto right = static_cast<unsigned>(std::countr_zero(after));
+        const uint64_t beyond = after & (after - 1), before = present & ((uint64_t{1} << left) - 1);
+        const uint32_t product = merges.product(least >> kPositionBits);
+        symbols[left] = product;
+        candidates[right] = candidates[left] = kNoRank;
+        present &= ~(uint64_t{1} << right);
+        if (beyond != 0) candidates[left] = candidate(merges.rank(product, symbols[std::countr_zero(beyond)]), left);
+        if (before != 0) {
+            const auto previous = static_cast<unsigned>(std::bit_width(before)) - 1;
+            candidates[previous] = candidate(merges.rank(symbols[previous], product), previous);
+        }
+    }
+    size_t count = 0;
+    for (; present != 0; present &= present - 1) symbols[count++] = symbols[std::countr_zero(present)];
+    return count;
 }
 
 struct MergeCandidate {
@@ -48,19 +74,19 @@ struct MergeCandidate {
 };
 
 // The same result in O(n log n), for the pretoken that is a megabyte of one letter: a heap of candidate pairs over a
-// doubly linked list. A candidate is stale when its two tokens are no longer the ones it was made for.
-inline void merge_by_heap(const MergeTable& merges, std::vector<uint32_t>& symbols, MergeScratch& scratch) {
+// doubly linked list. A candidate is stale when its two symbols are no longer the ones it was made for.
+inline void merge_long(const MergeTable& merges, MergeScratch& scratch) {
     constexpr uint32_t kMerged = UINT32_MAX;  // the symbol was absorbed by its left neighbour
+    std::vector<uint32_t>&symbols = scratch.symbols, &previous = scratch.previous, &next = scratch.next;
     const auto count = static_cast<uint32_t>(symbols.size());
-    std::vector<uint32_t>&previous = scratch.previous, &next = scratch.next;
     previous.resize(count);
     next.resize(count);
     std::priority_queue<MergeCandidate, std::vector<MergeCandidate>, std::greater<>> candidates;
     const auto consider = [&](uint32_t left) {
         const uint32_t right = next[left];
         if (right == count) return;
-        const Merge merge = merges.find(symbols[left], symbols[right]);
-        if (merge.rank != kNoRank) candidates.push({merge.rank, left, symbols[left], symbols[right]});
+        const uint32_t rank = merges.rank(symbols[left], symbols[right]);
+        if (rank != kNoRank) candidates.push({rank, left, symbols[left], symbols[right]});
     };
     for (uint32_t i = 0; i < count; ++i) {
         previous[i] = i - 1;  // never read for i = 0
@@ -74,7 +100,7 @@ inline void merge_by_heap(const MergeTable& merges, std::vector<uint32_t>& symbo
         if (symbols[left] != candidate.left) continue;
         const uint32_t right = next[left];
         if (right == count || symbols[right] != candidate.right) continue;
-        symbols[left] = merges.find(candidate.left, candidate.right).token;
+        symbols[left] = merges.product(candidate.rank);
         symbols[right] = kMerged;
         next[left] = next[right];
         if (next[left] != count) previous[next[left]] = left;
@@ -84,14 +110,16 @@ inline void merge_by_heap(const MergeTable& merges, std::vector<uint32_t>& symbo
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }
 
-// Applies the merges to `symbols`, the single-byte tokens of a pretoken, in place.
-inline void merge_symbols(const MergeTable& merges, std::vector<uint32_t>& symbols, MergeScratch& scratch) {
-    constexpr size_t kLongestScanned = 48;
-    if (symbols.size() <= kLongestScanned) {
-        merge_by_scanning(merges, symbols, scratch);
-    } else {
-        merge_by_heap(merges, symbols, scratch);
+// The symbols of a pretoken, valid until the next call with this scratch.
+inline std::span<uint32_t> merge_pretoken(const MergeTable& merges, std::span<const uint8_t> pretoken,
+                                          MergeScratch& scratch) {
+    if (pretoken.size() <= kLongestShort) {
+        scratch.symbols.resize(kLongestShort);
+        return {scratch.symbols.data(), merge_short(merges, pretoken, scratch.symbols.data())};
     }
+    scratch.symbols.assign(pretoken.begin(), pretoken.end());
+    merge_long(merges, scratch);
+    return scratch.symbols;
 }
 
 }  // namespace groundup

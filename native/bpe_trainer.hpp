@@ -4,62 +4,83 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "heartbeat.hpp"
+#include "pair_queue.hpp"
 #include "pair_table.hpp"
 #include "pretoken_counts.hpp"
+#include "token_order.hpp"
 
 namespace groundup {
 
-// All distinct pretokens lie one after the other in a sequence of positions, one position a byte. A token covers a
-// stretch of positions, is kept at the first of them, and notes its length at the first and at the last: so the
-// neighbours of a token are found in one step either way, and a merge moves nothing.
+struct TrainerOptions {
+    size_t merge_limit;
+    TieRule tie_rule = TieRule::Bytes;
+    uint64_t min_frequency = 1;              // rarer pairs do not merge
+    size_t max_token_length = SIZE_MAX;  // pairs that make longer tokens do not merge
+};
+
+using Merges = std::vector<std::pair<uint32_t, uint32_t>>;
+
+// All distinct pretokens lie one after the other in a sequence of positions, one position a byte. A token is kept at
+// the first position it covers; the second and the last then hold its length, so that the neighbours of a token are
+// found in one step either way, and a merge moves nothing.
 class BpeTrainer {
    public:
-    explicit BpeTrainer(const PretokenCounts& pretokens, const Heartbeat& heartbeat);
+    BpeTrainer(const PretokenCounts& pretokens, const TrainerOptions& options, const Heartbeat& heartbeat);
 
-    // The most frequent pair, and of equally frequent ones the greatest as a pair of byte strings, merges; until
-    // `merge_limit` merges are made or no pair is left. Token 256 + i is the product of merge i. `heartbeat` gets the
-    // number of merges made.
-    std::vector<std::pair<uint32_t, uint32_t>> learn(size_t merge_limit, const Heartbeat& heartbeat);
+    // Again and again the most frequent pair of neighbours merges, until the limit is reached or no pair is left.
+    // Token 256 + i is the product of merge i. `heartbeat` gets the number of merges made.
+    Merges learn(const Heartbeat& heartbeat);
 
    private:
     using Position = uint32_t;
 
-    static constexpr uint32_t kBorder = UINT32_MAX;      // between pretokens, and at both ends
-    static constexpr uint32_t kInside = UINT32_MAX - 1;  // a position that a token covers but does not begin at
+    static constexpr uint32_t kLength = uint32_t{1} << 31;  // a length, not a token
+    static constexpr uint32_t kBorder = kLength - 1;        // between pretokens, and at both ends
 
-    // What a pair's count was when the entry was made. Counts only fall afterwards, so the entry on top is either
-    // right or too high; then it goes back with the count of today.
-    struct QueueEntry {
-        uint64_t count;
-        uint32_t pair;
+    // What stands beside a token, in one place: reading it brings the neighbours along.
+    struct Place {
+        uint32_t token;
+        uint32_t pretoken;  // whose count applies
     };
 
-    Position right_of(Position position) const { return position + span_[position]; }
-    Position left_of(Position position) const { return position - span_[position - 1]; }
+    // New pairs with the product of a merge, gathered by the token on the other side of them.
+    struct Side {
+        struct Neighbour {
+            uint64_t count = 0;
+            uint32_t places = 0;
+            uint32_t pair = 0;
+        };
+        std::vector<Neighbour> of_token;                    // by token; empty but for those in `tokens`
+        std::vector<uint32_t> tokens;                       // the neighbours met, in order
+        std::vector<std::pair<uint32_t, Position>> places;  // neighbour, and where the new pair begins
+
+        void meet(uint32_t token, Position position, uint64_t count);
+    };
+
+    Position right_of(Position position) const;
+    Position left_of(Position position) const;
 
     void lay_out(const PretokenCounts& pretokens, PacedHeartbeat& heartbeat);
     void index_pairs(PacedHeartbeat& heartbeat);
-    void add_pair(Position position, uint32_t left, uint32_t right);
-    void remove_pair(Position position, uint32_t left, uint32_t right);
     void merge_everywhere(uint32_t pair, uint32_t product);
-    void merge_at(Position left, Position right, uint32_t product);
-    uint32_t take_most_frequent();
-    void enqueue(uint32_t pair);
-    bool comes_later(const QueueEntry& a, const QueueEntry& b) const;
+    void add_new_pairs(Side& side, uint32_t product, bool product_is_left);
+    void forget_old_pairs(const Side& side, uint32_t token, bool token_is_left);
+    bool may_merge(uint32_t left, uint32_t right) const;
 
-    std::vector<uint32_t> token_;            // by position
-    std::vector<uint32_t> span_;             // by position
-    std::vector<uint32_t> pretoken_;         // by position: whose count applies
-    std::vector<uint64_t> count_;            // by pretoken
-    std::vector<std::string> token_bytes_;   // by token
+    TrainerOptions options_;
+    std::vector<Place> places_;
+    std::vector<uint64_t> count_;  // by pretoken
+    TokenOrder order_;
     PairTable pairs_;
-    std::vector<QueueEntry> queue_;          // a heap
+    PairQueue queue_;
+    Side left_side_, right_side_;
 };
 
 }  // namespace groundup

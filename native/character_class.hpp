@@ -1,4 +1,4 @@
-// The four kinds of character that the GPT-2 pattern tells apart.
+// The kinds of character that the patterns tell apart.
 #pragma once
 
 #include <array>
@@ -10,39 +10,35 @@
 
 namespace groundup {
 
-// Every character has exactly one class; the numbers are those in unicode_tables.hpp.
-enum class CharacterClass : uint8_t {
-    Letter = 0,  // \p{L}
-    Number = 1,  // \p{N}
-    Space = 2,   // \s
-    Other = 3,   // [^\s\p{L}\p{N}], and every byte that is not part of valid UTF-8
-};
+// A set of characters, one bit a class. Every character has exactly one class, the bit of its number in
+// unicode_tables.hpp.
+using CharacterSet = uint16_t;
 
-inline CharacterClass class_of(uint32_t code_point) {
-    return static_cast<CharacterClass>(kClassOfBlock[kBlockOfCodePoint[code_point >> 8] * 256 + (code_point & 255)]);
+inline constexpr CharacterSet kUpper = 1 << 0;        // \p{Lu} \p{Lt}
+inline constexpr CharacterSet kLower = 1 << 1;        // \p{Ll}
+inline constexpr CharacterSet kOtherLetter = 1 << 2;  // \p{Lm} \p{Lo}
+inline constexpr CharacterSet kMark = 1 << 3;         // \p{M}
+inline constexpr CharacterSet kNumber = 1 << 4;       // \p{N}
+inline constexpr CharacterSet kNewline = 1 << 5;      // \r \n
+inline constexpr CharacterSet kBlank = 1 << 6;        // the rest of \s
+inline constexpr CharacterSet kOther = 1 << 7;        // everything else, and every byte that is not valid UTF-8
+inline constexpr CharacterSet kEnd = 1 << 8;          // no character: the text ends here
+
+inline constexpr CharacterSet kLetter = kUpper | kLower | kOtherLetter;  // \p{L}
+inline constexpr CharacterSet kSpace = kNewline | kBlank;                // \s
+inline constexpr CharacterSet kSymbol = kMark | kOther;                  // [^\s\p{L}\p{N}]
+
+inline CharacterSet class_of(uint32_t code_point) {
+    return static_cast<CharacterSet>(1 << kClassOfBlock[kBlockOfCodePoint[code_point >> 8] * 256 + (code_point & 255)]);
 }
 
-// The class of every ASCII byte; kNotAscii for the others. Most text is ASCII, and one load decides it.
-inline constexpr uint8_t kNotAscii = 0xFF;
-inline constexpr std::array<uint8_t, 256> kAsciiClass = [] {
-    std::array<uint8_t, 256> classes{};
-    classes.fill(kNotAscii);
-    for (size_t byte = 0; byte < 0x80; ++byte) classes[byte] = kClassOfBlock[kBlockOfCodePoint[0] * 256 + byte];
+// The class of every ASCII byte; empty for the others. Most text is ASCII, and one load decides it.
+inline constexpr std::array<CharacterSet, 256> kAsciiClass = [] {
+    std::array<CharacterSet, 256> classes{};
+    for (size_t byte = 0; byte < 0x80; ++byte) {
+        classes[byte] = static_cast<CharacterSet>(1 << kClassOfBlock[kBlockOfCodePoint[0] * 256 + byte]);
+    }
     return classes;
 }();
-
-struct ClassifiedCharacter {
-    CharacterClass character_class;
-    uint8_t length;  // 0: the text ends inside the character, and more of it may follow
-};
-
-// `text_is_complete` says that nothing follows text[size - 1]: a sequence cut off there is then invalid bytes.
-inline ClassifiedCharacter classify(const uint8_t* text, size_t size, bool text_is_complete) {
-    if (text[0] < 0x80) return {static_cast<CharacterClass>(kAsciiClass[text[0]]), 1};
-    const Utf8Character character = decode_utf8(text, size);
-    if (character.status == Utf8Status::Valid) return {class_of(character.code_point), character.length};
-    if (character.status == Utf8Status::Truncated && !text_is_complete) return {CharacterClass::Other, 0};
-    return {CharacterClass::Other, 1};
-}
 
 }  // namespace groundup

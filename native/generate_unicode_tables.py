@@ -1,6 +1,6 @@
-"""Write unicode_tables.hpp: which code points are letters, numbers and white space.
+"""Write unicode_tables.hpp: which kind of character every code point is.
 
-The `regex` package decides, because it is what the reference tokenizer splits with: \\p{L}, \\p{N} and \\s as it
+The `regex` package decides, because it is what the reference tokenizer splits with: \\p{L}, \\p{N} and so on as it
 matches them, which for \\s is the property White_Space (U+0085 is in it, U+001C is not). Run it again when `regex`
 moves to a new version of Unicode; tests/tokenizer/test_unicode_tables.py says when that is.
 
@@ -14,16 +14,16 @@ import regex
 HEADER = Path(__file__).with_name("unicode_tables.hpp")
 CODE_POINTS = 0x110000
 BLOCK = 256
-CLASSES = {r"\p{L}": 0, r"\p{N}": 1, r"\s": 2}
-OTHER = 3
+KINDS = [r"[\p{Lu}\p{Lt}]", r"\p{Ll}", r"[\p{Lm}\p{Lo}]", r"\p{M}", r"\p{N}", r"[\r\n]", r"[^\S\r\n]"]
+"""The bit of `enum CharacterClass` is the place here; what no expression matches comes after the last."""
 
 
 def character_classes() -> bytes:
-    """One class a code point, as `enum class CharacterClass` numbers them."""
+    """The number of the class of each code point."""
     every_character = "".join(map(chr, range(CODE_POINTS)))
-    classes = bytearray([OTHER]) * CODE_POINTS
-    for pattern, number in CLASSES.items():
-        for match in regex.finditer(pattern, every_character):
+    classes = bytearray([len(KINDS)]) * CODE_POINTS
+    for number, expression in enumerate(KINDS):
+        for match in regex.finditer(expression, every_character):
             classes[match.start()] = number
     return bytes(classes)
 

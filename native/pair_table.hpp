@@ -1,8 +1,10 @@
 // Pairs of neighbouring tokens: how often they occur, and where.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "hash.hpp"
@@ -11,9 +13,11 @@ namespace groundup {
 
 struct TokenPair {
     uint32_t left, right;
-    uint64_t count = 0;
-    // Where the pair was seen, ascending. Some of it is stale: the tokens there have merged with others since.
-    std::vector<uint32_t> positions;
+    uint64_t count;
+    // Where it was when it appeared, ascending: a stretch of PairTable's positions. Some of it is stale, because the
+    // tokens there have merged with others since.
+    uint64_t first_position;
+    uint32_t position_count;
 };
 
 // Pairs are numbered as they appear, and keep their number; the hash table holds numbers only.
@@ -25,15 +29,21 @@ class PairTable {
     const TokenPair& operator[](uint32_t pair) const { return pairs_[pair]; }
     uint32_t size() const { return static_cast<uint32_t>(pairs_.size()); }
 
-    // The number of a pair, a new one if need be.
-    uint32_t number(uint32_t left, uint32_t right) {
+    // Adds a pair that is not here, with room for so many positions; returns its number.
+    uint32_t add(uint32_t left, uint32_t right, uint64_t count, uint32_t position_count) {
         if (2 * (pairs_.size() + 1) > slots_.size()) grow();
-        uint32_t& slot = slots_[slot_of(left, right)];
-        if (slot == kNone) {
-            slot = size();
-            pairs_.push_back({left, right, 0, {}});
-        }
-        return slot;
+        const uint32_t pair = size();
+        pairs_.push_back({left, right, count, positions_.size(), position_count});
+        positions_.resize(positions_.size() + position_count);
+        slots_[slot_of(left, right)] = pair;
+        return pair;
+    }
+
+    // The number of a pair, kNone if it is not here.
+    uint32_t find(uint32_t left, uint32_t right) const { return slots_[slot_of(left, right)]; }
+
+    std::span<uint32_t> positions(uint32_t pair) {
+        return {positions_.data() + pairs_[pair].first_position, pairs_[pair].position_count};
     }
 
    private:
@@ -52,6 +62,7 @@ class PairTable {
     }
 
     std::vector<TokenPair> pairs_;
+    std::vector<uint32_t> positions_;
     std::vector<uint32_t> slots_ = std::vector<uint32_t>(size_t{1} << 12, kNone);  // at most half taken
 };
 

@@ -1,106 +1,143 @@
 // The ids of pretokens seen before. Text repeats itself: a few ten thousand words are nearly all of it.
+//
+// Both caches have a fixed budget. When it is used up, what is new takes the place of something older, and what is
+// frequent wins its place back at once.
 #pragma once
 
-#include <bit>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "hash.hpp"
+#include "huge_array.hpp"
+#include "pretoken_key.hpp"
 
 namespace groundup {
 
-static_assert(std::endian::native == std::endian::little, "PretokenKey masks words as little-endian ones");
+inline constexpr uint32_t kLargestId = (uint32_t{1} << 24) - 1;
 
-// A pretoken of at most 15 bytes is its own key: the bytes, zero-filled, and their number in the last byte.
-struct PretokenKey {
-    static constexpr size_t kLongest = 15;
-
-    uint64_t low = 0;
-    uint64_t high = 0;
-
-    PretokenKey() = default;
-
-    // `readable` >= size bytes may be read at `bytes`. With 16 of them two loads and a mask replace a copy whose
-    // length the processor cannot foresee.
-    PretokenKey(const uint8_t* bytes, size_t size, size_t readable) {
-        uint8_t packed[16] = {};
-        std::memcpy(packed, bytes, readable >= 16 ? 16 : size);
-        std::memcpy(&low, packed, 8);
-        std::memcpy(&high, packed + 8, 8);
-        low &= mask_of(size);
-        high &= mask_of(size > 8 ? size - 8 : 0);
-        high |= uint64_t{size} << 56;
-    }
-
-    bool operator==(const PretokenKey&) const = default;
-    uint64_t hash() const { return mix(low ^ (high * 0x9E3779B97F4A7C15u)); }
-
-   private:
-    // Keeps the first `size` bytes of a word.
-    static uint64_t mask_of(size_t size) { return size >= 8 ? UINT64_MAX : (uint64_t{1} << (8 * size)) - 1; }
-};
-
-// Direct-mapped and of fixed size: a newcomer takes the slot of whoever had it. It never has to grow or be searched,
-// and the frequent pretokens win back their slots at once.
-class PretokenCache {
+// Pretokens of up to 15 bytes and 4 ids, which are nearly all. A short text needs a small table, which stays in the L2
+// cache; so it begins small and doubles as it fills.
+//
+// Every key has two slots, in one cache line. What is used often is found in the first: a key that is found in the
+// second changes places.
+class ShortPretokenCache {
    public:
-    // calloc, because pages that are never used are then never touched: a short text pays for a short cache.
-    PretokenCache() : slots_(static_cast<Slot*>(std::calloc(kSlotCount, sizeof(Slot)))) {
-        if (!slots_) throw std::bad_alloc();
+    static constexpr size_t kMostIds = 4;
+
+    struct Slot {
+        PretokenKey key;         // of length 0: the slot is empty
+        uint32_t ids[kMostIds];  // the first has their number in its highest byte
+
+        // Copies kMostIds ids whether they mean something or not, which needs no loop, and returns how many do.
+        size_t copy_ids(uint32_t* to) const {
+            std::memcpy(to, ids, sizeof ids);
+            to[0] &= kLargestId;
+            return ids[0] >> 24;
+        }
+    };
+    static_assert(sizeof(Slot) == 32, "two slots fill a cache line");
+
+    ShortPretokenCache() : slots_(kFirstSlotCount) {}
+
+    // The first of the two slots of the key. Growing moves them.
+    Slot* home(const PretokenKey& key) { return slots_.data() + 2 * (key.hash() >> shift_); }
+
+    // Whether the key is here; then it is in the first slot.
+    static bool find(Slot* home, const PretokenKey& key) {
+        if (home[0].key == key) return true;
+        if (!(home[1].key == key)) return false;
+        std::swap(home[0], home[1]);
+        return true;
     }
 
-    // The ids of the pretoken; empty if it is not here. Valid until the next insert.
-    std::span<const uint32_t> find(const PretokenKey& key) const {
-        const Slot& slot = slots_[key.hash() & (kSlotCount - 1)];
-        if (!(slot.key == key)) return {};
-        if (slot.count <= kInline) return {slot.ids, slot.count};
-        return {spilled_.data() + slot.ids[0], slot.count};
-    }
-
-    void insert(const PretokenKey& key, std::span<const uint32_t> ids) {
-        const bool spills = ids.size() > kInline;
-        if (spills && spilled_.size() + ids.size() > kSpillCapacity) clear();
-        Slot& slot = slots_[key.hash() & (kSlotCount - 1)];
+    // Puts a key that is not here into the first slot. What was there moves to the second.
+    void insert(Slot* home, const PretokenKey& key, std::span<const uint32_t> ids) {
+        Slot& slot = place(home);
         slot.key = key;
-        slot.count = static_cast<uint32_t>(ids.size());
-        if (spills) {
-            slot.ids[0] = static_cast<uint32_t>(spilled_.size());
-            spilled_.insert(spilled_.end(), ids.begin(), ids.end());
-        } else {
-            std::memcpy(slot.ids, ids.data(), ids.size_bytes());
+        std::copy(ids.begin(), ids.end(), slot.ids);
+        slot.ids[0] |= static_cast<uint32_t>(ids.size()) << 24;
+    }
+
+    // To be called now and then.
+    void grow_if_full() {
+        if (4 * inserted_ < slots_.size() || slots_.size() == kMostSlots) return;
+        HugeArray<Slot> old(2 * slots_.size());
+        std::swap(old, slots_);
+        inserted_ = 0;
+        --shift_;
+        for (size_t i = old.size(); i-- > 0;) {  // backwards, because what is placed last comes first
+            if (old[i].key.size() > 0) place(home(old[i].key)) = old[i];
         }
     }
 
    private:
-    static constexpr size_t kSlotCount = size_t{1} << 17;      // 4 MiB
-    static constexpr size_t kSpillCapacity = size_t{1} << 19;  // 2 MiB
-    static constexpr size_t kInline = 3;
+    static constexpr size_t kFirstSlotCount = size_t{1} << 14;  // 512 KiB
+    static constexpr size_t kMostSlots = size_t{1} << 20;       // 32 MiB
 
-    struct Slot {
-        PretokenKey key;  // all zero: empty, since no pretoken has length 0
-        uint32_t count;
-        uint32_t ids[kInline];  // more than three ids lie in spilled_ from ids[0] on
-    };
-    static_assert(sizeof(Slot) == 32, "two slots fill a cache line");
-
-    // Slots that lost their place leave their ids in spilled_ behind, so now and then everything starts afresh.
-    void clear() {
-        std::memset(static_cast<void*>(slots_.get()), 0, kSlotCount * sizeof(Slot));
-        spilled_.clear();
+    Slot& place(Slot* home) {
+        home[1] = home[0];
+        ++inserted_;
+        return home[0];
     }
 
-    struct Free {
-        void operator()(Slot* slots) const { std::free(slots); }
+    HugeArray<Slot> slots_;
+    int shift_ = 64 - 13;  // leaves as many bits of a hash as there are pairs of slots
+    size_t inserted_ = 0;  // since it has this size
+};
+
+// The others, up to a few thousand bytes: long words, rules of dashes, indentation.
+class LongPretokenCache {
+   public:
+    static constexpr size_t kLongest = 4096;
+
+    // The ids; empty if they are not here. Valid until the next insert.
+    std::span<const uint32_t> find(std::span<const uint8_t> pretoken, uint64_t hash) const {
+        if (slots_.empty()) return {};
+        for (size_t index = hash & (kSlotCount - 1);; index = (index + 1) & (kSlotCount - 1)) {
+            const Slot& slot = slots_[index];
+            if (slot.size == 0) return {};
+            if (slot.hash == hash && slot.size == pretoken.size() &&
+                std::memcmp(bytes_.data() + slot.first_byte, pretoken.data(), pretoken.size()) == 0) {
+                return {ids_.data() + slot.first_id, slot.id_count};
+            }
+        }
+    }
+
+    // Adds a pretoken that is not here. When the budget is used up, everything starts afresh.
+    void insert(std::span<const uint8_t> pretoken, uint64_t hash, std::span<const uint32_t> ids) {
+        if (slots_.empty() || 4 * (count_ + 1) > 3 * kSlotCount || bytes_.size() + pretoken.size() > kMostBytes) {
+            slots_.assign(kSlotCount, {});
+            bytes_.clear();
+            ids_.clear();
+            count_ = 0;
+        }
+        size_t index = hash & (kSlotCount - 1);
+        while (slots_[index].size > 0) index = (index + 1) & (kSlotCount - 1);
+        slots_[index] = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(pretoken.size()),
+                         static_cast<uint32_t>(ids_.size()), static_cast<uint32_t>(ids.size())};
+        bytes_.insert(bytes_.end(), pretoken.begin(), pretoken.end());
+        ids_.insert(ids_.end(), ids.begin(), ids.end());
+        ++count_;
+    }
+
+   private:
+    static constexpr size_t kSlotCount = size_t{1} << 16;  // 1.5 MiB
+    static constexpr size_t kMostBytes = size_t{1} << 22;  // and at most four times as much for the ids
+
+    struct Slot {
+        uint64_t hash = 0;
+        uint32_t first_byte = 0, size = 0;  // of size 0: the slot is free
+        uint32_t first_id = 0, id_count = 0;
     };
 
-    std::unique_ptr<Slot[], Free> slots_;
-    std::vector<uint32_t> spilled_;
+    std::vector<Slot> slots_;  // empty until there is something to keep
+    std::vector<uint8_t> bytes_;
+    std::vector<uint32_t> ids_;
+    size_t count_ = 0;
 };
 
 }  // namespace groundup

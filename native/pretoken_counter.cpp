@@ -1,15 +1,17 @@
 #include "pretoken_counter.hpp"
 
 #include <atomic>
-#include <condition_variable>
-#include <exception>
-#include <mutex>
 #include <string>
-#include <thread>
 #include <utility>
 
+#include "parallel.hpp"
 #include "splitter.hpp"
 #include "text_chunks.hpp"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 namespace groundup {
 
@@ -19,85 +21,33 @@ using Text = std::span<const uint8_t>;
 
 struct Cancelled {};
 
-// One round of counting: threads take the next chunk until none is left, someone fails, or the caller gives up.
-class CountingRound {
-   public:
-    CountingRound(const SpecialTokens& special_tokens, const std::vector<Text>& chunks)
-        : special_tokens_(special_tokens), chunks_(chunks) {}
-
-    void run(std::vector<PretokenCounts>& counts_of_thread, const Heartbeat& heartbeat, uint64_t bytes_before) {
-        std::vector<std::jthread> threads;  // joins them however this function is left
-        running_ = std::min(counts_of_thread.size(), chunks_.size());
-        for (size_t i = 0, count = running_; i < count; ++i) {
-            threads.emplace_back([this, &counts = counts_of_thread[i]] { work(counts); });
-        }
-        try {
-            std::unique_lock lock(mutex_);
-            while (!all_done_.wait_for(lock, kHeartbeatInterval, [this] { return running_ == 0; })) {
-                lock.unlock();
-                heartbeat(bytes_before + bytes_done_);
-                lock.lock();
-            }
-        } catch (...) {
-            cancelled_ = true;
-            throw;
-        }
-        if (error_) std::rethrow_exception(error_);
-    }
-
-   private:
-    void work(PretokenCounts& counts) noexcept {
-        std::exception_ptr error;
-        try {
-            for (size_t i = next_chunk_++; i < chunks_.size(); i = next_chunk_++) {
-                count_chunk(chunks_[i], counts);
-                bytes_done_ += chunks_[i].size();
-            }
-        } catch (const Cancelled&) {
-        } catch (...) {
-            error = std::current_exception();
-            cancelled_ = true;
-        }
-        const std::lock_guard lock(mutex_);
-        if (error) error_ = error;
-        if (--running_ == 0) all_done_.notify_one();
-    }
-
-    void count_chunk(Text text, PretokenCounts& counts) const {
-        Splitter splitter;
-        splitter.advance(
-            special_tokens_, text.data(), text.size(), true,
-            [&](size_t begin, size_t end) {
-                if (cancelled_.load(std::memory_order_relaxed)) throw Cancelled();
-                counts.add(text.subspan(begin, end - begin), 1);
-            },
-            [](uint32_t) {});
-    }
-
-    const SpecialTokens& special_tokens_;
-    const std::vector<Text>& chunks_;
-    std::atomic<size_t> next_chunk_ = 0;
-    std::atomic<uint64_t> bytes_done_ = 0;
-    std::atomic<bool> cancelled_ = false;
-    std::mutex mutex_;
-    std::condition_variable all_done_;
-    size_t running_ = 0;        // guarded by mutex_
-    std::exception_ptr error_;  // guarded by mutex_
-};
-
 std::vector<std::pair<std::string, uint32_t>> numbered(const std::vector<std::string>& tokens) {
     std::vector<std::pair<std::string, uint32_t>> pairs;
     for (const std::string& token : tokens) pairs.emplace_back(token, static_cast<uint32_t>(pairs.size()));
     return pairs;
 }
 
+// Pages of a mapped file that were read count as memory of this process until the system wants them back. Giving back
+// those that lie within the text costs nothing: they stay in the system's cache of the file.
+void give_back_pages([[maybe_unused]] Text text) {
+#if defined(__linux__)
+    const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+    const auto begin = (reinterpret_cast<uintptr_t>(text.data()) + page - 1) / page * page;
+    const auto end = (reinterpret_cast<uintptr_t>(text.data()) + text.size()) / page * page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+#endif
+}
+
 }  // namespace
 
-PretokenCounter::PretokenCounter(const std::vector<std::string>& special_tokens, size_t thread_count,
+PretokenCounter::PretokenCounter(Pattern pattern, const std::vector<std::string>& special_tokens, size_t thread_count,
                                  size_t chunk_bytes)
-    : special_tokens_(numbered(special_tokens)), chunk_bytes_(chunk_bytes), counts_of_thread_(thread_count) {}
+    : pattern_(pattern),
+      special_tokens_(numbered(special_tokens)),
+      chunk_bytes_(chunk_bytes),
+      counts_of_thread_(thread_count) {}
 
-void PretokenCounter::count(const std::vector<Text>& texts, const Heartbeat& heartbeat) {
+void PretokenCounter::count(const std::vector<Text>& texts, uint64_t weight, bool mapped, const Heartbeat& heartbeat) {
     std::vector<Text> chunks;
     uint64_t bytes = 0;
     for (const Text& text : texts) {
@@ -105,16 +55,56 @@ void PretokenCounter::count(const std::vector<Text>& texts, const Heartbeat& hea
         chunks.insert(chunks.end(), pieces.begin(), pieces.end());
         bytes += text.size();
     }
-    CountingRound(special_tokens_, chunks).run(counts_of_thread_, heartbeat, bytes_counted_);
+    ParallelWork work;
+    std::atomic<uint64_t> bytes_done = bytes_counted_;
+    const auto count_chunk = [&](size_t i, size_t thread) {
+        const Text text = chunks[i];
+        Splitter(pattern_).advance(
+            special_tokens_, text.data(), text.size(), true,
+            [&](size_t begin, std::span<const uint64_t> ends) {
+                if (work.cancelled()) throw Cancelled();
+                counts_of_thread_[thread].add(text.data(), text.size(), begin, ends, weight);
+            },
+            [](uint32_t) {});
+        if (mapped) give_back_pages(text);
+        bytes_done += text.size();
+    };
+    work.run(chunks.size(), counts_of_thread_.size(), count_chunk, [&] { return bytes_done.load(); }, heartbeat);
     bytes_counted_ += bytes;
     heartbeat(bytes_counted_);
 }
 
-PretokenCounts PretokenCounter::take() {
-    PretokenCounts total = std::exchange(counts_of_thread_.front(), {});
-    for (size_t i = 1; i < counts_of_thread_.size(); ++i) total.add(std::exchange(counts_of_thread_[i], {}));
-    bytes_counted_ = 0;
+void PretokenCounter::add(Text text, std::span<const uint64_t> ends, uint64_t weight) {
+    size_t begin = 0;
+    for (size_t i = 0; i < ends.size(); i += PretokenEnds::kCapacity) {
+        const std::span<const uint64_t> some = ends.subspan(i, std::min(PretokenEnds::kCapacity, ends.size() - i));
+        counts_of_thread_.front().add(text.data(), text.size(), begin, some, weight);
+        begin = some.back();
+    }
+    bytes_counted_ += begin;
+}
+
+void PretokenCounter::add(Text text, std::span<const uint64_t> ends, std::span<const uint64_t> counts) {
+    size_t begin = 0;
+    for (size_t i = 0; i < ends.size(); ++i) {
+        counts_of_thread_.front().add(text.subspan(begin, ends[i] - begin), counts[i]);
+        bytes_counted_ += (ends[i] - begin) * counts[i];
+        begin = ends[i];
+    }
+}
+
+const PretokenCounts& PretokenCounter::counts() {
+    PretokenCounts& total = counts_of_thread_.front();
+    for (size_t i = 1; i < counts_of_thread_.size(); ++i) {
+        if (counts_of_thread_[i].size() > 0) total.add(std::exchange(counts_of_thread_[i], PretokenCounts()));
+    }
     return total;
+}
+
+PretokenCounts PretokenCounter::take() {
+    counts();
+    bytes_counted_ = 0;
+    return std::exchange(counts_of_thread_.front(), PretokenCounts());
 }
 
 }  // namespace groundup

@@ -1,31 +1,54 @@
 // How often each distinct pretoken occurs.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "hash.hpp"
+#include "huge_array.hpp"
+#include "pretoken_key.hpp"
+#include "pretoken_scanner.hpp"
 
 namespace groundup {
 
-// A hash table with linear probing whose keys lie one after the other in a single buffer.
+// Two hash tables with linear probing: short pretokens are their own keys, of long ones the bytes lie in one buffer.
 class PretokenCounts {
    public:
-    PretokenCounts() : slots_(kFirstCapacity) {}
-
-    void add(std::span<const uint8_t> pretoken, uint64_t count) {
-        if (2 * (size_ + 1) > slots_.size()) grow();
-        const uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
-        Slot& slot = find(pretoken, hash);
-        if (slot.count == 0) {
-            slot = {hash, bytes_.size(), pretoken.size(), 0};
-            bytes_.insert(bytes_.end(), pretoken.begin(), pretoken.end());
-            ++size_;
+    // Counts pretokens that follow one another from `begin` on, each `weight` times. Of the text `readable` bytes may
+    // be read.
+    void add(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends, uint64_t weight) {
+        make_room(ends.size());
+        // Two passes, so that the memory of all slots is on its way before the first is looked at.
+        std::array<PretokenKey, PretokenEnds::kCapacity> keys;
+        std::array<size_t, PretokenEnds::kCapacity> homes;
+        size_t start = begin;
+        for (size_t i = 0; i < ends.size(); ++i) {
+            keys[i] = key_of(text + start, ends[i] - start, readable - start);
+            homes[i] = home(keys[i]);
+            __builtin_prefetch(&slots_[homes[i]]);
+            start = ends[i];
         }
-        slot.count += count;
+        start = begin;
+        for (size_t i = 0; i < ends.size(); ++i) {
+            if (keys[i].size() <= PretokenKey::kLongest) [[likely]] {
+                add(keys[i], homes[i], weight);
+            } else {
+                add_long({text + start, ends[i] - start}, weight);
+            }
+            start = ends[i];
+        }
+    }
+
+    void add(std::span<const uint8_t> pretoken, uint64_t weight) {
+        if (pretoken.size() > PretokenKey::kLongest) return add_long(pretoken, weight);
+        make_room(1);
+        const PretokenKey key(pretoken.data(), pretoken.size());
+        add(key, home(key), weight);
     }
 
     void add(const PretokenCounts& other) {
@@ -35,54 +58,114 @@ class PretokenCounts {
     // Calls visit(bytes, count) for every distinct pretoken, in no particular order.
     template <typename Visit>
     void for_each(Visit&& visit) const {
-        for (const Slot& slot : slots_) {
-            if (slot.count > 0) visit(std::span(bytes_.data() + slot.begin, slot.size), slot.count);
+        for (size_t i = 0; i < slots_.size(); ++i) {
+            const PretokenKey& key = slots_[i].key;
+            if (key.size() == 0) continue;
+            const std::array<uint8_t, 16> bytes = key.bytes();
+            visit(std::span<const uint8_t>(bytes.data(), key.size()), slots_[i].count);
+        }
+        for (const LongSlot& slot : long_slots_) {
+            if (slot.count > 0) visit(std::span<const uint8_t>(bytes_of(slot), slot.size), slot.count);
         }
     }
 
-    size_t size() const { return size_; }
+    size_t size() const { return short_count_ + long_count_; }
 
     // Bytes of all distinct pretokens together.
-    size_t byte_count() const { return bytes_.size(); }
+    size_t byte_count() const { return short_bytes_ + long_bytes_.size(); }
 
    private:
     static constexpr size_t kFirstCapacity = size_t{1} << 12;
 
     struct Slot {
+        PretokenKey key;  // of length 0: the slot is free
+        uint64_t count;
+    };
+
+    struct LongSlot {
         uint64_t hash = 0;
         size_t begin = 0;
         size_t size = 0;
         uint64_t count = 0;  // 0: the slot is free
     };
 
-    // The slot of the pretoken, or the free one where it would go.
-    Slot& find(std::span<const uint8_t> pretoken, uint64_t hash) {
-        const size_t mask = slots_.size() - 1;
-        for (size_t index = hash & mask;; index = (index + 1) & mask) {
+    size_t home(const PretokenKey& key) const { return key.hash() >> shift_; }
+    const uint8_t* bytes_of(const LongSlot& slot) const { return long_bytes_.data() + slot.begin; }
+
+    void add(const PretokenKey& key, size_t index, uint64_t weight) {
+        for (;; index = (index + 1) & (slots_.size() - 1)) {
             Slot& slot = slots_[index];
+            if (slot.key == key) {
+                slot.count += weight;
+                return;
+            }
+            if (slot.key.size() == 0) {
+                slot = {key, weight};
+                ++short_count_;
+                short_bytes_ += key.size();
+                return;
+            }
+        }
+    }
+
+    // So that `more` pretokens can be added and the table is at most two thirds full.
+    void make_room(size_t more) {
+        if (3 * (short_count_ + more) <= 2 * slots_.size()) return;
+        HugeArray<Slot> old(2 * slots_.size());
+        std::swap(old, slots_);
+        --shift_;
+        for (size_t i = 0; i < old.size(); ++i) {
+            if (old[i].key.size() == 0) continue;
+            size_t index = home(old[i].key);
+            while (slots_[index].key.size() > 0) index = (index + 1) & (slots_.size() - 1);
+            slots_[index] = old[i];
+        }
+    }
+
+    void add_long(std::span<const uint8_t> pretoken, uint64_t weight) {
+        if (2 * (long_count_ + 1) > long_slots_.size()) grow_long();
+        const uint64_t hash = hash_bytes(pretoken.data(), pretoken.size());
+        LongSlot& slot = find_long(pretoken, hash);
+        if (slot.count == 0) {
+            slot = {hash, long_bytes_.size(), pretoken.size(), 0};
+            long_bytes_.insert(long_bytes_.end(), pretoken.begin(), pretoken.end());
+            ++long_count_;
+        }
+        slot.count += weight;
+    }
+
+    // The slot of the pretoken, or the free one where it would go.
+    LongSlot& find_long(std::span<const uint8_t> pretoken, uint64_t hash) {
+        const size_t mask = long_slots_.size() - 1;
+        for (size_t index = hash & mask;; index = (index + 1) & mask) {
+            LongSlot& slot = long_slots_[index];
             if (slot.count == 0) return slot;
             if (slot.hash == hash && slot.size == pretoken.size() &&
-                std::memcmp(bytes_.data() + slot.begin, pretoken.data(), pretoken.size()) == 0) {
+                std::memcmp(bytes_of(slot), pretoken.data(), pretoken.size()) == 0) {
                 return slot;
             }
         }
     }
 
-    void grow() {
-        std::vector<Slot> old(2 * slots_.size());
-        old.swap(slots_);
-        const size_t mask = slots_.size() - 1;
-        for (const Slot& slot : old) {
+    void grow_long() {
+        std::vector<LongSlot> old(2 * long_slots_.size());
+        old.swap(long_slots_);
+        const size_t mask = long_slots_.size() - 1;
+        for (const LongSlot& slot : old) {
             if (slot.count == 0) continue;
             size_t index = slot.hash & mask;
-            while (slots_[index].count > 0) index = (index + 1) & mask;
-            slots_[index] = slot;
+            while (long_slots_[index].count > 0) index = (index + 1) & mask;
+            long_slots_[index] = slot;
         }
     }
 
-    std::vector<Slot> slots_;  // a power of two of them, at most half taken
-    std::vector<uint8_t> bytes_;
-    size_t size_ = 0;
+    HugeArray<Slot> slots_{kFirstCapacity};  // as all tables here: a power of two of them
+    int shift_ = 64 - 12;  // leaves as many bits of a hash as numbers of slots have
+    size_t short_count_ = 0;
+    size_t short_bytes_ = 0;
+    std::vector<LongSlot> long_slots_ = std::vector<LongSlot>(kFirstCapacity);  // at most half taken
+    std::vector<uint8_t> long_bytes_;
+    size_t long_count_ = 0;
 };
 
 }  // namespace groundup

@@ -1,95 +1,185 @@
-// Where a pretoken ends: the GPT-2 pattern as a scanner.
+// Where a pretoken ends: the built-in patterns (groundup/tokenizer/patterns.py), read character by character.
 //
-//     '(?:[sdmt]|ll|ve|re) | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
-//
-// The alternatives never have to be tried in turn, because the first one or two characters tell which applies.
-// Nothing in the pattern looks back, so the pretokens from a boundary on depend only on the text from there on.
+// This is the definition. The alternatives of a pattern never have to be tried in turn, because the first one or two
+// characters tell which applies. Nothing in the patterns looks back, so the pretokens from a boundary on depend only on
+// the text from there on.
 #pragma once
 
-#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
-#include "character_class.hpp"
+#include "text_view.hpp"
 
 namespace groundup {
 
-// A stretch of text in which pretokens are looked for.
-struct TextView {
-    const uint8_t* bytes;
-    size_t size;
-    bool complete;  // nothing follows: the pattern sees the end of the text at `size`
+enum class Pattern : uint8_t { Gpt2, Cl100k, Llama3, Qwen2, O200k };
 
-    ClassifiedCharacter at(size_t position) const {
-        return classify(bytes + position, size - position, complete);
+inline constexpr std::array<std::string_view, 5> kPatternNames = {"gpt2", "cl100k", "llama3", "qwen2", "o200k"};
+
+inline std::optional<Pattern> pattern_named(std::string_view name) {
+    for (size_t i = 0; i < kPatternNames.size(); ++i) {
+        if (kPatternNames[i] == name) return static_cast<Pattern>(i);
     }
-};
-
-struct Run {
-    size_t end;
-    bool open;  // the view ended before a character that stops the run was seen
-};
-
-// The longest run of characters of one class from `position` on.
-inline Run run_of(CharacterClass wanted, const TextView& text, size_t position) {
-    for (;;) {
-        while (position < text.size && kAsciiClass[text.bytes[position]] == static_cast<uint8_t>(wanted)) ++position;
-        if (position == text.size) return {position, !text.complete};
-        const ClassifiedCharacter character = text.at(position);
-        if (character.length == 0) return {position, true};
-        if (character.character_class != wanted) return {position, false};
-        position += character.length;
-    }
+    return std::nullopt;
 }
 
-// The length of a contraction ('s 'd 'm 't 'll 've 're) at an apostrophe; 0 for none; nothing if undecided.
-inline std::optional<size_t> contraction_at(const TextView& text, size_t apostrophe) {
-    const size_t left = text.size - apostrophe;
-    if (left < 2) return text.complete ? std::optional<size_t>(0) : std::nullopt;
-    const uint8_t first = text.bytes[apostrophe + 1];
+// The length of a contraction ('s 'd 'm 't 'll 've 're) at an apostrophe; 0 for none. Where case is ignored, U+017F
+// (C5 BF in UTF-8) is an s.
+inline size_t contraction_length(TextView& text, size_t apostrophe, bool ignore_case) {
+    const uint8_t byte = text.byte(apostrophe + 1);
+    if (ignore_case && byte == 0xC5) return text.byte(apostrophe + 2) == 0xBF ? 3 : 0;
+    const uint8_t first = ignore_case ? byte | 0x20 : byte;
     if (first == 's' || first == 'd' || first == 'm' || first == 't') return 2;
     if (first != 'l' && first != 'v' && first != 'r') return 0;
-    if (left < 3) return text.complete ? std::optional<size_t>(0) : std::nullopt;
-    return text.bytes[apostrophe + 2] == (first == 'l' ? 'l' : 'e') ? 3 : 0;
+    const uint8_t second = text.byte(apostrophe + 2);
+    return (ignore_case ? second | 0x20 : second) == (first == 'l' ? 'l' : 'e') ? 3 : 0;
 }
 
-// White space before a word gives up its last character, `\s+(?!\S)`: a space then joins the word, and any other
-// white space is a pretoken of its own, `\s+`.
-inline size_t end_of_white_space(const TextView& text, size_t begin, size_t run_end) {
-    if (run_end == text.size) return run_end;
+// White space before something else gives up its last character, `\s+(?!\S)`: it joins what follows or is a pretoken
+// of its own, `\s+`.
+inline size_t end_of_white_space(TextView& text, size_t begin, size_t run_end) {
+    if (text.undecided() || text.at(run_end).in(kEnd)) return run_end;
     size_t last = run_end - 1;
-    while ((text.bytes[last] & 0xC0) == 0x80) --last;
+    while ((text.bytes()[last] & 0xC0) == 0x80) --last;
     return last == begin ? run_end : last;
 }
 
-// The end of the pretoken that begins at `begin` (< text.size), or nothing while it depends on text to come.
-//
-// `scanned` lets a pretoken that arrives in many pieces be read once: it is where the last undecided call for this
-// `begin` stopped, on a character boundary of the run, or `begin` itself.
-inline std::optional<size_t> pretoken_end(const TextView& text, size_t begin, size_t& scanned) {
+// '(?:[sdmt]|ll|ve|re) | ?\p{L}+ | ?\p{N}+ | ?[^\s\p{L}\p{N}]+ | \s+(?!\S) | \s+
+inline size_t gpt2_pretoken_end(TextView& text, size_t begin, Progress& progress) {
     size_t first = begin;
-    ClassifiedCharacter character = text.at(first);
-    if (character.length == 0) return std::nullopt;
-    if (text.bytes[begin] == '\'') {
-        const std::optional<size_t> contraction = contraction_at(text, begin);
-        if (!contraction) return std::nullopt;
-        if (*contraction > 0) return begin + *contraction;
-    } else if (text.bytes[begin] == ' ') {
-        if (begin + 1 == text.size) return text.complete ? std::optional<size_t>(text.size) : std::nullopt;
-        const ClassifiedCharacter next = text.at(begin + 1);
-        if (next.length == 0) return std::nullopt;
-        if (next.character_class != CharacterClass::Space) {
+    Character character = text.at(begin);
+    if (text.byte(begin) == '\'') {
+        const size_t contraction = contraction_length(text, begin, false);
+        if (contraction > 0) return begin + contraction;
+    } else if (text.byte(begin) == ' ') {
+        const Character next = text.at(begin + 1);
+        if (!next.in(kSpace | kEnd)) {
             first = begin + 1;
             character = next;
         }
     }
-    const Run run = run_of(character.character_class, text, std::max(first + character.length, scanned));
-    if (run.open) {
-        scanned = run.end;
-        return std::nullopt;
+    CharacterSet run = kSymbol;
+    for (const CharacterSet set : {kLetter, kNumber, kSpace}) {
+        if (character.in(set)) run = set;
     }
-    return character.character_class == CharacterClass::Space ? end_of_white_space(text, begin, run.end) : run.end;
+    const size_t end = run_end(text, first + character.length, run, 0, progress);
+    return run == kSpace ? end_of_white_space(text, begin, end) : end;
+}
+
+// At most `most` numbers.
+inline size_t end_of_numbers(TextView& text, size_t begin, int most) {
+    for (; most > 0; --most) {
+        const Character character = text.at(begin);
+        if (!character.in(kNumber)) break;
+        begin += character.length;
+    }
+    return begin;
+}
+
+// \s*[\r\n]+ | \s+(?!\S) | \s+
+//
+// `undivided_at_end`: white space with which the text ends is one pretoken, `\s++$`.
+inline size_t end_of_lines(TextView& text, size_t begin, Progress& progress, bool undivided_at_end) {
+    const size_t end = run_end(text, begin, kSpace, 0, progress);
+    if (undivided_at_end && text.at(end).in(kEnd)) return end;
+    for (size_t last = end; last > begin; --last) {
+        if (text.bytes()[last - 1] == '\n' || text.bytes()[last - 1] == '\r') return last;
+    }
+    return end_of_white_space(text, begin, end);
+}
+
+// What the patterns since GPT-4 differ in.
+struct LineRules {
+    int numbers;            // at most so many in a pretoken
+    bool undivided_at_end;  // see end_of_lines
+};
+
+constexpr LineRules rules_of(Pattern pattern) {
+    return {pattern == Pattern::Qwen2 ? 1 : 3, pattern == Pattern::Cl100k};
+}
+
+// '(?i:[sdmt]|ll|ve|re) | [^\r\n\p{L}\p{N}]?\p{L}+ | \p{N}{1,3} | ?[^\s\p{L}\p{N}]+[\r\n]* | white space
+inline size_t line_pretoken_end(TextView& text, size_t begin, Progress& progress, LineRules rules) {
+    const Character character = text.at(begin);
+    if (character.in(kLetter)) return run_end(text, begin, kLetter, 0, progress);
+    if (character.in(kNumber)) return end_of_numbers(text, begin, rules.numbers);
+    if (text.byte(begin) == '\'') {
+        const size_t contraction = contraction_length(text, begin, true);
+        if (contraction > 0) return begin + contraction;
+    }
+    if (!character.in(kNewline)) {
+        const size_t second = begin + character.length;
+        const Character next = text.at(second);
+        if (next.in(kLetter)) return run_end(text, second, kLetter, 0, progress);
+        if (character.in(kSymbol) || (text.byte(begin) == ' ' && next.in(kSymbol))) {
+            return run_end(text, run_end(text, second, kSymbol, 0, progress), kNewline, 1, progress);
+        }
+    }
+    return end_of_lines(text, begin, progress, rules.undivided_at_end);
+}
+
+// A word of GPT-4o from `begin` on, with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]:
+// U*L+ or else U+L*, and then its contraction. What is in both U and L lets `U*L+` match by giving back: then the word
+// ends behind the last such character.
+inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress) {
+    constexpr CharacterSet kUncased = kOtherLetter | kMark;
+    const bool has_lower = progress.stage == 1;
+    const size_t uppers = run_end(text, begin, kUpper | kUncased, 0, progress);
+    size_t end = run_end(text, uppers, kLower | kUncased, 1, progress);
+    if (text.undecided()) return end;
+    if (!has_lower && end == uppers) {
+        for (size_t last = uppers; last > begin; --last) {
+            if ((text.bytes()[last - 1] & 0xC0) == 0x80) continue;
+            if (text.at(last - 1).in(kUncased)) {
+                end = last - 1 + text.at(last - 1).length;
+                break;
+            }
+        }
+    }
+    return text.byte(end) == '\'' ? end + contraction_length(text, end, true) : end;
+}
+
+// [^\r\n\p{L}\p{N}]?(word) | \p{N}{1,3} | ?[^\s\p{L}\p{N}]+[\r\n/]* | white space
+//
+// A mark may stand before a word or begin it; the word is the same.
+inline size_t o200k_pretoken_end(TextView& text, size_t begin, Progress& progress) {
+    constexpr CharacterSet kWord = kLetter | kMark;
+    const Character character = text.at(begin);
+    if (character.in(kWord)) return end_of_cased_word(text, begin, progress);
+    if (character.in(kNumber)) return end_of_numbers(text, begin, 3);
+    if (!character.in(kNewline)) {
+        const size_t second = begin + character.length;
+        const Character next = text.at(second);
+        if (next.in(kWord)) return end_of_cased_word(text, second, progress);
+        if (character.in(kSymbol) || (text.byte(begin) == ' ' && next.in(kSymbol))) {
+            size_t end = run_end(text, second, kSymbol, 0, progress);
+            do {
+                end = run_end(text, end, kNewline, 1, progress);
+                while (text.byte(end) == '/') progress = {++end, 1};
+            } while (text.at(end).in(kNewline));
+            return end;
+        }
+    }
+    return end_of_lines(text, begin, progress, false);
+}
+
+// The end of the pretoken that begins at `begin` (< text.size()), or nothing while it depends on text to come.
+// `progress` belongs to the pretoken: it is empty at first, and handed in again when more text is there.
+inline std::optional<size_t> pretoken_end(Pattern pattern, TextView& text, size_t begin, Progress& progress) {
+    size_t end = 0;
+    switch (pattern) {
+        case Pattern::Gpt2: end = gpt2_pretoken_end(text, begin, progress); break;
+        case Pattern::O200k: end = o200k_pretoken_end(text, begin, progress); break;
+        default: end = line_pretoken_end(text, begin, progress, rules_of(pattern)); break;
+    }
+    const bool undecided = text.undecided();
+    text.forget_end();
+    if (undecided) return std::nullopt;
+    progress = {};
+    return end;
 }
 
 }  // namespace groundup

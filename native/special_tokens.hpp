@@ -16,7 +16,7 @@ namespace groundup {
 
 struct SpecialMatch {
     enum class Kind : uint8_t {
-        None,       // no special token from here to the end of the text
+        None,       // no special token begins where it was looked for
         Found,      // `length` bytes at `begin` are the special token `id`
         Undecided,  // what begins at `begin` depends on text to come
     };
@@ -33,13 +33,14 @@ class SpecialTokens {
         for (const auto& [bytes, id] : tokens) add(bytes, id);
     }
 
-    // `complete` says that no text follows, so that nothing is left undecided.
-    SpecialMatch find(const uint8_t* text, size_t from, size_t size, bool complete) const {
-        for (size_t begin = candidate(text, from, size); begin < size; begin = candidate(text, begin + 1, size)) {
+    // Looks for special tokens that begin in text[from, to). The text ends at `size` (>= to); `complete` says that
+    // nothing follows, so that nothing is left undecided.
+    SpecialMatch find(const uint8_t* text, size_t from, size_t to, size_t size, bool complete) const {
+        for (size_t begin = candidate(text, from, to); begin < to; begin = candidate(text, begin + 1, to)) {
             const SpecialMatch match = match_at(text, begin, size, complete);
             if (match.kind != SpecialMatch::Kind::None) return match;
         }
-        return {SpecialMatch::Kind::None, size, 0, 0};
+        return {SpecialMatch::Kind::None, to, 0, 0};
     }
 
     // Whether some special token, taken or not, lies across `position`: begins before it and ends after it.

@@ -1,11 +1,12 @@
 // Text into special tokens and pretokens, all at once or as the text arrives.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <span>
 
-#include "pretokenizer.hpp"
+#include "pretoken_scanner.hpp"
 #include "special_tokens.hpp"
 
 namespace groundup {
@@ -16,19 +17,28 @@ namespace groundup {
 // number of times however small the pieces are in which it arrives.
 class Splitter {
    public:
-    // Hands out, in order, everything in text[0, size) that text to come cannot change: on_pretoken(begin, end) and
-    // on_special(id). With `complete` that is everything.
-    template <typename OnPretoken, typename OnSpecial>
+    explicit Splitter(Pattern pattern) : pattern_(pattern) {}
+
+    // Hands out, in order, everything in text[0, size) that text to come cannot change: on_pretokens(begin, ends) for
+    // some that follow one another, and on_special(id). With `complete` that is everything.
+    template <typename OnPretokens, typename OnSpecial>
     void advance(const SpecialTokens& specials, const uint8_t* text, size_t size, bool complete,
-                 OnPretoken&& on_pretoken, OnSpecial&& on_special) {
+                 OnPretokens&& on_pretokens, OnSpecial&& on_special) {
         for (;;) {
-            const SpecialMatch special = specials.find(text, searched_, size, complete);
+            // In stretches that stay in the cache from this search to the scan after it.
+            const size_t stretch = std::min(size, searched_ + kStretchBytes);
+            const SpecialMatch special = specials.find(text, searched_, stretch, size, complete);
             const bool found = special.kind == SpecialMatch::Kind::Found;
-            split_plain({text, special.begin, found || complete}, on_pretoken);
+            const bool at_end = special.kind == SpecialMatch::Kind::None && stretch == size;
+            split_plain(TextView(text, special.begin, found || (complete && at_end)), size, on_pretokens);
             searched_ = special.begin;
-            if (!found) return;
-            on_special(special.id);
-            start_ = scanned_ = searched_ = special.begin + special.length;
+            if (found) {
+                on_special(special.id);
+                start_ = searched_ = special.begin + special.length;
+                progress_ = {};
+            } else if (at_end || special.kind == SpecialMatch::Kind::Undecided) {
+                return;
+            }
         }
     }
 
@@ -38,23 +48,40 @@ class Splitter {
     // Tells that the first `count` (<= start()) bytes of the text were dropped.
     void drop_front(size_t count) {
         start_ -= count;
-        scanned_ -= count;
         searched_ -= count;
+        progress_.position -= std::min(count, progress_.position);
     }
 
    private:
-    template <typename OnPretoken>
-    void split_plain(const TextView& text, OnPretoken&& on_pretoken) {
-        while (start_ < text.size) {
-            const std::optional<size_t> end = pretoken_end(text, start_, scanned_);
-            if (!end) return;
-            on_pretoken(start_, *end);
-            start_ = scanned_ = *end;
+    static constexpr size_t kStretchBytes = size_t{1} << 15;
+
+    template <typename OnPretokens>
+    void split_plain(const TextView& text, size_t readable, OnPretokens&& on_pretokens) {
+        switch (pattern_) {
+            case Pattern::Gpt2: return split_plain<Pattern::Gpt2>(text, readable, on_pretokens);
+            case Pattern::Cl100k: return split_plain<Pattern::Cl100k>(text, readable, on_pretokens);
+            case Pattern::Llama3: return split_plain<Pattern::Llama3>(text, readable, on_pretokens);
+            case Pattern::Qwen2: return split_plain<Pattern::Qwen2>(text, readable, on_pretokens);
+            case Pattern::O200k: return split_plain<Pattern::O200k>(text, readable, on_pretokens);
         }
     }
 
+    template <Pattern pattern, typename OnPretokens>
+    void split_plain(const TextView& text, size_t readable, OnPretokens&& on_pretokens) {
+        const ClassifyWindow classify = classify_window();
+        PretokenEnds ends;
+        while (start_ < text.size()) {
+            ends.clear();
+            const size_t begin = start_;
+            start_ = scan_pretokens<pattern>(classify, text, readable, begin, progress_, ends);
+            if (start_ == begin) return;
+            on_pretokens(begin, ends.ends());
+        }
+    }
+
+    Pattern pattern_;
     size_t start_ = 0;     // where the pretoken begins that is not yet handed out
-    size_t scanned_ = 0;   // from start_ to here the text is known to be one run (see pretoken_end)
+    Progress progress_;    // how far that one has been read
     size_t searched_ = 0;  // no special token begins in [start_, searched_)
 };
 

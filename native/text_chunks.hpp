@@ -12,26 +12,25 @@
 
 namespace groundup {
 
-// Whether the last character of text[0, end) is white space. Bytes that end no valid character are not.
-inline bool ends_in_white_space(const uint8_t* text, size_t end) {
+// The class of the last character of text[0, end). Bytes that end no valid character are kOther.
+inline CharacterSet last_class(const uint8_t* text, size_t end) {
     for (size_t length = 1; length <= 4 && length <= end; ++length) {
         const Utf8Character character = decode_utf8(text + end - length, length);
-        if (character.status == Utf8Status::Valid && character.length == length) {
-            return class_of(character.code_point) == CharacterClass::Space;
-        }
+        if (character.status == Utf8Status::Valid && character.length == length) return class_of(character.code_point);
     }
-    return false;
+    return end == 0 ? kEnd : kOther;
 }
 
-// Whether cutting before `position` leaves all pretokens as they are, which needs three things:
-//   a pretoken begins here: in the pattern nothing but white space is followed by white space;
-//   the one before ends in something else than white space, so the look-ahead `\s+(?!\S)` is not involved;
+// Whether cutting before `position` leaves all pretokens as they are, in every built-in pattern, which needs:
+//   a pretoken begins here: only white space is followed by white space, except symbols by line ends;
+//   the one before ends in something else than white space, so the look-aheads `\s+(?!\S)` and `\s++$` see no change;
 //   no special token lies across the cut.
 inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials) {
-    const uint8_t byte = text[position];
-    const bool ascii_white_space = byte == ' ' || (byte >= '\t' && byte <= '\r');
-    return ascii_white_space && !ends_in_white_space(text.data(), position) &&
-           !specials.lies_across(text.data(), text.size(), position);
+    const CharacterSet here = kAsciiClass[text[position]];
+    if ((here & kSpace) == 0) return false;
+    const CharacterSet before = last_class(text.data(), position);
+    const CharacterSet allowed = here == kNewline ? kLetter | kNumber : kLetter | kNumber | kSymbol;
+    return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
 
 // Consecutive chunks of at least `chunk_bytes` each, but for the last. A text without a safe cut is one chunk.

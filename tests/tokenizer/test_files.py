@@ -151,7 +151,15 @@ def test_files_that_are_missing_are_named(small, tmp_path):
         ("vocab.json", '{"a": 0, "b": 0}', "id 0 is given to 'b' and to another token"),
         ("vocab.json", '{"a": 0, "a": 1}', "a key is given twice"),
         ("vocab.json", '{"a": "0"}', "token 'a' has the id '0'; ids are integers"),
+        ("vocab.json", '{"a": true}', "token 'a' has the id True; ids are integers"),
+        ("vocab.json", '{"東": 0, "æĿ±": 1}', "'東' and 'æĿ±' are the same bytes"),
+        ("vocab.json", '{"\\ud800": 0}', "token '\\ud800' has a lone surrogate"),
+        ("vocab.json", "", "is empty"),
+        ("vocab.json", "[" * 100_000, "nests JSON too deeply"),
         ("merges.txt", "#version: 0.2\na b\na b c\n", "line 3 is 'a b c'; expected two tokens"),
+        ("merges.txt", "", "is empty"),
+        ("merges.txt", "a b\nb c\n\na b\n", "line 4 is 'a b', as line 1; a pair merges once"),
+        ("merges.txt", "a \n", "line 1 is 'a '; expected two tokens"),
         ("merges.txt", "abc\n", "line 1 is 'abc'; expected two tokens"),
         ("merges.txt", "東 京\n", "line 1 is '東 京'; expected two tokens in GPT-2's byte alphabet"),
         ("meta.json", json.dumps({"format_version": 2}), "format_version is 2, and this groundup reads 1"),
@@ -166,3 +174,26 @@ def test_damaged_files_are_explained(small, tmp_path, name, content, message):
     assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("vocab", "merges", "message"),
+    [
+        ('{"a": 0, "b": 1}', "a b\n", "merge 0 of b'a' and b'b': b'ab' is not in the vocabulary"),
+        ('{"a": 0, "ab": 1}', "a b\n", "merge 0 of b'a' and b'b': b'b' is not in the vocabulary"),
+        ('{"a": -1}', "#version: 0.2\n", "token b'a' has the id -1; ids are integers from 0 to"),
+        ('{"a": 99999999}', "#version: 0.2\n", "token b'a' has the id 99999999; ids are integers from 0 to"),
+        ('{"": 0}', "#version: 0.2\n", "token 0 is empty"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_named(tmp_path, vocab, merges, message):
+    (tmp_path / "vocab.json").write_text(vocab, encoding="utf-8")
+    (tmp_path / "merges.txt").write_text(merges, encoding="utf-8")
+    for load in (
+        lambda: Tokenizer.load(tmp_path),
+        lambda: Tokenizer.from_files(tmp_path / "vocab.json", tmp_path / "merges.txt"),
+    ):
+        with pytest.raises(TokenizerError) as error:
+            load()
+        assert message in str(error.value)
+        assert str(error.value).startswith(f"{tmp_path / 'vocab.json'} and merges.txt: ")

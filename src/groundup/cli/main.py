@@ -16,6 +16,7 @@ VERBS = {
     "stories": ("stories", "stories", "write the built-in stories, any size, to a file"),
     "tokenizer train": ("tokenizer", "train", "learn a BPE vocabulary from text"),
     "tokenizer inspect": ("tokenizer", "inspect", "longest tokens, compression and speed of a tokenizer"),
+    "tokenizer convert": ("tokenizer_convert", "convert", "write a tokenizer in another format, with the same ids"),
     "encode": ("encode", "encode", "text to token shards"),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),

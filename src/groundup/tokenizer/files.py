@@ -1,18 +1,23 @@
-"""Tokenizers on disk, in the form GPT-2 came in: vocab.json, merges.txt, and meta.json for what those two lack.
+"""Tokenizers in the form GPT-2 came in: vocab.json, merges.txt, and meta.json for what those two lack.
 
 Tokens are bytes, and JSON is text. GPT-2 writes each byte as one printable character (`BYTE_TO_CHARACTER`): bytes that
-are printable in Latin-1 as themselves, the others, in order, as the characters from U+0100 on; the space is "Ġ".
+are printable in Latin-1 as themselves, the others, in order, as the characters from U+0100 on; the space is "Ġ". All
+our formats do so but tiktoken's.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundup.errors import FileMissingError, TokenizerError
+from groundup.config import END_OF_TEXT
+from groundup.errors import TokenizerError
 from groundup.files import write_atomically
+from groundup.tokenizer.content import Pair, SpecialTokens, TokenizerContent, with_special_tokens
+from groundup.tokenizer.strict_reading import as_id, as_json_object, as_text, read_bytes, shown
 
 VOCAB_FILE, MERGES_FILE, META_FILE = "vocab.json", "merges.txt", "meta.json"
+GPT2_VOCAB_FILE, GPT2_MERGES_FILE = "encoder.json", "vocab.bpe"
 FORMAT_VERSION = 1
 MERGES_HEADER = "#version: 0.2"
 
@@ -42,22 +47,60 @@ def from_printable(text: str) -> bytes:
     return bytes(map(CHARACTER_TO_BYTE.__getitem__, text))
 
 
-def find_files(path: Path) -> TokenizerFiles:
-    """The files of the tokenizer in a folder, or of the one that a file belongs to.
-
-    Raises:
-        FileMissingError: nothing is there, or not both a vocabulary and its merges.
-    """
-    if not path.exists():
-        raise FileMissingError(f"tokenizer {path} does not exist; give a folder with {VOCAB_FILE} and {MERGES_FILE}")
-    folder = path if path.is_dir() else path.parent
+def find_files(folder: Path) -> TokenizerFiles | None:
+    """The files of the tokenizer in a folder: those that `write_files` wrote, or only GPT-2's two; None without."""
     if (meta := folder / META_FILE).is_file():
         return TokenizerFiles(folder / VOCAB_FILE, folder / MERGES_FILE, meta)
-    for vocab, merges in ((VOCAB_FILE, MERGES_FILE), ("encoder.json", "vocab.bpe")):
+    for vocab, merges in ((VOCAB_FILE, MERGES_FILE), (GPT2_VOCAB_FILE, GPT2_MERGES_FILE)):
         if (folder / vocab).is_file() and (folder / merges).is_file():
             return TokenizerFiles(folder / vocab, folder / merges, None)
-    raise FileMissingError(
-        f"no tokenizer in {folder}; expected {VOCAB_FILE} and {MERGES_FILE}, or GPT-2's encoder.json and vocab.bpe"
+    return None
+
+
+def read_saved(vocab: Path, merges: Path, meta: Path) -> TokenizerContent:
+    """What `write_files` wrote.
+
+    Raises:
+        FileMissingError: one of the files does not exist.
+        TokenizerError: one of them is damaged.
+    """
+    about = read_meta(meta)
+    return TokenizerContent(
+        source=str(meta.parent),
+        vocab=read_vocab(vocab),
+        merges=read_merges(merges),
+        special_tokens=about["special_tokens"],
+        pattern=about["pattern"],
+        sha256=about["sha256"],
+        sha256_file=META_FILE,
+    )
+
+
+def read_two_files(
+    vocab: Path, merges: Path, pattern: str | None = None, special_tokens: SpecialTokens | None = None
+) -> TokenizerContent:
+    """GPT-2's two files. They carry neither pattern nor special tokens.
+
+    Args:
+        vocab: the vocabulary.
+        merges: the merges.
+        pattern: None for GPT-2's.
+        special_tokens: None for <|endoftext|> if it is in the vocabulary.
+
+    Raises:
+        FileMissingError: one of the files does not exist.
+        TokenizerError: one of them is damaged, or a special token does not fit.
+    """
+    tokens = read_vocab(vocab)
+    if special_tokens is None:
+        special_tokens = [END_OF_TEXT] if END_OF_TEXT.encode() in tokens.values() else []
+    tokens, names = with_special_tokens(vocab, tokens, special_tokens)
+    return TokenizerContent(
+        source=f"{vocab} and {merges.name}",
+        vocab=tokens,
+        merges=read_merges(merges),
+        special_tokens=names,
+        pattern=pattern or "gpt2",
     )
 
 
@@ -68,45 +111,75 @@ def read_vocab(path: Path) -> dict[int, bytes]:
 
     Raises:
         FileMissingError: there is no such file.
-        TokenizerError: it is not such an object, or gives an id twice.
+        TokenizerError: it is not such an object, gives an id twice, or a token.
     """
-    entries = _read_json(path)
+    return vocab_of_entries(path, as_json_object(path, read_bytes(path)))
+
+
+def vocab_of_entries(path: Path, entries: Mapping[str, Any]) -> dict[int, bytes]:
+    """`read_vocab`, of a JSON object that was read from the path."""
     vocab: dict[int, bytes] = {}
-    for text, token_id in entries.items():
-        if not isinstance(token_id, int) or isinstance(token_id, bool):
-            raise TokenizerError(f"{path}: token {text!r} has the id {token_id!r}; ids are integers")
+    text_of: dict[bytes, str] = {}
+    for text, entry in entries.items():
+        token_id = as_id(path, text, entry)
         if token_id in vocab:
-            raise TokenizerError(f"{path}: id {token_id} is given to {text!r} and to another token; ids are unique")
+            raise TokenizerError(
+                f"{path}: id {token_id} is given to {shown(text)} and to another token; ids are unique"
+            )
         try:
-            vocab[token_id] = from_printable(text)
+            token = from_printable(text)
         except KeyError:
-            vocab[token_id] = text.encode("utf-8", "replace")
+            token = token_of_text(path, text)
+        if token in text_of:
+            raise TokenizerError(
+                f"{path}: {shown(text_of[token])} and {shown(text)} are the same bytes {shown(token)}; keep one of them"
+            )
+        vocab[token_id] = token
+        text_of[token] = text
     return vocab
 
 
-def read_merges(path: Path) -> list[tuple[bytes, bytes]]:
+def token_of_text(path: Path, text: str) -> bytes:
+    """The UTF-8 bytes of a token that a file has as plain text.
+
+    Raises:
+        TokenizerError: it has a lone surrogate.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise TokenizerError(f"{path}: token {shown(text)} has a lone surrogate, which is not text: damaged") from None
+
+
+def read_merges(path: Path) -> list[Pair]:
     """Merges in order, from lines of two printable tokens with a space between.
 
     A first line that begins with "#version" is a header. Other lines may begin with "#", which is a token like any.
 
     Raises:
         FileMissingError: there is no such file.
-        TokenizerError: a line is not two tokens.
+        TokenizerError: a line is not two tokens, or is there twice.
     """
-    merges = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    line_of: dict[Pair, int] = {}
+    for number, line in enumerate(as_text(path, read_bytes(path)).split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line or (number == 1 and line.startswith("#version")):
             continue
         try:
             left, right = map(from_printable, line.split(" "))
         except (KeyError, ValueError):
+            left = right = b""
+        if not (left and right):
             raise TokenizerError(
-                f"{path}: line {number} is {line[:80]!r}; expected two tokens in GPT-2's byte alphabet, "
+                f"{path}: line {number} is {shown(line)}; expected two tokens in GPT-2's byte alphabet, "
                 "separated by one space"
-            ) from None
-        merges.append((left, right))
-    return merges
+            )
+        if (left, right) in line_of:
+            raise TokenizerError(
+                f"{path}: line {number} is {shown(line)}, as line {line_of[left, right]}; a pair merges once"
+            )
+        line_of[left, right] = number
+    return list(line_of)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
@@ -116,58 +189,39 @@ def read_meta(path: Path) -> dict[str, Any]:
         FileMissingError: there is no such file.
         TokenizerError: it is damaged, or from a later version of groundup.
     """
-    meta = _read_json(path)
+    meta = as_json_object(path, read_bytes(path))
     if meta.get("format_version") != FORMAT_VERSION:
         raise TokenizerError(
-            f"{path}: format_version is {meta.get('format_version')!r}, and this groundup reads {FORMAT_VERSION}; "
+            f"{path}: format_version is {shown(meta.get('format_version'))}, and this groundup reads {FORMAT_VERSION}; "
             "save the tokenizer again, or update groundup"
         )
     expected = {"pattern": str, "special_tokens": list, "sha256": str}
     for key, kind in expected.items():
         if not isinstance(meta.get(key), kind):
-            raise TokenizerError(f"{path}: {key} is {meta.get(key)!r}, expected a {kind.__name__}; save it again")
+            raise TokenizerError(
+                f"{path}: {key} is {shown(meta.get(key))}, expected a {kind.__name__}; save the tokenizer again"
+            )
     return meta
 
 
-def write_files(
-    folder: Path, vocab: Mapping[int, bytes], merges: list[tuple[bytes, bytes]], meta: dict[str, Any]
-) -> None:
+def write_files(folder: Path, vocab: Mapping[int, bytes], merges: Sequence[Pair], meta: Mapping[str, Any]) -> None:
     """Writes the three files into the folder, which is made if need be.
 
     Each file is replaced in one step. meta.json goes first: whoever reads a folder in which the others are not yet
     there, or not yet of this tokenizer, is told so by the hash in it.
+
+    Raises:
+        TokenizerError: the folder is a file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TokenizerError(
+            f"{folder} is a file or lies in one; give a folder, or a name that ends in .json for a single file"
+        ) from None
     entries = {printable(token): token_id for token_id, token in sorted(vocab.items())}
     lines = [MERGES_HEADER, *(f"{printable(left)} {printable(right)}" for left, right in merges)]
     meta = {"format_version": FORMAT_VERSION, **meta}
     write_atomically(folder / META_FILE, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
     write_atomically(folder / VOCAB_FILE, json.dumps(entries, ensure_ascii=False) + "\n")
     write_atomically(folder / MERGES_FILE, "\n".join(lines) + "\n")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise FileMissingError(f"{path} does not exist; a tokenizer needs it") from None
-    except OSError as error:
-        raise TokenizerError(f"{path} cannot be read: {error.strerror}; give a readable file") from None
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path} is not UTF-8 at byte {error.start}: it is damaged or of another kind") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            raise TokenizerError(f"{path}: a key is given twice; every token has one id")
-        return entries
-
-    try:
-        content = json.loads(_read_text(path), object_pairs_hook=without_repeats)
-    except json.JSONDecodeError as error:
-        raise TokenizerError(f"{path} is not valid JSON (line {error.lineno}: {error.msg}): it is damaged") from None
-    if not isinstance(content, dict):
-        raise TokenizerError(f"{path} holds a JSON {type(content).__name__}; expected an object")
-    return content

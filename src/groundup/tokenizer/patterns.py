@@ -1,14 +1,53 @@
-"""The patterns that split text into pretokens, by name. A tokenizer's files carry the name."""
+"""The patterns that split text into pretokens. A tokenizer's files carry the pattern.
 
-from groundup.errors import TokenizerError
+The built-in ones have names and are scanners in the C++ core (native/pretokenizer.hpp). Any other regular expression
+of the `regex` package works too, about a hundred times more slowly.
 
-GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""Words, numbers and runs of other characters, each with the space before it (Radford et al. 2019).
-
-The classes are those of the `regex` package: letters, numbers and White_Space of Unicode.
+Letters, numbers, marks and white space are those of Unicode as `regex` knows it: \\s is the property White_Space.
 """
 
-PATTERNS = {"gpt2": GPT2}
+import difflib
+import functools
+import re
+from typing import Any
+
+from groundup.errors import MissingExtraError, TokenizerError
+
+GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""Words, numbers and runs of other characters, each with the space before it (Radford et al. 2019)."""
+
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+"""GPT-4: a word takes any one character before it, numbers come in threes, line ends stay with what they end."""
+
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Llama 3: as GPT-4, but white space at the end of the text is divided after its last line end like any other."""
+
+QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+"""Qwen 2 and 3: as Llama 3, with single digits."""
+
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_SUFFIX = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+O200K = "|".join(
+    [
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_SUFFIX}",
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_SUFFIX}",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+"""GPT-4o: words end where a capital follows a small letter, keep their 's, and marks belong to words."""
+
+PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "llama3": LLAMA3, "qwen2": QWEN2, "o200k": O200K}
+_NAME_OF = {expression: name for name, expression in PATTERNS.items()}
 
 
 def pattern_named(name: str) -> str:
@@ -20,5 +59,45 @@ def pattern_named(name: str) -> str:
     try:
         return PATTERNS[name]
     except KeyError:
-        known = ", ".join(PATTERNS)
-        raise TokenizerError(f"pattern {name!r} is not known; choose one of: {known}") from None
+        close = difflib.get_close_matches(name, PATTERNS, n=1)
+        meant = f"did you mean {close[0]}? known" if close else "known"
+        raise TokenizerError(f"pattern {name!r} is not known; {meant}: {', '.join(PATTERNS)}") from None
+
+
+def checked_pattern(pattern: str) -> str:
+    """A pattern as a tokenizer keeps it: the name of a built-in one, or else the regular expression itself.
+
+    A string of letters, digits, "-", "." and "_" is a name, and anything else a regular expression. One that is a
+    built-in pattern to the letter becomes its name.
+
+    Raises:
+        TokenizerError: the name is not known, or the expression does not compile.
+        MissingExtraError: it is an expression, and the `regex` package is not installed.
+    """
+    if re.fullmatch(r"[\w.-]*", pattern):
+        pattern_named(pattern)
+        return pattern
+    if pattern in _NAME_OF:
+        return _NAME_OF[pattern]
+    compiled_pattern(pattern)
+    return pattern
+
+
+def expression_of(pattern: str) -> str:
+    """The regular expression of a checked pattern."""
+    return PATTERNS.get(pattern, pattern)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_pattern(expression: str) -> Any:
+    """The expression, compiled by the `regex` package. Raises as `checked_pattern` does."""
+    try:
+        import regex  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingExtraError(
+            "a pattern that is not built in needs the package regex; install it with: pip install 'groundup[regex]'"
+        ) from None
+    try:
+        return regex.compile(expression)
+    except regex.error as error:
+        raise TokenizerError(f"pattern {expression!r} is not a regular expression: {error}; mend it") from None

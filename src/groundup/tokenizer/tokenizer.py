@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
 from groundup.tokenizer import files
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import pattern_named
-from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.tokenizer.content import SpecialTokens, TokenizerContent
+from groundup.tokenizer.encoders import TextEncoder, make_encoder
+from groundup.tokenizer.formats import read_tokenizer
+from groundup.tokenizer.groundup_file import write_groundup_file
+from groundup.tokenizer.hugging_face import write_hugging_face
+from groundup.tokenizer.offsets import offsets_of
+from groundup.tokenizer.patterns import checked_pattern, expression_of
+from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
+from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
+from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
+from groundup.tokenizer.vocabulary import checked_rules, checked_vocab
+from groundup.tokenizer.work import batches_of_bytes, checked_texts, checked_thread_count
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
-    from groundup.tokenizer import _native
-
-LARGEST_ID = (1 << 24) - 1  # arrays are as long as the largest id: a stray huge one must not take all memory
-_PIECE_CHARACTERS = 1 << 16  # encode_iterable takes longer strings apart, to give their first ids early
+    from groundup.text.readers import Inputs
 
 
 class Tokenizer:
@@ -43,7 +49,9 @@ class Tokenizer:
             is not cannot be encoded.
         merges: pairs of tokens, the first learned first; both and their product must be in `vocab`.
         special_tokens: text that always is one token. Those that are not in `vocab` get ids from its largest + 1 on.
-        pattern: name of the pattern that makes pretokens (`groundup.tokenizer.patterns`).
+        pattern: what makes pretokens: the name of a built-in pattern (`groundup.tokenizer.patterns`), or a regular
+            expression of the `regex` package, which is far slower.
+        ignore_merges: a pretoken that is a token is that token, whatever the merges make of it (Llama 3 has this).
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
@@ -56,10 +64,11 @@ class Tokenizer:
         special_tokens: Sequence[str] | None = None,
         *,
         pattern: str = "gpt2",
+        ignore_merges: bool = False,
     ) -> None:
-        pattern_named(pattern)
-        self._pattern = pattern
-        self._vocab, self._id_of = _checked_vocab(vocab)
+        self._pattern = checked_pattern(pattern)
+        self._ignore_merges = ignore_merges
+        self._vocab, self._id_of = checked_vocab(vocab)
         names = checked_special_tokens(special_tokens)
         for name in names:
             if name not in self._id_of:
@@ -68,69 +77,239 @@ class Tokenizer:
                 self._id_of[name] = new_id
         self._special_ids = {name: self._id_of[name] for name in names}
         self._merges = [(bytes(left), bytes(right)) for left, right in merges]
-        self._rules = _checked_rules(self._merges, self._id_of)
+        self._rules = checked_rules(self._merges, self._id_of)
 
     @classmethod
     def from_files(
         cls,
         vocab_filepath: str | os.PathLike[str],
         merges_filepath: str | os.PathLike[str],
-        special_tokens: Sequence[str] | None = None,
+        special_tokens: SpecialTokens | None = None,
+        *,
+        pattern: str = "gpt2",
     ) -> "Tokenizer":
         """A tokenizer from a vocabulary and a merges file in GPT-2's format, which is also what `save` writes.
+
+        The two files do not say how text is split, nor which tokens are special.
 
         Raises:
             FileMissingError: one of the files does not exist.
             TokenizerError: one of them is damaged, or they do not fit together.
         """
-        vocab, merges = files.read_vocab(Path(vocab_filepath)), files.read_merges(Path(merges_filepath))
-        return cls(vocab, merges, special_tokens)
+        vocab, merges = Path(vocab_filepath), Path(merges_filepath)
+        return cls.from_content(files.read_two_files(vocab, merges, pattern, special_tokens or []))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
-        """The tokenizer that `save` wrote into a folder; `path` is the folder or a file in it.
+    def from_tiktoken(
+        cls, path: str | os.PathLike[str], *, pattern: str, special_tokens: SpecialTokens | None = None
+    ) -> "Tokenizer":
+        """A tokenizer from tiktoken's format: a line per token, its bytes in base64 and its rank.
 
-        Folders with no more than GPT-2's two files (vocab.json and merges.txt, or encoder.json and vocab.bpe) load as
-        well, with <|endoftext|> as special token if it is in the vocabulary.
+        Args:
+            path: the .tiktoken file. It has no merges; they are found from the ranks (`merge_order`).
+            pattern: how text is split, which the file does not say, and which has to be that of its makers for the ids
+                to be theirs: a built-in name or a regular expression, such as `Encoding._pat_str`.
+            special_tokens: names with ids; names alone get the ids after the largest rank.
+
+        Raises:
+            FileMissingError: there is no such file.
+            TokenizerError: it is damaged, has tokens that merges cannot make, or the special tokens do not fit it.
+        """
+        return cls.from_content(read_tiktoken(Path(path), pattern, special_tokens or []))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        pattern: str | None = None,
+        special_tokens: SpecialTokens | None = None,
+    ) -> "Tokenizer":
+        """The tokenizer in a folder or file. What it is, its content says:
+
+        * a folder that `save` wrote, or a file in it;
+        * a file that `save` wrote;
+        * a Hugging Face tokenizer.json, or a folder with one. What would make other ids here is refused; the ids are
+          those of `tokenizers` with `add_special_tokens=False`;
+        * GPT-2's two files (vocab.json and merges.txt, or encoder.json and vocab.bpe) in a folder, with GPT-2's pattern
+          and <|endoftext|> as special token if it is in the vocabulary;
+        * a .tiktoken file: see `from_tiktoken`.
+
+        Args:
+            path: the folder or file.
+            pattern: for the last two, which do not say it: a built-in name or a regular expression.
+            special_tokens: for the last two: names with ids, or names alone, which get the ids after the largest.
 
         Raises:
             FileMissingError: the folder or one of its files does not exist.
-            TokenizerError: a file is damaged, or is not the one that was saved.
+            TokenizerError: a file is damaged, is not the one that was saved, or cannot give the same ids here.
         """
-        found = files.find_files(Path(path))
-        vocab, merges = files.read_vocab(found.vocab), files.read_merges(found.merges)
-        if found.meta is None:
-            return cls(vocab, merges, [END_OF_TEXT] if END_OF_TEXT.encode() in vocab.values() else [])
-        meta = files.read_meta(found.meta)
-        tokenizer = cls(vocab, merges, meta["special_tokens"], pattern=meta["pattern"])
-        if tokenizer.sha256 != meta["sha256"]:
+        return cls.from_content(read_tokenizer(Path(path), pattern, special_tokens))
+
+    @classmethod
+    def from_content(cls, content: TokenizerContent) -> "Tokenizer":
+        """A tokenizer from what a file holds (`formats.read_tokenizer`). Raises as `load`."""
+        try:
+            tokenizer = cls(content.vocab, content.merges, content.special_tokens, pattern=content.pattern)
+        except TokenizerError as error:
+            raise TokenizerError(f"{content.source}: {error}") from None
+        if content.sha256 is not None and tokenizer.sha256 != content.sha256:
             raise TokenizerError(
-                f"{found.vocab.parent}: the tokenizer has SHA-256 {tokenizer.sha256[:12]}…, and {found.meta.name} says "
-                f"{meta['sha256'][:12]}…; a file was changed or is of another save, so save the tokenizer again"
+                f"{content.source}: the tokenizer has SHA-256 {tokenizer.sha256[:12]}…, and {content.sha256_file} says "
+                f"{content.sha256[:12]}…; a file was changed or is of another save, so save the tokenizer again"
             )
         return tokenizer
 
-    def save(self, directory: str | os.PathLike[str]) -> None:
-        """Writes vocab.json, merges.txt and meta.json into the folder, which is made if need be.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.
 
-        The first two are GPT-2's format, which other libraries read. Every file is replaced in one step, and a save
-        that was cut short is noticed by `load`.
+        The first two are GPT-2's format, which other libraries read. The one file is groundup's own: all in one, exact,
+        a token or merge a line. Folders are made if need be, every file is replaced in one step, and a save that was
+        cut short is noticed by `load`.
+
+        Raises:
+            TokenizerError: the folder is a file.
         """
+        target = Path(path)
+        if target.suffix == ".json" and not target.is_dir():
+            write_groundup_file(
+                _file_to_write(target), self._vocab, self._merges, self.special_tokens, self._pattern, self.sha256
+            )
+            return
         meta = {"pattern": self._pattern, "special_tokens": self.special_tokens, "sha256": self.sha256}
-        files.write_files(Path(directory), self._vocab, self._merges, meta)
+        files.write_files(target, self._vocab, self._merges, meta)
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text; special tokens in it become their ids.
+    def save_hugging_face(self, path: str | os.PathLike[str]) -> None:
+        """Writes a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
+
+        It is read by `tokenizers.Tokenizer.from_file` and by transformers' `PreTrainedTokenizerFast`, as
+        `tokenizer_file`.
+
+        Raises:
+            TokenizerError: the path is a folder; a special token has the name of another token in GPT-2's byte
+                alphabet; or the pattern is an expression that may mean another thing there.
+        """
+        write_hugging_face(_file_to_write(path), self._vocab, self._merges, self.special_tokens, self._pattern)
+
+    def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
+        """Writes the tokens that are not special in tiktoken's format.
+
+        The format has neither the pattern nor the special tokens; `tiktoken.Encoding` takes them beside the ranks, as
+        `pat_str` and `special_tokens`.
+
+        Raises:
+            TokenizerError: the path is a folder; or tiktoken would merge in another order: the ids of the bytes and of
+                the merges' tokens have to be 0, 1, 2 … in the order of the merges.
+        """
+        write_tiktoken(_file_to_write(path), self._vocab, self._merges, self.special_tokens)
+
+    def encode(
+        self, text: str, *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
+    ) -> list[int]:
+        """The ids of a text.
 
         A lone surrogate, which is no character, is encoded as U+FFFD, as tiktoken does; a pair of them as the
         character they stand for.
+
+        Args:
+            text: the text.
+            allowed_special: special tokens that become their ids where they are in the text: "all" (tiktoken has none
+                by default), "none", or some of them. The others are text like any.
+            disallowed_special: special tokens that must not be in the text: "all" that are not allowed, or some. None
+                by default (tiktoken has all). For text of strangers, `encode_ordinary` is the safe way.
+
+        Raises:
+            TokenizerError: a disallowed special token is in the text, or what is named is no special token; or the
+                text has a byte that the vocabulary lacks.
         """
-        ids: list[int] = self.encode_bytes(_utf8(text)).tolist()
-        return ids
+        if allowed_special == "all" and not disallowed_special:
+            return self._encoder.encode_to_list(text, self._special_tokens.all)
+        return self._encoder.encode_to_list(text, self._special_tokens.chosen([text], allowed_special, disallowed_special))
+
+    def encode_ordinary(self, text: str) -> list[int]:
+        """The ids of a text in which special tokens are text like any."""
+        return self._encoder.encode_to_list(text, self._special_tokens.none)
+
+    def encode_to_numpy(
+        self,
+        text: "str | Buffer",
+        *,
+        allowed_special: AllowedSpecial = "all",
+        disallowed_special: AllowedSpecial = (),
+        num_threads: int | None = 1,
+    ) -> "NDArray[np.uint32]":
+        """The ids, uint32 (N,), of a text, str or UTF-8; what is not UTF-8 in it is kept byte by byte.
+
+        Args:
+            text: a str, or any object with a buffer: bytes, a memoryview, a file mapped into memory.
+            allowed_special, disallowed_special: as for `encode`.
+            num_threads: for texts of more than a megabyte; None for as many as this process may use cores. The ids
+                do not depend on it.
+        """
+        specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        return self._encoder.encode_to_array(text, specials, checked_thread_count(num_threads))
 
     def encode_bytes(self, data: "Buffer") -> "NDArray[np.uint32]":
-        """The ids, uint32 (N,), of text given as bytes; what is not UTF-8 in it is kept byte by byte."""
-        return self._encoder.encode(data)
+        """`encode_to_numpy` on one thread, as a plain function from bytes to ids."""
+        return self._encoder.encode_to_array(data, self._special_tokens.all, 1)
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        allowed_special: AllowedSpecial = "all",
+        disallowed_special: AllowedSpecial = (),
+        num_threads: int | None = None,
+    ) -> list[list[int]]:
+        """The ids of each text, in order. Arguments as for `encode_to_numpy`, on all cores by default."""
+        listed = checked_texts(texts)
+        specials = self._special_tokens.chosen(listed, allowed_special, disallowed_special)
+        return self._encoder.encode_batch_to_lists(listed, specials, checked_thread_count(num_threads))
+
+    def encode_batch_to_numpy(
+        self,
+        texts: "Iterable[str | Buffer]",
+        *,
+        allowed_special: AllowedSpecial = "all",
+        disallowed_special: AllowedSpecial = (),
+        num_threads: int | None = None,
+    ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]":
+        """The ids of all texts in one array, uint32 (N,), and where those of each end in it, uint64 (texts,).
+
+        Text i has the ids `ids[ends[i - 1] : ends[i]]`, the first of them `ids[: ends[0]]`. No list of lists is made,
+        which for many short texts takes most of the time.
+        """
+        listed = checked_texts(texts)
+        specials = self._special_tokens.chosen(listed, allowed_special, disallowed_special)
+        return self._encoder.encode_batch_to_arrays(listed, specials, checked_thread_count(num_threads))
+
+    def encode_files(
+        self,
+        inputs: "Inputs",
+        *,
+        separator: str = END_OF_TEXT,
+        field: str = "text",
+        num_threads: int | None = None,
+    ) -> "Iterator[NDArray[np.uint32]]":
+        """The ids of each document in files, uint32 (N,), one after the other in bounded memory.
+
+        Args:
+            inputs: text, JSONL or parquet files, compressed or not, or folders, as `groundup.text` reads them.
+            separator: what stands between the documents of plain text; it is not part of them.
+            field: JSON field or parquet column with the text.
+            num_threads: None for as many as this process may use cores.
+
+        Raises:
+            FileMissingError, MissingExtraError, DataError: from the readers.
+        """
+        from groundup.text.readers import read_documents
+
+        for batch in batches_of_bytes(read_documents(inputs, separator=separator, field=field)):
+            ids, ends = self.encode_batch_to_numpy(batch, num_threads=num_threads)
+            begin = 0
+            for end in ends.tolist():
+                yield ids[begin:end]
+                begin = end
 
     def encode_iterable(self, iterable: Iterable[str]) -> Iterator[int]:
         """The ids of the joined strings, one after the other, however the text is cut into strings.
@@ -138,38 +317,56 @@ class Tokenizer:
         Lazy, and in constant memory: no more is held back than the pretoken or special token that the next string may
         continue.
         """
-        stream = self.stream()
-        surrogate = ""  # the first half of a pair, whose second half the next string may begin with
-        for text in iterable:
-            for start in range(0, len(text), _PIECE_CHARACTERS):
-                piece = surrogate + text[start : start + _PIECE_CHARACTERS]
-                surrogate = piece[-1] if "\ud800" <= piece[-1] <= "\udbff" else ""
-                yield from stream.feed(_utf8(piece.removesuffix(surrogate))).tolist()
-        yield from stream.feed(_utf8(surrogate)).tolist()
-        yield from stream.finish().tolist()
+        return encode_pieces(self.stream(), iterable)
+
+    def encode_with_offsets(self, text: "str | Buffer") -> "tuple[NDArray[np.uint32], NDArray[np.int64]]":
+        """The ids, uint32 (N,), and where in the text each begins and ends, int64 (N, 2).
+
+        Offsets in a str count characters. A character that is several tokens belongs to each of them. Offsets in bytes
+        count bytes.
+        """
+        ids = self.encode_to_numpy(text)
+        return ids, offsets_of(text, self._byte_lengths[ids])
+
+    def count(
+        self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
+    ) -> int:
+        """How many ids a text has; faster than encoding it, and without the memory."""
+        specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        return self._encoder.count(text, specials)
 
     def stream(self) -> "EncodeStream":
         """Encoding of a text that arrives in pieces."""
-        return EncodeStream(self)
+        return self._encoder.stream(self._special_tokens.all)
 
-    def decode(self, ids: "Iterable[int] | NDArray[Any]") -> str:
+    def decode(self, ids: "Iterable[int] | NDArray[Any]", errors: str = "replace") -> str:
         """The text of ids; bytes that are not UTF-8, as in half a character, become U+FFFD.
 
         Args:
             ids: integers, a list or a one-dimensional NumPy array or torch tensor.
+            errors: what becomes of such bytes, as in `bytes.decode`: "replace", "ignore", "strict" and so on.
 
         Raises:
             TokenizerError: an id is not in the vocabulary, or not an integer.
+            UnicodeDecodeError: there are such bytes, and errors is "strict".
         """
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+        return self.decode_bytes(ids).decode("utf-8", errors)
 
     def decode_bytes(self, ids: "Iterable[int] | NDArray[Any]") -> bytes:
         """The bytes of ids, which need not be valid UTF-8. Raises as `decode` does."""
         plain = ids.tolist() if hasattr(ids, "tolist") else list(ids)
         try:
-            return b"".join([self._vocab[token_id] for token_id in plain])
+            return b"".join(map(self._vocab.__getitem__, plain))
         except (KeyError, TypeError):
             raise self._unknown_id(plain) from None
+
+    def decode_batch(self, batch: "Iterable[Iterable[int] | NDArray[Any]]", errors: str = "replace") -> list[str]:
+        """The text of each sequence of ids. Raises as `decode` does."""
+        return [self.decode(ids, errors) for ids in batch]
+
+    def decode_stream(self) -> "DecodeStream":
+        """Decoding of ids that arrive one by one, as a model makes them; never shows half a character."""
+        return DecodeStream(self.decode_bytes)
 
     def token_id(self, token: str | bytes) -> int:
         """The id of a token given as text or bytes.
@@ -215,8 +412,13 @@ class Tokenizer:
 
     @property
     def pattern(self) -> str:
-        """Name of the pattern that makes pretokens."""
+        """What makes pretokens: the name of a built-in pattern, or a regular expression."""
         return self._pattern
+
+    @property
+    def ignore_merges(self) -> bool:
+        """Whether a pretoken that is a token is that token, whatever the merges make of it."""
+        return self._ignore_merges
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -225,12 +427,14 @@ class Tokenizer:
         It is taken over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor
         on the order in which special tokens were named.
         """
-        content = {
-            "pattern": pattern_named(self._pattern),
+        content: dict[str, Any] = {
+            "pattern": expression_of(self._pattern),
             "special_tokens": sorted(self._special_ids.values()),
             "vocab": [[token_id, token.hex()] for token_id, token in sorted(self._vocab.items())],
             "merges": [[left.hex(), right.hex()] for left, right in self._merges],
         }
+        if self._ignore_merges:
+            content["ignore_merges"] = True
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -240,17 +444,29 @@ class Tokenizer:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_encoder"}
+        made_when_needed = ("_encoder", "_special_tokens", "_byte_lengths")
+        return {name: value for name, value in self.__dict__.items() if name not in made_when_needed}
 
     @functools.cached_property
-    def _encoder(self) -> "_native.Encoder":
-        core = load_core()
-        import numpy as np
+    def _encoder(self) -> "TextEncoder":
+        return make_encoder(self._pattern, self._id_of, self._rules, self._whole_tokens())
 
-        byte_ids = [self._id_of.get(bytes([byte]), -1) for byte in range(256)]
-        rules = np.array(self._rules, dtype=np.uint32).reshape(-1, 3)
-        encoder: _native.Encoder = core.Encoder(byte_ids, rules, list(self._special_ids.items()))
-        return encoder
+    @functools.cached_property
+    def _special_tokens(self) -> "SpecialTokenSets":
+        return SpecialTokenSets(self._special_ids)
+
+    @functools.cached_property
+    def _byte_lengths(self) -> "NDArray[np.int64]":
+        """Bytes per id, special tokens as well."""
+        lengths = self.token_lengths()
+        for name, token_id in self._special_ids.items():
+            lengths[token_id] = len(name)
+        return lengths
+
+    def _whole_tokens(self) -> list[tuple[bytes, int]]:
+        if not self._ignore_merges:
+            return []
+        return [(token, token_id) for token, token_id in self._id_of.items() if token not in self._special_ids]
 
     def _unknown_id(self, ids: list[Any]) -> TokenizerError:
         for token_id in ids:
@@ -264,62 +480,12 @@ class Tokenizer:
         )
 
 
-class EncodeStream:
-    """A text that arrives in pieces, as bytes; made by `Tokenizer.stream`.
-
-    The ids that `feed` and `finish` return are together those of the whole text, wherever it was cut: inside a
-    character, a special token, or a run of white space. An error ends the text.
-    """
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._stream = load_core().EncodeStream(tokenizer._encoder)
-
-    def feed(self, data: "Buffer") -> "NDArray[np.uint32]":
-        """The ids, uint32 (N,), that no further text can change."""
-        ids: NDArray[np.uint32] = self._stream.feed(data)
-        return ids
-
-    def finish(self) -> "NDArray[np.uint32]":
-        """The ids of what was held back, uint32 (N,). The stream is then ready for another text."""
-        ids: NDArray[np.uint32] = self._stream.finish()
-        return ids
-
-
-def _utf8(text: str) -> bytes:
+def _file_to_write(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.is_dir():
+        raise TokenizerError(f"{target} is a folder; give the name of the file to write")
     try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-
-
-def _checked_vocab(vocab: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[bytes, int]]:
-    tokens: dict[int, bytes] = {}
-    ids: dict[bytes, int] = {}
-    for token_id, token in vocab.items():
-        if not isinstance(token, bytes):
-            raise TokenizerError(f"token {token_id!r} is {token!r} of type {type(token).__name__}; tokens are bytes")
-        if not isinstance(token_id, int) or not 0 <= token_id <= LARGEST_ID:
-            raise TokenizerError(f"token {token!r} has the id {token_id!r}; ids are integers from 0 to {LARGEST_ID}")
-        if not token:
-            raise TokenizerError(f"token {token_id} is empty; every token has at least one byte")
-        if token in ids:
-            raise TokenizerError(f"ids {ids[token]} and {token_id} are the same bytes {token!r}; keep one of them")
-        tokens[token_id] = token
-        ids[token] = token_id
-    return tokens, ids
-
-
-def _checked_rules(merges: list[tuple[bytes, bytes]], id_of: dict[bytes, int]) -> list[tuple[int, int, int]]:
-    rules = []
-    for number, (left, right) in enumerate(merges):
-        try:
-            rules.append((id_of[left], id_of[right], id_of[left + right]))
-        except KeyError as error:
-            raise TokenizerError(
-                f"merge {number} of {left!r} and {right!r}: {error.args[0]!r} is not in the vocabulary; "
-                "vocabulary and merges must come from the same training"
-            ) from None
-    if len(set(merges)) < len(merges):
-        number, pair = next((number, pair) for number, pair in enumerate(merges) if merges.index(pair) < number)
-        raise TokenizerError(f"merge {number} of {pair[0]!r} and {pair[1]!r} is listed before; a pair merges once")
-    return rules
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise TokenizerError(f"{target} would lie in a file; give a path in a folder") from None
+    return target

@@ -1,0 +1,108 @@
+#include "encode_texts.hpp"
+
+#include "parallel.hpp"
+#include "text_chunks.hpp"
+
+namespace groundup {
+
+namespace {
+
+using Text = std::span<const uint8_t>;
+
+constexpr size_t kChunkBytes = size_t{1} << 20;
+
+// What one thread does at a time: some texts, or a part of one.
+struct Job {
+    std::vector<Text> parts;
+    std::vector<bool> ends_text;  // by part
+    IdBuffer ids;
+    std::vector<uint64_t> ends;  // of the parts that end a text, from the first id of the job
+};
+
+std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& specials) {
+    std::vector<Job> jobs;
+    size_t room = 0;
+    for (const Text& text : texts) {
+        std::vector<Text> parts = chunks_of(text, kChunkBytes, specials);
+        if (parts.empty()) parts.push_back(text);  // an empty text has an end as well
+        for (const Text& part : parts) {
+            if (jobs.empty() || part.size() > room) {
+                jobs.emplace_back();
+                room = kChunkBytes;
+            }
+            jobs.back().parts.push_back(part);
+            jobs.back().ends_text.push_back(&part == &parts.back());
+            room -= std::min(room, part.size());
+        }
+    }
+    return jobs;
+}
+
+// English has about four bytes a token; other text makes the buffer grow.
+constexpr size_t expected_ids(size_t bytes) { return bytes / 4 + bytes / 32; }
+
+void encode_one(const BpeEncoder& encoder, const SpecialTokens& specials, Text text, BpeEncoder::Workspace& workspace,
+                IdBuffer& ids) {
+    ids.make_room(expected_ids(text.size()));
+    Splitter splitter(encoder.pattern());
+    encoder.encode(splitter, specials, text, true, workspace, ids);
+}
+
+}  // namespace
+
+EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specials, std::span<const Text> texts,
+                          size_t thread_count, const Heartbeat& heartbeat) {
+    EncodedTexts result;
+    result.ends.reserve(texts.size());
+    size_t bytes = 0;
+    for (const Text& text : texts) bytes += text.size();
+    if (thread_count <= 1 || bytes <= kChunkBytes) {
+        result.ids.make_room(expected_ids(bytes));
+        const BpeEncoder::BorrowedWorkspace workspace(encoder);
+        for (const Text& text : texts) {
+            Splitter splitter(encoder.pattern());
+            encoder.encode(splitter, specials, text, true, *workspace, result.ids);
+            result.ends.push_back(result.ids.size());
+        }
+        return result;
+    }
+    std::vector<Job> jobs = jobs_of(texts, specials);
+    ParallelWork().run(
+        jobs.size(), thread_count,
+        [&](size_t i, size_t) {
+            Job& job = jobs[i];
+            const BpeEncoder::BorrowedWorkspace workspace(encoder);
+            for (size_t part = 0; part < job.parts.size(); ++part) {
+                encode_one(encoder, specials, job.parts[part], *workspace, job.ids);
+                if (job.ends_text[part]) job.ends.push_back(job.ids.size());
+            }
+        },
+        [] { return uint64_t{0}; }, heartbeat);
+    size_t total = 0;
+    for (const Job& job : jobs) total += job.ids.size();
+    result.ids.make_room(total);
+    for (Job& job : jobs) {
+        for (const uint64_t end : job.ends) result.ends.push_back(result.ids.size() + end);
+        result.ids.append(job.ids.ids());
+        job = {};
+    }
+    return result;
+}
+
+uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, Text text) {
+    uint64_t count = 0;
+    const BpeEncoder::BorrowedWorkspace workspace(encoder);
+    IdBuffer ids;
+    Splitter splitter(encoder.pattern());
+    splitter.advance(
+        specials, text.data(), text.size(), true,
+        [&](size_t begin, std::span<const uint64_t> ends) {
+            ids.clear();
+            encoder.encode_pretokens(text.data(), text.size(), begin, ends, *workspace, ids);
+            count += ids.size();
+        },
+        [&](uint32_t) { ++count; });
+    return count;
+}
+
+}  // namespace groundup

@@ -1,0 +1,129 @@
+// Ids in memory that grows without being initialized or, when it is large, copied.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <span>
+#include <utility>
+
+namespace groundup {
+
+// The system hands out large memory page by page, zeroed, which takes longer than filling it with ids. So the last
+// result that was dropped, if it was large, waits here for the next.
+class SpareMemory {
+   public:
+    static constexpr size_t kLeastBytes = size_t{1} << 20;
+    static constexpr size_t kMostBytes = size_t{1} << 27;
+
+    struct Block {
+        void* memory = nullptr;
+        size_t bytes = 0;
+    };
+
+    // A block of at least a quarter and at most four times as many bytes, or an empty one.
+    static Block take(size_t bytes) {
+        if (bytes < kLeastBytes) return {};
+        Block* const block = spare_.exchange(nullptr, std::memory_order_acquire);
+        if (block == nullptr) return {};
+        const bool fits = block->bytes / 4 <= bytes && bytes / 4 <= block->bytes;
+        const Block taken = *block;
+        if (fits) {
+            delete block;
+            return taken;
+        }
+        put_back(block);
+        return {};
+    }
+
+    static void give(void* memory, size_t bytes) {
+        if (bytes < kLeastBytes || bytes > kMostBytes) return std::free(memory);
+        put_back(new Block{memory, bytes});
+    }
+
+   private:
+    static void put_back(Block* block) {
+        block = spare_.exchange(block, std::memory_order_acq_rel);
+        if (block == nullptr) return;
+        std::free(block->memory);
+        delete block;
+    }
+
+    static inline std::atomic<Block*> spare_ = nullptr;
+};
+
+class IdBuffer {
+   public:
+    IdBuffer() = default;
+    IdBuffer(IdBuffer&& other) noexcept { swap(other); }
+    IdBuffer& operator=(IdBuffer&& other) noexcept {
+        swap(other);
+        return *this;
+    }
+    ~IdBuffer() {
+        if (ids_ != nullptr) SpareMemory::give(ids_, capacity_ * sizeof(uint32_t));
+    }
+
+    uint32_t* data() { return ids_; }
+    const uint32_t* data() const { return ids_; }
+    size_t size() const { return size_; }
+    uint32_t* end() { return ids_ + size_; }
+    std::span<const uint32_t> ids() const { return {ids_, size_}; }
+
+    // Makes room for `count` more ids, which may then be written from end() on.
+    void make_room(size_t count) {
+        if (size_ + count > capacity_) resize_memory(std::max(size_ + count, capacity_ + capacity_ / 2));
+    }
+
+    // Tells that `count` ids were written from end() on.
+    void advance(size_t count) { size_ += count; }
+
+    void push_back(uint32_t id) {
+        make_room(1);
+        ids_[size_++] = id;
+    }
+
+    void append(std::span<const uint32_t> ids) {
+        make_room(ids.size());
+        if (!ids.empty()) std::memcpy(end(), ids.data(), ids.size_bytes());
+        size_ += ids.size();
+    }
+
+    void clear() { size_ = 0; }
+
+    // Gives back what is not used, if that is much.
+    void shrink() {
+        if (size_ < capacity_ / 2) resize_memory(size_);
+    }
+
+   private:
+    void swap(IdBuffer& other) {
+        std::swap(ids_, other.ids_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+    }
+
+    void resize_memory(size_t capacity) {
+        capacity = std::max<size_t>(capacity, 1);
+        if (ids_ == nullptr) {
+            const SpareMemory::Block spare = SpareMemory::take(capacity * sizeof(uint32_t));
+            ids_ = static_cast<uint32_t*>(spare.memory);
+            capacity_ = spare.bytes / sizeof(uint32_t);
+            if (capacity <= capacity_) return;
+        }
+        void* const memory = std::realloc(ids_, capacity * sizeof(uint32_t));
+        if (memory == nullptr) throw std::bad_alloc();
+        ids_ = static_cast<uint32_t*>(memory);
+        capacity_ = capacity;
+    }
+
+    uint32_t* ids_ = nullptr;
+    size_t size_ = 0;
+    size_t capacity_ = 0;
+};
+
+}  // namespace groundup

@@ -1,0 +1,87 @@
+// A stretch of text in which pretokens are looked for, and which may still grow.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "character_class.hpp"
+
+namespace groundup {
+
+struct Character {
+    CharacterSet character_class;
+    uint8_t length;
+
+    bool in(CharacterSet set) const { return (character_class & set) != 0; }
+};
+
+// A scanner reads a view as if the text ended with it. If it looked beyond the end of a text of which more may come,
+// `undecided` says so, and what it found does not count: with more text it starts again.
+class TextView {
+   public:
+    // `complete` says that nothing follows: the pattern sees the end of the text at `size`.
+    TextView(const uint8_t* bytes, size_t size, bool complete) : bytes_(bytes), size_(size), complete_(complete) {}
+
+    const uint8_t* bytes() const { return bytes_; }
+    size_t size() const { return size_; }
+    bool complete() const { return complete_; }
+    bool undecided() const { return reached_end_ && !complete_; }
+    void forget_end() { reached_end_ = false; }
+
+    Character at(size_t position) {
+        if (position >= size_) return end();
+        const uint8_t lead = bytes_[position];
+        if (lead < 0x80) return {kAsciiClass[lead], 1};
+        const Utf8Character character = decode_utf8(bytes_ + position, size_ - position);
+        if (character.status == Utf8Status::Valid) return {class_of(character.code_point), character.length};
+        if (character.status == Utf8Status::Truncated && !complete_) return end();
+        return {kOther, 1};
+    }
+
+    // The byte at the position; 0 beyond the end.
+    uint8_t byte(size_t position) {
+        if (position < size_) return bytes_[position];
+        reached_end_ = true;
+        return 0;
+    }
+
+    // The position behind all ASCII characters of the set from `position` on.
+    size_t skip_ascii(size_t position, CharacterSet set) const {
+        while (position < size_ && (kAsciiClass[bytes_[position]] & set) != 0) ++position;
+        return position;
+    }
+
+   private:
+    Character end() {
+        reached_end_ = true;
+        return {kEnd, 0};
+    }
+
+    const uint8_t* bytes_;
+    size_t size_;
+    bool complete_;
+    bool reached_end_ = false;
+};
+
+// How far an undecided pretoken has been read, so that one which arrives in many pieces is read once: the runs before
+// `stage` are passed, and that one reaches at least to `position`.
+struct Progress {
+    size_t position = 0;
+    int stage = 0;
+};
+
+// The end of the run of characters of the set that begins at `from`. The runs of a pretoken have rising stages.
+inline size_t run_end(TextView& text, size_t from, CharacterSet set, int stage, Progress& progress) {
+    if (progress.stage > stage || text.undecided()) return from;
+    if (progress.stage == stage && progress.position > from) from = progress.position;
+    for (;;) {
+        from = text.skip_ascii(from, set);
+        const Character character = text.at(from);
+        if (!character.in(set)) break;
+        from += character.length;
+    }
+    progress = {from, stage};
+    return from;
+}
+
+}  // namespace groundup

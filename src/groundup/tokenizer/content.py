@@ -1,0 +1,63 @@
+"""What a tokenizer's file holds, whatever its format, before it is a `Tokenizer`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.errors import TokenizerError
+from groundup.tokenizer.special_tokens import checked_special_tokens
+
+SpecialTokens = Mapping[str, int] | Sequence[str]
+"""Names with their ids; or names alone, of which those not in the vocabulary get ids from its largest + 1 on."""
+
+Pair = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerContent:
+    """Vocabulary, merges, special tokens and pattern as a file gives them; `Tokenizer` checks that they fit."""
+
+    source: str
+    """The file or files, as errors name them."""
+    vocab: dict[int, bytes]
+    """Token bytes by id, special tokens included where the file gives them ids."""
+    merges: list[Pair]
+    special_tokens: list[str]
+    pattern: str
+    """Name of a built-in pattern, or a regular expression."""
+    sha256: str | None = None
+    """What `Tokenizer.sha256` has to be, in formats that carry it."""
+    sha256_file: str = ""
+    """Name of the file that says so."""
+    left_out: tuple[str, ...] = ()
+    """What the file asks for around the ids of a text, which a `Tokenizer` does not do."""
+
+
+def with_special_tokens(
+    path: Path, vocab: Mapping[int, bytes], special_tokens: SpecialTokens
+) -> tuple[dict[int, bytes], list[str]]:
+    """A file's vocabulary with the special tokens that a caller gives ids to, and their names.
+
+    Raises:
+        TokenizerError: an id is no id, or another token has it, or the token has another id.
+    """
+    vocab = dict(vocab)
+    names = [name.decode() for name in checked_special_tokens(special_tokens)]
+    if isinstance(special_tokens, Mapping):
+        id_of = {token: token_id for token_id, token in vocab.items()}
+        for name in names:
+            token, token_id = name.encode(), special_tokens[name]
+            if not isinstance(token_id, int) or isinstance(token_id, bool):
+                raise TokenizerError(f"special token {name!r} has the id {token_id!r}; ids are integers")
+            if id_of.get(token, token_id) != token_id:
+                raise TokenizerError(
+                    f"special token {name!r} has the id {id_of[token]} in {path}, not {token_id}; give that one"
+                )
+            if vocab.get(token_id, token) != token:
+                raise TokenizerError(
+                    f"special token {name!r} cannot have the id {token_id}, which is {vocab[token_id]!r} in {path}; "
+                    f"ids from {max(vocab) + 1} on are free"
+                )
+            vocab[token_id] = token
+            id_of[token] = token_id
+    return vocab, names

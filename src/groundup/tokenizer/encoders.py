@@ -1,0 +1,142 @@
+"""What turns text into ids: the C++ core for the built-in patterns, with `regex` before it for any other."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from groundup.tokenizer.core import load_core
+from groundup.tokenizer.offsets import utf8
+from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.streams import EncodeStream
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+    from groundup.tokenizer import _native
+
+
+class TextEncoder(Protocol):
+    """Texts, str or UTF-8, to ids; the special tokens that are found in them come with each call."""
+
+    def encode_to_list(self, text: "str | Buffer", specials: "_native.SpecialTokens", /) -> list[int]: ...
+    def encode_to_array(
+        self, text: "str | Buffer", specials: "_native.SpecialTokens", threads: int, /
+    ) -> "NDArray[np.uint32]": ...
+    def encode_batch_to_lists(
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int, /
+    ) -> list[list[int]]: ...
+    def encode_batch_to_arrays(
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int, /
+    ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]": ...
+    def count(self, text: "str | Buffer", specials: "_native.SpecialTokens", /) -> int: ...
+    def stream(self, specials: "_native.SpecialTokens", /) -> EncodeStream: ...
+
+
+def make_encoder(
+    pattern: str,
+    id_of: Mapping[bytes, int],
+    rules: Sequence[tuple[int, int, int]],
+    whole: list[tuple[bytes, int]],
+) -> TextEncoder:
+    """The encoder of a tokenizer.
+
+    Args:
+        pattern: name of a built-in pattern, or a regular expression.
+        id_of: ids of tokens.
+        rules: merges as ids: left, right, product.
+        whole: pretokens that are one id, whatever the merges make of them.
+    """
+    core = load_core()
+    import numpy as np
+
+    byte_ids = [id_of.get(bytes([byte]), -1) for byte in range(256)]
+    rule_array = np.array(rules, dtype=np.uint32).reshape(-1, 3)
+    if pattern in PATTERNS:
+        encoder: TextEncoder = core.Encoder(byte_ids, rule_array, whole, pattern)
+        return encoder
+    warnings.warn(
+        f"the pattern {pattern!r} is not built in, so the regex package splits the text, on one thread and tens of "
+        f"times more slowly; built in are: {', '.join(PATTERNS)}",
+        stacklevel=4,
+    )
+    return RegexEncoder(core.Encoder(byte_ids, rule_array, whole, "gpt2"), pattern)
+
+
+class RegexEncoder:
+    """An encoder whose pretokens are the matches of a regular expression, and what lies between them.
+
+    It runs on one thread, which the `regex` package holds.
+    """
+
+    def __init__(self, encoder: "_native.Encoder", expression: str) -> None:
+        self._encoder = encoder
+        self._expression = expression
+
+    def encode_to_array(
+        self, text: "str | Buffer", specials: "_native.SpecialTokens", threads: int = 1
+    ) -> "NDArray[np.uint32]":
+        import numpy as np
+
+        return np.concatenate([np.empty(0, dtype=np.uint32), *self._pieces(text, specials)])
+
+    def encode_to_list(self, text: "str | Buffer", specials: "_native.SpecialTokens") -> list[int]:
+        ids: list[int] = self.encode_to_array(text, specials).tolist()
+        return ids
+
+    def encode_batch_to_lists(
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int = 1
+    ) -> list[list[int]]:
+        return [self.encode_to_list(text, specials) for text in texts]
+
+    def encode_batch_to_arrays(
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int = 1
+    ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]":
+        import numpy as np
+
+        encoded = [self.encode_to_array(text, specials) for text in texts]
+        ends = np.cumsum([len(ids) for ids in encoded], dtype=np.uint64)
+        return np.concatenate([np.empty(0, dtype=np.uint32), *encoded]), ends
+
+    def count(self, text: "str | Buffer", specials: "_native.SpecialTokens") -> int:
+        return sum(map(len, self._pieces(text, specials)))
+
+    def stream(self, specials: "_native.SpecialTokens") -> EncodeStream:
+        return HeldStream(self, specials)
+
+    def _pieces(self, text: "str | Buffer", specials: "_native.SpecialTokens") -> "Iterator[NDArray[np.uint32]]":
+        import numpy as np
+
+        from groundup.tokenizer.regex_splitter import pretoken_ends
+
+        data = utf8(text) if isinstance(text, str) else bytes(text)
+        begin = 0
+        while begin < len(data):
+            found = specials.find(data, begin)
+            piece = data[begin : found[0] if found else len(data)]
+            if piece:
+                yield self._encoder.encode_pretokens(piece, pretoken_ends(piece, self._expression))
+            if found is None:
+                return
+            yield np.array([found[2]], dtype=np.uint32)
+            begin = found[1]
+
+
+class HeldStream:
+    """A stream that holds the text until it is complete: how much of it more text could change, only `regex` knows."""
+
+    def __init__(self, encoder: RegexEncoder, specials: "_native.SpecialTokens") -> None:
+        self._encoder = encoder
+        self._specials = specials
+        self._held = bytearray()
+
+    def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
+        import numpy as np
+
+        self._held += utf8(data) if isinstance(data, str) else data
+        return np.empty(0, dtype=np.uint32)
+
+    def finish(self) -> "NDArray[np.uint32]":
+        held, self._held = bytes(self._held), bytearray()
+        return self._encoder.encode_to_array(held, self._specials)

@@ -1,0 +1,150 @@
+"""Our own format: a whole tokenizer in one JSON file, exact, and to be read by eye.
+
+One token and one merge a line, in GPT-2's byte alphabet (`files.BYTE_TO_CHARACTER`), so that versions of a file can be
+compared line by line; the pattern both as name and as expression; special tokens as their text. `sha256` is the
+tokenizer's hash, of what the file means and not of how it is laid out.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import TokenizerError
+from groundup.files import write_atomically
+from groundup.tokenizer.content import Pair, TokenizerContent
+from groundup.tokenizer.files import from_printable, printable
+from groundup.tokenizer.patterns import PATTERNS, expression_of
+from groundup.tokenizer.strict_reading import as_id, shown
+
+FORMAT = "groundup-tokenizer"
+FORMAT_VERSION = 1
+_KINDS: dict[str, type] = {
+    "format": str,
+    "format_version": int,
+    "pattern": dict,
+    "sha256": str,
+    "special_tokens": dict,
+    "vocab": dict,
+    "merges": list,
+}
+
+
+def write_groundup_file(
+    path: Path,
+    vocab: Mapping[int, bytes],
+    merges: Sequence[Pair],
+    special_tokens: Sequence[str],
+    pattern: str,
+    sha256: str,
+) -> None:
+    """Writes the file in one step. `vocab` has the special tokens, too; `pattern` is as `Tokenizer.pattern`."""
+    names = {name.encode(): name for name in special_tokens}
+    id_of = {token: token_id for token_id, token in vocab.items()}
+    head = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "pattern": {"name": pattern if pattern in PATTERNS else None, "regex": expression_of(pattern)},
+        "sha256": sha256,
+        "special_tokens": {name: id_of[token] for token, name in names.items()},
+    }
+    tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if vocab[i] not in names]
+    pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in merges]
+    members = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
+    members += [f'"vocab": {_lines("{", tokens, "}")}', f'"merges": {_lines("[", pairs, "]")}']
+    write_atomically(path, _lines("{", members, "}") + "\n")
+
+
+def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> TokenizerContent:
+    """The tokenizer in a file that `write_groundup_file` wrote, from its JSON object.
+
+    Raises:
+        TokenizerError: it is damaged, or from a later version of groundup.
+    """
+    version = entries.get("format_version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise TokenizerError(
+            f"{path}: format_version is {shown(version)}, and this groundup reads {FORMAT_VERSION}; update groundup, "
+            "or write the file again"
+        )
+    for key in sorted(_KINDS.keys() | entries.keys()):
+        if key not in _KINDS:
+            raise TokenizerError(f"{path} has the key {shown(key)}, which no {FORMAT} has: it is damaged")
+        kind = _KINDS[key]
+        if not isinstance(entries.get(key), kind):
+            raise TokenizerError(
+                f"{path}: {key} is {shown(entries.get(key))}, expected a JSON {_JSON_NAMES[kind]}; write it again"
+            )
+    return TokenizerContent(
+        source=str(path),
+        vocab=_vocab(path, entries["vocab"], entries["special_tokens"]),
+        merges=_merges(path, entries["merges"]),
+        special_tokens=list(entries["special_tokens"]),
+        pattern=_pattern(path, entries["pattern"]),
+        sha256=entries["sha256"],
+        sha256_file=path.name,
+    )
+
+
+_JSON_NAMES = {str: "string", int: "number", dict: "object", list: "array"}
+
+
+def _vocab(path: Path, entries: Mapping[str, Any], special_tokens: Mapping[str, Any]) -> dict[int, bytes]:
+    vocab: dict[int, bytes] = {}
+    for text, token_id, is_special in (
+        *((text, entry, False) for text, entry in entries.items()),
+        *((text, entry, True) for text, entry in special_tokens.items()),
+    ):
+        if as_id(path, text, token_id) in vocab:
+            raise TokenizerError(f"{path}: id {token_id} is given to {shown(text)} and to another token; give it once")
+        try:
+            vocab[token_id] = text.encode() if is_special else from_printable(text)
+        except KeyError as error:
+            raise TokenizerError(
+                f"{path}: token {shown(text)} has {error.args[0]!r}, which stands for no byte in GPT-2's alphabet; "
+                "special tokens go into special_tokens"
+            ) from None
+        except UnicodeEncodeError:
+            raise TokenizerError(f"{path}: special token {shown(text)} has a lone surrogate: damaged") from None
+    return vocab
+
+
+def _merges(path: Path, entries: Sequence[Any]) -> list[Pair]:
+    number_of: dict[Pair, int] = {}
+    for number, entry in enumerate(entries):
+        try:
+            left, right = map(from_printable, entry.split(" "))
+        except (AttributeError, KeyError, ValueError):
+            left = right = b""
+        if not (left and right):
+            raise TokenizerError(
+                f"{path}: merge {number} is {shown(entry)}; expected two tokens in GPT-2's byte alphabet with a space "
+                "between"
+            )
+        if (left, right) in number_of:
+            raise TokenizerError(
+                f"{path}: merge {number} is {shown(entry)}, as merge {number_of[left, right]}; a pair merges once"
+            )
+        number_of[left, right] = number
+    return list(number_of)
+
+
+def _pattern(path: Path, entry: Mapping[str, Any]) -> str:
+    name, regex = entry.get("name"), entry.get("regex")
+    if entry.keys() != {"name", "regex"} or not isinstance(name, str | None) or not isinstance(regex, str):
+        raise TokenizerError(f'{path}: pattern is {shown(entry)}; expected {{"name": string or null, "regex": string}}')
+    if name in PATTERNS and regex != PATTERNS[name]:
+        raise TokenizerError(
+            f"{path}: pattern {name!r} is {shown(regex)} there and {shown(PATTERNS[name])} in this groundup; "
+            "set its name to null to use the expression"
+        )
+    # A name that this version does not know: the expression says what it is.
+    return name if name in PATTERNS else regex
+
+
+def _lines(opening: str, members: Sequence[str], closing: str) -> str:
+    return "\n".join([opening, ",\n".join(members), closing]) if members else opening + closing
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,336 @@
+"""Hugging Face's tokenizer.json, of the kind that is byte-pair encoding on bytes.
+
+Such a file describes a pipeline that can do much more than a `Tokenizer`. What gives other ids is refused by name.
+What does not touch the ids of a text is read over, or named in `TokenizerContent.left_out`: then the ids are those of
+`tokenizers.Tokenizer.encode(text, add_special_tokens=False)` without truncation and padding.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import TokenizerError
+from groundup.files import write_atomically
+from groundup.tokenizer.content import Pair, TokenizerContent
+from groundup.tokenizer.files import CHARACTER_TO_BYTE, from_printable, printable, token_of_text, vocab_of_entries
+from groundup.tokenizer.merge_order import unreachable_tokens
+from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, expression_of
+from groundup.tokenizer.regex_dialects import difference
+from groundup.tokenizer.strict_reading import as_id, shown
+
+Json = dict[str, Any]
+
+# Possessive counts and the end of the text are written differently in each dialect, and these are the same in all.
+_CL100K = LLAMA3.replace(r"|\s*[\r\n]+", r"|\s+(?![\s\S])|\s*[\r\n]+")
+_WRITTEN = PATTERNS | {"cl100k": _CL100K}
+_NAME_OF = {
+    GPT2: "gpt2",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
+    _CL100K: "cl100k",
+    LLAMA3: "llama3",
+    QWEN2: "qwen2",
+    O200K: "o200k",
+}
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+_CONDITIONS = ("single_word", "lstrip", "rstrip")
+
+
+def write_hugging_face(
+    path: Path, vocab: Mapping[int, bytes], merges: Sequence[Pair], special_tokens: Sequence[str], pattern: str
+) -> None:
+    """Writes a tokenizer.json with which `tokenizers` gives the same ids, special tokens included.
+
+    Special tokens stand in the model's vocabulary as well: in added_tokens alone, tokenizers would number them itself.
+    Text with a byte that has no token is an error here; tokenizers leaves such a byte out.
+
+    Raises:
+        TokenizerError: a special token cannot be told from another token, or an expression of the user's own as
+            pattern is not known to mean the same there.
+    """
+    names = {name.encode(): name for name in special_tokens}
+    ordinary = {b"".join(pair) for pair in merges} | {bytes([byte]) for byte in range(256)}
+    entries: dict[str, int] = {}
+    for token_id, token in sorted(vocab.items()):
+        if token in names and token in ordinary and names[token] != printable(token):
+            raise _cannot_be_written(f"special token {names[token]!r} is also an ordinary token, {printable(token)!r}")
+        key = names.get(token, printable(token))
+        if key in entries:
+            raise _cannot_be_written(f"tokens {entries[key]} and {token_id} would both be called {key!r}")
+        entries[key] = token_id
+    added = [
+        {"id": entries[name], "content": name, "single_word": False, "lstrip": False, "rstrip": False}
+        | {"normalized": False, "special": True}
+        for name in special_tokens
+    ]
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": entries,
+        "merges": [[printable(left), printable(right)] for left, right in merges],
+    }
+    content = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": _written_pre_tokenizer(pattern),
+        "post_processor": None,
+        "decoder": _BYTE_LEVEL | {"add_prefix_space": True, "use_regex": True},
+        "model": model,
+    }
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+
+def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
+    """The tokenizer in a tokenizer.json, from its JSON object.
+
+    Raises:
+        TokenizerError: it is damaged, or a part of it would make other ids than a `Tokenizer` can: a normalizer; a
+            model other than BPE on bytes; dropout; several splits; added tokens that match with conditions; tokens that
+            only `ignore_merges` can reach.
+    """
+    if file.get("version", "1.0") != "1.0":
+        raise _cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
+    if file.get("normalizer") is not None:
+        raise _cannot_be_read(
+            path,
+            f"its normalizer {_kind(file['normalizer'])} changes the text before it is split",
+            "set it to null in a copy of the file, and normalize the text yourself if it has to be",
+        )
+    pattern = _pattern(path, _member(path, file, "pre_tokenizer", dict))
+    if file.get("decoder") is not None and _kind(file["decoder"]) != "ByteLevel":
+        raise _cannot_be_read(path, f"its decoder is {_kind(file['decoder'])}", "only ByteLevel is read")
+    model = _member(path, file, "model", dict)
+    if model.get("type", "BPE") != "BPE":
+        raise _cannot_be_read(path, f"its model is {shown(model['type'])}", "only BPE is read")
+    entries, merges, added = _member(path, model, "vocab", dict), _merges(path, model), _added_tokens(path, file)
+    vocab = _vocab(path, entries, merges, added)
+    _refuse_model_options(path, model, vocab)
+    if model.get("ignore_merges"):
+        _refuse_unreached(path, entries, merges, {token["content"] for token in added})
+    return TokenizerContent(
+        source=str(path),
+        vocab=vocab,
+        merges=merges,
+        special_tokens=[token["content"] for token in added],
+        pattern=pattern,
+        left_out=tuple(_left_out(file, added)),
+    )
+
+
+def _written_pre_tokenizer(pattern: str) -> Json:
+    if pattern == "gpt2":
+        return _BYTE_LEVEL | {"use_regex": True}
+    regex = _WRITTEN.get(pattern)
+    if regex is None:
+        regex = expression_of(pattern)
+        if (other := difference(regex)) is not None:
+            raise _cannot_be_written(f"its pattern has {shown(other)}, which tokenizers may understand otherwise")
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
+
+
+def _pattern(path: Path, pre_tokenizer: Json) -> str:
+    steps = _steps(pre_tokenizer, "pretokenizers")
+    kinds = [_kind(step) for step in steps]
+    if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space") is not False:
+        raise _cannot_be_read(
+            path,
+            f"its pre_tokenizer is {shown(kinds)}",
+            "expected one that ends with ByteLevel, add_prefix_space false",
+        )
+    splits, by_byte_level = steps[:-1], steps[-1].get("use_regex", True)
+    if by_byte_level is True and not splits:
+        return "gpt2"
+    if by_byte_level is not False or kinds[:-1] != ["Split"]:
+        raise _cannot_be_read(
+            path,
+            f"its pre_tokenizer is {shown(kinds)}, with use_regex {shown(by_byte_level)} at the end",
+            "text is split once: by one Split, or by the regex of ByteLevel",
+        )
+    return _split_pattern(path, splits[0])
+
+
+def _split_pattern(path: Path, split: Json) -> str:
+    pattern = split.get("pattern")
+    regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+    if not isinstance(regex, str):
+        raise _cannot_be_read(path, f"its Split has the pattern {shown(pattern)}", 'expected {"Regex": "…"}')
+    behavior, invert = split.get("behavior"), split.get("invert")
+    isolated = behavior == "Isolated" and invert in (False, True)
+    if regex in _NAME_OF and (isolated or (behavior == "Removed" and invert is True)):
+        return _NAME_OF[regex]  # a pattern that matches all text has nothing between its matches to remove
+    if not isolated:
+        raise _cannot_be_read(
+            path, f"its Split is {shown(behavior)} with invert {shown(invert)}", 'only "Isolated" is read'
+        )
+    if (other := difference(regex)) is not None:
+        raise _cannot_be_read(
+            path,
+            f"its Split has a regular expression with {shown(other)}, which may mean another thing here",
+            "rewrite that part in a copy of the file",
+        )
+    # checked_pattern would take bare letters for a name.
+    return f"(?:{regex})" if re.fullmatch(r"[\w.-]*", regex) else regex
+
+
+def _merges(path: Path, model: Json) -> list[Pair]:
+    number_of: dict[Pair, int] = {}
+    for number, entry in enumerate(_member(path, model, "merges", list)):
+        if isinstance(entry, str) and entry.startswith("#version"):
+            continue  # as tokenizers does
+        try:
+            left, right = map(from_printable, entry.split(" ") if isinstance(entry, str) else entry)
+        except (KeyError, TypeError, ValueError):
+            left = right = b""
+        if not (left and right):
+            raise TokenizerError(
+                f"{path}: merge {number} is {shown(entry)}; expected two tokens in GPT-2's byte alphabet, as a pair or "
+                "with a space between"
+            )
+        if (left, right) in number_of:
+            raise TokenizerError(
+                f"{path}: merge {number} is {shown(entry)}, as merge {number_of[left, right]}; a pair merges once"
+            )
+        number_of[left, right] = number
+    return list(number_of)
+
+
+def _added_tokens(path: Path, file: Json) -> list[Json]:
+    added = _member(path, file, "added_tokens", list) if file.get("added_tokens") is not None else []
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise TokenizerError(f"{path}: added token {shown(token)}; expected an object with content and id")
+        as_id(path, token["content"], token.get("id"))
+        conditions = [name for name in _CONDITIONS if token.get(name, False) is not False]
+        if conditions:
+            raise _cannot_be_read(
+                path,
+                f"its added token {shown(token['content'])} matches only under conditions ({', '.join(conditions)})",
+                "set them to false in a copy of the file",
+            )
+    first_pass = [token["content"] for token in added if token.get("normalized") is False]
+    second_pass = [token["content"] for token in added if token.get("normalized") is not False]
+    for first in first_pass:
+        for second in second_pass:
+            if _overlap(first, second) or _overlap(second, first):
+                raise _cannot_be_read(
+                    path,
+                    f"its added tokens {shown(first)} and {shown(second)} overlap, and tokenizers looks for those with "
+                    "normalized false before the others",
+                    "make normalized the same in both",
+                )
+    return added
+
+
+def _vocab(path: Path, entries: Json, merges: list[Pair], added: list[Json]) -> dict[int, bytes]:
+    names = {token["content"] for token in added}
+    vocab = vocab_of_entries(path, {text: token_id for text, token_id in entries.items() if text not in names})
+    merging = {part for left, right in merges for part in (left, right, left + right)}
+    largest = -1
+    for token in added:
+        name, token_id = token["content"], token["id"]
+        own_number = largest + 1 if largest >= len(entries) else len(entries)
+        if token_id != entries.get(name, own_number):
+            raise TokenizerError(
+                f"{path}: added token {shown(name)} has the id {token_id}, and tokenizers would use "
+                f"{shown(entries.get(name, own_number))}; give it its id in model.vocab, too"
+            )
+        if token_id in vocab:
+            raise TokenizerError(
+                f"{path}: added token {shown(name)} has the id {token_id} of {shown(vocab[token_id])}; ids are unique"
+            )
+        vocab[token_id] = _token_of_added(path, name, merging)
+        largest = max(largest, token_id)
+    return vocab
+
+
+def _token_of_added(path: Path, name: str, merging: set[bytes]) -> bytes:
+    token = token_of_text(path, name)
+    try:
+        as_key = from_printable(name)
+    except KeyError:
+        return token
+    if as_key != token and (len(as_key) == 1 or as_key in merging):
+        raise _cannot_be_read(
+            path, f"its added token {shown(name)} has the name of the token {shown(as_key)}", "rename it"
+        )
+    return token
+
+
+def _refuse_model_options(path: Path, model: Json, vocab: Mapping[int, bytes]) -> None:
+    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(option):
+            raise _cannot_be_read(path, f"its model has {option} {shown(model[option])}", "expected null")
+    present = set(vocab.values())
+    missing = [byte for byte in range(256) if bytes([byte]) not in present]
+    for option in ("unk_token", "byte_fallback"):
+        if model.get(option) and missing:
+            raise _cannot_be_read(
+                path,
+                f"its model has {option} {shown(model[option])} for bytes without a token, such as {missing[0]:#04x}",
+                "every byte needs a token",
+            )
+
+
+def _refuse_unreached(path: Path, entries: Json, merges: list[Pair], names: set[str]) -> None:
+    in_alphabet = (text for text in entries if text not in names and CHARACTER_TO_BYTE.keys() >= set(text))
+    unreached = unreachable_tokens(map(from_printable, in_alphabet), merges)
+    if unreached:
+        raise _cannot_be_read(
+            path,
+            f"its model has ignore_merges, by which a whole pretoken can be one of {len(unreached)} tokens that merges "
+            f"do not make, such as {shown(unreached[0].decode('utf-8', 'replace'))}",
+            "set it to false in a copy of the file to give those up",
+        )
+
+
+def _left_out(file: Json, added: list[Json]) -> Iterator[str]:
+    for part in ("truncation", "padding"):
+        if file.get(part) is not None:
+            yield part
+    for step in _steps(file.get("post_processor"), "processors"):
+        if step is not None and _kind(step) != "ByteLevel":  # ByteLevel only moves offsets
+            yield f"post_processor {_kind(step)}"
+    ordinary = sum(token.get("special") is not True for token in added)
+    if ordinary:
+        yield f'"special": false of {ordinary} added token{"s" * (ordinary > 1)}'
+
+
+def _overlap(left: str, right: str) -> bool:
+    """Whether the right one is in the left one, or begins with its end."""
+    return right in left or any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
+
+
+def _member(path: Path, entries: Json, key: str, kind: type) -> Any:
+    if not isinstance(entries.get(key), kind):
+        name = "object" if kind is dict else "array"
+        raise TokenizerError(f"{path}: {key} is {shown(entries.get(key))}; expected a JSON {name}")
+    return entries[key]
+
+
+def _steps(part: Any, key: str) -> list[Any]:
+    """The members of a Sequence, or the one part that is none."""
+    steps = part.get(key) if _kind(part) == "Sequence" else None
+    return steps if isinstance(steps, list) else [part]
+
+
+def _kind(part: object) -> str:
+    return str(part.get("type")) if isinstance(part, dict) else shown(part)
+
+
+def _cannot_be_read(path: Path, why: str, fix: str) -> TokenizerError:
+    return TokenizerError(f"{path} cannot be read with the same ids: {why}; {fix}")
+
+
+def _cannot_be_written(why: str) -> TokenizerError:
+    return TokenizerError(f"this tokenizer cannot be written as tokenizer.json: {why}; use another format")

@@ -1,0 +1,70 @@
+r"""Where a regular expression may mean one thing to Python's `regex` and another to Oniguruma, Hugging Face's engine.
+
+`x{1,3}+` is possessive to one and a repeated repetition to the other, `$` is the end of the text or of each line, a
+class in a class is a union or a bracket, and so on. Rather than to know all of it, this knows what is the same.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+_PROPERTY = r"\\[pP]\{\^?\w+\}"
+_ESCAPE = r"\\x[0-9A-Fa-f]{2} | \\u[0-9A-Fa-f]{4} | \\[nrtfvsSdD] | \\[^\w\s] | \\[ ]"
+_CLASS = rf"\[\^?(?: {_PROPERTY} | {_ESCAPE} | [^\\\[\]&] )+\]"
+# Letters of any case are a chapter of their own ("ß" matches (?i:ss) in one of the two); these, which most published
+# patterns have, are the same.
+_CONTRACTION = r"\(\?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d\)"
+_THE_SAME = re.compile(
+    rf"""(?x:
+      (?P<one> {_CONTRACTION} | {_PROPERTY} | {_ESCAPE} | {_CLASS} | [^\\^$\[\](){{}}?*+|] )
+    | (?P<lookaround> \(\?(?: = | ! | <= | <! ) )
+    | (?P<group> \(\?[:>] | \((?![?*]) )
+    | (?P<close> \) )
+    | (?P<alternative> \| )
+    | (?P<optional> [?*][?+]? )
+    | (?P<repeated> \+[?+]? )
+    | (?P<counted> \{{(?P<count>\d+)(?: ,\d*\}}\?? | \}}(?!\?) )(?!\+) )
+    )"""
+)
+
+
+@dataclass
+class _Group:
+    kind: str
+    alternatives: list[int] = field(default_factory=list)
+    """The least characters that each past alternative matches."""
+    widths: list[int] = field(default_factory=lambda: [0])
+    """The same of each part of the present one."""
+
+    def least(self) -> int:
+        return min([*self.alternatives, sum(self.widths)])
+
+
+def difference(expression: str) -> str | None:
+    """What in an expression is not known to give the same splits in both; None if all of it does.
+
+    An expression that can match nothing is different as well: Oniguruma's user splits there.
+    """
+    groups = [_Group("group")]
+    position = 0
+    while position < len(expression):
+        found = _THE_SAME.match(expression, position)
+        within = groups[-1]
+        if found is None:
+            return expression[position:]
+        position = found.end()
+        match found.lastgroup:
+            case "one":
+                within.widths.append(1)
+            case "lookaround" | "group":
+                groups.append(_Group(found.lastgroup))
+            case "alternative":
+                within.alternatives.append(sum(within.widths))
+                within.widths = [0]
+            case "optional":
+                within.widths[-1] = 0
+            case "counted":
+                within.widths[-1] *= int(found["count"])
+            case "close" if len(groups) > 1:
+                groups.pop()
+                groups[-1].widths.append(0 if within.kind == "lookaround" else within.least())
+    return None if groups[0].least() > 0 else "a match of no characters"

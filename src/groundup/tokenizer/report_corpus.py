@@ -1,0 +1,124 @@
+"""The texts of a tokenizer report, and which of their documents tokenizers are trained on.
+
+Bytes per token on text that the vocabulary was learned from flatters it, so some documents are held out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from groundup.config import END_OF_TEXT
+from groundup.errors import DataError, TokenizerError
+from groundup.text.readers import STANDARD_INPUT, TextReader
+
+HELD_OUT_PERIOD = 10
+HELD_OUT_FIRST = 1
+"""The 2nd, 12th, 22nd, … document is held out: every tenth, and one even where there are only two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Documents under a name; empty documents do not count.
+
+    Args:
+        name: what tables and pictures call it.
+        inputs: files or folders as `groundup.text.readers` takes them.
+        held_out: inputs that nothing is trained on; none: every tenth document of `inputs`.
+        vocab_size: tokens to learn from it.
+        separator: token between the documents of plain text; a special token of the trained tokenizer.
+        field: JSON field or parquet column that holds the text.
+    """
+
+    name: str
+    inputs: list[str]
+    held_out: list[str] = field(default_factory=list)
+    vocab_size: int = 10_000
+    separator: str = END_OF_TEXT
+    field: str = "text"
+
+    def check(self) -> None:
+        """Finds out before hours of work what would stop it.
+
+        Raises:
+            FileMissingError: an input does not exist.
+            DataError: an input cannot be read or read twice, holds no text, or has no document to hold out.
+            TokenizerError: the vocabulary has no room for bytes and separator.
+        """
+        if STANDARD_INPUT in (*self.inputs, *self.held_out):
+            raise DataError(
+                f"corpus {self.name}: standard input (-) can be read only once, and a report reads its texts several "
+                "times; write it to a file first"
+            )
+        least = 256 + (len(self.separator.encode()) > 1)
+        if self.vocab_size < least:
+            raise TokenizerError(
+                f"corpus {self.name}: vocab_size = {self.vocab_size} has no room for the 256 bytes and the separator "
+                f"{self.separator!r}; give at least {least}"
+            )
+        if self.held_out:
+            self._first(self.held_out, 1)
+        found = self._first(self.inputs, 1 if self.held_out else HELD_OUT_FIRST + 1)
+        if not self.held_out and found <= HELD_OUT_FIRST:
+            raise DataError(
+                f"corpus {self.name}: {', '.join(self.inputs)} is a single document, and at least 2 are needed to hold "
+                f"one out; check that its documents are separated by {self.separator}, or name held-out text"
+            )
+
+    def training_documents(self) -> Documents:
+        """What a tokenizer may learn from."""
+        return self._documents(self.inputs, None if self.held_out else False)
+
+    def held_out_documents(self) -> Documents:
+        """What tokenizers are measured on."""
+        return self._documents(self.held_out) if self.held_out else self._documents(self.inputs, True)
+
+    def _documents(self, inputs: list[str], held_out: bool | None = None) -> Documents:
+        return Documents(TextReader(inputs, separator=self.separator, field=self.field), held_out)
+
+    def _first(self, inputs: list[str], count: int) -> int:
+        found = sum(1 for _ in itertools.islice(self._documents(inputs), count))
+        if not found:
+            raise DataError(
+                f"corpus {self.name}: {', '.join(inputs)} holds no text, only separators; give text with documents"
+            )
+        return found
+
+
+class Documents(Iterator[bytes]):
+    """Documents as they are read, and what it took.
+
+    Args:
+        reader: where they come from. Empty ones are left out, and not counted.
+        held_out: only those that are held out, or only the others; None for all.
+
+    Attributes:
+        count: documents so far.
+        bytes: bytes of text in them.
+        seconds: wall time spent on reading.
+    """
+
+    def __init__(self, reader: TextReader, held_out: bool | None):
+        self._reader, self._held_out = reader, held_out
+        self._numbered = enumerate(document for document in reader.documents() if document)
+        self.count = self.bytes = 0
+        self.seconds = 0.0
+
+    @property
+    def read(self) -> tuple[int, int | None]:
+        """How far reading has come, and how far it has to go, in bytes on disk."""
+        return self._reader.bytes_read, self._reader.bytes_total
+
+    def __next__(self) -> bytes:
+        began = time.perf_counter()
+        try:
+            for number, document in self._numbered:
+                if self._held_out is None or self._held_out == (number % HELD_OUT_PERIOD == HELD_OUT_FIRST):
+                    self.count += 1
+                    self.bytes += len(document)
+                    return document
+            raise StopIteration
+        finally:
+            self.seconds += time.perf_counter() - began

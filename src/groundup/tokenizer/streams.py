@@ -1,0 +1,64 @@
+"""Text that arrives in pieces, and ids that do."""
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from typing_extensions import Buffer
+
+_PIECE_CHARACTERS = 1 << 16  # encode_pieces takes longer strings apart, to give their first ids early
+
+
+class EncodeStream(Protocol):
+    """A text that arrives in pieces; made by `Tokenizer.stream`.
+
+    The ids that `feed` and `finish` return are together those of the whole text, wherever it was cut: inside a
+    character, a special token, or a run of white space. An error ends the text.
+    """
+
+    def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
+        """The ids, uint32 (N,), that no further text can change."""
+
+    def finish(self) -> "NDArray[np.uint32]":
+        """The ids of what was held back, uint32 (N,). The stream is then ready for another text."""
+
+
+def encode_pieces(stream: EncodeStream, pieces: Iterable[str]) -> Iterator[int]:
+    """The ids of the joined strings, one after the other."""
+    surrogate = ""  # the first half of a pair, whose second half the next string may begin with
+    for text in pieces:
+        for start in range(0, len(text), _PIECE_CHARACTERS):
+            piece = surrogate + text[start : start + _PIECE_CHARACTERS]
+            surrogate = piece[-1] if "\ud800" <= piece[-1] <= "\udbff" else ""
+            yield from stream.feed(piece.removesuffix(surrogate)).tolist()
+    yield from stream.feed(surrogate).tolist()
+    yield from stream.finish().tolist()
+
+
+class DecodeStream:
+    """Ids that arrive one by one or several at a time; made by `Tokenizer.decode_stream`.
+
+    The strings that `feed` and `finish` return are together the text of all ids. A character whose bytes are not all
+    there is held back, so no string has half of one; bytes that cannot become a character are U+FFFD at once.
+    """
+
+    def __init__(self, decode_bytes: "Callable[[Iterable[int] | NDArray[Any]], bytes]") -> None:
+        self._decode_bytes = decode_bytes
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, ids: "int | Iterable[int] | NDArray[Any]") -> str:
+        """The characters that these ids complete.
+
+        Raises:
+            TokenizerError: an id is not in the vocabulary; the stream is as before.
+        """
+        return self._utf8.decode(self._decode_bytes([ids] if isinstance(ids, int) else ids))
+
+    def finish(self) -> str:
+        """What was held back, as U+FFFD. The stream is then ready for another text."""
+        rest = self._utf8.decode(b"", final=True)
+        self._utf8.reset()
+        return rest

@@ -1,0 +1,206 @@
+"""The tokenizer benchmarks run, compare ids before they claim a ratio, and say so when something is wrong."""
+
+import importlib
+import inspect
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from groundup.tokenizer import Tokenizer, reference, train_bpe
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+SEPARATOR = "<|endoftext|>"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
+
+
+def rows_of(script: str, out: Path, *arguments: object) -> list[dict[str, Any]]:
+    done = run(script, *arguments, "--out", out)
+    assert done.returncode == 0, done.stderr
+    rows: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    assert rows[0]["what"] == "machine"
+    return rows[1:]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 documents of made-up words, numbers and a few characters of more than a byte."""
+    rng = random.Random(0)
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 9))) for _ in range(400)] + [
+        "1984",
+        "é",
+        "火",
+        "Don't",
+    ]
+    documents = [" ".join(rng.choices(words, k=rng.randint(50, 150))) + ".\n" for _ in range(60)]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(f"\n{SEPARATOR}\n".join(documents), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(text: Path) -> Path:
+    vocab, merges = train_bpe(text, 400, [SEPARATOR])
+    folder = text.parent / "tokenizer"
+    Tokenizer(vocab, merges, [SEPARATOR]).save(folder)
+    return folder
+
+
+@pytest.fixture
+def side_by_side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("side_by_side")
+
+
+def test_encoding_is_compared_on_the_same_ids(text: Path, tokenizer: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tiktoken")
+    pytest.importorskip("tokenizers")
+    rows = rows_of(
+        "tokenizer_encode.py", tmp_path / "rows.json", text, "--tokenizer", tokenizer, "--what", "bytes", "documents",
+        "--peers", "tiktoken", "tokenizers", "--rounds", "1", "--passes", "1",
+    )  # fmt: skip
+    loaded = Tokenizer.load(tokenizer)
+    expected = reference.encode(text.read_bytes(), loaded.vocab, loaded.merges, [SEPARATOR.encode()])
+    of_bytes = [row for row in rows if row["what"] == "encode bytes to array" and "identical_ids" in row]
+    assert [(row["peer"].split()[0], row["phase"]) for row in of_bytes] == [
+        ("tiktoken", "cold"), ("tiktoken", "warm"), ("tokenizers", "cold"), ("tokenizers", "warm"),
+    ]  # fmt: skip
+    for row in of_bytes:
+        assert row["tokens"] == len(expected)
+        assert row["ratio_median"] == pytest.approx(row["ours_mb_per_cpu_s"] / row["peer_mb_per_cpu_s"], rel=1e-2)
+    assert all(row["identical_ids"] for row in rows if "identical_ids" in row)
+    assert {row["what"] for row in rows} >= {"encode documents one by one to lists"}
+
+
+def test_our_own_rows(text: Path, tokenizer: Path, tmp_path: Path) -> None:
+    rows = rows_of(
+        "tokenizer_encode.py", tmp_path / "rows.json", text, "--tokenizer", tokenizer, "--what", "hard", "linearity",
+        "shards", "--rounds", "1", "--hard-megabytes", "0.01", "--hard", "base64", "CJK without spaces",
+    )  # fmt: skip
+    of = {what: [row for row in rows if row["what"] == what] for what in {row["what"] for row in rows}}
+    assert all(row["bytes_kept"] for row in of["encode hard inputs"])
+    assert {row["input"].rsplit(maxsplit=2)[0] for row in of["encode hard inputs"]} == {
+        "normal text", "base64", "CJK without spaces",
+    }  # fmt: skip
+    (whole,) = of["encode files of different sizes"]
+    assert whole["tokens"] == len(Tokenizer.load(tokenizer).encode(text.read_text(encoding="utf-8")))
+    (shards,) = of["encode file to shards"]
+    assert shards["identical_ids"]
+    assert shards["share_of_in_memory_median"] == pytest.approx(
+        shards["ours_mb_per_s"] / shards["in_memory_mb_per_s"], rel=1e-2
+    )
+
+
+def test_latency_is_that_of_equal_ids(text: Path, tokenizer: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tiktoken")
+    rows = rows_of(
+        "tokenizer_encode.py", tmp_path / "rows.json", text, "--tokenizer", tokenizer, "--what", "latency", "--peers",
+        "tiktoken", "--rounds", "1", "--latency-blocks", "3",
+    )  # fmt: skip
+    lists = [row for row in rows if row["what"] == "latency, list"]
+    assert [row["input"] for row in lists] == ["50 characters, same text", "50 characters, texts in turn"]
+    assert all(row["identical_ids"] and 0 < row["ours_us_best"] <= row["ours_us_median"] for row in lists)
+
+
+def test_training_is_compared_on_the_same_merges(text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    rows = rows_of(
+        "tokenizer_train.py", tmp_path / "rows.json", text, "--what", "peers", "size", "--peers", "tokenizers",
+        "--rounds", "1", "--vocab-size", "350", "--size-vocabulary", "300", "--threads", "1", "2", "--sizes", "0.01",
+    )  # fmt: skip
+    compared = [row for row in rows if row["what"] == "train"]
+    assert [row["threads"] for row in compared] == [1, 2]
+    for row in compared:
+        assert row["merges"] == row["peer_merges"] == 350 - 256 - 1
+        assert row["tokens_in_common"] > 0.8
+        if "tie_rule" in inspect.signature(train_bpe).parameters:
+            assert row["identical_merges"]
+    sizes = [row for row in rows if row["what"] == "train on texts of different sizes"]
+    assert [row["threads"] for row in sizes] == [1, 2, 1, 2]
+    assert all(row["same_merges_as_one_thread"] for row in sizes if row["threads"] == 2)
+
+
+def test_a_vocabulary_that_peers_cannot_have_is_refused(text: Path, tmp_path: Path) -> None:
+    vocab = {i: bytes([i]) for i in range(256)} | {300: b"ab"}
+    Tokenizer(vocab, [(b"a", b"b")], []).save(tmp_path / "holes")
+    done = run("tokenizer_encode.py", text, "--tokenizer", tmp_path / "holes")
+    assert done.returncode != 0
+    assert "ids without gaps" in done.stderr.splitlines()[-1]
+
+
+def test_rows_with_other_ids_are_kept_and_fail_the_run(side_by_side: ModuleType, tmp_path: Path) -> None:
+    report = side_by_side.Report(tmp_path / "rows.json")
+    report.add({"what": "encode", "peer": "someone", "identical_ids": False})
+    assert json.loads((tmp_path / "rows.json").read_text())[1]["peer"] == "someone"
+    with pytest.raises(SystemExit, match="identical_ids is false"):
+        report.finish(["peer", "identical_ids"])
+
+
+def test_everyone_has_a_turn_in_each_round_until_they_fail(side_by_side: ModuleType) -> None:
+    taken: list[str] = []
+
+    def measure(turn: str) -> dict[str, Any]:
+        taken.append(turn)
+        return {"timed_out_s": 1} if turn == "slow" else {"seconds": 1.0}
+
+    results = side_by_side.run_turns(["ours", "fast", "slow"], 3, measure)
+    assert taken == ["ours", "fast", "slow", "fast", "ours", "ours", "fast"]
+    assert results["slow"] == [{"timed_out_s": 1}]
+    assert len(results["ours"]) == len(results["fast"]) == 3
+
+
+def test_a_measurement_that_fails_says_why(side_by_side: ModuleType, text: Path, tmp_path: Path) -> None:
+    missing = {"input": str(tmp_path / "missing.txt"), "megabytes": 1, "out": str(tmp_path / "out")}
+    failed = side_by_side.in_fresh_process("tokenizer_measure:write_prefix", missing, threads=1, time_limit=60)
+    assert "missing.txt" in failed["error"]
+    absent = {"who": "nobody", "input": str(text), "vocab_size": 300, "threads": 1, "learned": str(tmp_path / "out")}
+    left_out = side_by_side.in_fresh_process("tokenizer_measure:train_once", absent, threads=1, time_limit=60)
+    assert "nobody" in left_out["unavailable"]
+    late = side_by_side.in_fresh_process("tokenizer_measure:train_once", absent, threads=1, time_limit=0.001)
+    assert late == {"timed_out_s": 0.001}
+
+
+def skeleton(document: str) -> str:
+    return re.sub("[0-9A-Za-z]", "", document)
+
+
+def test_the_big_corpus_has_new_words_in_the_same_documents(text: Path, tmp_path: Path) -> None:
+    original = text.read_bytes()
+    assert run("make_corpus.py", text, tmp_path / "big.txt", "--bytes", 4 * len(original)).returncode == 0
+    big = (tmp_path / "big.txt").read_bytes()
+    assert 4 * len(original) - 3 <= len(big) <= 4 * len(original)
+    assert big.startswith(original + SEPARATOR.encode())
+    documents = original.decode().split(SEPARATOR)
+    made = big.decode().split(SEPARATOR)
+    again = made[len(documents) : 2 * len(documents)]
+    assert sorted(map(skeleton, again)) == sorted(map(skeleton, documents))
+    assert [skeleton(document) for document in again] != [skeleton(document) for document in documents]
+    assert len(set(big.split())) > 3 * len(set(original.split()))
+
+
+def test_the_big_corpus_is_decided_by_the_seed(text: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert run("make_corpus.py", text, tmp_path / name, "--bytes", "2e5", "--seed", seed).returncode == 0
+    a, b, c = ((tmp_path / name).read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_the_big_corpus_does_not_replace_its_input(text: Path) -> None:
+    before = text.read_bytes()
+    done = run("make_corpus.py", text, text, "--bytes", "1e5")
+    assert done.returncode == 2
+    assert "is the input itself" in done.stderr.splitlines()[-1]
+    assert text.read_bytes() == before
