@@ -63,25 +63,27 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
     ShortPretokenCache& cache = workspace.short_pretokens;
     cache.grow_if_full();
     // Two passes, so that the memory of all slots is on its way before the first is looked at.
+    const auto home_of = cache.home();
+    PretokenKey* const keys = workspace.keys.data();
+    ShortPretokenCache::Slot** const homes = workspace.homes.data();
     size_t start = begin;
     for (size_t i = 0; i < ends.size(); ++i) {
-        const PretokenKey key = key_of(text + start, ends[i] - start, readable - start);
-        ShortPretokenCache::Slot* const home = cache.home(key);
-        __builtin_prefetch(home);
-        workspace.keys[i] = key;
-        workspace.homes[i] = home;
+        keys[i] = key_of(text + start, ends[i] - start, readable - start);
+        homes[i] = home_of(keys[i]);
+        __builtin_prefetch(homes[i]);
         start = ends[i];
     }
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
     ids.make_room(kMostIds * ends.size());
+    ids.prefetch(ends.size());
     uint32_t* next = ids.end();
     for (size_t i = 0; i < ends.size(); ++i) {
-        if (workspace.homes[i]->key == workspace.keys[i]) [[likely]] {
-            next += workspace.homes[i]->copy_ids(next);
+        if (homes[i]->key == keys[i]) [[likely]] {
+            next += homes[i]->copy_ids(next);
         } else {
             ids.advance(static_cast<size_t>(next - ids.end()));
             start = i == 0 ? begin : ends[i - 1];
-            encode_rare({text + start, ends[i] - start}, workspace.homes[i], workspace.keys[i], workspace, ids);
+            encode_rare({text + start, ends[i] - start}, homes[i], keys[i], workspace, ids);
             ids.make_room(kMostIds * (ends.size() - i));
             next = ids.end();
         }
@@ -89,26 +91,27 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
     ids.advance(static_cast<size_t>(next - ids.end()));
 }
 
-// Pretokens that are long, that have many ids, that were not seen before, or that others are seen as often as.
+// Pretokens that are long, that have many ids, that were not seen before, or that share their place with others.
 void BpeEncoder::encode_rare(std::span<const uint8_t> pretoken, ShortPretokenCache::Slot* home, const PretokenKey& key,
                              Workspace& workspace, IdBuffer& ids) const {
-    if (ShortPretokenCache::find(home, key)) {
+    const bool is_short = pretoken.size() <= PretokenKey::kLongest;
+    const bool known = is_short && workspace.short_pretokens.find(home, key);
+    if (known && home->key == key) {
         ids.make_room(ShortPretokenCache::kMostIds);
         return ids.advance(home->copy_ids(ids.end()));
     }
     LongPretokenCache& cache = workspace.long_pretokens;
     const bool cacheable = pretoken.size() <= LongPretokenCache::kLongest;
-    const uint64_t hash = cacheable ? hash_bytes(pretoken.data(), pretoken.size()) : 0;
-    if (cacheable) {
-        const std::span<const uint32_t> known = cache.find(pretoken, hash);
-        if (!known.empty()) return ids.append(known);
+    const uint64_t hash = cacheable && (known || !is_short) ? hash_bytes(pretoken.data(), pretoken.size()) : 0;
+    if (hash != 0) {
+        const std::span<const uint32_t> found = cache.find(pretoken, hash);
+        if (!found.empty()) return ids.append(found);
     }
-    const std::span<const uint32_t> found = merged_ids(pretoken, workspace);
-    ids.append(found);
-    if (pretoken.size() <= PretokenKey::kLongest && found.size() <= ShortPretokenCache::kMostIds) {
-        workspace.short_pretokens.insert(home, key, found);
-    } else if (cacheable) {
-        cache.insert(pretoken, hash, found);
+    const std::span<const uint32_t> merged = merged_ids(pretoken, workspace);
+    ids.append(merged);
+    if (is_short && !known) workspace.short_pretokens.insert(home, key, merged);
+    if (cacheable && !(is_short && merged.size() <= ShortPretokenCache::kMostIds)) {
+        cache.insert(pretoken, hash_bytes(pretoken.data(), pretoken.size()), merged);
     }
 }
 

@@ -20,7 +20,7 @@ struct MergeScratch {
     std::vector<uint32_t> previous, next;  // the linked list of merge_long
 };
 
-inline constexpr size_t kLongestShort = 32;
+inline constexpr size_t kLongestShort = 64;
 
 // Merges a pretoken of at most kLongestShort bytes into `symbols`, and returns how many are left.
 //
@@ -28,7 +28,7 @@ inline constexpr size_t kLongestShort = 32;
 // mask says which positions still have one. Rank and position are one number, so the least is the leftmost lowest.
 inline size_t merge_short(const MergeTable& merges, std::span<const uint8_t> bytes, uint32_t* symbols) {
     const size_t size = bytes.size();
-    constexpr unsigned kPositionBits = 5;
+    constexpr unsigned kPositionBits = 6;
     uint32_t candidates[kLongestShort];
     const auto candidate = [](uint32_t rank, size_t position) {
         return rank == kNoRank ? kNoRank : rank << kPositionBits | static_cast<uint32_t>(position);
@@ -39,7 +39,7 @@ inline size_t merge_short(const MergeTable& merges, std::span<const uint8_t> byt
         candidates[i] = candidate(merges.byte_rank(bytes[i], bytes[i + 1]), i);
     }
     candidates[size - 1] = kNoRank;
-    uint64_t present = (uint64_t{1} << size) - 1;
+    uint64_t present = ~uint64_t{0} >> (64 - size);
     for (;;) {
         uint32_t least = kNoRank;
         for (size_t i = 0; i < size; ++i) least = std::min(least, candidates[i]);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -19,47 +20,62 @@ namespace groundup {
 
 inline constexpr uint32_t kLargestId = (uint32_t{1} << 24) - 1;
 
-// Pretokens of up to 15 bytes and 4 ids, which are nearly all. A short text needs a small table, which stays in the L2
+// Pretokens of up to 15 bytes and 4 ids, which are nearly all that there are. A short text needs a small table, which stays in the L2
 // cache; so it begins small and doubles as it fills.
 //
-// Every key has two slots, in one cache line. What is used often is found in the first: a key that is found in the
-// second changes places.
+// Every key has four slots, in two neighbouring cache lines, and one of the four is where it is looked for first: the
+// first of its own line. There lies what was used last.
+//
+// A pretoken with more ids has a slot with its marked key: it is known, and its ids lie elsewhere.
 class ShortPretokenCache {
    public:
     static constexpr size_t kMostIds = 4;
 
     struct Slot {
-        PretokenKey key;         // of length 0: the slot is empty
-        uint32_t ids[kMostIds];  // the first has their number in its highest byte
+        PretokenKey key;       // of length 0: the slot is empty
+        uint64_t ids[2] = {};  // four of 32 bits; the first has their number in its highest byte
 
         // Copies kMostIds ids whether they mean something or not, which needs no loop, and returns how many do.
         size_t copy_ids(uint32_t* to) const {
-            std::memcpy(to, ids, sizeof ids);
-            to[0] &= kLargestId;
-            return ids[0] >> 24;
+            const uint64_t first = ids[0] & ~(uint64_t{0xFF} << 24), second = ids[1];
+            std::memcpy(to, &first, 8);
+            std::memcpy(to + 2, &second, 8);
+            return ids[0] >> 24 & 0xFF;
+        }
+
+        void set_ids(std::span<const uint32_t> from) {
+            uint32_t all[kMostIds] = {};
+            std::copy(from.begin(), from.end(), all);
+            all[0] |= static_cast<uint32_t>(from.size()) << 24;
+            std::memcpy(ids, all, sizeof ids);
         }
     };
     static_assert(sizeof(Slot) == 32, "two slots fill a cache line");
 
     ShortPretokenCache() : slots_(kFirstSlotCount) {}
 
-    // The first of the two slots of the key. Growing moves them.
-    Slot* home(const PretokenKey& key) { return slots_.data() + 2 * (key.hash() >> shift_); }
-
-    // Whether the key is here; then it is in the first slot.
-    static bool find(Slot* home, const PretokenKey& key) {
-        if (home[0].key == key) return true;
-        if (!(home[1].key == key)) return false;
-        std::swap(home[0], home[1]);
-        return true;
+    // Tells the first slot of a key, until the cache grows.
+    auto home() {
+        return [slots = slots_.data(), shift = shift_](const PretokenKey& key) {
+            return slots + 2 * (key.hash() >> shift);
+        };
     }
 
-    // Puts a key that is not here into the first slot. What was there moves to the second.
+    // Whether the key is here, marked or not; then it is in its first slot.
+    bool find(Slot* home, const PretokenKey& key) {
+        for (Slot* slot : slots_of(home)) {
+            if (!slot->key.same_pretoken(key)) continue;
+            std::swap(*home, *slot);
+            return true;
+        }
+        return false;
+    }
+
+    // Puts a key that is not here into its first slot.
     void insert(Slot* home, const PretokenKey& key, std::span<const uint32_t> ids) {
-        Slot& slot = place(home);
-        slot.key = key;
-        std::copy(ids.begin(), ids.end(), slot.ids);
-        slot.ids[0] |= static_cast<uint32_t>(ids.size()) << 24;
+        Slot& slot = make_place(home);
+        slot.key = ids.size() <= kMostIds ? key : key.marked();
+        if (ids.size() <= kMostIds) slot.set_ids(ids);
     }
 
     // To be called now and then.
@@ -69,8 +85,8 @@ class ShortPretokenCache {
         std::swap(old, slots_);
         inserted_ = 0;
         --shift_;
-        for (size_t i = old.size(); i-- > 0;) {  // backwards, because what is placed last comes first
-            if (old[i].key.size() > 0) place(home(old[i].key)) = old[i];
+        for (size_t i = old.size(); i-- > 0;) {
+            if (old[i].key.size() > 0) make_place(home()(old[i].key)) = old[i];
         }
     }
 
@@ -78,10 +94,24 @@ class ShortPretokenCache {
     static constexpr size_t kFirstSlotCount = size_t{1} << 14;  // 512 KiB
     static constexpr size_t kMostSlots = size_t{1} << 20;       // 32 MiB
 
-    Slot& place(Slot* home) {
-        home[1] = home[0];
+    // The four slots, the first one first.
+    std::array<Slot*, 4> slots_of(Slot* home) {
+        Slot* const neighbour = slots_.data() + ((home - slots_.data()) ^ 2);
+        return {home, home + 1, neighbour + 1, neighbour};
+    }
+
+    // Empties the first slot. What was there moves on to the first that is free, or else to the second.
+    Slot& make_place(Slot* home) {
         ++inserted_;
-        return home[0];
+        const std::array<Slot*, 4> slots = slots_of(home);
+        Slot* place = home + 1;
+        for (Slot* slot : slots) {
+            if (slot->key.size() > 0) continue;
+            place = slot;
+            break;
+        }
+        *place = *home;
+        return *home;
     }
 
     HugeArray<Slot> slots_;
@@ -89,7 +119,7 @@ class ShortPretokenCache {
     size_t inserted_ = 0;  // since it has this size
 };
 
-// The others, up to a few thousand bytes: long words, rules of dashes, indentation.
+// The others, up to a few thousand bytes: long words, rules of dashes, indentation, other scripts.
 class LongPretokenCache {
    public:
     static constexpr size_t kLongest = 4096;

@@ -54,7 +54,19 @@ struct PretokenKey {
     // The highest bits are the best ones: take those.
     uint64_t hash() const { return (low + high * 0x9E3779B97F4A7C15u) * 0xD6E8FEB86659FD93u; }
 
-    size_t size() const { return high >> 56; }
+    size_t size() const { return high >> 56 & 0x7F; }
+
+    // A second key for the same pretoken, told from the first by the highest bit.
+    PretokenKey marked() const {
+        PretokenKey key = *this;
+        key.high |= uint64_t{1} << 63;
+        return key;
+    }
+
+    // Whether the pretoken is the same, marked or not.
+    bool same_pretoken(const PretokenKey& other) const {
+        return ((low ^ other.low) | (high ^ other.high) << 1) == 0;
+    }
 
     std::array<uint8_t, 16> bytes() const {
         std::array<uint8_t, 16> bytes{};

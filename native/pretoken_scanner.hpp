@@ -60,7 +60,7 @@ inline Window window_at(ClassifyWindow classify, const uint8_t* bytes, size_t si
     window.valid = static_cast<unsigned>(std::min(size, kWindowBytes));
     window.ends_text = complete && size < kWindowBytes;
     if (window.not_ascii != 0) add_unicode(window, bytes, size, supported);
-    limit_to_valid(window);
+    if (window.valid < kWindowBytes) limit_to_valid(window);
     return window;
 }
 

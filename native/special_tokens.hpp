@@ -8,7 +8,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -59,20 +58,28 @@ class SpecialTokens {
 
     struct Node {
         uint32_t id = kNoToken;
-        bool has_children = false;
+        std::vector<std::pair<uint8_t, uint32_t>> children;  // byte and node; nearly always one
     };
 
-    static uint64_t edge(uint32_t node, uint8_t byte) { return uint64_t{node} << 8 | byte; }
+    uint32_t child_of(uint32_t node, uint8_t byte) const {
+        for (const auto& [child_byte, child] : nodes_[node].children) {
+            if (child_byte == byte) return child;
+        }
+        return 0;  // the root, which is nobody's child
+    }
 
     void add(std::string_view bytes, uint32_t id) {
         if (bytes.empty()) throw std::invalid_argument("a special token is empty");
         uint32_t node = 0;
         for (const char character : bytes) {
             const auto byte = static_cast<uint8_t>(character);
-            nodes_[node].has_children = true;
-            const auto [child, is_new] = edges_.try_emplace(edge(node, byte), static_cast<uint32_t>(nodes_.size()));
-            if (is_new) nodes_.emplace_back();
-            node = child->second;
+            uint32_t child = child_of(node, byte);
+            if (child == 0) {
+                child = static_cast<uint32_t>(nodes_.size());
+                nodes_[node].children.emplace_back(byte, child);
+                nodes_.emplace_back();
+            }
+            node = child;
         }
         nodes_[node].id = id;
         const auto first = static_cast<uint8_t>(bytes.front());
@@ -98,20 +105,18 @@ class SpecialTokens {
         SpecialMatch longest{SpecialMatch::Kind::None, begin, 0, 0};
         uint32_t node = 0;
         for (size_t position = begin; position < size; ++position) {
-            const auto child = edges_.find(edge(node, text[position]));
-            if (child == edges_.end()) return longest;
-            node = child->second;
+            node = child_of(node, text[position]);
+            if (node == 0) return longest;
             if (nodes_[node].id != kNoToken) {
                 longest = {SpecialMatch::Kind::Found, begin, position + 1 - begin, nodes_[node].id};
             }
         }
-        if (!complete && nodes_[node].has_children) return {SpecialMatch::Kind::Undecided, begin, 0, 0};
+        if (!complete && !nodes_[node].children.empty()) return {SpecialMatch::Kind::Undecided, begin, 0, 0};
         return longest;
     }
 
     std::vector<std::pair<std::string, uint32_t>> tokens_;
     std::vector<Node> nodes_{1};
-    std::unordered_map<uint64_t, uint32_t> edges_;
     std::array<bool, 256> begins_token_{};
     size_t first_byte_count_ = 0;
     uint8_t only_first_byte_ = 0;

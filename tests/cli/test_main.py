@@ -106,7 +106,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
     [
         (["trian"], "unknown command 'trian'; did you mean 'train'?"),
         (["tokenizer", "trian"], "unknown command 'tokenizer trian'; did you mean 'train'?"),
-        (["tokenizer"], "needs one of: train, inspect"),
+        (["tokenizer"], "needs one of: train, count, inspect"),
         (["generate", "nowhere"], "no run nowhere"),
         (["evaluate", "nowhere"], "no run nowhere"),
         (["generate"], "Missing"),

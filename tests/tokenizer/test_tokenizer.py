@@ -212,7 +212,7 @@ def test_impossible_special_tokens_and_patterns_are_refused():
         Tokenizer(BYTES, [], ["<s>", "<s>"])
     with pytest.raises(TokenizerError, match="empty string"):
         Tokenizer(BYTES, [], [""])
-    with pytest.raises(TokenizerError, match="pattern 'gpt5' is not known; choose one of: gpt2"):
+    with pytest.raises(TokenizerError, match="pattern 'gpt5' is not known; did you mean gpt2"):
         Tokenizer(BYTES, [], pattern="gpt5")
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,9 +7,14 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
 from groundup.tokenizer import reference, train_bpe, train_bpe_from_documents
+from groundup.tokenizer.files import CHARACTER_TO_BYTE
+from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.pretoken_counts import SlowPatternWarning
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -105,7 +111,7 @@ def test_the_end_of_a_document_is_a_boundary():
 
 
 def test_documents_may_come_from_a_generator_in_many_batches(monkeypatch, corpus):
-    monkeypatch.setattr("groundup.tokenizer.train.BATCH_BYTES", 100)
+    monkeypatch.setattr("groundup.tokenizer.training_texts.BATCH_BYTES", 100)
     documents = corpus.read_bytes().split(b"<|endoftext|>")
     streamed = train_bpe_from_documents(iter(documents), 350, ["<|endoftext|>"])
     assert streamed == train_bpe(corpus, 350, ["<|endoftext|>"])
@@ -134,26 +140,44 @@ def test_an_exception_in_progress_stops_the_training(corpus, phase_to_stop_in):
         train_bpe(corpus, 300, [], progress=progress)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_ctrl_c_stops_the_training_in_the_middle():
+STOPPED = {
     # Far more merges than could be made before the signal arrives: if it went unnoticed, "finished" would be printed.
-    program = """
+    "merging": """
         import random
-        from groundup.tokenizer import train_bpe_from_documents
         words = random.Random(0).choices(range(16**6), k=1_500_000)
+        documents = [" ".join(f"{w:06x}" for w in words).encode()]
+        train_bpe_from_documents(documents, 1_000_000, [], progress=tell)
+    """,
+    "counting": """
+        import itertools
+        train_bpe_from_documents(itertools.repeat(b"the cat sat on the mat " * 50_000), 300, [], progress=tell)
+    """,
+    "counting matches": """
+        import itertools, warnings
+        warnings.simplefilter("ignore")
+        documents = itertools.repeat(b"the cat sat on the mat " * 5_000)
+        train_bpe_from_documents(documents, 300, [], pattern="[a-z]+", progress=tell)
+    """,
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("phase", STOPPED)
+def test_ctrl_c_stops_the_training_in_the_middle(phase):
+    preamble = f"""
+        from groundup.tokenizer import train_bpe_from_documents
         told = []
         def tell(phase, done, total):
-            if phase == "merging" and not told:
-                told.append(print("merging", flush=True))
-        train_bpe_from_documents([" ".join(f"{w:06x}" for w in words).encode()], 1_000_000, [], progress=tell)
-        print("finished")
+            if phase == {phase.split()[0]!r} and not told:
+                told.append(print(phase, flush=True))
     """
-    command = [sys.executable, "-c", textwrap.dedent(program)]
+    program = textwrap.dedent(preamble) + textwrap.dedent(STOPPED[phase]) + "print('finished')"
+    command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "merging\n"
+        assert process.stdout.readline() == f"{phase.split()[0]}\n"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate()
+        rest, errors = process.communicate(timeout=60)
     assert "finished" not in rest
     assert errors.endswith("KeyboardInterrupt\n")
 
@@ -200,3 +224,141 @@ def test_unusable_inputs_are_named(tmp_path):
 def test_a_file_without_read_permission_is_named(unreadable_file):
     with pytest.raises(DataError, match=r"text\.txt cannot be read: permission denied"):
         train_bpe(unreadable_file, 300, [])
+
+
+TEXTS = [
+    "The cat sat on the mat, the cat's mat. 365 cats!",
+    "Größe naïve 東京の猫は寝ている。東京 🐈🐈",
+    "\r\n\n\t  x  \x00",
+] * 3
+
+
+def hugging_face_merges(documents: list[str], vocab_size: int, pattern: str | None = None, **options: int):
+    """What `tokenizers` learns, as bytes. Without a pattern it splits as GPT-2."""
+    if pattern is None:
+        split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        split = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(pattern), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer = split
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, show_progress=False, initial_alphabet=alphabet, special_tokens=["<s>"], **options
+    )
+    theirs.train_from_iterator(documents, trainer)
+    merges = json.loads(theirs.to_str())["model"]["merges"]
+    return [tuple(bytes(CHARACTER_TO_BYTE[c] for c in token) for token in pair) for pair in merges]
+
+
+@pytest.mark.parametrize("name", ["multilingual/multilingual", "webtext/valid", "tinystories/valid"])
+def test_the_hugging_face_tie_rule_gives_the_merges_of_tokenizers(data_dir, name):
+    zstandard = pytest.importorskip("zstandard")
+    path = data_dir / f"{name}.txt.zst"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    with path.open("rb") as file:
+        text = zstandard.ZstdDecompressor().stream_reader(file).read(400_000).decode("utf-8", "ignore")
+    documents = text.split("<|endoftext|>")
+    _, merges = train_bpe_from_documents(documents, 5000, ["<s>"], tie_rule="huggingface")
+    assert merges == hugging_face_merges(documents, 5000)
+
+
+@pytest.mark.parametrize("min_frequency", [1, 2, 3, 7])
+def test_min_frequency_is_that_of_tokenizers_and_of_the_reference(min_frequency):
+    ours = train_bpe_from_documents(TEXTS, 2000, ["<s>"], tie_rule="huggingface", min_frequency=min_frequency)
+    assert ours[1] == hugging_face_merges(TEXTS, 2000, min_frequency=min_frequency)
+    documents = [text.encode() for text in TEXTS]
+    expected = reference.train_bpe(documents, 2000, [], min_frequency=min_frequency)
+    assert train_bpe_from_documents(documents, 2000, [], min_frequency=min_frequency) == expected
+
+
+@pytest.mark.parametrize("max_token_length", [2, 3, 4, 9])
+def test_max_token_length_is_one_less_than_that_of_tokenizers(max_token_length):
+    _, merges = train_bpe_from_documents(
+        TEXTS, 2000, ["<s>"], tie_rule="huggingface", max_token_length=max_token_length
+    )
+    assert merges == hugging_face_merges(TEXTS, 2000, max_token_length=max_token_length + 1)
+    assert max(map(len, products(merges))) == max_token_length
+
+
+def test_tokens_of_one_byte_at_most_are_the_bytes():
+    assert train_bpe_from_documents(TEXTS, 2000, [], max_token_length=1)[1] == []
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_built_in_pattern_equals_the_reference(corpus, pattern):
+    special = "<|endoftext|>"
+    expected = reference.train_bpe([corpus.read_bytes()], 330, [special.encode()], PATTERNS[pattern])
+    assert train_bpe(corpus, 330, [special], pattern=pattern) == expected
+
+
+def test_a_built_in_pattern_may_be_given_as_its_regular_expression(corpus):
+    assert train_bpe(corpus, 330, [], pattern=PATTERNS["cl100k"]) == train_bpe(corpus, 330, [], pattern="cl100k")
+
+
+def test_any_other_regular_expression_works_and_says_that_it_is_slow(corpus):
+    pattern = r"\p{Lu}?\p{Ll}+|(?=\d)"
+    specials = ["<|endoftext|>", "<|endoftext|><|endoftext|>"]
+    with pytest.warns(SlowPatternWarning, match="a hundred times more slowly"):
+        ours = train_bpe(corpus, 330, specials, pattern=pattern)
+    assert ours == reference.train_bpe([corpus.read_bytes()], 330, [s.encode() for s in specials], pattern)
+
+
+@pytest.mark.filterwarnings("ignore::groundup.tokenizer.pretoken_counts.SlowPatternWarning")
+def test_text_between_matches_is_split_as_tokenizers_does():
+    pattern = r"[a-z]+|(?=[0-9])"
+    _, merges = train_bpe_from_documents(TEXTS, 2000, ["<s>"], pattern=pattern, tie_rule="huggingface")
+    assert merges == hugging_face_merges(TEXTS, 2000, pattern)
+
+
+def test_documents_may_be_str_and_lone_surrogates_become_replacement_characters():
+    as_bytes = train_bpe_from_documents(["naïve \ufffd\ufffd".encode(), b"abc", bytearray(b"abd")], 300, [])
+    assert train_bpe_from_documents(["naïve \ud800\ufffd", "abc", memoryview(b"abd")], 300, []) == as_bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"vocab_size": 255}, "vocab_size = 255; give a whole number of at least 256"),
+        ({"vocab_size": 300.5}, "vocab_size = 300.5 is of type float; give a whole number"),
+        ({"vocab_size": 1 << 25}, "ids end at 16777215, give at most 16777216"),
+        ({"tie_rule": "hf"}, "tie_rule = 'hf' is not known; give one of bytes, huggingface"),
+        ({"min_frequency": 0}, "min_frequency = 0; give a whole number of at least 1"),
+        ({"max_token_length": 0}, "max_token_length = 0; give a whole number of at least 1"),
+        ({"pattern": "gtp2"}, "pattern 'gtp2' is not known; did you mean gpt2?"),
+        ({"pattern": "(a"}, "pattern '(a' is not a regular expression"),
+        ({"num_threads": 1000}, "num_threads = 1000; give a whole number from 1 to 256"),
+    ],
+)
+def test_impossible_options_are_refused_before_any_text_is_read(options, message):
+    def documents():
+        raise AssertionError("read")
+        yield ""
+
+    with pytest.raises(TokenizerError) as error:
+        train_bpe_from_documents(documents(), **({"vocab_size": 300, "special_tokens": []} | options))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        ([], "no text to train on"),
+        ("a text", "documents is a single str; give a list"),
+        (b"a text", "documents is a single bytes; give a list"),
+        ([b"a", 3], "document 1 (counted from 0) is of type int; give str or bytes"),
+        ([("a", 2)], "document 0 (counted from 0) is of type tuple; give str or bytes (for weights"),
+        ([None], "document 0 (counted from 0) is of type NoneType"),
+        ([memoryview(b"abcd")[::2]], "document 0 (counted from 0) is of type memoryview; give contiguous bytes"),
+    ],
+)
+def test_documents_that_are_none_are_named(documents, message):
+    with pytest.raises(DataError) as error:
+        train_bpe_from_documents(documents, 300, [])
+    assert message in str(error.value)

@@ -15,7 +15,13 @@ VERBS = {
     "demo": ("demo", "demo", "stories -> tokenizer -> shards -> a small model that talks, in a few minutes on a CPU"),
     "stories": ("stories", "stories", "write the built-in stories, any size, to a file"),
     "tokenizer train": ("tokenizer", "train", "learn a BPE vocabulary from text"),
+    "tokenizer count": ("tokenizer_count", "count", "count the pretokens of text, to train on later or elsewhere"),
     "tokenizer inspect": ("tokenizer", "inspect", "longest tokens, compression and speed of a tokenizer"),
+    "tokenizer report": (
+        "tokenizer_report",
+        "report",
+        "compare tokenizers on texts: compression, speed, training, longest tokens",
+    ),
     "tokenizer convert": ("tokenizer_convert", "convert", "write a tokenizer in another format, with the same ids"),
     "encode": ("encode", "encode", "text to token shards"),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -19,6 +20,7 @@ from groundup.track.console import make_console
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
+    from groundup.tokenizer.pretoken_counts import PretokenCounts
 
 
 def train(arguments: list[str]) -> None:
@@ -32,12 +34,17 @@ def inspect(arguments: list[str]) -> None:
 
 
 def _train(
-    inputs: tuple[Path, ...],
+    inputs: tuple[Path, ...] = (),
     /,
     *,
     vocab_size: int,
     out: Path,
-    special_tokens: tuple[str, ...] = (END_OF_TEXT,),
+    counts: tuple[Path, ...] = (),
+    pattern: str | None = None,
+    special_tokens: tuple[str, ...] | None = None,
+    tie_rule: Literal["bytes", "huggingface"] = "bytes",
+    min_frequency: int = 1,
+    max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
     field: str = "text",
     threads: int | None = None,
@@ -49,16 +56,40 @@ def _train(
         inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
         vocab_size: most tokens, the 256 bytes and special tokens included.
         out: folder for vocab.json, merges.txt and meta.json.
-        special_tokens: text that is always one token and a boundary in training.
+        counts: files that `groundup tokenizer count` wrote, instead of inputs or in addition.
+        pattern: gpt2, cl100k, llama3, qwen2, o200k, or a regular expression (about a hundred times slower). By default
+            that of the counts, or else gpt2.
+        special_tokens: text that is always one token and a boundary in training. By default those of the counts, or
+            else <|endoftext|>.
+        tie_rule: which of two equally frequent pairs merges first: the greater byte strings, or as in Hugging Face's
+            trainer.
+        min_frequency: rarer pairs do not merge.
+        max_token_length: most bytes of a token.
         separator: token between the documents of plain text.
         field: JSON field or parquet column that holds the text.
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace a tokenizer that is in the folder.
     """
+    from groundup.errors import ConfigError
+
+    if not inputs and not counts:
+        raise ConfigError("there is nothing to train on: name text to read, or files of counts with --counts")
     console = make_console()
     refuse_existing(out, overwrite=overwrite)
     train_with_progress(
-        console, list(inputs), vocab_size, list(special_tokens), out, separator=separator, field=field, threads=threads
+        console,
+        inputs,
+        vocab_size,
+        special_tokens,
+        out,
+        counts=counts,
+        pattern=pattern,
+        tie_rule=tie_rule,
+        min_frequency=min_frequency,
+        max_token_length=max_token_length,
+        separator=separator,
+        field=field,
+        threads=threads,
     )
 
 
@@ -80,38 +111,72 @@ def train_with_progress(
     console: Console,
     inputs: Sequence[Path],
     vocab_size: int,
-    special_tokens: list[str],
+    special_tokens: Sequence[str] | None,
     out: Path,
     *,
+    counts: Sequence[Path] = (),
+    pattern: str | None = None,
+    tie_rule: Literal["bytes", "huggingface"] = "bytes",
+    min_frequency: int = 1,
+    max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
     field: str = "text",
     threads: int | None = None,
 ) -> Tokenizer:
-    """Train under a progress bar, save, and say what came out."""
-    from groundup.text.readers import TextReader
-    from groundup.tokenizer import Tokenizer, train_bpe_from_documents
+    """Train under a progress bar, save, and say what came out. Options left None are those of the counts."""
+    from groundup.cli.tokenizer_count import add_inputs
+    from groundup.tokenizer import Tokenizer
+    from groundup.tokenizer.vocabulary_learning import LearningOptions
 
     began = time.perf_counter()
-    reader = TextReader(list(inputs), separator=separator, field=field)
+    options = LearningOptions(vocab_size, tie_rule, min_frequency, max_token_length)
+    total = _sum_of_counts(counts, pattern, special_tokens, threads)
+    total.check_room(options)
     with progress_bar(console) as update:
+        if inputs:
+            add_inputs(total, inputs, console, update, separator=separator, field=field)
+        size_counted = total.bytes_counted
+        merging_began = time.perf_counter()
 
-        def show(phase: str, done: int, total: int | None) -> None:
-            if phase == "counting":
-                update("counting pretokens", reader.bytes_read, reader.bytes_total)
-            else:
-                update("merging pairs", done, total)
+        def show(phase: str, done: int, limit: int | None) -> None:
+            seconds = max(time.perf_counter() - merging_began, 1e-3)
+            update("merging pairs", done, limit, f"{done / seconds:,.0f}/s")
 
-        vocab, merges = train_bpe_from_documents(
-            reader.documents(), vocab_size, special_tokens, num_threads=threads, progress=show
-        )
-    tokenizer = Tokenizer(vocab, merges, special_tokens)
+        vocab, merges = total.train_and_empty(options, show)
+    tokenizer = Tokenizer(vocab, merges, total.special_tokens, pattern=total.pattern)
     tokenizer.save(out)
     short = "" if len(vocab) == vocab_size else f" (no pair was left to merge before {vocab_size:,})"
     seconds = time.perf_counter() - began
     console.print(
-        Text(f"{out}: {len(vocab):,} tokens{short} from {size(reader.bytes_read)}, {seconds:.1f} s"), soft_wrap=True
+        Text(f"{out}: {len(vocab):,} tokens{short} from {size(size_counted)}, {seconds:.1f} s"), soft_wrap=True
     )
     return tokenizer
+
+
+def _sum_of_counts(
+    paths: Sequence[Path], pattern: str | None, special_tokens: Sequence[str] | None, threads: int | None
+) -> PretokenCounts:
+    """What the files hold, or no counts yet; with the pattern and special tokens asked for, which must be theirs."""
+    from groundup.errors import DataError, TokenizerError
+    from groundup.tokenizer.pretoken_counts import PretokenCounts
+
+    parts = ((path, PretokenCounts.load(path, num_threads=threads)) for path in paths)
+    first = next(parts, None)
+    total = PretokenCounts(
+        pattern=pattern if pattern is not None else first[1].pattern if first else "gpt2",
+        special_tokens=special_tokens
+        if special_tokens is not None
+        else first[1].special_tokens
+        if first
+        else [END_OF_TEXT],
+        num_threads=threads,
+    )
+    for path, part in itertools.chain([first] if first else [], parts):
+        try:
+            total.merge(part)
+        except TokenizerError as error:
+            raise DataError(f"{path}: {error}") from None
+    return total
 
 
 def _inspect(

@@ -109,6 +109,8 @@ def _summary(tokenizer: Tokenizer, form: FormatName) -> str:
     shown = ", ".join(special[:5]) + (f" and {len(special) - 5:,} more" if len(special) > 5 else "")
     pattern = tokenizer.pattern if tokenizer.pattern.isidentifier() else repr(tokenizer.pattern)
     facts = f"{len(tokenizer.vocab):,} tokens, {len(tokenizer.merges):,} merges, "
+    if tokenizer.ignore_merges:
+        facts += "ignore_merges, "
     known = f"pattern {pattern}, special tokens: {shown or 'none'}"
     if form == "tiktoken":
         return f"{form}, {facts}without what the format has no place for: {known}"

@@ -15,7 +15,7 @@ Pair = tuple[bytes, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerContent:
-    """Vocabulary, merges, special tokens and pattern as a file gives them; `Tokenizer` checks that they fit."""
+    """A tokenizer as a file gives it, before `Tokenizer` has checked that its parts fit; and as it is written."""
 
     source: str
     """The file or files, as errors name them."""
@@ -25,6 +25,8 @@ class TokenizerContent:
     special_tokens: list[str]
     pattern: str
     """Name of a built-in pattern, or a regular expression."""
+    ignore_merges: bool = False
+    """Whether a pretoken that is a token is that token, whatever the merges make of it."""
     sha256: str | None = None
     """What `Tokenizer.sha256` has to be, in formats that carry it."""
     sha256_file: str = ""

@@ -1,13 +1,15 @@
 """What turns text into ids: the C++ core for the built-in patterns, with `regex` before it for any other."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from groundup.tokenizer.core import load_core
 from groundup.tokenizer.offsets import utf8
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.streams import EncodeStream
+from groundup.tokenizer.vocabulary import Rules
+from groundup.tokenizer.work import checked_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +39,7 @@ class TextEncoder(Protocol):
 def make_encoder(
     pattern: str,
     id_of: Mapping[bytes, int],
-    rules: Sequence[tuple[int, int, int]],
+    rules: Rules,
     whole: list[tuple[bytes, int]],
 ) -> TextEncoder:
     """The encoder of a tokenizer.
@@ -45,21 +47,21 @@ def make_encoder(
     Args:
         pattern: name of a built-in pattern, or a regular expression.
         id_of: ids of tokens.
-        rules: merges as ids: left, right, product.
+        rules: merges as ids.
         whole: pretokens that are one id, whatever the merges make of them.
     """
     core = load_core()
     import numpy as np
 
     byte_ids = [id_of.get(bytes([byte]), -1) for byte in range(256)]
-    rule_array = np.array(rules, dtype=np.uint32).reshape(-1, 3)
+    rule_array = np.stack([np.frombuffer(ids, dtype=np.uint32) if ids else np.empty(0, np.uint32) for ids in rules], 1)
     if pattern in PATTERNS:
         encoder: TextEncoder = core.Encoder(byte_ids, rule_array, whole, pattern)
         return encoder
     warnings.warn(
         f"the pattern {pattern!r} is not built in, so the regex package splits the text, on one thread and tens of "
         f"times more slowly; built in are: {', '.join(PATTERNS)}",
-        stacklevel=4,
+        stacklevel=5,  # the caller of the tokenizer's method
     )
     return RegexEncoder(core.Encoder(byte_ids, rule_array, whole, "gpt2"), pattern)
 
@@ -134,7 +136,7 @@ class HeldStream:
     def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
         import numpy as np
 
-        self._held += utf8(data) if isinstance(data, str) else data
+        self._held += utf8(data) if isinstance(data, str) else bytes(checked_text(data))  # type: ignore[arg-type]
         return np.empty(0, dtype=np.uint32)
 
     def finish(self) -> "NDArray[np.uint32]":

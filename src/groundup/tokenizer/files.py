@@ -6,7 +6,7 @@ our formats do so but tiktoken's.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,12 @@ BYTE_TO_CHARACTER = {byte: chr(byte) for byte in _PRINTABLE} | {
     byte: chr(0x100 + i) for i, byte in enumerate(_UNPRINTABLE)
 }
 CHARACTER_TO_BYTE = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
+_BYTE_TO_PRINTABLE = str.maketrans({chr(byte): character for byte, character in BYTE_TO_CHARACTER.items()})
+# To the character of the byte's number, so that Latin-1 makes the byte of it; and those that stand for no byte, but are
+# in Latin-1, to one that is not.
+_PRINTABLE_TO_BYTE = str.maketrans(
+    {chr(byte): "\uffff" for byte in _UNPRINTABLE} | {character: chr(b) for b, character in BYTE_TO_CHARACTER.items()}
+)
 
 
 class TokenizerFiles(NamedTuple):
@@ -39,12 +45,23 @@ class TokenizerFiles(NamedTuple):
 
 def printable(token: bytes) -> str:
     """The token with one printable character a byte."""
-    return "".join(map(BYTE_TO_CHARACTER.__getitem__, token))
+    return token.decode("latin-1").translate(_BYTE_TO_PRINTABLE)
 
 
 def from_printable(text: str) -> bytes:
     """The token that `printable` wrote. KeyError for a character that stands for no byte."""
-    return bytes(map(CHARACTER_TO_BYTE.__getitem__, text))
+    try:
+        return text.translate(_PRINTABLE_TO_BYTE).encode("latin-1")
+    except UnicodeEncodeError:
+        raise KeyError(next(character for character in text if character not in CHARACTER_TO_BYTE)) from None
+
+
+class TokenOf(dict[str, bytes]):
+    """`from_printable` of what is asked for, each once: the halves of merges come many times."""
+
+    def __missing__(self, text: str) -> bytes:
+        token = self[text] = from_printable(text)
+        return token
 
 
 def find_files(folder: Path) -> TokenizerFiles | None:
@@ -71,6 +88,7 @@ def read_saved(vocab: Path, merges: Path, meta: Path) -> TokenizerContent:
         merges=read_merges(merges),
         special_tokens=about["special_tokens"],
         pattern=about["pattern"],
+        ignore_merges=about.get("ignore_merges", False),
         sha256=about["sha256"],
         sha256_file=META_FILE,
     )
@@ -118,6 +136,18 @@ def read_vocab(path: Path) -> dict[int, bytes]:
 
 def vocab_of_entries(path: Path, entries: Mapping[str, Any]) -> dict[int, bytes]:
     """`read_vocab`, of a JSON object that was read from the path."""
+    try:
+        tokens = list(map(from_printable, entries))
+    except KeyError:
+        return _vocab_of_each(path, entries)
+    if set(map(type, entries.values())) <= {int}:
+        vocab = dict(zip(entries.values(), tokens, strict=True))
+        if len(vocab) == len(tokens):  # no two characters stand for one byte, so the tokens differ as the texts do
+            return vocab
+    return _vocab_of_each(path, entries)
+
+
+def _vocab_of_each(path: Path, entries: Mapping[str, Any]) -> dict[int, bytes]:
     vocab: dict[int, bytes] = {}
     text_of: dict[bytes, str] = {}
     for text, entry in entries.items():
@@ -161,12 +191,13 @@ def read_merges(path: Path) -> list[Pair]:
         TokenizerError: a line is not two tokens, or is there twice.
     """
     line_of: dict[Pair, int] = {}
+    token_of = TokenOf()
     for number, line in enumerate(as_text(path, read_bytes(path)).split("\n"), start=1):
         line = line.removesuffix("\r")
         if not line or (number == 1 and line.startswith("#version")):
             continue
         try:
-            left, right = map(from_printable, line.split(" "))
+            left, right = map(token_of.__getitem__, line.split(" "))
         except (KeyError, ValueError):
             left = right = b""
         if not (left and right):
@@ -201,10 +232,14 @@ def read_meta(path: Path) -> dict[str, Any]:
             raise TokenizerError(
                 f"{path}: {key} is {shown(meta.get(key))}, expected a {kind.__name__}; save the tokenizer again"
             )
+    if not isinstance(meta.get("ignore_merges", False), bool):
+        raise TokenizerError(
+            f"{path}: ignore_merges is {shown(meta['ignore_merges'])}, expected true or false; save the tokenizer again"
+        )
     return meta
 
 
-def write_files(folder: Path, vocab: Mapping[int, bytes], merges: Sequence[Pair], meta: Mapping[str, Any]) -> None:
+def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
     """Writes the three files into the folder, which is made if need be.
 
     Each file is replaced in one step. meta.json goes first: whoever reads a folder in which the others are not yet
@@ -219,9 +254,16 @@ def write_files(folder: Path, vocab: Mapping[int, bytes], merges: Sequence[Pair]
         raise TokenizerError(
             f"{folder} is a file or lies in one; give a folder, or a name that ends in .json for a single file"
         ) from None
-    entries = {printable(token): token_id for token_id, token in sorted(vocab.items())}
-    lines = [MERGES_HEADER, *(f"{printable(left)} {printable(right)}" for left, right in merges)]
-    meta = {"format_version": FORMAT_VERSION, **meta}
+    entries = {printable(token): token_id for token_id, token in sorted(content.vocab.items())}
+    lines = [MERGES_HEADER, *(f"{printable(left)} {printable(right)}" for left, right in content.merges)]
+    meta = {
+        "format_version": FORMAT_VERSION,
+        "pattern": content.pattern,
+        "special_tokens": content.special_tokens,
+        "sha256": sha256,
+    }
+    if content.ignore_merges:  # a version that does not know the key sees another hash
+        meta["ignore_merges"] = True
     write_atomically(folder / META_FILE, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
     write_atomically(folder / VOCAB_FILE, json.dumps(entries, ensure_ascii=False) + "\n")
     write_atomically(folder / MERGES_FILE, "\n".join(lines) + "\n")

@@ -10,7 +10,7 @@ from groundup.tokenizer import files, groundup_file
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent
 from groundup.tokenizer.groundup_file import content_of_groundup_file
 from groundup.tokenizer.hugging_face import content_of_hugging_face
-from groundup.tokenizer.patterns import checked_pattern
+from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.strict_reading import as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.tiktoken_file import content_of_lines, looks_like_tiktoken
 
@@ -99,7 +99,7 @@ def _read_several(
 
 def _complete(content: TokenizerContent, pattern: str | None, special_tokens: SpecialTokens | None) -> TokenizerContent:
     """The content of a file that has a pattern and special tokens, if the caller does not want others."""
-    if pattern is not None and checked_pattern(pattern) != content.pattern:
+    if pattern is not None and expression_of(checked_pattern(pattern)) != expression_of(content.pattern):
         raise TokenizerError(
             f"{content.source} says that its pattern is {shown(content.pattern)}, and {shown(pattern)} is asked for; "
             "leave the pattern out"

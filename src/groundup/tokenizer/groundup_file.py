@@ -13,7 +13,7 @@ from typing import Any
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
 from groundup.tokenizer.content import Pair, TokenizerContent
-from groundup.tokenizer.files import from_printable, printable
+from groundup.tokenizer.files import TokenOf, from_printable, printable
 from groundup.tokenizer.patterns import PATTERNS, expression_of
 from groundup.tokenizer.strict_reading import as_id, shown
 
@@ -28,28 +28,25 @@ _KINDS: dict[str, type] = {
     "vocab": dict,
     "merges": list,
 }
+_OPTIONAL: dict[str, type] = {"ignore_merges": bool}
 
 
-def write_groundup_file(
-    path: Path,
-    vocab: Mapping[int, bytes],
-    merges: Sequence[Pair],
-    special_tokens: Sequence[str],
-    pattern: str,
-    sha256: str,
-) -> None:
-    """Writes the file in one step. `vocab` has the special tokens, too; `pattern` is as `Tokenizer.pattern`."""
-    names = {name.encode(): name for name in special_tokens}
+def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
+    """Writes the file in one step. The vocabulary has the special tokens, too."""
+    vocab, pattern = content.vocab, content.pattern
+    names = {name.encode(): name for name in content.special_tokens}
     id_of = {token: token_id for token_id, token in vocab.items()}
-    head = {
+    head: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "pattern": {"name": pattern if pattern in PATTERNS else None, "regex": expression_of(pattern)},
         "sha256": sha256,
         "special_tokens": {name: id_of[token] for token, name in names.items()},
     }
+    if content.ignore_merges:  # a version that does not know the key refuses it
+        head["ignore_merges"] = True
     tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if vocab[i] not in names]
-    pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in merges]
+    pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in content.merges]
     members = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     members += [f'"vocab": {_lines("{", tokens, "}")}', f'"merges": {_lines("[", pairs, "]")}']
     write_atomically(path, _lines("{", members, "}") + "\n")
@@ -67,10 +64,11 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
             f"{path}: format_version is {shown(version)}, and this groundup reads {FORMAT_VERSION}; update groundup, "
             "or write the file again"
         )
-    for key in sorted(_KINDS.keys() | entries.keys()):
-        if key not in _KINDS:
+    kinds = _KINDS | {key: kind for key, kind in _OPTIONAL.items() if key in entries}
+    for key in sorted(kinds.keys() | entries.keys()):
+        if key not in kinds:
             raise TokenizerError(f"{path} has the key {shown(key)}, which no {FORMAT} has: it is damaged")
-        kind = _KINDS[key]
+        kind = kinds[key]
         if not isinstance(entries.get(key), kind):
             raise TokenizerError(
                 f"{path}: {key} is {shown(entries.get(key))}, expected a JSON {_JSON_NAMES[kind]}; write it again"
@@ -81,15 +79,27 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
         merges=_merges(path, entries["merges"]),
         special_tokens=list(entries["special_tokens"]),
         pattern=_pattern(path, entries["pattern"]),
+        ignore_merges=entries.get("ignore_merges", False),
         sha256=entries["sha256"],
         sha256_file=path.name,
     )
 
 
-_JSON_NAMES = {str: "string", int: "number", dict: "object", list: "array"}
+_JSON_NAMES = {str: "string", int: "number", dict: "object", list: "array", bool: "true or false"}
 
 
 def _vocab(path: Path, entries: Mapping[str, Any], special_tokens: Mapping[str, Any]) -> dict[int, bytes]:
+    try:
+        tokens = [*map(from_printable, entries), *map(str.encode, special_tokens)]
+    except (KeyError, UnicodeEncodeError):
+        return _vocab_of_each(path, entries, special_tokens)
+    ids = [*entries.values(), *special_tokens.values()]
+    if set(map(type, ids)) <= {int} and len(set(ids)) == len(ids):
+        return dict(zip(ids, tokens, strict=True))
+    return _vocab_of_each(path, entries, special_tokens)
+
+
+def _vocab_of_each(path: Path, entries: Mapping[str, Any], special_tokens: Mapping[str, Any]) -> dict[int, bytes]:
     vocab: dict[int, bytes] = {}
     for text, token_id, is_special in (
         *((text, entry, False) for text, entry in entries.items()),
@@ -111,9 +121,10 @@ def _vocab(path: Path, entries: Mapping[str, Any], special_tokens: Mapping[str, 
 
 def _merges(path: Path, entries: Sequence[Any]) -> list[Pair]:
     number_of: dict[Pair, int] = {}
+    token_of = TokenOf()
     for number, entry in enumerate(entries):
         try:
-            left, right = map(from_printable, entry.split(" "))
+            left, right = map(token_of.__getitem__, entry.split(" "))
         except (AttributeError, KeyError, ValueError):
             left = right = b""
         if not (left and right):

@@ -7,15 +7,21 @@ What does not touch the ids of a text is read over, or named in `TokenizerConten
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
 from groundup.tokenizer.content import Pair, TokenizerContent
-from groundup.tokenizer.files import CHARACTER_TO_BYTE, from_printable, printable, token_of_text, vocab_of_entries
-from groundup.tokenizer.merge_order import unreachable_tokens
+from groundup.tokenizer.files import (
+    CHARACTER_TO_BYTE,
+    TokenOf,
+    from_printable,
+    printable,
+    token_of_text,
+    vocab_of_entries,
+)
 from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, expression_of
 from groundup.tokenizer.regex_dialects import difference
 from groundup.tokenizer.strict_reading import as_id, shown
@@ -37,9 +43,7 @@ _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": T
 _CONDITIONS = ("single_word", "lstrip", "rstrip")
 
 
-def write_hugging_face(
-    path: Path, vocab: Mapping[int, bytes], merges: Sequence[Pair], special_tokens: Sequence[str], pattern: str
-) -> None:
+def write_hugging_face(path: Path, content: TokenizerContent) -> None:
     """Writes a tokenizer.json with which `tokenizers` gives the same ids, special tokens included.
 
     Special tokens stand in the model's vocabulary as well: in added_tokens alone, tokenizers would number them itself.
@@ -49,10 +53,15 @@ def write_hugging_face(
         TokenizerError: a special token cannot be told from another token, or an expression of the user's own as
             pattern is not known to mean the same there.
     """
-    names = {name.encode(): name for name in special_tokens}
-    ordinary = {b"".join(pair) for pair in merges} | {bytes([byte]) for byte in range(256)}
+    names = {name.encode(): name for name in content.special_tokens}
+    ordinary = {b"".join(pair) for pair in content.merges} | {bytes([byte]) for byte in range(256)}
     entries: dict[str, int] = {}
-    for token_id, token in sorted(vocab.items()):
+    for token_id, token in sorted(content.vocab.items()):
+        if content.ignore_merges and token in names and _is_name_of_another(names[token]):
+            raise _cannot_be_written(
+                f"special token {names[token]!r} is what the text {from_printable(names[token]).decode()!r} is called "
+                "there, which ignore_merges would find"
+            )
         if token in names and token in ordinary and names[token] != printable(token):
             raise _cannot_be_written(f"special token {names[token]!r} is also an ordinary token, {printable(token)!r}")
         key = names.get(token, printable(token))
@@ -62,7 +71,7 @@ def write_hugging_face(
     added = [
         {"id": entries[name], "content": name, "single_word": False, "lstrip": False, "rstrip": False}
         | {"normalized": False, "special": True}
-        for name in special_tokens
+        for name in content.special_tokens
     ]
     model = {
         "type": "BPE",
@@ -72,22 +81,22 @@ def write_hugging_face(
         "end_of_word_suffix": None,
         "fuse_unk": False,
         "byte_fallback": False,
-        "ignore_merges": False,
+        "ignore_merges": content.ignore_merges,
         "vocab": entries,
-        "merges": [[printable(left), printable(right)] for left, right in merges],
+        "merges": [[printable(left), printable(right)] for left, right in content.merges],
     }
-    content = {
+    file = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": added,
         "normalizer": None,
-        "pre_tokenizer": _written_pre_tokenizer(pattern),
+        "pre_tokenizer": _written_pre_tokenizer(content.pattern),
         "post_processor": None,
         "decoder": _BYTE_LEVEL | {"add_prefix_space": True, "use_regex": True},
         "model": model,
     }
-    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    write_atomically(path, json.dumps(file, ensure_ascii=False, indent=2) + "\n")
 
 
 def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
@@ -95,8 +104,7 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
 
     Raises:
         TokenizerError: it is damaged, or a part of it would make other ids than a `Tokenizer` can: a normalizer; a
-            model other than BPE on bytes; dropout; several splits; added tokens that match with conditions; tokens that
-            only `ignore_merges` can reach.
+            model other than BPE on bytes; dropout; several splits; added tokens that match with conditions.
     """
     if file.get("version", "1.0") != "1.0":
         raise _cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
@@ -115,14 +123,18 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
     entries, merges, added = _member(path, model, "vocab", dict), _merges(path, model), _added_tokens(path, file)
     vocab = _vocab(path, entries, merges, added)
     _refuse_model_options(path, model, vocab)
-    if model.get("ignore_merges"):
-        _refuse_unreached(path, entries, merges, {token["content"] for token in added})
+    ignore_merges = model.get("ignore_merges", False)
+    if not isinstance(ignore_merges, bool):
+        raise TokenizerError(f"{path}: ignore_merges is {shown(ignore_merges)}; expected true or false")
+    if ignore_merges:
+        _refuse_names_of_other_text(path, entries, {token["content"] for token in added})
     return TokenizerContent(
         source=str(path),
         vocab=vocab,
         merges=merges,
         special_tokens=[token["content"] for token in added],
         pattern=pattern,
+        ignore_merges=ignore_merges,
         left_out=tuple(_left_out(file, added)),
     )
 
@@ -185,11 +197,12 @@ def _split_pattern(path: Path, split: Json) -> str:
 
 def _merges(path: Path, model: Json) -> list[Pair]:
     number_of: dict[Pair, int] = {}
+    token_of = TokenOf()
     for number, entry in enumerate(_member(path, model, "merges", list)):
         if isinstance(entry, str) and entry.startswith("#version"):
             continue  # as tokenizers does
         try:
-            left, right = map(from_printable, entry.split(" ") if isinstance(entry, str) else entry)
+            left, right = map(token_of.__getitem__, entry.split(" ") if isinstance(entry, str) else entry)
         except (KeyError, TypeError, ValueError):
             left = right = b""
         if not (left and right):
@@ -282,16 +295,24 @@ def _refuse_model_options(path: Path, model: Json, vocab: Mapping[int, bytes]) -
             )
 
 
-def _refuse_unreached(path: Path, entries: Json, merges: list[Pair], names: set[str]) -> None:
-    in_alphabet = (text for text in entries if text not in names and CHARACTER_TO_BYTE.keys() >= set(text))
-    unreached = unreachable_tokens(map(from_printable, in_alphabet), merges)
-    if unreached:
-        raise _cannot_be_read(
-            path,
-            f"its model has ignore_merges, by which a whole pretoken can be one of {len(unreached)} tokens that merges "
-            f"do not make, such as {shown(unreached[0].decode('utf-8', 'replace'))}",
-            "set it to false in a copy of the file to give those up",
-        )
+def _refuse_names_of_other_text(path: Path, entries: Json, names: set[str]) -> None:
+    """Keys of the vocabulary that tokenizers, looking pretokens up by name, finds for other text than is meant here."""
+    for text in entries:
+        if text in names and _is_name_of_another(text):
+            why = f"the added token {shown(text)} for the text {shown(from_printable(text).decode())}, too"
+        elif text not in names and not CHARACTER_TO_BYTE.keys() >= set(text):
+            why = f"never the token {shown(text)}, which is not in GPT-2's byte alphabet and not in added_tokens"
+        else:
+            continue
+        raise _cannot_be_read(path, f"by ignore_merges it finds {why}", "rename that token in a copy of the file")
+
+
+def _is_name_of_another(text: str) -> bool:
+    """Whether some other text has this name in GPT-2's byte alphabet."""
+    try:
+        return from_printable(text).decode() != text
+    except (KeyError, UnicodeDecodeError):
+        return False
 
 
 def _left_out(file: Json, added: list[Json]) -> Iterator[str]:

@@ -7,7 +7,7 @@ edge was made before. So the pairs found token by token, in order of rank, are m
 """
 
 import heapq
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 Pair = tuple[bytes, bytes]
 RankOf = Callable[[bytes, bytes], int | None]
@@ -37,16 +37,6 @@ def merges_of_ranks(ranks: Mapping[bytes, int]) -> tuple[list[Pair], list[tuple[
         else:
             unreached.append((token, parts))
     return merges, unreached
-
-
-def unreachable_tokens(tokens: Iterable[bytes], merges: Sequence[Pair]) -> list[bytes]:
-    """The tokens that the merges do not make of their own bytes, and therefore of no text."""
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
-
-    def rank_of(left: bytes, right: bytes) -> int | None:
-        return ranks.get((left, right))
-
-    return [token for token in tokens if len(merged(token, rank_of)) > 1]
 
 
 def merged(data: bytes, rank_of: RankOf, *, stop_at: int = 1) -> list[bytes]:

@@ -1,23 +1,21 @@
 """How often each pretoken occurs in a text: all that training needs to know of it."""
 
-import mmap
 import os
-import stat
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
-from groundup.errors import DataError, FileMissingError, TokenizerError
+from groundup.errors import DataError, TokenizerError
 from groundup.tokenizer.core import load_core
 from groundup.tokenizer.offsets import utf8
 from groundup.tokenizer.patterns import PATTERNS, checked_pattern
 from groundup.tokenizer.regex_splitter import pretoken_ends
 from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.tokenizer.training_texts import Document, Text, batches_of, mapped, mapped_batches
 from groundup.tokenizer.vocabulary_learning import (
     LearningOptions,
     Merges,
@@ -33,17 +31,12 @@ if TYPE_CHECKING:
     from groundup.tokenizer import _native
     from groundup.tokenizer.pretoken_counts_file import CountedPretokens
 
-Document: TypeAlias = str | bytes | bytearray | memoryview
-
 MOST_THREADS = 256
 CHUNK_BYTES = 1 << 20
 """What a thread takes at a time. The counts do not depend on it."""
-BATCH_BYTES = 32 << 20
-"""How much of a stream of documents is held in memory."""
 MOST_WEIGHTED_BYTES = 1 << 62
 """Counts are 64-bit, and no pair can occur more often than there are bytes."""
 MOST_WEIGHT = 1_000_000
-_DOCUMENT_OVERHEAD = 64  # bytes that even an empty document takes, so that a stream of those is bounded too
 _PROGRESS_SECONDS = 0.1
 
 
@@ -123,28 +116,38 @@ class PretokenCounts:
             f"special tokens {self.special_tokens!r}>"
         )
 
-    def add_file(self, path: str | os.PathLike[str], weight: int = 1, *, progress: Progress | None = None) -> None:
-        """Counts a text file as one document. It is read as bytes, mapped into memory and given back as it is counted.
+    def add_file(
+        self,
+        path: str | os.PathLike[str],
+        weight: int = 1,
+        *,
+        separator: str | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """Counts a text file. It is read as bytes, mapped into memory, and given back as it is counted.
 
         Args:
             path: a regular file of any encoding; a compressed one would be counted as the bytes it is.
             weight: each pretoken counts so many times.
+            separator: token between the documents; the line breaks around one that stands alone on its line are part
+                of it, as in `groundup.text.readers`. None: the file is one document, divided by special tokens alone.
             progress: see `Progress`.
 
         Raises:
             FileMissingError: there is no such file.
-            DataError: it is a folder, not a regular file, unreadable, or empty.
+            DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is.
             TokenizerError: the weight is impossible.
         """
-        with _mapped(Path(path)) as text:
-            self._count([[text]], weight, progress, len(text))
+        text = mapped(Path(path))
+        batches = [[text]] if separator is None else mapped_batches(text, separator)
+        self._count(batches, weight, progress, mapped_bytes=len(text))
 
     def add_documents(
         self, documents: Iterable[Document], weight: int = 1, *, progress: Progress | None = None
     ) -> None:
         """Counts documents from anywhere. The end of a document is a boundary, as a special token is.
 
-        Memory is bounded by `BATCH_BYTES`, the longest document and the distinct pretokens.
+        Memory is bounded by `training_texts.BATCH_BYTES`, the longest document and the distinct pretokens.
 
         Args:
             documents: str, or anything with contiguous bytes. Lone surrogates become U+FFFD, as in encoding.
@@ -155,7 +158,7 @@ class PretokenCounts:
             DataError: a document is of another type.
             TokenizerError: the weight is impossible.
         """
-        self._count(_batches(documents), weight, progress, None)
+        self._count(batches_of(documents), weight, progress)
 
     def merge(self, other: "PretokenCounts") -> None:
         """Adds the counts of other texts to these.
@@ -259,10 +262,10 @@ class PretokenCounts:
             raise TokenizerError(
                 f"counts with pattern {self._pattern!r} and with {other._pattern!r} do not add up; count again with one"
             )
-        if set(self._specials) != set(other._specials):
+        if self._specials != other._specials:
             raise TokenizerError(
                 f"counts with special tokens {self.special_tokens} and with {other.special_tokens} do not add up; "
-                "count again with the same"
+                "count again with the same in the same order"
             )
 
     def _counted(self) -> "CountedPretokens":
@@ -276,7 +279,7 @@ class PretokenCounts:
     def _add_counted(self, counted: "CountedPretokens") -> None:
         with self._using():
             self._check_weighted_bytes(self._weighted_bytes + counted.weighted_bytes)
-            self._core.add_counts(memoryview(counted.data), counted.ends, counted.counts)
+            self._core.add_counts(counted.data.data, counted.ends, counted.counts)
             self._bytes_counted += counted.bytes_counted
             self._weighted_bytes += counted.weighted_bytes
 
@@ -294,10 +297,11 @@ class PretokenCounts:
 
     def _count(
         self,
-        batches: Iterable[Sequence["Document | mmap.mmap"]],
+        batches: Iterable[Sequence[Text]],
         weight: int,
         progress: Progress | None,
-        total_bytes: int | None,
+        *,
+        mapped_bytes: int | None = None,
     ) -> None:
         weight = whole_number("weight", weight, 1, MOST_WEIGHT)
         with self._using():
@@ -305,28 +309,26 @@ class PretokenCounts:
 
             def show(bytes_counted: int) -> None:
                 if progress is not None:
-                    progress("counting", bytes_counted - before, total_bytes)
+                    progress("counting", bytes_counted - before, mapped_bytes)
 
             for batch in batches:
                 self._is_incomplete = True
                 count = self._count_natively if self._is_built_in else self._count_matches
-                size = count(batch, weight, total_bytes is not None, show)
+                size = count(batch, weight, mapped_bytes is not None, show)
                 self._bytes_counted += size
                 self._weighted_bytes += size * weight
                 self._check_weighted_bytes(self._weighted_bytes)
             self._is_incomplete = False
+            if mapped_bytes is not None:
+                show(before + mapped_bytes)
 
-    def _count_natively(
-        self, batch: Sequence["Document | mmap.mmap"], weight: int, mapped: bool, show: Callable[[int], None]
-    ) -> int:
+    def _count_natively(self, batch: Sequence[Text], weight: int, mapped: bool, show: Callable[[int], None]) -> int:
         offset = self._bytes_counted - self._core.bytes_counted
         before = self._core.bytes_counted
         self._core.count(list(batch), weight, mapped, lambda done: show(done + offset))
         return self._core.bytes_counted - before
 
-    def _count_matches(
-        self, batch: Sequence["Document | mmap.mmap"], weight: int, mapped: bool, show: Callable[[int], None]
-    ) -> int:
+    def _count_matches(self, batch: Sequence[Text], weight: int, mapped: bool, show: Callable[[int], None]) -> int:
         if not self._has_warned:
             self._has_warned = True
             warnings.warn(slow_pattern_note(self._pattern), SlowPatternWarning, stacklevel=4)
@@ -371,57 +373,3 @@ def thread_count(num_threads: int | None) -> int:
         return whole_number("num_threads", num_threads, 1, MOST_THREADS)
     except TokenizerError as error:
         raise TokenizerError(f"{error}, or nothing for as many as there are cores") from None
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[mmap.mmap]:
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise DataError(f"{path} is a folder; give a text file")
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{path} is not a regular file; read it yourself and use train_bpe_from_documents")
-        if status.st_size == 0:
-            raise DataError(f"{path} is empty; give a file with text to train on")
-        with path.open("rb") as file:
-            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise FileMissingError(f"{path} does not exist; give the path of a text file") from None
-    except PermissionError:
-        raise DataError(f"{path} cannot be read: permission denied; change its mode or owner") from None
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be mapped into memory: {error.strerror or error}; copy it to a local disk"
-        ) from None
-    with text:
-        yield text
-
-
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    if isinstance(documents, str | bytes | bytearray | memoryview | os.PathLike):
-        raise DataError(
-            f"documents is a single {type(documents).__name__}; give a list or an iterator of documents: [document]"
-        )
-    batch: list[Document] = []
-    size = 0
-    for number, document in enumerate(documents):
-        batch.append(document)
-        size += _memory(document, number) + _DOCUMENT_OVERHEAD
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _memory(document: Document, number: int) -> int:
-    if isinstance(document, str):
-        return sys.getsizeof(document)
-    try:
-        with memoryview(document) as view:
-            if view.c_contiguous:
-                return view.nbytes
-        expected = "contiguous bytes"
-    except TypeError:
-        expected = "str or bytes (for weights call add_documents once for each weight)"
-    raise DataError(f"document {number} (counted from 0) is of type {type(document).__name__}; give {expected}")

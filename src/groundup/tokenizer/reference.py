@@ -7,11 +7,13 @@ of valid UTF-8 a character of its own, neither letter nor number nor white space
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import regex  # type: ignore[import-untyped]
 
+from groundup.tokenizer.files import BYTE_TO_CHARACTER
 from groundup.tokenizer.patterns import GPT2
 
 Pair = tuple[bytes, bytes]
@@ -36,9 +38,18 @@ def split_on_special_tokens(data: bytes, special_tokens: list[bytes]) -> Iterato
 
 
 def pretokens(data: bytes, pattern: str = GPT2) -> list[bytes]:
-    """The pretokens of a text without special tokens. Joined they are the text again."""
+    """The pretokens of a text without special tokens: the matches of the pattern, and what lies between them.
+
+    Joined they are the text again.
+    """
     text = data.decode("utf-8", "surrogateescape")
-    return [match.group().encode("utf-8", "surrogateescape") for match in regex.finditer(pattern, text)]
+    pieces: list[str] = []
+    position = 0
+    for match in regex.finditer(pattern, text):
+        pieces += [text[position : match.start()], match.group()]
+        position = match.end()
+    pieces.append(text[position:])
+    return [piece.encode("utf-8", "surrogateescape") for piece in pieces if piece]
 
 
 def merge_pair(tokens: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
@@ -55,22 +66,47 @@ def merge_pair(tokens: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
     return tuple(merged)
 
 
-def learn_merges(word_counts: Counter[tuple[bytes, ...]], max_merges: int) -> list[Pair]:
+def greatest_bytes(pair: Pair, tokens: list[bytes]) -> object:
+    """Of equally frequent pairs the greatest pair of byte strings merges first."""
+    return pair
+
+
+def least_ids(pair: Pair, tokens: list[bytes]) -> object:
+    """Of equally frequent pairs that with the least ids merges first, as in Hugging Face's trainer.
+
+    Its bytes are numbered in the order of the characters that GPT-2 writes for them.
+    """
+    left, right = (
+        (ord(BYTE_TO_CHARACTER[token[0]]) if len(token) == 1 else 512 + tokens.index(token)) for token in pair
+    )
+    return -left, -right
+
+
+def learn_merges(
+    word_counts: Counter[tuple[bytes, ...]],
+    max_merges: int,
+    tie_rule: Callable[[Pair, list[bytes]], Any] = greatest_bytes,
+    min_frequency: int = 1,
+    max_token_length: int | None = None,
+) -> list[Pair]:
     """The merges, in order, that byte-pair encoding learns from counted words (Sennrich et al. 2016, algorithm 1).
 
-    Again and again the most frequent pair of neighbours merges into one token, until no word has two tokens left.
-    Of equally frequent pairs it is the greatest, compared as a pair of byte strings.
+    Again and again the most frequent pair of neighbours merges into one token, until no word has two tokens left, or
+    what is left is rarer than `min_frequency` or would make tokens of more than `max_token_length` bytes.
     """
     merges: list[Pair] = []
+    tokens: list[bytes] = []
     while len(merges) < max_merges:
         pair_counts: Counter[Pair] = Counter()
         for word, count in word_counts.items():
             for pair in pairwise(word):
-                pair_counts[pair] += count
-        if not pair_counts:
+                if max_token_length is None or len(pair[0]) + len(pair[1]) <= max_token_length:
+                    pair_counts[pair] += count
+        best = max(pair_counts, key=lambda pair: (pair_counts[pair], tie_rule(pair, tokens)), default=None)
+        if best is None or pair_counts[best] < min_frequency:
             break
-        best = max(pair_counts, key=lambda pair: (pair_counts[pair], pair))
         merges.append(best)
+        tokens.append(best[0] + best[1])
         merged_counts: Counter[tuple[bytes, ...]] = Counter()
         for word, count in word_counts.items():
             merged_counts[merge_pair(word, best)] += count
@@ -79,12 +115,13 @@ def learn_merges(word_counts: Counter[tuple[bytes, ...]], max_merges: int) -> li
 
 
 def train_bpe(
-    documents: Iterable[bytes], vocab_size: int, special_tokens: list[bytes], pattern: str = GPT2
+    documents: Iterable[bytes], vocab_size: int, special_tokens: list[bytes], pattern: str = GPT2, **options: Any
 ) -> tuple[dict[int, bytes], list[Pair]]:
     """Vocabulary and merges from documents: the 256 bytes, then a token for each merge, then the special tokens.
 
     Special tokens and the ends of documents are boundaries that no pretoken crosses, and count for nothing else. A
-    special token that is a single byte is in the vocabulary already and takes no second id.
+    special token that is a single byte is in the vocabulary already and takes no second id. The options are those of
+    `learn_merges`.
     """
     word_counts: Counter[tuple[bytes, ...]] = Counter()
     for document in documents:
@@ -92,7 +129,7 @@ def train_bpe(
             if not is_special:
                 word_counts.update(tuple(byte_tokens(word)) for word in pretokens(piece, pattern))
     new_specials = [token for token in special_tokens if len(token) > 1]
-    merges = learn_merges(word_counts, vocab_size - 256 - len(new_specials))
+    merges = learn_merges(word_counts, vocab_size - 256 - len(new_specials), **options)
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in merges] + new_specials
     return dict(enumerate(tokens)), merges
 

@@ -4,6 +4,9 @@ import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from groundup.errors import TokenizerError
+from groundup.tokenizer.work import checked_str
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -27,9 +30,19 @@ class EncodeStream(Protocol):
 
 
 def encode_pieces(stream: EncodeStream, pieces: Iterable[str]) -> Iterator[int]:
-    """The ids of the joined strings, one after the other."""
+    """The ids of the joined strings, one after the other.
+
+    Raises:
+        TokenizerError: one of them is no str.
+    """
     surrogate = ""  # the first half of a pair, whose second half the next string may begin with
-    for text in pieces:
+    if isinstance(pieces, bytes | bytearray | memoryview) or not isinstance(pieces, Iterable):
+        raise TokenizerError(
+            f"the iterable is of type {type(pieces).__name__}; give strings, such as an open text file"
+        )
+    for number, text in enumerate(pieces):
+        if not isinstance(text, str):
+            checked_str(text, f"string {number} of the iterable")
         for start in range(0, len(text), _PIECE_CHARACTERS):
             piece = surrogate + text[start : start + _PIECE_CHARACTERS]
             surrogate = piece[-1] if "\ud800" <= piece[-1] <= "\udbff" else ""
@@ -52,10 +65,16 @@ class DecodeStream:
     def feed(self, ids: "int | Iterable[int] | NDArray[Any]") -> str:
         """The characters that these ids complete.
 
+        Args:
+            ids: one id or several, as Python integers, NumPy's or a torch tensor.
+
         Raises:
-            TokenizerError: an id is not in the vocabulary; the stream is as before.
+            TokenizerError: an id is not in the vocabulary, or not an integer; the stream is as before.
         """
-        return self._utf8.decode(self._decode_bytes([ids] if isinstance(ids, int) else ids))
+        if not isinstance(ids, int | list) and hasattr(ids, "tolist"):
+            ids = ids.tolist()
+        several = isinstance(ids, Iterable)
+        return self._utf8.decode(self._decode_bytes(ids if several else [ids]))  # type: ignore[arg-type, list-item]
 
     def finish(self) -> str:
         """What was held back, as U+FFFD. The stream is then ready for another text."""

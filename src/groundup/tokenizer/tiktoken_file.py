@@ -31,7 +31,7 @@ def read_tiktoken(path: Path, pattern: str, special_tokens: SpecialTokens) -> To
     Raises:
         FileMissingError: there is no such file.
         TokenizerError: a line is not a token and its rank; ranks are not 0, 1, 2 … each once; a token or a byte is
-            missing or there twice; a token is not made of two others, or a special token does not fit.
+            missing or there twice, or a special token does not fit.
     """
     return content_of_lines(path, read_bytes(path), pattern, special_tokens)
 
@@ -46,26 +46,30 @@ def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: Spec
             "not bytes"
         )
     merges, unreached = merges_of_ranks(ranks)
-    if unreached:
-        token, parts = unreached[0]
-        raise TokenizerError(
-            f"{path}: token {shown(token)} of rank {ranks[token]} is not made of two tokens of the file but ends in "
-            f"{len(parts)}, {shown(parts)}; tiktoken finds it, like {len(unreached) - 1} others here, only as a whole "
-            "pretoken, and merges cannot express that"
-        )
     tokens = {rank: token for token, rank in ranks.items()}
     vocab, names = with_special_tokens(path, tokens, special_tokens)
-    return TokenizerContent(source=str(path), vocab=vocab, merges=merges, special_tokens=names, pattern=pattern)
+    # tiktoken looks a pretoken up before it merges; without a token that merges do not make, that changes nothing.
+    only_whole = {token for token, _ in unreached} - {name.encode() for name in names}
+    return TokenizerContent(
+        source=str(path),
+        vocab=vocab,
+        merges=merges,
+        special_tokens=names,
+        pattern=pattern,
+        ignore_merges=bool(only_whole),
+    )
 
 
-def write_tiktoken(path: Path, vocab: Mapping[int, bytes], merges: list[Pair], special_tokens: list[str]) -> None:
+def write_tiktoken(path: Path, content: TokenizerContent) -> None:
     """Writes the tokens that are not special.
 
     Raises:
-        TokenizerError: ids of bytes and merges are not 0, 1, 2 …; a byte is missing; or the ids are not in the order of
-            the merges, so that tiktoken would merge in another order.
+        TokenizerError: ids of bytes and merges are not 0, 1, 2 …; a byte is missing; a token is not made by merges, and
+            the tokenizer has not `ignore_merges`; or the ids are not in the order of the merges, so that tiktoken would
+            merge in another order.
     """
-    ranks = _ordinary_ranks(vocab, merges, special_tokens)
+    merges = content.merges
+    ranks = _ordinary_ranks(content.vocab, merges, content.special_tokens)
     ids = sorted(ranks.values())
     if ids != list(range(len(ids))):
         hole = next(i for i, token_id in enumerate(ids) if token_id != i)
@@ -76,10 +80,11 @@ def write_tiktoken(path: Path, vocab: Mapping[int, bytes], merges: list[Pair], s
     if missing:
         raise _cannot_be_written(f"byte {missing[0]:#04x} is not a token, and tiktoken fails on text that has it")
     implied, unreached = merges_of_ranks(ranks)
-    if unreached:
+    if unreached and not content.ignore_merges:
         token, parts = unreached[0]
         raise _cannot_be_written(
-            f"token {ranks[token]}, {shown(token)}, would not be made of two but end in {shown(parts)}"
+            f"token {ranks[token]}, {shown(token)}, would be found as a whole pretoken, and merges end in "
+            f"{shown(parts)}"
         )
     listed = set(merges)
     for pair in implied:

@@ -1,6 +1,5 @@
 """Text to token ids and back."""
 
-import functools
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
 from groundup.tokenizer import files
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent
+from groundup.tokenizer.core import MadeWhenNeeded
 from groundup.tokenizer.encoders import TextEncoder, make_encoder
 from groundup.tokenizer.formats import read_tokenizer
 from groundup.tokenizer.groundup_file import write_groundup_file
@@ -22,8 +22,16 @@ from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
 from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
 from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
-from groundup.tokenizer.vocabulary import checked_rules, checked_vocab
-from groundup.tokenizer.work import batches_of_bytes, checked_texts, checked_thread_count
+from groundup.tokenizer.token_ids import plain_ids
+from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_vocab
+from groundup.tokenizer.work import (
+    batches_of_bytes,
+    checked_str,
+    checked_text,
+    checked_texts,
+    checked_thread_count,
+    with_text_named,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from groundup.text.readers import Inputs
+    from groundup.tokenizer import _native
 
 
 class Tokenizer:
@@ -55,6 +64,7 @@ class Tokenizer:
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
+        MissingExtraError: the pattern is an expression, and the package `regex` is not installed.
     """
 
     def __init__(
@@ -67,16 +77,19 @@ class Tokenizer:
         ignore_merges: bool = False,
     ) -> None:
         self._pattern = checked_pattern(pattern)
-        self._ignore_merges = ignore_merges
+        self._ignore_merges = bool(ignore_merges)
         self._vocab, self._id_of = checked_vocab(vocab)
+        if isinstance(special_tokens, Mapping):
+            raise TokenizerError("special_tokens is a mapping; give a list of names, and put their ids into vocab")
         names = checked_special_tokens(special_tokens)
-        for name in names:
-            if name not in self._id_of:
-                new_id = self.vocab_size
-                self._vocab[new_id] = name
-                self._id_of[name] = new_id
+        appended = [name for name in names if name not in self._id_of]
+        new_ids = range(self.vocab_size, self.vocab_size + len(appended))
+        if appended and new_ids[-1] > LARGEST_ID:
+            raise TokenizerError(f"special tokens would get ids up to {new_ids[-1]}; the largest is {LARGEST_ID}")
+        self._vocab.update(zip(new_ids, appended, strict=True))
+        self._id_of.update(zip(appended, new_ids, strict=True))
         self._special_ids = {name: self._id_of[name] for name in names}
-        self._merges = [(bytes(left), bytes(right)) for left, right in merges]
+        self._merges = checked_merges(merges)
         self._rules = checked_rules(self._merges, self._id_of)
 
     @classmethod
@@ -106,14 +119,15 @@ class Tokenizer:
         """A tokenizer from tiktoken's format: a line per token, its bytes in base64 and its rank.
 
         Args:
-            path: the .tiktoken file. It has no merges; they are found from the ranks (`merge_order`).
+            path: the .tiktoken file. It has no merges; they are found from the ranks (`merge_order`). If there are
+                tokens that merges do not make, the tokenizer has `ignore_merges`, which is how tiktoken finds them.
             pattern: how text is split, which the file does not say, and which has to be that of its makers for the ids
                 to be theirs: a built-in name or a regular expression, such as `Encoding._pat_str`.
             special_tokens: names with ids; names alone get the ids after the largest rank.
 
         Raises:
             FileMissingError: there is no such file.
-            TokenizerError: it is damaged, has tokens that merges cannot make, or the special tokens do not fit it.
+            TokenizerError: it is damaged, or the special tokens do not fit it.
         """
         return cls.from_content(read_tiktoken(Path(path), pattern, special_tokens or []))
 
@@ -150,7 +164,13 @@ class Tokenizer:
     def from_content(cls, content: TokenizerContent) -> "Tokenizer":
         """A tokenizer from what a file holds (`formats.read_tokenizer`). Raises as `load`."""
         try:
-            tokenizer = cls(content.vocab, content.merges, content.special_tokens, pattern=content.pattern)
+            tokenizer = cls(
+                content.vocab,
+                content.merges,
+                content.special_tokens,
+                pattern=content.pattern,
+                ignore_merges=content.ignore_merges,
+            )
         except TokenizerError as error:
             raise TokenizerError(f"{content.source}: {error}") from None
         if content.sha256 is not None and tokenizer.sha256 != content.sha256:
@@ -172,12 +192,9 @@ class Tokenizer:
         """
         target = Path(path)
         if target.suffix == ".json" and not target.is_dir():
-            write_groundup_file(
-                _file_to_write(target), self._vocab, self._merges, self.special_tokens, self._pattern, self.sha256
-            )
-            return
-        meta = {"pattern": self._pattern, "special_tokens": self.special_tokens, "sha256": self.sha256}
-        files.write_files(target, self._vocab, self._merges, meta)
+            write_groundup_file(_file_to_write(target), self._content(), self.sha256)
+        else:
+            files.write_files(target, self._content(), self.sha256)
 
     def save_hugging_face(self, path: str | os.PathLike[str]) -> None:
         """Writes a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
@@ -189,7 +206,7 @@ class Tokenizer:
             TokenizerError: the path is a folder; a special token has the name of another token in GPT-2's byte
                 alphabet; or the pattern is an expression that may mean another thing there.
         """
-        write_hugging_face(_file_to_write(path), self._vocab, self._merges, self.special_tokens, self._pattern)
+        write_hugging_face(_file_to_write(path), self._content())
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
         """Writes the tokens that are not special in tiktoken's format.
@@ -201,7 +218,7 @@ class Tokenizer:
             TokenizerError: the path is a folder; or tiktoken would merge in another order: the ids of the bytes and of
                 the merges' tokens have to be 0, 1, 2 … in the order of the merges.
         """
-        write_tiktoken(_file_to_write(path), self._vocab, self._merges, self.special_tokens)
+        write_tiktoken(_file_to_write(path), self._content())
 
     def encode(
         self, text: str, *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
@@ -222,13 +239,14 @@ class Tokenizer:
             TokenizerError: a disallowed special token is in the text, or what is named is no special token; or the
                 text has a byte that the vocabulary lacks.
         """
-        if allowed_special == "all" and not disallowed_special:
+        if type(text) is str and allowed_special == "all" and not disallowed_special:
             return self._encoder.encode_to_list(text, self._special_tokens.all)
-        return self._encoder.encode_to_list(text, self._special_tokens.chosen([text], allowed_special, disallowed_special))
+        specials = self._special_tokens.chosen([checked_str(text)], allowed_special, disallowed_special)
+        return self._encoder.encode_to_list(text, specials)
 
     def encode_ordinary(self, text: str) -> list[int]:
-        """The ids of a text in which special tokens are text like any."""
-        return self._encoder.encode_to_list(text, self._special_tokens.none)
+        """The ids of a text in which special tokens are text like any. Raises as `encode` does."""
+        return self._encoder.encode_to_list(text if type(text) is str else checked_str(text), self._special_tokens.none)
 
     def encode_to_numpy(
         self,
@@ -245,13 +263,16 @@ class Tokenizer:
             allowed_special, disallowed_special: as for `encode`.
             num_threads: for texts of more than a megabyte; None for as many as this process may use cores. The ids
                 do not depend on it.
+
+        Raises:
+            TokenizerError: as `encode`; or the text is neither str nor bytes of any kind.
         """
-        specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
         return self._encoder.encode_to_array(text, specials, checked_thread_count(num_threads))
 
     def encode_bytes(self, data: "Buffer") -> "NDArray[np.uint32]":
         """`encode_to_numpy` on one thread, as a plain function from bytes to ids."""
-        return self._encoder.encode_to_array(data, self._special_tokens.all, 1)
+        return self._encoder.encode_to_array(checked_text(data), self._special_tokens.all, 1)
 
     def encode_batch(
         self,
@@ -261,10 +282,22 @@ class Tokenizer:
         disallowed_special: AllowedSpecial = (),
         num_threads: int | None = None,
     ) -> list[list[int]]:
-        """The ids of each text, in order. Arguments as for `encode_to_numpy`, on all cores by default."""
-        listed = checked_texts(texts)
+        """The ids of each text, in order; on all cores by default.
+
+        Args:
+            texts: the texts.
+            allowed_special, disallowed_special: as for `encode`.
+            num_threads: None for as many as this process may use cores. The ids do not depend on it.
+
+        Raises:
+            TokenizerError: as `encode`; it names the text by its number, from 0.
+        """
+        threads, listed = checked_thread_count(num_threads), checked_texts(texts, only_str=True)
         specials = self._special_tokens.chosen(listed, allowed_special, disallowed_special)
-        return self._encoder.encode_batch_to_lists(listed, specials, checked_thread_count(num_threads))
+        try:
+            return self._encoder.encode_batch_to_lists(listed, specials, threads)
+        except TokenizerError as error:
+            raise self._with_text_named(error, listed, specials) from None
 
     def encode_batch_to_numpy(
         self,
@@ -277,11 +310,15 @@ class Tokenizer:
         """The ids of all texts in one array, uint32 (N,), and where those of each end in it, uint64 (texts,).
 
         Text i has the ids `ids[ends[i - 1] : ends[i]]`, the first of them `ids[: ends[0]]`. No list of lists is made,
-        which for many short texts takes most of the time.
+        which for many short texts takes most of the time. Arguments and errors as for `encode_batch`; a text may also
+        be bytes of any kind.
         """
-        listed = checked_texts(texts)
+        threads, listed = checked_thread_count(num_threads), checked_texts(texts)
         specials = self._special_tokens.chosen(listed, allowed_special, disallowed_special)
-        return self._encoder.encode_batch_to_arrays(listed, specials, checked_thread_count(num_threads))
+        try:
+            return self._encoder.encode_batch_to_arrays(listed, specials, threads)
+        except TokenizerError as error:
+            raise self._with_text_named(error, listed, specials) from None
 
     def encode_files(
         self,
@@ -301,6 +338,7 @@ class Tokenizer:
 
         Raises:
             FileMissingError, MissingExtraError, DataError: from the readers.
+            TokenizerError: a document has a byte that the vocabulary lacks.
         """
         from groundup.text.readers import read_documents
 
@@ -315,28 +353,36 @@ class Tokenizer:
         """The ids of the joined strings, one after the other, however the text is cut into strings.
 
         Lazy, and in constant memory: no more is held back than the pretoken or special token that the next string may
-        continue.
+        continue. With a pattern that is not built in, all is held back.
+
+        Raises:
+            TokenizerError: as `encode`; or one of the strings is none.
         """
         return encode_pieces(self.stream(), iterable)
 
-    def encode_with_offsets(self, text: "str | Buffer") -> "tuple[NDArray[np.uint32], NDArray[np.int64]]":
+    def encode_with_offsets(
+        self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
+    ) -> "tuple[NDArray[np.uint32], NDArray[np.int64]]":
         """The ids, uint32 (N,), and where in the text each begins and ends, int64 (N, 2).
 
         Offsets in a str count characters. A character that is several tokens belongs to each of them. Offsets in bytes
-        count bytes.
+        count bytes. Arguments and errors as for `encode_to_numpy`.
         """
-        ids = self.encode_to_numpy(text)
+        ids = self.encode_to_numpy(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
         return ids, offsets_of(text, self._byte_lengths[ids])
 
     def count(
         self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
     ) -> int:
-        """How many ids a text has; faster than encoding it, and without the memory."""
-        specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        """How many ids a text has, without the memory for them. Arguments and errors as for `encode_to_numpy`."""
+        specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
         return self._encoder.count(text, specials)
 
     def stream(self) -> "EncodeStream":
-        """Encoding of a text that arrives in pieces."""
+        """Encoding of a text that arrives in pieces, str or bytes. Special tokens in it become their ids.
+
+        With a pattern that is not built in, all text is held until it is complete.
+        """
         return self._encoder.stream(self._special_tokens.all)
 
     def decode(self, ids: "Iterable[int] | NDArray[Any]", errors: str = "replace") -> str:
@@ -347,18 +393,25 @@ class Tokenizer:
             errors: what becomes of such bytes, as in `bytes.decode`: "replace", "ignore", "strict" and so on.
 
         Raises:
-            TokenizerError: an id is not in the vocabulary, or not an integer.
+            TokenizerError: an id is not in the vocabulary, or not an integer; or errors is not known.
             UnicodeDecodeError: there are such bytes, and errors is "strict".
         """
-        return self.decode_bytes(ids).decode("utf-8", errors)
+        data = self.decode_bytes(ids)
+        try:
+            return data.decode("utf-8", errors)
+        except LookupError:
+            raise TokenizerError(f'errors is {errors!r}; expected "replace", "ignore", "strict" or another') from None
 
     def decode_bytes(self, ids: "Iterable[int] | NDArray[Any]") -> bytes:
         """The bytes of ids, which need not be valid UTF-8. Raises as `decode` does."""
-        plain = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        plain = plain_ids(ids)
         try:
             return b"".join(map(self._vocab.__getitem__, plain))
-        except (KeyError, TypeError):
-            raise self._unknown_id(plain) from None
+        except KeyError as error:
+            raise TokenizerError(
+                f"id {error.args[0]} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
+                f"{self.vocab_size - 1}; decode with the tokenizer that made the ids"
+            ) from None
 
     def decode_batch(self, batch: "Iterable[Iterable[int] | NDArray[Any]]", errors: str = "replace") -> list[str]:
         """The text of each sequence of ids. Raises as `decode` does."""
@@ -420,42 +473,44 @@ class Tokenizer:
         """Whether a pretoken that is a token is that token, whatever the merges make of it."""
         return self._ignore_merges
 
-    @functools.cached_property
+    @MadeWhenNeeded
     def sha256(self) -> str:
-        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges.
+        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges, `ignore_merges` if set.
 
         It is taken over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor
         on the order in which special tokens were named.
         """
-        content: dict[str, Any] = {
-            "pattern": expression_of(self._pattern),
-            "special_tokens": sorted(self._special_ids.values()),
-            "vocab": [[token_id, token.hex()] for token_id, token in sorted(self._vocab.items())],
-            "merges": [[left.hex(), right.hex()] for left, right in self._merges],
-        }
-        if self._ignore_merges:
-            content["ignore_merges"] = True
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        # Put together by hand, which takes half the time of json.dumps; bytes as hex need no escapes.
+        vocab = ",".join([f'[{token_id},"{token.hex()}"]' for token_id, token in sorted(self._vocab.items())])
+        merges = ",".join([f'["{left.hex()}","{right.hex()}"]' for left, right in self._merges])
+        ignore_merges = ',"ignore_merges":true' if self._ignore_merges else ""
+        content = (
+            f'{{"pattern":{json.dumps(expression_of(self._pattern))},'
+            f'"special_tokens":[{",".join(map(str, sorted(self._special_ids.values())))}],'
+            f'"vocab":[{vocab}],"merges":[{merges}]{ignore_merges}}}'
+        )
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def __repr__(self) -> str:
         return (
             f"Tokenizer({len(self._vocab)} tokens, {len(self._merges)} merges, "
-            f"special_tokens={self.special_tokens}, pattern={self._pattern!r})"
+            f"special_tokens={self.special_tokens}, pattern={self._pattern!r}"
+            f"{', ignore_merges=True' if self._ignore_merges else ''})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
         made_when_needed = ("_encoder", "_special_tokens", "_byte_lengths")
         return {name: value for name, value in self.__dict__.items() if name not in made_when_needed}
 
-    @functools.cached_property
+    @MadeWhenNeeded
     def _encoder(self) -> "TextEncoder":
         return make_encoder(self._pattern, self._id_of, self._rules, self._whole_tokens())
 
-    @functools.cached_property
+    @MadeWhenNeeded
     def _special_tokens(self) -> "SpecialTokenSets":
         return SpecialTokenSets(self._special_ids)
 
-    @functools.cached_property
+    @MadeWhenNeeded
     def _byte_lengths(self) -> "NDArray[np.int64]":
         """Bytes per id, special tokens as well."""
         lengths = self.token_lengths()
@@ -468,15 +523,19 @@ class Tokenizer:
             return []
         return [(token, token_id) for token, token_id in self._id_of.items() if token not in self._special_ids]
 
-    def _unknown_id(self, ids: list[Any]) -> TokenizerError:
-        for token_id in ids:
-            if isinstance(token_id, list):
-                return TokenizerError("ids have more than one dimension; decode one sequence at a time")
-            if token_id not in self._vocab:
-                break
-        return TokenizerError(
-            f"id {token_id!r} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
-            f"{self.vocab_size - 1}; decode with the tokenizer that made the ids"
+    def _with_text_named(
+        self, error: TokenizerError, texts: "Sequence[str | Buffer]", specials: "_native.SpecialTokens"
+    ) -> TokenizerError:
+        return with_text_named(error, texts, lambda text: self._encoder.count(text, specials))
+
+    def _content(self) -> TokenizerContent:
+        return TokenizerContent(
+            source="this tokenizer",
+            vocab=self._vocab,
+            merges=self._merges,
+            special_tokens=self.special_tokens,
+            pattern=self._pattern,
+            ignore_merges=self._ignore_merges,
         )
 
 

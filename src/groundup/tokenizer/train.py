@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterable
 
-from groundup.tokenizer.pretoken_counts import Document, PretokenCounts
+from groundup.tokenizer.pretoken_counts import PretokenCounts
+from groundup.tokenizer.training_texts import Document
 from groundup.tokenizer.vocabulary_learning import LearningOptions, Merges, Progress, TieRule, Vocabulary
 
 
@@ -74,7 +75,7 @@ def train_bpe_from_documents(
 ) -> tuple[Vocabulary, Merges]:
     """`train_bpe` on documents from anywhere. The end of a document is a boundary, as a special token is.
 
-    Memory is bounded by `pretoken_counts.BATCH_BYTES`, the longest document and the distinct pretokens.
+    Memory is bounded by `training_texts.BATCH_BYTES`, the longest document and the distinct pretokens.
 
     Args:
         documents: str, or anything with contiguous bytes. Lone surrogates become U+FFFD, as in encoding.

@@ -1,6 +1,14 @@
-"""Checks of a vocabulary and its merges, before anything is built on them."""
+"""Checks of a vocabulary and its merges, before anything is built on them.
 
-from collections.abc import Mapping
+A vocabulary has up to hundreds of thousands of tokens, so each check is of all of them at once; one by one they are
+looked at only to say which is at fault.
+"""
+
+import operator
+from array import array
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, NamedTuple
 
 from groundup.errors import TokenizerError
 
@@ -10,45 +18,88 @@ LARGEST_ID = (1 << 24) - 1
 Pair = tuple[bytes, bytes]
 
 
+class Rules(NamedTuple):
+    """Merges as ids, in order: arrays of unsigned 32-bit integers, one entry a merge."""
+
+    left: "array[int]"
+    right: "array[int]"
+    product: "array[int]"
+
+
 def checked_vocab(vocab: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[bytes, int]]:
     """Token bytes by id, and ids by token bytes.
 
     Raises:
-        TokenizerError: an id is not one, or a token is empty, not bytes, or there twice.
+        TokenizerError: an id is not one, or a token is empty, not bytes, or there twice; or the two were exchanged.
     """
-    tokens: dict[int, bytes] = {}
-    ids: dict[bytes, int] = {}
-    for token_id, token in vocab.items():
-        if not isinstance(token, bytes):
-            raise TokenizerError(f"token {token_id!r} is {token!r} of type {type(token).__name__}; tokens are bytes")
-        if not isinstance(token_id, int) or not 0 <= token_id <= LARGEST_ID:
-            raise TokenizerError(f"token {token!r} has the id {token_id!r}; ids are integers from 0 to {LARGEST_ID}")
-        if not token:
-            raise TokenizerError(f"token {token_id} is empty; every token has at least one byte")
-        if token in ids:
-            raise TokenizerError(f"ids {ids[token]} and {token_id} are the same bytes {token!r}; keep one of them")
-        tokens[token_id] = token
-        ids[token] = token_id
-    return tokens, ids
+    if not isinstance(vocab, Mapping):
+        raise TokenizerError(f"vocab is of type {type(vocab).__name__}; give a mapping from id to token bytes")
+    tokens = dict(vocab)
+    if set(map(type, tokens)) <= {int} and set(map(type, tokens.values())) <= {bytes}:
+        ids = dict(zip(tokens.values(), tokens, strict=True))
+        in_range = not tokens or (min(tokens) >= 0 and max(tokens) <= LARGEST_ID)
+        if in_range and len(ids) == len(tokens) and b"" not in ids:
+            return tokens, ids
+    raise _fault_of_vocab(tokens)
 
 
-def checked_rules(merges: list[Pair], id_of: Mapping[bytes, int]) -> list[tuple[int, int, int]]:
-    """Each merge as ids: left, right, product.
+def checked_merges(merges: Iterable[Pair]) -> list[Pair]:
+    """The merges as a list.
 
     Raises:
-        TokenizerError: a merge is listed twice, or one of its tokens is not in the vocabulary.
+        TokenizerError: one of them is not a pair of bytes, or is listed twice.
     """
-    rules = []
-    for number, (left, right) in enumerate(merges):
-        try:
-            rules.append((id_of[left], id_of[right], id_of[left + right]))
-        except KeyError as error:
-            raise TokenizerError(
-                f"merge {number} of {left!r} and {right!r}: {error.args[0]!r} is not in the vocabulary; "
-                "vocabulary and merges must come from the same training"
-            ) from None
-    if len(set(merges)) < len(merges):
-        first = dict(reversed([(pair, number) for number, pair in enumerate(merges)]))
-        number, pair = next((number, pair) for number, pair in enumerate(merges) if first[pair] < number)
+    try:
+        pairs: list[Any] = list(map(tuple, merges))
+    except TypeError:
+        raise TokenizerError("merges are not pairs; give a list of pairs of bytes") from None
+    sized = set(map(len, pairs)) <= {2}
+    if not sized or not set(map(type, chain.from_iterable(pairs))) <= {bytes}:
+        number, pair = next((i, p) for i, p in enumerate(pairs) if [type(token) for token in p] != [bytes, bytes])
+        raise TokenizerError(f"merge {number} is {pair!r}; a merge is a pair of bytes")
+    if len(set(pairs)) < len(pairs):
+        first = dict(reversed([(pair, number) for number, pair in enumerate(pairs)]))
+        number, pair = next((number, pair) for number, pair in enumerate(pairs) if first[pair] < number)
         raise TokenizerError(f"merge {number} of {pair[0]!r} and {pair[1]!r} is listed before; a pair merges once")
-    return rules
+    return pairs
+
+
+def checked_rules(merges: list[Pair], id_of: Mapping[bytes, int]) -> Rules:
+    """Each merge as ids.
+
+    Raises:
+        TokenizerError: a token of a merge is not in the vocabulary.
+    """
+    left, right = zip(*merges, strict=True) if merges else ((), ())
+    try:
+        return Rules(
+            array("I", map(id_of.__getitem__, left)),
+            array("I", map(id_of.__getitem__, right)),
+            array("I", map(id_of.__getitem__, map(operator.add, left, right))),
+        )
+    except KeyError:
+        number, missing = next(
+            (number, token)
+            for number, pair in enumerate(merges)
+            for token in (*pair, b"".join(pair))
+            if token not in id_of
+        )
+        raise TokenizerError(
+            f"merge {number} of {merges[number][0]!r} and {merges[number][1]!r}: {missing!r} is not in the vocabulary; "
+            "vocabulary and merges must come from the same training"
+        ) from None
+
+
+def _fault_of_vocab(vocab: Mapping[int, bytes]) -> TokenizerError:
+    ids: dict[bytes, int] = {}
+    for token_id, token in vocab.items():
+        if type(token) is not bytes:
+            return TokenizerError(f"token {token_id!r} is {token!r} of type {type(token).__name__}; tokens are bytes")
+        if type(token_id) is not int or not 0 <= token_id <= LARGEST_ID:
+            return TokenizerError(f"token {token!r} has the id {token_id!r}; ids are integers from 0 to {LARGEST_ID}")
+        if not token:
+            return TokenizerError(f"token {token_id} is empty; every token has at least one byte")
+        if token in ids:
+            return TokenizerError(f"ids {ids[token]} and {token_id} are the same bytes {token!r}; keep one of them")
+        ids[token] = token_id
+    raise AssertionError("a vocabulary without fault was refused")

@@ -23,6 +23,7 @@ TieRule: TypeAlias = Literal["bytes", "huggingface"]
 * "huggingface": the pair with the smaller ids, bytes being numbered in the order of GPT-2's characters for them: the
   rule of `tokenizers.trainers.BpeTrainer` with the alphabet `ByteLevel.alphabet()`.
 """
+_MOST = (1 << 63) - 1
 Vocabulary: TypeAlias = dict[int, bytes]
 Merges: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -41,7 +42,10 @@ class LearningOptions:
     min_frequency: int = 1
     """Pairs that occur less often do not merge."""
     max_token_length: int | None = None
-    """Pairs that would make a token of more bytes do not merge; None for no limit."""
+    """Pairs that would make a token of more bytes do not merge; None for no limit.
+
+    That of `tokenizers` 0.23 stops one byte short: 17 there is 16 here.
+    """
 
     def __post_init__(self) -> None:
         whole_number("vocab_size", self.vocab_size, 256)
@@ -53,9 +57,9 @@ class LearningOptions:
             raise TokenizerError(
                 f"tie_rule = {self.tie_rule!r} is not known; give one of {', '.join(get_args(TieRule))}"
             )
-        whole_number("min_frequency", self.min_frequency, 1)
+        whole_number("min_frequency", self.min_frequency, 1, _MOST)
         if self.max_token_length is not None:
-            whole_number("max_token_length", self.max_token_length, 1)
+            whole_number("max_token_length", self.max_token_length, 1, _MOST)
 
     def merge_limit(self, new_special_tokens: int) -> int:
         """How many merges fit beside the bytes and the special tokens.
@@ -69,7 +73,7 @@ class LearningOptions:
                 f"vocab_size = {self.vocab_size} has no room for the 256 bytes and {new_special_tokens} special tokens"
                 f"; give at least {minimum}"
             )
-        return self.vocab_size - minimum
+        return int(self.vocab_size) - minimum
 
 
 def tokens_beside_bytes(special_tokens: list[bytes]) -> list[bytes]:
@@ -93,8 +97,9 @@ def learn_vocabulary(
         if progress is not None:
             progress("merging", done, limit)
 
+    longest = None if options.max_token_length is None else int(options.max_token_length)
     try:
-        learned = counts.learn(limit, options.tie_rule, options.min_frequency, options.max_token_length, merged)
+        learned = counts.learn(limit, options.tie_rule, int(options.min_frequency), longest, merged)
     except ValueError as error:
         if "distinct pretokens" not in str(error):
             raise
@@ -115,7 +120,9 @@ def whole_number(name: str, value: object, least: int, most: int | None = None) 
     Raises:
         TokenizerError: it is not a whole number, or out of range.
     """
-    expected = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
+    expected = (
+        f"a whole number of at least {least}" if most in (None, _MOST) else f"a whole number from {least} to {most}"
+    )
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:

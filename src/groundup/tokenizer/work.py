@@ -1,8 +1,9 @@
-"""Many texts and several threads: what is asked for, checked."""
+"""Texts and threads, one or many: what is asked for, checked."""
 
+import operator
 import os
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
 
@@ -19,26 +20,97 @@ def checked_thread_count(num_threads: int | None) -> int:
     """The number of threads; for None as many as this process may use cores.
 
     Raises:
-        TokenizerError: it is none, or absurdly many.
+        TokenizerError: it is no integer, none at all, or absurdly many.
     """
     if num_threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= num_threads <= MOST_THREADS:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(cores, MOST_THREADS)
+    try:
+        count = 0 if isinstance(num_threads, bool) else operator.index(num_threads)
+    except TypeError:
+        count = 0
+    if not 1 <= count <= MOST_THREADS:
         raise TokenizerError(
-            f"num_threads = {num_threads}; give 1 to {MOST_THREADS}, or nothing for as many as there are cores"
+            f"num_threads = {num_threads!r}; give 1 to {MOST_THREADS}, or None for as many as there are cores"
         )
-    return num_threads
+    return count
 
 
-def checked_texts(texts: "Iterable[str | Buffer]") -> "list[str | Buffer]":
+def checked_str(text: object, what: str = "text") -> str:
+    """The text, which has to be a str.
+
+    Raises:
+        TokenizerError: it is not.
+    """
+    if isinstance(text, str):
+        return text
+    if isinstance(text, bytes | bytearray | memoryview):
+        fix = "decode it, or give it to encode_to_numpy, which takes UTF-8"
+    else:
+        fix = "give a str"
+    raise TokenizerError(f"{what} is of type {type(text).__name__}; {fix}")
+
+
+def checked_text(text: "str | Buffer", what: str = "text") -> "str | Buffer":
+    """The text, which has to be a str or bytes of some kind.
+
+    Raises:
+        TokenizerError: it is something else, or an array of numbers, or its bytes do not lie one after the other.
+    """
+    if isinstance(text, str | bytes):
+        return text
+    try:
+        view = memoryview(text)
+    except (TypeError, ValueError) as error:  # ValueError: a memory map that is closed
+        if isinstance(error, ValueError):
+            raise TokenizerError(
+                f"{what} of type {type(text).__name__} cannot be read: {error}; open it again"
+            ) from None
+        raise TokenizerError(
+            f"{what} is of type {type(text).__name__}; give a str, or UTF-8 as bytes, a memoryview or the like"
+        ) from None
+    with view:
+        if view.itemsize != 1 or view.ndim != 1:
+            raise TokenizerError(
+                f"{what} is a {type(text).__name__} of {view.ndim} dimensions and {view.itemsize} bytes an element; "
+                "give bytes of text in one dimension"
+            )
+        if not view.c_contiguous:
+            raise TokenizerError(
+                f"{what} is a {type(text).__name__} whose bytes do not lie one after the other; copy it: bytes(text)"
+            )
+    return text
+
+
+def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) -> "list[str | Buffer]":
     """The texts as a list.
 
     Raises:
-        TokenizerError: a single text was given, whose characters would each be a text.
+        TokenizerError: one of them is no text; or a single text was given, whose characters would each be a text.
     """
-    if isinstance(texts, str | bytes):
+    if isinstance(texts, str | bytes | bytearray | memoryview):
         raise TokenizerError(f"texts is a single {type(texts).__name__}; give a list of texts, or use encode")
-    return list(texts)
+    try:
+        listed = list(texts)
+    except TypeError:
+        if isinstance(texts, Iterable):
+            raise  # it comes from within the iterable
+        raise TokenizerError(f"texts is of type {type(texts).__name__}; give a list of texts") from None
+    kinds = set(map(type, listed))
+    if not kinds <= ({str} if only_str else {str, bytes}):
+        for number, text in enumerate(listed):
+            (checked_str if only_str else checked_text)(text, f"text {number}")
+    return listed
+
+
+def with_text_named(error: TokenizerError, texts: Sequence[Any], encode: Callable[[Any], object]) -> TokenizerError:
+    """The error with the number of the first text that has it, if there are several."""
+    for number, text in enumerate(texts):
+        try:
+            encode(text)
+        except TokenizerError as found:
+            return TokenizerError(f"text {number} of {len(texts)}: {found}") if len(texts) > 1 else found
+    return error
 
 
 def batches_of_bytes(documents: Iterable[bytes]) -> Iterator[list[bytes]]:

@@ -1,0 +1,212 @@
+// The encoder with any merges (caches, heap, streams, chunks) against merging one pair after the other.
+#include <array>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../bpe_encoder.hpp"
+#include "../encode_texts.hpp"
+#include "../text_chunks.hpp"
+#include "fuzz_input.hpp"
+#include "naive.hpp"
+
+namespace groundup::fuzz {
+
+namespace {
+
+using Ids = std::vector<uint32_t>;
+
+const NumberedTokens kSpecials = {{"<|a|>", 9001}, {"<|a|>b", 9002}, {"<|a|><|a|>", 9003}, {" x ", 9004}, {"é", 9005},
+                                  {"\n\n", 9006}};
+
+struct Vocabulary {
+    Pattern pattern;
+    std::array<uint32_t, 256> byte_ids;  // kNoRank for a byte that it lacks
+    NaiveMerges merges;
+    std::map<std::string, uint32_t> whole;  // pretokens that are one id, whatever the merges make of them
+    std::shared_ptr<const BpeEncoder> encoder;
+};
+
+// Merges of neighbours in random text, in the order in which they were found or in any other, ids in any order. Pairs
+// that make the same bytes have one product, as in every vocabulary.
+Vocabulary make_vocabulary(uint32_t seed) {
+    std::mt19937 random(seed);
+    const auto below = [&](size_t count) { return random() % count; };
+    std::vector<uint32_t> ids(9000);
+    for (uint32_t id = 0; id < ids.size(); ++id) ids[id] = id;
+    std::shuffle(ids.begin(), ids.end(), random);
+    if (seed % 4 == 3) ids.back() = kLargestId;  // taken first
+
+    Vocabulary vocabulary{static_cast<Pattern>(seed % 5), {}, {}, {}, nullptr};
+    std::map<std::string, uint32_t> id_of;
+    std::map<uint32_t, std::string> bytes_of;
+    const auto id_of_bytes = [&](const std::string& bytes) {
+        const auto [entry, is_new] = id_of.try_emplace(bytes, ids.back());
+        if (is_new) {
+            bytes_of[ids.back()] = bytes;
+            ids.pop_back();
+        }
+        return entry->second;
+    };
+    vocabulary.byte_ids.fill(kNoRank);
+    const bool is_whole = seed % 8 != 5;
+    for (int byte = 0; byte < 256; ++byte) {
+        if (is_whole || (byte != 'z' && byte != 0xFF)) {
+            vocabulary.byte_ids[static_cast<size_t>(byte)] = id_of_bytes(std::string(1, static_cast<char>(byte)));
+        }
+    }
+
+    std::vector<std::pair<uint32_t, uint32_t>> found;
+    const size_t wanted = below(300);
+    for (size_t trial = 0; trial < 4 * wanted && found.size() < wanted; ++trial) {
+        std::string text;
+        if (below(4) == 0) {
+            text.assign(2 + below(40), "a= z"[below(4)]);
+        } else {
+            for (size_t left = 1 + below(3); left > 0; --left) text += kFragments[below(kFragments.size())];
+        }
+        const std::vector<std::string> pretokens = naive_pretokens(vocabulary.pattern, text);
+        const std::string& pretoken = pretokens[below(pretokens.size())];
+        Ids symbols;
+        for (const char byte : pretoken) symbols.push_back(vocabulary.byte_ids[static_cast<uint8_t>(byte)]);
+        naive_merge(vocabulary.merges, symbols);
+        if (symbols.size() < 2 || std::find(symbols.begin(), symbols.end(), kNoRank) != symbols.end()) continue;
+        const size_t place = below(symbols.size() - 1);
+        const std::pair pair(symbols[place], symbols[place + 1]);
+        const uint32_t product = id_of_bytes(bytes_of[pair.first] + bytes_of[pair.second]);
+        vocabulary.merges[pair] = {static_cast<uint32_t>(found.size()), product};
+        found.push_back(pair);
+    }
+    if (seed % 3 == 0) {  // as no training would make them: before the tokens that they need
+        std::shuffle(found.begin(), found.end(), random);
+        for (uint32_t rank = 0; rank < found.size(); ++rank) vocabulary.merges[found[rank]].first = rank;
+    }
+    std::vector<MergeRule> rules;
+    for (const auto& pair : found) rules.push_back({pair.first, pair.second, vocabulary.merges[pair].second});
+    if (seed % 6 == 4) {
+        for (size_t left = below(20); left > 0; --left) {
+            const std::string_view fragment = kFragments[below(kFragments.size())];
+            for (const std::string& pretoken : naive_pretokens(vocabulary.pattern, fragment)) {
+                vocabulary.whole.try_emplace(pretoken, static_cast<uint32_t>(9100 + vocabulary.whole.size()));
+            }
+        }
+    }
+    vocabulary.encoder = std::make_shared<BpeEncoder>(
+        vocabulary.byte_ids, rules, NumberedTokens(vocabulary.whole.begin(), vocabulary.whole.end()), vocabulary.pattern);
+    return vocabulary;
+}
+
+// Kept from case to case, so that most pretokens are found in caches that other texts have filled.
+const Vocabulary& kept_vocabulary(size_t seed) {
+    static std::map<size_t, Vocabulary> kept;
+    const auto found = kept.find(seed);
+    return found != kept.end() ? found->second : kept.emplace(seed, make_vocabulary(static_cast<uint32_t>(seed))).first->second;
+}
+
+// Nothing if the vocabulary lacks a byte of the text.
+std::optional<Ids> naive_ids(const Vocabulary& vocabulary, const NumberedTokens& specials, std::string_view text) {
+    Ids ids;
+    bool lacks = false;
+    naive_split(
+        specials, text,
+        [&](std::string_view plain) {
+            for (const std::string& pretoken : naive_pretokens(vocabulary.pattern, plain)) {
+                const auto whole = vocabulary.whole.find(pretoken);
+                if (whole != vocabulary.whole.end()) {
+                    ids.push_back(whole->second);
+                    continue;
+                }
+                Ids symbols;
+                for (const char byte : pretoken) symbols.push_back(vocabulary.byte_ids[static_cast<uint8_t>(byte)]);
+                naive_merge(vocabulary.merges, symbols);
+                for (const uint32_t symbol : symbols) lacks |= symbol == kNoRank;
+                ids.insert(ids.end(), symbols.begin(), symbols.end());
+            }
+        },
+        [&](uint32_t id) { ids.push_back(id); });
+    return lacks ? std::nullopt : std::optional(ids);
+}
+
+// What a call gives, or nothing where it says that a byte is missing.
+template <typename Encode>
+std::optional<Ids> ids_of(Encode&& encode) {
+    try {
+        return encode();
+    } catch (const MissingByteError&) {
+        return std::nullopt;
+    }
+}
+
+Ids copied(std::span<const uint32_t> ids) { return {ids.begin(), ids.end()}; }
+
+void append(Ids& ids, std::span<const uint32_t> more) { ids.insert(ids.end(), more.begin(), more.end()); }
+
+void run(FuzzInput input) {
+    const size_t seed = input.below(80);
+    const bool afresh = input.below(64) == 63;
+    const NumberedTokens tokens(kSpecials.begin(), kSpecials.begin() + static_cast<ptrdiff_t>(input.below(7)));
+    std::optional<Vocabulary> fresh;
+    if (afresh) fresh = make_vocabulary(static_cast<uint32_t>(seed));
+    const Vocabulary& vocabulary = afresh ? *fresh : kept_vocabulary(seed);
+    const BpeEncoder& encoder = *vocabulary.encoder;
+    const auto specials = std::make_shared<const SpecialTokens>(tokens);
+    const size_t chunk_bytes = 1 + input.below(40);
+    const size_t most = input.below(16) == 15 ? 600 : 130;
+    std::vector<size_t> ends = cuts(input, most);
+    const std::string text = edge_text(input, most);
+    const ExactBytes bytes(text);
+    const std::optional<Ids> expected = naive_ids(vocabulary, tokens, text);
+    const std::string name = "vocabulary " + std::to_string(seed) + ", " + std::to_string(tokens.size()) + " specials, ";
+
+    const Heartbeat no_heartbeat = [](uint64_t) {};
+    const std::array whole = {bytes.span()};
+    check(ids_of([&] { return copied(encode_texts(encoder, *specials, whole, 1, no_heartbeat).ids.ids()); }) == expected,
+          name + "whole", text);
+
+    std::optional<uint64_t> count;
+    ids_of([&] { count = count_ids(encoder, *specials, bytes.span()); return Ids(); });
+    check(count.has_value() == expected.has_value() && (!count || *count == expected->size()), name + "count", text);
+
+    const std::optional<Ids> chunked = ids_of([&] {
+        Ids ids;
+        for (const auto chunk : chunks_of(bytes.span(), chunk_bytes, *specials)) {
+            const std::array one = {chunk};
+            append(ids, encode_texts(encoder, *specials, one, 1, no_heartbeat).ids.ids());
+        }
+        return ids;
+    });
+    check(chunked == expected, name + "in chunks", text);
+
+    // Twice with the same stream: an end, or an error, leaves it ready for another text.
+    EncodeStream stream(vocabulary.encoder, specials);
+    std::erase_if(ends, [&](size_t end) { return end > text.size(); });
+    ends.push_back(text.size());
+    for (int round = 0; round < 2; ++round) {
+        const std::optional<Ids> streamed = ids_of([&] {
+            Ids ids;
+            size_t begin = 0;
+            for (const size_t end : ends) {
+                const ExactBytes piece(std::string_view(text).substr(begin, end - begin));
+                append(ids, stream.feed(piece.span()).ids());
+                begin = end;
+            }
+            append(ids, stream.finish().ids());
+            return ids;
+        });
+        check(streamed == expected, name + "in pieces", text);
+    }
+}
+
+}  // namespace
+
+}  // namespace groundup::fuzz
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+    groundup::fuzz::run({data, size});
+    return 0;
+}

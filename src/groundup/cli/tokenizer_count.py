@@ -1,0 +1,134 @@
+"""`groundup tokenizer count`: the first half of training, which many machines can share."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from groundup.cli.parse import call
+from groundup.cli.progress import Update, progress_bar, size
+from groundup.config import END_OF_TEXT
+from groundup.errors import ConfigError, DataError
+from groundup.text.readers import TextReader, text_files
+from groundup.track.console import make_console
+
+if TYPE_CHECKING:
+    from groundup.tokenizer.pretoken_counts import PretokenCounts
+    from groundup.tokenizer.vocabulary_learning import Progress
+
+
+def count(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_count, arguments, "tokenizer count")
+
+
+def _count(
+    inputs: tuple[Path, ...],
+    /,
+    *,
+    out: Path,
+    pattern: str = "gpt2",
+    special_tokens: tuple[str, ...] = (END_OF_TEXT,),
+    weight: int = 1,
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+    threads: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Count the pretokens of text into a file, for `groundup tokenizer train --counts`.
+
+    groundup tokenizer count part1.txt --out part1.npz
+
+    groundup tokenizer train --counts part1.npz part2.npz --vocab-size 32000 --out tokenizer
+
+    Args:
+        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        out: file to write, .npz.
+        pattern: gpt2, cl100k, llama3, qwen2, o200k, or a regular expression (about a hundred times slower).
+        special_tokens: text that is always one token and a boundary in training.
+        weight: the text counts as if it were there so many times.
+        separator: token between the documents of plain text.
+        field: JSON field or parquet column that holds the text.
+        threads: threads that count; all cores by default. The result does not depend on it.
+        overwrite: replace the file if it is there.
+    """
+    from groundup.tokenizer.pretoken_counts import PretokenCounts
+
+    console = make_console()
+    began = time.perf_counter()
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out {out} does not end in .npz; name the file so")
+    if out.exists() and not overwrite:
+        raise DataError(f"{out} exists; choose another --out, or replace it with --overwrite")
+    if not out.parent.is_dir():
+        raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
+    counts = PretokenCounts(pattern=pattern, special_tokens=special_tokens, num_threads=threads)
+    with progress_bar(console) as update:
+        add_inputs(counts, inputs, console, update, weight=weight, separator=separator, field=field)
+    if not len(counts):
+        raise DataError(f"{', '.join(map(str, inputs))}: there is no text to count; check the input")
+    counts.save(out)
+    seconds = time.perf_counter() - began
+    text = f"{out}: {len(counts):,} distinct pretokens in {size(counts.bytes_counted)}, {seconds:.1f} s"
+    console.print(Text(text), soft_wrap=True)
+
+
+def add_inputs(
+    counts: PretokenCounts,
+    inputs: Sequence[Path],
+    console: Console,
+    update: Update,
+    *,
+    weight: int = 1,
+    separator: str = END_OF_TEXT,
+    field: str = "text",
+) -> None:
+    """Count the documents of inputs. Plain text is mapped into memory, and what else there is goes through the reader.
+
+    Raises:
+        FileMissingError, DataError, MissingExtraError: as `TextReader`.
+    """
+    from groundup.tokenizer.patterns import PATTERNS
+    from groundup.tokenizer.pretoken_counts import SlowPatternWarning, slow_pattern_note
+
+    if counts.pattern not in PATTERNS:
+        console.print(Text(f"note: {slow_pattern_note(counts.pattern)}"), soft_wrap=True)
+    files = text_files(list(inputs))
+    plain = [path for path in files if path.suffix.lower() == ".txt" and path.is_file()]
+    others = [path for path in files if path not in plain]
+    reader = TextReader(others, separator=separator, field=field) if others else None
+    total = sum(path.stat().st_size for path in plain)
+    of_reader = reader.bytes_total if reader else 0
+    show = _Shown(update, None if of_reader is None else total + of_reader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SlowPatternWarning)
+        for path in plain:
+            counts.add_file(path, weight, separator=separator, progress=show.file_progress())
+            show.finished += path.stat().st_size
+        if reader:
+            counts.add_documents(reader.documents(), weight, progress=show.reader_progress(reader))
+
+
+class _Shown:
+    """The progress of all inputs together, in bytes on disk."""
+
+    def __init__(self, update: Update, total: int | None):
+        self.finished = 0
+        self._update, self._total = update, total
+        self._began = time.perf_counter()
+
+    def file_progress(self) -> Progress:
+        return lambda phase, done, total: self._show(self.finished + done)
+
+    def reader_progress(self, reader: TextReader) -> Progress:
+        return lambda phase, done, total: self._show(self.finished + reader.bytes_read)
+
+    def _show(self, done: int) -> None:
+        seconds = max(time.perf_counter() - self._began, 1e-3)
+        self._update("counting pretokens", done, self._total, f"{size(done / seconds)}/s")
