@@ -3,6 +3,7 @@
 #   make demo        raw text to a talking model in a few minutes
 #   make test        lint, types and all tests that take minutes in all
 #   make test-long   the tests that take longer, and the others on examples they have not seen
+#   make fuzz        random inputs against the C++ core under sanitizers, for FUZZ_SECONDS (60) in all
 #   make clean       remove what was built
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp)
 
-.PHONY: demo test test-long check format clean
+.PHONY: demo test test-long fuzz check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/groundup demo
@@ -22,6 +23,9 @@ test: check
 test-long: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "long"
 	GROUNDUP_EXPLORE=1 $(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
+
+fuzz:
+	$(MAKE) --no-print-directory -C native/fuzz run BUILD=$(CURDIR)/build/fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check

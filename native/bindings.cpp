@@ -123,7 +123,7 @@ class Encoder {
 
     nb::list encode_to_list(nb::handle text, const Specials& specials) {
         const PythonText bytes(text);
-        if (bytes.bytes().size() > kQuickBytes) return objects_.list_of(encode({&bytes, 1}, *specials, 1).ids.ids());
+        if (bytes.bytes().size() > kQuickBytes) return objects_.list_of(encode({&bytes, 1}, *specials, {}, 1).ids.ids());
         const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
         IdBuffer& ids = workspace->ids;
         ids.clear();
@@ -134,11 +134,11 @@ class Encoder {
 
     auto encode_to_array(nb::handle text, const Specials& specials, size_t threads) {
         const PythonText bytes(text);
-        return array_of(encode({&bytes, 1}, *specials, threads).ids);
+        return array_of(encode({&bytes, 1}, *specials, {}, threads).ids);
     }
 
     nb::list encode_batch_to_lists(const nb::list& texts, const Specials& specials, size_t threads) {
-        const EncodedTexts encoded = encode(bytes_of(texts), *specials, threads);
+        const EncodedTexts encoded = encode(bytes_of(texts), *specials, {}, threads);
         nb::list lists;
         size_t begin = 0;
         for (const uint64_t end : encoded.ends) {
@@ -148,8 +148,9 @@ class Encoder {
         return lists;
     }
 
-    auto encode_batch_to_arrays(const nb::list& texts, const Specials& specials, size_t threads) {
-        EncodedTexts encoded = encode(bytes_of(texts), *specials, threads);
+    auto encode_batch_to_arrays(const nb::list& texts, const Specials& specials, size_t threads,
+                                std::optional<uint32_t> last) {
+        EncodedTexts encoded = encode(bytes_of(texts), *specials, last, threads);
         return std::pair(array_of(std::move(encoded.ids)), array_of(std::move(encoded.ends)));
     }
 
@@ -183,7 +184,8 @@ class Encoder {
         return all;
     }
 
-    EncodedTexts encode(std::span<const PythonText> texts, const SpecialTokens& specials, size_t threads) const {
+    EncodedTexts encode(std::span<const PythonText> texts, const SpecialTokens& specials, std::optional<uint32_t> last,
+                        size_t threads) const {
         std::vector<std::span<const uint8_t>> spans;
         spans.reserve(texts.size());
         size_t bytes = 0;
@@ -193,9 +195,9 @@ class Encoder {
         }
         const nb::object no_progress = nb::none();
         const Heartbeat heartbeat = heartbeat_to(no_progress);
-        if (bytes <= kQuickBytes) return encode_texts(*encoder_, specials, spans, 1, heartbeat);
+        if (bytes <= kQuickBytes) return encode_texts(*encoder_, specials, spans, last, 1, heartbeat);
         nb::gil_scoped_release release;
-        return encode_texts(*encoder_, specials, spans, threads, heartbeat);
+        return encode_texts(*encoder_, specials, spans, last, threads, heartbeat);
     }
 
     std::shared_ptr<const BpeEncoder> encoder_;
@@ -336,7 +338,8 @@ NB_MODULE(_native, module) {
         .def("encode_to_list", &Encoder::encode_to_list, "text"_a, "specials"_a)
         .def("encode_to_array", &Encoder::encode_to_array, "text"_a, "specials"_a, "threads"_a = 1)
         .def("encode_batch_to_lists", &Encoder::encode_batch_to_lists, "texts"_a, "specials"_a, "threads"_a = 1)
-        .def("encode_batch_to_arrays", &Encoder::encode_batch_to_arrays, "texts"_a, "specials"_a, "threads"_a = 1)
+        .def("encode_batch_to_arrays", &Encoder::encode_batch_to_arrays, "texts"_a, "specials"_a, "threads"_a = 1,
+             "last"_a = nb::none())
         .def("encode_pretokens", &Encoder::encode_pretokens, "text"_a, "ends"_a)
         .def("count", &Encoder::count, "text"_a, "specials"_a)
         .def("stream", [](const Encoder& encoder, Specials specials) {

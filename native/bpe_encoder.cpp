@@ -38,7 +38,8 @@ BpeEncoder::BorrowedWorkspace::BorrowedWorkspace(const BpeEncoder& encoder) : en
 BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
     // One enormous text must not leave its memory behind.
     constexpr size_t kKeptSymbols = size_t{1} << 18;
-    if (workspace_->scratch.symbols.capacity() > kKeptSymbols) workspace_->scratch = {};
+    const MergeScratch& scratch = workspace_->scratch;
+    if (std::max(scratch.symbols.capacity(), scratch.result.capacity()) > kKeptSymbols) workspace_->scratch = {};
     for (std::atomic<Workspace*>& place : encoder_.idle_) {
         Workspace* expected = nullptr;
         if (place.compare_exchange_strong(expected, workspace_.get(), std::memory_order_release)) {

@@ -17,7 +17,8 @@ namespace groundup {
 // Memory that is kept from one pretoken to the next.
 struct MergeScratch {
     std::vector<uint32_t> symbols;
-    std::vector<uint32_t> previous, next;  // the linked list of merge_long
+    std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
+    std::vector<uint32_t> block, result;   // of merge_in_blocks
 };
 
 inline constexpr size_t kLongestShort = 64;
@@ -73,9 +74,9 @@ struct MergeCandidate {
     }
 };
 
-// The same result in O(n log n), for the pretoken that is a megabyte of one letter: a heap of candidate pairs over a
-// doubly linked list. A candidate is stale when its two symbols are no longer the ones it was made for.
-inline void merge_long(const MergeTable& merges, MergeScratch& scratch) {
+// The same result in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
+// symbols are no longer the ones it was made for.
+inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
     constexpr uint32_t kMerged = UINT32_MAX;  // the symbol was absorbed by its left neighbour
     std::vector<uint32_t>&symbols = scratch.symbols, &previous = scratch.previous, &next = scratch.next;
     const auto count = static_cast<uint32_t>(symbols.size());
@@ -110,16 +111,59 @@ inline void merge_long(const MergeTable& merges, MergeScratch& scratch) {
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }
 
+// The symbols of some bytes, valid until the next call with this scratch.
+inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<const uint8_t> bytes,
+                                         MergeScratch& scratch) {
+    if (bytes.size() <= kLongestShort) {
+        scratch.symbols.resize(kLongestShort);
+        return {scratch.symbols.data(), merge_short(merges, bytes, scratch.symbols.data())};
+    }
+    scratch.symbols.assign(bytes.begin(), bytes.end());
+    merge_by_heap(merges, scratch);
+    return scratch.symbols;
+}
+
+// The same in O(n) and little memory, for the pretoken that is a megabyte of one letter: block by block.
+//
+// If the merges are proper, then tokens one after the other are what their bytes encode to if and only if any two
+// neighbours are what theirs encode to. So two encodings of overlapping blocks may be joined at a token that both have
+// in the same place: no neighbours meet that were not neighbours in one of them. The block that is cut off at its end
+// differs from the next one only near that end.
+inline void merge_in_blocks(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
+    std::vector<uint32_t>&block = scratch.block, &result = scratch.result;
+    result.clear();
+    const auto encode_block = [&](size_t begin, size_t size) {
+        return merge_at_once(merges, bytes.subspan(begin, std::min(size, bytes.size() - begin)), scratch);
+    };
+    const auto take = [&block](std::span<const uint32_t> symbols) { block.assign(symbols.begin(), symbols.end()); };
+    size_t begin = 0, size = kLongestShort;
+    take(encode_block(begin, size));
+    while (begin + size < bytes.size()) {
+        // The last token to begin in the first five eighths is tried first; the rest is enough for most cut-off tokens.
+        size_t kept = 0, kept_bytes = 0;
+        while (kept_bytes + merges.length(block[kept]) <= size * 5 / 8) kept_bytes += merges.length(block[kept++]);
+        bool joined = false;
+        for (; kept > 0; kept_bytes -= merges.length(block[--kept])) {
+            const std::span<const uint32_t> next = encode_block(begin + kept_bytes, kLongestShort);
+            if (next[0] != block[kept]) continue;
+            result.insert(result.end(), block.begin(), block.begin() + static_cast<ptrdiff_t>(kept));
+            take(next);
+            begin += kept_bytes;
+            size = kLongestShort;
+            joined = true;
+            break;
+        }
+        if (!joined) take(encode_block(begin, size *= 2));  // a token about as long as the block
+    }
+    result.insert(result.end(), block.begin(), block.end());
+}
+
 // The symbols of a pretoken, valid until the next call with this scratch.
 inline std::span<uint32_t> merge_pretoken(const MergeTable& merges, std::span<const uint8_t> pretoken,
                                           MergeScratch& scratch) {
-    if (pretoken.size() <= kLongestShort) {
-        scratch.symbols.resize(kLongestShort);
-        return {scratch.symbols.data(), merge_short(merges, pretoken, scratch.symbols.data())};
-    }
-    scratch.symbols.assign(pretoken.begin(), pretoken.end());
-    merge_long(merges, scratch);
-    return scratch.symbols;
+    if (pretoken.size() <= kLongestShort || !merges.are_proper()) return merge_at_once(merges, pretoken, scratch);
+    merge_in_blocks(merges, pretoken, scratch);
+    return scratch.result;
 }
 
 }  // namespace groundup

@@ -4,6 +4,8 @@
 
 namespace groundup {
 
+static constexpr size_t kPlacesPerLook = size_t{1} << 16;  // places that are gone through before the clock is looked at
+
 BpeTrainer::BpeTrainer(const PretokenCounts& pretokens, const TrainerOptions& options, const Heartbeat& heartbeat)
     : options_(options), order_(options.tie_rule) {
     const Heartbeat nothing_merged = [&heartbeat](uint64_t) { heartbeat(0); };
@@ -48,9 +50,8 @@ void BpeTrainer::index_pairs(PacedHeartbeat& heartbeat) {
     const auto for_each_pair = [&](auto&& visit) {
         for (Position position = 0; position + 1 < places_.size(); ++position) {
             const uint32_t left = places_[position].token, right = places_[position + 1].token;
-            if (left == kBorder) {
-                heartbeat(0);
-            } else if (right != kBorder) {
+            if (position % kPlacesPerLook == 0) heartbeat.look(0);
+            if (left != kBorder && right != kBorder) {
                 visit(position, found[left << 8 | right]);
             }
         }
@@ -71,28 +72,6 @@ bool BpeTrainer::may_merge(uint32_t left, uint32_t right) const {
     return order_.length(left) + order_.length(right) <= options_.max_token_length;
 }
 
-Merges BpeTrainer::learn(const Heartbeat& heartbeat) {
-    Merges merges;
-    PacedHeartbeat paced(heartbeat);
-    const uint64_t least = std::max<uint64_t>(options_.min_frequency, 1);
-    while (merges.size() < options_.merge_limit) {
-        const uint32_t pair =
-            queue_.take(pairs_, order_, least, [this](uint32_t left, uint32_t right) { return may_merge(left, right); });
-        if (pair == PairTable::kNone) break;
-        const uint32_t left = pairs_[pair].left, right = pairs_[pair].right;
-        merges.emplace_back(left, right);
-        const uint32_t product = order_.size();
-        order_.add_product(left, right);
-        const uint32_t first_new_pair = pairs_.size();
-        merge_everywhere(pair, product);
-        // Only pairs with the product in them have become more frequent, and those are all new.
-        for (uint32_t created = first_new_pair; created < pairs_.size(); ++created) queue_.add(created, pairs_, order_);
-        paced(merges.size());
-    }
-    heartbeat(merges.size());
-    return merges;
-}
-
 void BpeTrainer::Side::meet(uint32_t token, Position position, uint64_t count) {
     Neighbour& neighbour = of_token[token];
     if (neighbour.places == 0) tokens.push_back(token);
@@ -107,13 +86,15 @@ void BpeTrainer::Side::meet(uint32_t token, Position position, uint64_t count) {
 // What changes is gathered by neighbour first: a frequent pair occurs in many places with few neighbours, and the
 // table of pairs is asked once for each of those. Every place where x stood before the pair (left, right) loses a pair
 // (x, left) and gains a pair (x, product), so one count serves both; likewise behind it.
-void BpeTrainer::merge_everywhere(uint32_t pair, uint32_t product) {
+template <typename Look>
+void BpeTrainer::merge_everywhere(uint32_t pair, uint32_t product, Look&& look) {
     constexpr size_t kFarAhead = 24, kAhead = 12;
     const uint32_t left_token = pairs_[pair].left, right_token = pairs_[pair].right;
     left_side_.of_token.resize(product + 1);
     right_side_.of_token.resize(product + 1);
     const std::span<const Position> positions = pairs_.positions(pair);
     for (size_t i = 0; i < positions.size(); ++i) {
+        if (i % kPlacesPerLook == kPlacesPerLook - 1) look();
         if (i + kFarAhead < positions.size()) {
             __builtin_prefetch(&places_[positions[i + kFarAhead]], 1);
             __builtin_prefetch(&count_[places_[positions[i + kAhead]].pretoken]);
@@ -163,6 +144,28 @@ void BpeTrainer::forget_old_pairs(const Side& side, uint32_t token, bool token_i
         const uint32_t pair = token_is_left ? pairs_.find(token, other) : pairs_.find(other, token);
         pairs_[pair].count -= side.of_token[other].count;
     }
+}
+
+Merges BpeTrainer::learn(const Heartbeat& heartbeat) {
+    Merges merges;
+    PacedHeartbeat paced(heartbeat);
+    const uint64_t least = std::max<uint64_t>(options_.min_frequency, 1);
+    while (merges.size() < options_.merge_limit) {
+        const uint32_t pair =
+            queue_.take(pairs_, order_, least, [this](uint32_t left, uint32_t right) { return may_merge(left, right); });
+        if (pair == PairTable::kNone) break;
+        const uint32_t left = pairs_[pair].left, right = pairs_[pair].right;
+        merges.emplace_back(left, right);
+        const uint32_t product = order_.size();
+        order_.add_product(left, right);
+        const uint32_t first_new_pair = pairs_.size();
+        merge_everywhere(pair, product, [&] { paced.look(merges.size()); });
+        // Only pairs with the product in them have become more frequent, and those are all new.
+        for (uint32_t created = first_new_pair; created < pairs_.size(); ++created) queue_.add(created, pairs_, order_);
+        paced(merges.size());
+    }
+    heartbeat(merges.size());
+    return merges;
 }
 
 }  // namespace groundup

@@ -69,7 +69,8 @@ class BpeTrainer {
 
     void lay_out(const PretokenCounts& pretokens, PacedHeartbeat& heartbeat);
     void index_pairs(PacedHeartbeat& heartbeat);
-    void merge_everywhere(uint32_t pair, uint32_t product);
+    template <typename Look>
+    void merge_everywhere(uint32_t pair, uint32_t product, Look&& look);
     void add_new_pairs(Side& side, uint32_t product, bool product_is_left);
     void forget_old_pairs(const Side& side, uint32_t token, bool token_is_left);
     bool may_merge(uint32_t left, uint32_t right) const;

@@ -38,20 +38,22 @@ std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& speci
     return jobs;
 }
 
-// English has about four bytes a token; other text makes the buffer grow.
-constexpr size_t expected_ids(size_t bytes) { return bytes / 4 + bytes / 32; }
-
-void encode_one(const BpeEncoder& encoder, const SpecialTokens& specials, Text text, BpeEncoder::Workspace& workspace,
-                IdBuffer& ids) {
-    ids.make_room(expected_ids(text.size()));
-    Splitter splitter(encoder.pattern());
-    encoder.encode(splitter, specials, text, true, workspace, ids);
-}
+// English has about four bytes a token; what has fewer than three makes the buffer grow. Memory that is not used is
+// never touched.
+constexpr size_t expected_ids(size_t bytes) { return bytes / 3; }
 
 }  // namespace
 
 EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specials, std::span<const Text> texts,
-                          size_t thread_count, const Heartbeat& heartbeat) {
+                          std::optional<uint32_t> last, size_t thread_count, const Heartbeat& heartbeat) {
+    const auto encode_part = [&](Text part, bool ends_text, BpeEncoder::Workspace& workspace, IdBuffer& ids,
+                                 std::vector<uint64_t>& ends) {
+        Splitter splitter(encoder.pattern());
+        encoder.encode(splitter, specials, part, true, workspace, ids);
+        if (!ends_text) return;
+        if (last) ids.push_back(*last);
+        ends.push_back(ids.size());
+    };
     EncodedTexts result;
     result.ends.reserve(texts.size());
     size_t bytes = 0;
@@ -59,11 +61,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
     if (thread_count <= 1 || bytes <= kChunkBytes) {
         result.ids.make_room(expected_ids(bytes));
         const BpeEncoder::BorrowedWorkspace workspace(encoder);
-        for (const Text& text : texts) {
-            Splitter splitter(encoder.pattern());
-            encoder.encode(splitter, specials, text, true, *workspace, result.ids);
-            result.ends.push_back(result.ids.size());
-        }
+        for (const Text& text : texts) encode_part(text, true, *workspace, result.ids, result.ends);
         return result;
     }
     std::vector<Job> jobs = jobs_of(texts, specials);
@@ -72,9 +70,11 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
         [&](size_t i, size_t) {
             Job& job = jobs[i];
             const BpeEncoder::BorrowedWorkspace workspace(encoder);
+            size_t bytes_of_job = 0;
+            for (const Text& part : job.parts) bytes_of_job += part.size();
+            job.ids.make_room(expected_ids(bytes_of_job));
             for (size_t part = 0; part < job.parts.size(); ++part) {
-                encode_one(encoder, specials, job.parts[part], *workspace, job.ids);
-                if (job.ends_text[part]) job.ends.push_back(job.ids.size());
+                encode_part(job.parts[part], job.ends_text[part], *workspace, job.ids, job.ends);
             }
         },
         [] { return uint64_t{0}; }, heartbeat);

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,10 +19,11 @@ struct EncodedTexts {
     std::vector<uint64_t> ends;  // where the ids of each text end
 };
 
-// The ids of each text, the same for any number of threads. With one thread there is no heartbeat.
+// The ids of each text, and `last` after them if it is given; the same for any number of threads. With one thread there
+// is no heartbeat.
 EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specials,
-                          std::span<const std::span<const uint8_t>> texts, size_t thread_count,
-                          const Heartbeat& heartbeat);
+                          std::span<const std::span<const uint8_t>> texts, std::optional<uint32_t> last,
+                          size_t thread_count, const Heartbeat& heartbeat);
 
 // How many ids encode_texts would give in all; in little memory.
 uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, std::span<const uint8_t> text);

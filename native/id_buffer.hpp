@@ -18,7 +18,7 @@ namespace groundup {
 class SpareMemory {
    public:
     static constexpr size_t kLeastBytes = size_t{1} << 20;
-    static constexpr size_t kMostBytes = size_t{1} << 27;
+    static constexpr size_t kMostBytes = size_t{1} << 28;
 
     struct Block {
         void* memory = nullptr;

@@ -40,12 +40,19 @@ class MergeTable {
         for (const MergeRule& rule : rules) {
             const auto [product, is_new] = symbol_of.try_emplace(rule.merged, static_cast<uint32_t>(ids_.size()));
             if (is_new) ids_.push_back(rule.merged);
+            are_proper_ &= is_new;
             products_.push_back(product->second);
         }
+        lengths_.assign(ids_.size(), 1);
         byte_ranks_.fill(kNoRank);
         for (uint32_t rank = 0; rank < rules.size(); ++rank) {
             const auto left = symbol_of.find(rules[rank].left), right = symbol_of.find(rules[rank].right);
-            if (left == symbol_of.end() || right == symbol_of.end()) continue;
+            if (left == symbol_of.end() || right == symbol_of.end()) {
+                are_proper_ = false;
+                continue;
+            }
+            are_proper_ &= std::max(left->second, right->second) < products_[rank];
+            lengths_[products_[rank]] = lengths_[left->second] + lengths_[right->second];
             const uint64_t pair = pair_of(left->second, right->second);
             size_t index = home(pair);
             while (slots_[index] != kEmpty) index = next(index);
@@ -70,6 +77,13 @@ class MergeTable {
     // What the merge of that rank makes.
     uint32_t product(uint32_t rank) const { return products_[rank]; }
 
+    // Whether every product has one rule, which comes after the rules of its parts, as in all trained tokenizers (the
+    // proper dictionaries of Berglund and van der Merwe 2023).
+    bool are_proper() const { return are_proper_; }
+
+    // The bytes that a symbol covers; if the merges are proper.
+    uint32_t length(uint32_t symbol) const { return lengths_[symbol]; }
+
     // The id of a symbol; kNoRank for a byte that the vocabulary lacks.
     uint32_t id(uint32_t symbol) const { return ids_[symbol]; }
 
@@ -83,7 +97,9 @@ class MergeTable {
     size_t next(size_t index) const { return (index + 1) & (slots_.size() - 1); }
 
     std::vector<uint32_t> ids_;       // by symbol
+    std::vector<uint32_t> lengths_;   // by symbol
     std::vector<uint32_t> products_;  // by rank
+    bool are_proper_ = true;
     std::vector<uint64_t> slots_;
     int shift_ = std::min(63, std::countl_zero(slots_.size()) + 1);
     std::array<uint32_t, 65536> byte_ranks_;

@@ -63,6 +63,7 @@ int main(int argument_count, char** arguments) {
         else if (const char* value = value_of(argument, "-seed")) seed = std::strtoull(value, nullptr, 10);
         else if (const char* value = value_of(argument, "-max_len")) most = std::strtoull(value, nullptr, 10);
         else if (argument[0] != '-') run_file(argument), ++files;
+        else return std::fprintf(stderr, "%s: give -runs, -max_total_time, -seed, -max_len\n", argument), 2;
     }
     if (files > 0) return 0;
 
@@ -73,7 +74,7 @@ int main(int argument_count, char** arguments) {
     std::mt19937_64 random(seed);
     uint64_t done = 0;
     while (done < runs && (done % 256 != 0 || elapsed() < seconds)) {
-        input.resize(random() % (random() % 4 == 0 ? most : most / 4) + 1);
+        input.resize(random() % ((random() % 4 == 0 ? most : most / 4) + 1));
         for (uint8_t& byte : input) byte = static_cast<uint8_t>(random());
         LLVMFuzzerTestOneInput(input.data(), input.size());
         ++done;

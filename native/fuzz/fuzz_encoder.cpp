@@ -97,15 +97,16 @@ Vocabulary make_vocabulary(uint32_t seed) {
         }
     }
     vocabulary.encoder = std::make_shared<BpeEncoder>(
-        vocabulary.byte_ids, rules, NumberedTokens(vocabulary.whole.begin(), vocabulary.whole.end()), vocabulary.pattern);
+        vocabulary.byte_ids, rules, NumberedTokens(vocabulary.whole.begin(), vocabulary.whole.end()),
+        vocabulary.pattern);
     return vocabulary;
 }
 
 // Kept from case to case, so that most pretokens are found in caches that other texts have filled.
 const Vocabulary& kept_vocabulary(size_t seed) {
     static std::map<size_t, Vocabulary> kept;
-    const auto found = kept.find(seed);
-    return found != kept.end() ? found->second : kept.emplace(seed, make_vocabulary(static_cast<uint32_t>(seed))).first->second;
+    if (!kept.contains(seed)) kept.emplace(seed, make_vocabulary(static_cast<uint32_t>(seed)));
+    return kept.at(seed);
 }
 
 // Nothing if the vocabulary lacks a byte of the text.
@@ -161,22 +162,46 @@ void run(FuzzInput input) {
     const std::string text = edge_text(input, most);
     const ExactBytes bytes(text);
     const std::optional<Ids> expected = naive_ids(vocabulary, tokens, text);
-    const std::string name = "vocabulary " + std::to_string(seed) + ", " + std::to_string(tokens.size()) + " specials, ";
+    const std::string name =
+        "vocabulary " + std::to_string(seed) + ", " + std::to_string(tokens.size()) + " special tokens, ";
 
     const Heartbeat no_heartbeat = [](uint64_t) {};
-    const std::array whole = {bytes.span()};
-    check(ids_of([&] { return copied(encode_texts(encoder, *specials, whole, 1, no_heartbeat).ids.ids()); }) == expected,
-          name + "whole", text);
+    const auto whole = ids_of([&] {
+        const std::array<std::span<const uint8_t>, 1> one = {bytes.span()};
+        return copied(encode_texts(encoder, *specials, one, std::nullopt, 1, no_heartbeat).ids.ids());
+    });
+    check(whole == expected, name + "whole", text);
+
+    constexpr uint32_t kLast = 12345;
+    std::vector<uint64_t> text_ends;
+    const auto batch = ids_of([&] {
+        const std::array<std::span<const uint8_t>, 3> texts = {bytes.span(), {}, bytes.span()};
+        EncodedTexts encoded = encode_texts(encoder, *specials, texts, kLast, 1, no_heartbeat);
+        text_ends = encoded.ends;
+        return copied(encoded.ids.ids());
+    });
+    check(batch.has_value() == expected.has_value(), name + "batch", text);
+    if (expected) {
+        Ids twice = *expected;
+        const uint64_t size = twice.size();
+        append(twice, std::array{kLast, kLast});
+        append(twice, *expected);
+        twice.push_back(kLast);
+        check(batch == twice && text_ends == std::vector{size + 1, size + 2, 2 * size + 3}, name + "batch", text);
+    }
 
     std::optional<uint64_t> count;
-    ids_of([&] { count = count_ids(encoder, *specials, bytes.span()); return Ids(); });
+    ids_of([&] {
+        count = count_ids(encoder, *specials, bytes.span());
+        return Ids();
+    });
     check(count.has_value() == expected.has_value() && (!count || *count == expected->size()), name + "count", text);
 
     const std::optional<Ids> chunked = ids_of([&] {
         Ids ids;
         for (const auto chunk : chunks_of(bytes.span(), chunk_bytes, *specials)) {
-            const std::array one = {chunk};
-            append(ids, encode_texts(encoder, *specials, one, 1, no_heartbeat).ids.ids());
+            const std::array<std::span<const uint8_t>, 1> one = {chunk};
+            append(ids, encode_texts(encoder, *specials, one, std::nullopt, 1, no_heartbeat).ids.ids());
         }
         return ids;
     });

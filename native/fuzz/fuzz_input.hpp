@@ -50,10 +50,13 @@ inline constexpr auto kFragments = std::to_array<std::string_view>({
     "'", "''", "'s", "'S", "'d", "'m", "'t", "'T", "'l", "'ll", "'Ll", "'LL", "'v", "'ve", "'vE", "'r", "'re", "'RE",
     "'ſ", "'ſſ", "ſ", "\xC5", "'\xC5", "’", "’s", "'é", "'sx", "'llx", "x's", "x'S's", "I'm", "WE'LL", "he'd've",
     " ", "  ", "   ", "\t", " \t", "\n", "\r", "\r\n", "\n\n", "\n \n", "\n  x", " \n", "  \n", "\v", "\f", "\n\t",
-    "\x1C", "\x1F", "\xC2\x85", "\xC2\xA0", " \xC2\xA0", "\xE1\x9A\x80", "\xE2\x80\x83", "\xE2\x80\xA8", "\xE2\x80\xA9",
+    "\x1C", "\x1F", "\xC2\x85", "\xC2\xA0", " \xC2\xA0", "\xE1\x9A\x80", "\xE2\x80\x83",
+    "\xE2\x80\xA8", "\xE2\x80\xA9",
     "\xE3\x80\x80", "\xE3\x80\x80x", "\xE2\x80\x8B", "\xEF\xBB\xBF", "\n\xE2\x80\xA8", "\xC2\xA0\n",
-    "/", "//", "/\n", "\n/", "\r\n/", "!", "!!", "!\n", "!\n/", "!/\n/x", "! \n", " !", "...", "=", "==", " ==", "_", "-",
-    "<", "<|", "|>", "<|a|>", "<|a|>b", "<|a|><|a|>", " x ", "#", "@x", "(x)", "[", "{\n", "};\n\n", "\"", "\\n", "~", "`",
+    "/", "//", "/\n", "\n/", "\r\n/", "!", "!!", "!\n", "!\n/", "!/\n/x", "! \n", " !", "...",
+    "=", "==", " ==", "_", "-",
+    "<", "<|", "|>", "<|a|>", "<|a|>b", "<|a|><|a|>", " x ", "#", "@x", "(x)", "[",
+    "{\n", "};\n\n", "\"", "\\n", "~", "`",
     "é", "É", "ß", "ñandú", "Привет", "МоСква", "ΑΒΓδ", "ǅ", "ǅx", "xǅ", "ʰ", "ʰX", "xʰ", "ª", "日", "日本", "日A", "A日",
     "日a", "की", "न", "न\xCC\x81", "한국", "ا", "שָׁ", "ก็", "𐐀", "𐐨", "𠀀",
     "\xCC\x81", "e\xCC\x81", "E\xCC\x81x", " \xCC\x81", "!\xCC\x81", "\xCC\x81!", "\n\xCC\x81", "1\xCC\x81",
@@ -129,7 +132,7 @@ inline std::vector<size_t> cuts(FuzzInput& input, size_t size) {
 
 // The case has failed: says how, shows the text, and ends the process so that the fuzzer keeps the input.
 [[noreturn]] inline void fail(std::string_view what, std::string_view text) {
-    std::fprintf(stderr, "FAILED: %.*s\ntext (%zu bytes): b\"", static_cast<int>(what.size()), what.data(), text.size());
+    std::fprintf(stderr, "FAILED: %s\ntext (%zu bytes): b\"", std::string(what).c_str(), text.size());
     for (const char character : text) std::fprintf(stderr, "\\x%02x", static_cast<uint8_t>(character));
     std::fprintf(stderr, "\"\n");
     std::abort();

@@ -66,7 +66,9 @@ Merges naive_learn(const Counts& counts, const TrainerOptions& options) {
     while (merges.size() < options.merge_limit) {
         std::map<Pair, uint64_t> pairs;
         for (const Word& word : words) {
-            for (size_t i = 0; i + 1 < word.tokens.size(); ++i) pairs[{word.tokens[i], word.tokens[i + 1]}] += word.count;
+            for (size_t i = 0; i + 1 < word.tokens.size(); ++i) {
+                pairs[{word.tokens[i], word.tokens[i + 1]}] += word.count;
+            }
         }
         Pair best;
         uint64_t most = 0;

@@ -125,8 +125,8 @@ def test_the_count_is_the_number_of_ids(pattern, text):
 
 @patterns
 def test_threads_change_nothing(pattern):
-    text = large_text(0, 3_000_000)
-    batch = [text, b"", text[:1_500_000], b"the end"]
+    text = large_text(0, 2_000_000)
+    batch = [text, b"", text[:1_200_000], b"the end"]
     specials = special_tokens(pattern)
     alone = encoder(pattern).encode_to_array(text, specials, 1)
     ids, ends = encoder(pattern).encode_batch_to_arrays(batch, specials, 1)
@@ -147,7 +147,7 @@ def test_large_pieces_stream_as_the_whole(pattern):
 
 @pytest.mark.parametrize(
     ("pattern", "unit"),
-    [("gpt2", "a"), ("cl100k", " "), ("llama3", "\n "), ("qwen2", "!"), ("o200k", "日A"), ("o200k", "!\n/")],
+    [("gpt2", "a"), ("llama3", "\n "), ("o200k", "日A"), ("o200k", "!\n/")],
 )
 def test_a_word_of_300_kb_that_arrives_byte_by_byte_is_read_once(pattern, unit):
     # Were every byte to be looked at again with each that follows, this would take hours.

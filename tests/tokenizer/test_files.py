@@ -1,11 +1,13 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 
-from groundup.errors import FileMissingError, TokenizerError
+from groundup.errors import FileMissingError, MissingExtraError, TokenizerError
 from groundup.tokenizer import Tokenizer, files
+from groundup.tokenizer.patterns import compiled_pattern
 
 TEXT = "The cat didn't <|endoftext|>\n\nsit; naïve 東京  <|endoftext|><|endoftext|> # #version x\r\n"
 
@@ -33,6 +35,42 @@ def test_special_tokens_of_any_characters_survive(tmp_path):
     loaded = Tokenizer.load(tmp_path)
     assert loaded.special_tokens == names
     assert loaded.encode("".join(names)) == tokenizer.encode("".join(names)) == [256, 257, 258, 259, 260, 32]
+
+
+@pytest.mark.parametrize("name", ["folder", "t.json"])
+def test_a_pattern_of_ones_own_is_read_back(small, tmp_path, name):
+    expression = r"[a-z]+|(?<=é)\n|\s"
+    own = Tokenizer(small.vocab, small.merges, small.special_tokens, pattern=expression)
+    own.save(tmp_path / name)
+    loaded = Tokenizer.load(tmp_path / name)
+    assert (loaded.pattern, loaded.sha256) == (expression, own.sha256)
+    assert Tokenizer.load(tmp_path / name, pattern=expression).sha256 == own.sha256
+    with pytest.warns(UserWarning, match="is not built in"):
+        ids = own.encode(TEXT)
+    with pytest.warns(UserWarning, match="is not built in"):
+        assert loaded.encode(TEXT) == ids
+    with pytest.raises(TokenizerError, match=r"says that its pattern is .*, and 'gpt2' is asked for"):
+        Tokenizer.load(tmp_path / name, pattern="gpt2")
+
+
+@pytest.mark.parametrize("name", ["folder", "t.json"])
+def test_a_pattern_of_ones_own_needs_the_regex_package_and_says_so(small, tmp_path, monkeypatch, name):
+    Tokenizer(small.vocab, small.merges, pattern=r"\w+?x|\W").save(tmp_path / name)
+    compiled_pattern.cache_clear()
+    monkeypatch.setitem(sys.modules, "regex", None)
+    with pytest.raises(MissingExtraError, match=r"needs the package regex; install it with: pip install"):
+        Tokenizer.load(tmp_path / name)
+
+
+def test_a_pattern_in_the_folder_that_is_none_is_explained(small, tmp_path):
+    small.save(tmp_path)
+    meta = (tmp_path / "meta.json").read_text(encoding="utf-8")
+    for pattern, message in (("(a", "'(a' is not a regular expression"), ("gpt5", "pattern 'gpt5' is not known")):
+        (tmp_path / "meta.json").write_text(meta.replace('"gpt2"', json.dumps(pattern)), encoding="utf-8")
+        with pytest.raises(TokenizerError) as error:
+            Tokenizer.load(tmp_path)
+        assert str(error.value).startswith(f"{tmp_path}: ")
+        assert message in str(error.value)
 
 
 def test_saving_replaces_what_was_there_and_leaves_nothing_else(small, tmp_path):
@@ -164,6 +202,11 @@ def test_files_that_are_missing_are_named(small, tmp_path):
         ("merges.txt", "東 京\n", "line 1 is '東 京'; expected two tokens in GPT-2's byte alphabet"),
         ("meta.json", json.dumps({"format_version": 2}), "format_version is 2, and this groundup reads 1"),
         ("meta.json", json.dumps({"format_version": 1}), "pattern is None, expected a str"),
+        (
+            "meta.json",
+            '{"format_version": 1, "pattern": "gpt2", "special_tokens": [], "sha256": "", "ignore_merges": 1}',
+            "ignore_merges is 1, expected true or false",
+        ),
     ],
 )
 def test_damaged_files_are_explained(small, tmp_path, name, content, message):

@@ -37,6 +37,21 @@ def test_the_file_can_be_read_by_eye(tmp_path):
     assert '"Ã ©"' in lines
 
 
+def test_ignore_merges_is_written_where_it_is_set(tmp_path):
+    vocab = {byte: bytes([byte]) for byte in range(256)} | {256: b"abc"}
+    whole, plain = Tokenizer(vocab, [], ignore_merges=True), Tokenizer(vocab, [])
+    assert whole.sha256 != plain.sha256
+    for name in ("t.json", "folder"):
+        for tokenizer in (whole, plain):
+            tokenizer.save(tmp_path / name)
+            loaded = Tokenizer.load(tmp_path / name)
+            assert loaded.sha256 == tokenizer.sha256
+            assert loaded.ignore_merges is tokenizer.ignore_merges
+            assert loaded.encode("abc") == ([256] if tokenizer.ignore_merges else [*b"abc"])
+            file = tmp_path / name / "meta.json" if name == "folder" else tmp_path / name
+            assert ("ignore_merges" in file.read_text(encoding="utf-8")) is tokenizer.ignore_merges
+
+
 def test_a_pattern_of_ones_own_and_no_tokens_at_all(tmp_path):
     for tokenizer in (Tokenizer({}, []), Tokenizer({0: b"a"}, [], pattern=r"[^\W\d]+|\s|(?<=\d)x*")):
         tokenizer.save(tmp_path / "t.json")
@@ -78,6 +93,8 @@ def _set(*keys, to):
         (_set("format_version", to=True), "format_version is True"),
         (_set("sha256", to="0" * 64), "and t.json says 000000000000"),
         (_set("sha256", to=None), "sha256 is None, expected a JSON string"),
+        (_set("ignore_merges", to=1), "ignore_merges is 1, expected a JSON true or false"),
+        (_set("ignore_merges", to=True), "and t.json says"),
         (_set("comment", to="mine"), "has the key 'comment', which no groundup-tokenizer has"),
         (_set("vocab", to=["a"]), "vocab is ['a'], expected a JSON object"),
         (_set("merges", to={}), "merges is {}, expected a JSON array"),

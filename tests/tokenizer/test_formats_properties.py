@@ -26,7 +26,8 @@ def trained(draw):
     documents = [text.encode() for text in draw(st.lists(texts, min_size=1, max_size=3))]
     pattern = draw(patterns)
     vocab, merges = reference.train_bpe(documents, draw(st.integers(256, 290)), [], PATTERNS[pattern])
-    return Tokenizer(vocab, merges, draw(special_tokens), pattern=pattern)
+    ignore_merges = draw(st.booleans())  # as all tokens are made by merges, it changes no ids
+    return Tokenizer(vocab, merges, draw(special_tokens), pattern=pattern, ignore_merges=ignore_merges)
 
 
 def special_ids(tokenizer):
@@ -51,7 +52,7 @@ def save(tokenizer, form, folder):
         return path
     # Only a special token with the name of another token has no place in tokenizer.json.
     assert form == "hugging-face", refusal
-    assert "would both be called" in refusal or "is also an ordinary token" in refusal
+    assert any(why in refusal for why in ("would both be called", "is also an ordinary token", "is what the text"))
     return None
 
 
@@ -80,6 +81,8 @@ def test_what_is_written_is_read(tmp_path_factory, form, tokenizer, text):
     assert loaded.merges == tokenizer.merges
     assert loaded.special_tokens == tokenizer.special_tokens
     assert loaded.pattern == tokenizer.pattern
+    if form == "tiktoken":  # which says it only where it matters
+        tokenizer = Tokenizer(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens, pattern=tokenizer.pattern)
     assert loaded.sha256 == tokenizer.sha256
     text = text.join(["", *tokenizer.special_tokens, ""])
     if form == "hugging-face":

@@ -11,7 +11,7 @@ from tiktoken.load import load_tiktoken_bpe
 
 from groundup.errors import FileMissingError, TokenizerError
 from groundup.tokenizer import Tokenizer, reference, train_bpe_from_documents
-from groundup.tokenizer.merge_order import merges_of_ranks, unreachable_tokens
+from groundup.tokenizer.merge_order import merges_of_ranks
 from groundup.tokenizer.patterns import PATTERNS
 
 BYTES = {byte: bytes([byte]) for byte in range(256)}
@@ -75,8 +75,6 @@ def test_merges_are_recovered_however_long_tokens_are(texts):
     vocab, merges = train_bpe_from_documents(documents, 330, [])
     ranks = {token: rank for rank, token in vocab.items()}
     assert merges_of_ranks(ranks) == (merges, [])
-    assert unreachable_tokens(vocab.values(), merges) == []
-    assert unreachable_tokens([*vocab.values(), b"\n\n"], merges) == [b"\n\n"]
 
 
 def test_merges_that_never_happen_do_not_matter(tmp_path):
@@ -89,6 +87,45 @@ def test_merges_that_never_happen_do_not_matter(tmp_path):
     assert loaded.merges == [(b"a", b"b"), (b"b", b"c"), (b"ab", b"c"), (b"abc", b"d")]
     text = "abcd bcd abc bc abab ac"
     assert loaded.encode(text) == Tokenizer(vocab, merges).encode(text)
+
+
+def test_tokens_that_merges_do_not_make_are_found_as_whole_pretokens(tmp_path):
+    """tiktoken looks a pretoken up before it merges."""
+    (tmp_path / "t.tiktoken").write_text("\n".join(lines(b"ab", b" abcd", b"cdef", b"abc")))
+    ours = Tokenizer.from_tiktoken(tmp_path / "t.tiktoken", pattern="gpt2", special_tokens={"<x>": 260})
+    theirs = encoding_of(tmp_path / "t.tiktoken", {"<x>": 260}, "gpt2")
+    assert ours.ignore_merges
+    for text in ("abcd abcd", " abcd", "cdef cdef cdefab", "abc<x>cdef<x> abcd abc", "cdef", " cdef", "abcdef"):
+        assert ours.encode(text) == theirs.encode(text, allowed_special="all")
+    assert ours.encode(" abcd cdef") == [257, 32, *b"cdef"]
+    ours.save_tiktoken(tmp_path / "again.tiktoken")
+    again = Tokenizer.from_tiktoken(tmp_path / "again.tiktoken", pattern="gpt2", special_tokens={"<x>": 260})
+    assert again.sha256 == ours.sha256
+
+
+words = st.text("abc", min_size=1, max_size=6)
+
+
+@given(tokens=st.lists(st.text("abc", min_size=2, max_size=6), unique=True, max_size=12), text=st.lists(words))
+def test_any_ranks_give_the_ids_of_tiktoken(tmp_path_factory, tokens, text):
+    """Whatever the tokens are, in whatever order, made by merges or not."""
+    path = tmp_path_factory.getbasetemp() / "any.tiktoken"
+    path.write_text("\n".join(lines(*(token.encode() for token in tokens))))
+    ours = Tokenizer.from_tiktoken(path, pattern="gpt2")
+    ranks = {token: rank for rank, token in ours.vocab.items()}
+    theirs = tiktoken.Encoding("any", pat_str=PATTERNS["gpt2"], mergeable_ranks=ranks, special_tokens={})
+    for pretokens in (" ".join(text), *tokens):
+        assert ours.encode(pretokens) == theirs.encode_ordinary(pretokens)
+    ours.save_tiktoken(path)
+    assert Tokenizer.from_tiktoken(path, pattern="gpt2").sha256 == ours.sha256
+
+
+def test_a_special_token_that_the_file_lists_is_special(tmp_path):
+    """Some files list their special tokens with the others; merges do not make them, and need not."""
+    (tmp_path / "t.tiktoken").write_text("\n".join(lines(b"ab", b"<|end|>")))
+    ours = Tokenizer.from_tiktoken(tmp_path / "t.tiktoken", pattern="gpt2", special_tokens=["<|end|>"])
+    assert not ours.ignore_merges
+    assert ours.encode("ab<|end|>") == [256, 257]
 
 
 def test_a_special_token_may_be_an_ordinary_one(tmp_path):
@@ -118,7 +155,7 @@ def test_the_pattern_has_to_be_given(tmp_path):
         (BYTES | {300: b"ab"}, [(b"a", b"b")], [], "has the id 256, and ranks have no holes (the largest id is 300)"),
         ({i: BYTES[i] for i in range(255)}, [], [], "byte 0xff is not a token"),
         (BYTES | {256: b"ab"}, [], [], "token 256, b'ab', would be made of (b'a', b'b'), which is no merge"),
-        (BYTES | {256: b"abc"}, [], [], "token 256, b'abc', would not be made of two but end in [b'a', b'b', b'c']"),
+        (BYTES | {256: b"abc"}, [], [], "token 256, b'abc', would be found as a whole pretoken, and merges end in"),
         (
             BYTES | {256: b"bc", 257: b"ab"},
             [(b"a", b"b"), (b"b", b"c")],
@@ -154,7 +191,6 @@ def lines(*tokens):
         ("\n".join([*lines(), "YWI= 7"]), "line 257 has rank 7, as line 8; ranks are unique"),
         ("\n".join([*lines(), "YQ== 256"]), "line 257 has token b'a' again, of rank 97 before"),
         ("\n".join(lines(b"ab")[:256] + lines(b"ab", b"cd")[257:]), "has 257 tokens and none of rank 256"),
-        ("\n".join(lines(b"abc")), "token b'abc' of rank 256 is not made of two tokens of the file but ends in 3"),
         ("\n".join([*lines(), "é 256"]), "line 257 is 'é 256'"),
         (b"\xff\xfe".decode("latin-1"), "line 1 is 'ÿþ'; expected a token in base64"),
     ],

@@ -34,6 +34,7 @@ def _encode(
     field: str = "text",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Turn text into token shards, in bounded memory. Interrupted, the same command goes on where it stopped.
 
@@ -45,12 +46,13 @@ def _encode(
         field: JSON field or parquet column that holds the text.
         shard_tokens: tokens a shard file.
         overwrite: replace what is in the folder.
+        threads: threads that encode; by default as many as this process may use cores. The result is the same.
     """
     from groundup.tokenizer import Tokenizer
 
     encode_with_progress(
         make_console(), list(inputs), Tokenizer.load(tokenizer), out,
-        separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
+        separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite, threads=threads,
     )  # fmt: skip
 
 
@@ -64,6 +66,7 @@ def encode_with_progress(
     field: str = "text",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
+    threads: int | None = None,
 ) -> EncodeStats:
     """``encode_files`` under a progress bar, with a line about the result."""
     from groundup.data.encode import encode_files
@@ -76,7 +79,7 @@ def encode_with_progress(
 
         stats = encode_files(
             inputs, tokenizer, out, separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
-            progress=show,
+            num_threads=threads, progress=show,
         )  # fmt: skip
     seconds = time.perf_counter() - began
     found = (

@@ -35,6 +35,8 @@ DEFAULT_SHARD_TOKENS = 100_000_000
 Progress: TypeAlias = Callable[[int, int | None, int], object]
 """Called with bytes read of the inputs, their size (None for standard input), and tokens written."""
 
+BATCH_BYTES = 8 << 20
+"""How much text is encoded at a time, unless a single document is longer: that one is never held whole."""
 _REPORT_BYTES = 1 << 20
 _FINGERPRINT_BYTES = 1 << 16
 
@@ -53,7 +55,9 @@ class ShardTokenizer(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def sha256(self) -> str: ...
-    def encode_bytes(self, data: bytes, /) -> NDArray[Any]: ...
+    def encode_batch_to_numpy(
+        self, texts: list[bytes], /, *, append: int | None, num_threads: int | None
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
     def stream(self) -> TokenStream: ...
     def token_id(self, token: str, /) -> int: ...
     def token_lengths(self) -> NDArray[Any]: ...
@@ -95,6 +99,7 @@ def encode_files(
     field: str = "text",
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
+    num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> EncodeStats:
     """Tokenizes ``inputs`` into token shards in ``out_dir``, or goes on where an interrupted call stopped.
@@ -110,6 +115,7 @@ def encode_files(
         field: JSON field or parquet column with the text.
         shard_tokens: tokens in each shard but the last.
         overwrite: throw away a data set, finished or not, that is in ``out_dir``.
+        num_threads: threads that encode; None for as many as this process may use cores. The result is the same.
         progress: called about once a MiB of input, and at the end.
 
     Raises:
@@ -137,34 +143,61 @@ def encode_files(
         return _stats(index, tokens_kept=index["tokens"])
     with ShardWriter(folder, plan, tokenizer.token_lengths()) as writer:
         tokens_kept = writer.tokens
-        empty_documents = _write_documents(reader, tokenizer, writer, progress)
+        empty_documents = _write_documents(reader, tokenizer, writer, num_threads, progress)
         index = writer.finish(tokenizer.save, empty_documents=empty_documents)
     return _stats(index, tokens_kept)
 
 
 def _write_documents(
-    reader: TextReader, tokenizer: ShardTokenizer, writer: ShardWriter, progress: Progress | None
+    reader: TextReader,
+    tokenizer: ShardTokenizer,
+    writer: ShardWriter,
+    num_threads: int | None,
+    progress: Progress | None,
 ) -> int:
     """Encodes what the writer does not have yet; returns how many of all documents are empty."""
-    documents_kept, tokens_kept = writer.documents, writer.tokens_into_document
+    documents_kept = writer.documents
     seen = empty = 0
+    batch: list[bytes] = []
+    batch_bytes = 0
+
+    def write_batch() -> None:
+        nonlocal batch, batch_bytes
+        if batch:
+            ids, ends = tokenizer.encode_batch_to_numpy(
+                batch, append=writer.plan.separator_id, num_threads=num_threads
+            )
+            writer.add_documents(ids, ends)
+            batch, batch_bytes = [], 0
+
     pieces = _reporting(reader, writer, progress)
     for first in pieces:
-        document = _rest_of_document(first, pieces)
-        if not first.data:
+        if first.ends_document and not first.data:
             empty += 1
             continue
         seen += 1
+        if first.ends_document:
+            if seen > documents_kept:
+                batch.append(first.data)
+                batch_bytes += len(first.data)
+                if batch_bytes >= BATCH_BYTES:
+                    write_batch()
+            continue
+        rest = _rest_of_document(pieces)
         if seen <= documents_kept:
-            for _ in document:
+            for _ in rest:
                 pass
             continue
-        for ids in _encode(tokenizer, first, document):
-            # An interrupted call had come so far into this document.
-            known = min(tokens_kept, len(ids))
-            tokens_kept -= known
-            writer.add(ids[known:])
+        write_batch()
+        stream = tokenizer.stream()
+        writer.add(stream.feed(first.data))
+        for data in rest:
+            writer.add(stream.feed(data))
+        writer.add(stream.finish())
         writer.end_document()
+    write_batch()
+    if progress:
+        progress(reader.bytes_read, reader.bytes_total, writer.tokens)
     return empty
 
 
@@ -175,26 +208,13 @@ def _reporting(reader: TextReader, writer: ShardWriter, progress: Progress | Non
         if progress and reader.bytes_read - reported >= _REPORT_BYTES:
             reported = reader.bytes_read
             progress(reported, total, writer.tokens)
-    if progress:
-        progress(reader.bytes_read, total, writer.tokens)
 
 
-def _rest_of_document(first: Piece, pieces: Iterator[Piece]) -> Iterator[bytes]:
-    piece = first
-    while not piece.ends_document:
-        piece = next(pieces)
+def _rest_of_document(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    for piece in pieces:
         yield piece.data
-
-
-def _encode(tokenizer: ShardTokenizer, first: Piece, rest: Iterator[bytes]) -> Iterator[NDArray[Any]]:
-    if first.ends_document:
-        yield tokenizer.encode_bytes(first.data)
-        return
-    stream = tokenizer.stream()
-    yield stream.feed(first.data)
-    for data in rest:
-        yield stream.feed(data)
-    yield stream.finish()
+        if piece.ends_document:
+            return
 
 
 def _separator_id(tokenizer: ShardTokenizer, separator: str) -> int:

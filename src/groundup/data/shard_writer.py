@@ -12,6 +12,7 @@ import os
 import shutil
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,14 @@ class ShardWriter:
     """Appends documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
 
         with ShardWriter(folder, plan, token_lengths) as writer:     # the first writer.documents are there already
+            writer.add_documents(ids, ends)                          # some whole documents
             writer.add(ids); writer.add(more_ids); writer.end_document()
             index = writer.finish(tokenizer.save)
 
     Args:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
+
+    A document that an interrupted writer has begun is given again from its beginning; what is there is skipped.
 
     Attributes:
         documents, tokens: how much has been added; not 0 at the start where a writer was interrupted.
@@ -81,7 +85,7 @@ class ShardWriter:
         self._dtype = token_dtype(plan.vocab_size)
         self._shards: list[dict[str, Any]] = []
         self._ends = array("Q")
-        self._document_start = 0
+        self._already_there = 0  # tokens of the first document to come that an interrupted writer has left
         self._separator = np.array([plan.separator_id], np.uint32)
         self._shard: _OpenShard | None = None
         with _disk_errors(folder):
@@ -94,13 +98,31 @@ class ShardWriter:
                 self._save_progress()
             self._ends_file = (folder / DOCUMENTS_FILE).open("ab")
 
-    @property
-    def tokens_into_document(self) -> int:
-        """How many tokens of the document after the first ``documents`` are there already."""
-        return self.tokens - self._document_start
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
+        """Appends whole documents.
+
+        Args:
+            ids: ``(N,)``, the ids of all, each document's separator included; must not change afterwards.
+            ends: ``(documents,)``, where each ends in ``ids``.
+        """
+        begin = first = 0
+        while first < len(ends):
+            # As many as the shard has room for, but at least one: what is entered as finished has to lie in it.
+            room = self.plan.shard_tokens - (self._shard.tokens if self._shard else 0)
+            last = max(first + 1, int(np.searchsorted(ends, begin + room, side="right")))
+            end = int(ends[last - 1])
+            skipped = min(self._already_there, end - begin)
+            before = self.tokens - begin - skipped
+            self.add(ids[begin:end])
+            self._ends.frombytes((ends[first:last].astype("<u8") + np.uint64(before)).astype("=u8").tobytes())
+            self._end_documents(last - first)
+            begin, first = end, last
 
     def add(self, ids: NDArray[Any]) -> None:
         """Appends ids of the current document; the array must not change afterwards."""
+        known = min(self._already_there, len(ids))
+        self._already_there -= known
+        ids = ids[known:]
         while len(ids):
             if self._shard is not None and self._shard.tokens == self.plan.shard_tokens:
                 self._close_shard()
@@ -116,8 +138,10 @@ class ShardWriter:
         """Closes the current document with the separator."""
         self.add(self._separator)
         self._ends.append(self.tokens)
-        self._document_start = self.tokens
-        self.documents += 1
+        self._end_documents(1)
+
+    def _end_documents(self, count: int) -> None:
+        self.documents += count
         if len(self._ends) >= _DOCUMENTS_HELD:
             with _disk_errors(self.folder / DOCUMENTS_FILE):
                 self._save_ends()
@@ -200,7 +224,7 @@ class ShardWriter:
         self.documents = progress["documents"]
         self.tokens = sum(shard["tokens"] for shard in self._shards)
         os.truncate(documents, 8 * (self.documents + 1))
-        self._document_start = int(np.fromfile(documents, "<u8", offset=8 * self.documents)[0])
+        self._already_there = self.tokens - int(np.fromfile(documents, "<u8", offset=8 * self.documents)[0])
 
     def _index(self, totals: dict[str, int]) -> dict[str, Any]:
         files = {
@@ -230,6 +254,8 @@ class _OpenShard:
         self._held: list[NDArray[Any]] = []
         self._held_tokens = self._text_bytes = 0
         self._hash = hashlib.sha256()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._writing: Future[None] | None = None
         self._temporary = path.with_name(path.name + ".part")
         with _disk_errors(path):
             self._file = self._temporary.open("wb")
@@ -245,6 +271,8 @@ class _OpenShard:
     def finish(self) -> dict[str, Any]:
         """Puts the shard in its place, on the disk; returns its entry in the index."""
         self._write()
+        self._wait()
+        self._writer.shutdown()
         with _disk_errors(self.path):
             _sync(self._file)
             self._file.close()
@@ -254,20 +282,33 @@ class _OpenShard:
         return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
 
     def close(self) -> None:
+        with suppress(DataError):  # whoever waits for what is being written is told
+            self._wait()
+        self._writer.shutdown()
         self._file.close()
 
     def _write(self) -> None:
+        """Begins to write what is held, in another thread, so that the next text is encoded meanwhile."""
         if not self._held:
             return
-        ids = np.concatenate(self._held)
+        self._wait()
+        self._writing = self._writer.submit(self._write_now, self._held)
         self._held, self._held_tokens = [], 0
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_now(self, held: list[NDArray[Any]]) -> None:
+        ids = np.concatenate(held)
         if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
             wrong = ids[(ids >= self._vocab_size) | (ids < 0)][0]
             raise DataError(
                 f"the tokenizer gave the id {wrong}, but its vocab_size is {self._vocab_size}; "
                 "its vocabulary is damaged: save or train it again"
             )
-        self._text_bytes += int(self._lengths[ids].sum(dtype=np.int64))
+        self._text_bytes += int(np.take(self._lengths, ids).sum(dtype=np.int64))
         data = ids.astype(token_dtype(self._vocab_size)).data
         self._hash.update(data)
         with _disk_errors(self.path):

@@ -30,7 +30,7 @@ class TextEncoder(Protocol):
         self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int, /
     ) -> list[list[int]]: ...
     def encode_batch_to_arrays(
-        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int, /
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int, last: int | None, /
     ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]": ...
     def count(self, text: "str | Buffer", specials: "_native.SpecialTokens", /) -> int: ...
     def stream(self, specials: "_native.SpecialTokens", /) -> EncodeStream: ...
@@ -93,11 +93,12 @@ class RegexEncoder:
         return [self.encode_to_list(text, specials) for text in texts]
 
     def encode_batch_to_arrays(
-        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int = 1
+        self, texts: "list[str | Buffer]", specials: "_native.SpecialTokens", threads: int = 1, last: int | None = None
     ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]":
         import numpy as np
 
-        encoded = [self.encode_to_array(text, specials) for text in texts]
+        ending = np.array([] if last is None else [last], dtype=np.uint32)
+        encoded = [np.concatenate([self.encode_to_array(text, specials), ending]) for text in texts]
         ends = np.cumsum([len(ids) for ids in encoded], dtype=np.uint64)
         return np.concatenate([np.empty(0, dtype=np.uint32), *encoded]), ends
 

@@ -203,7 +203,7 @@ def _merges(path: Path, model: Json) -> list[Pair]:
             continue  # as tokenizers does
         try:
             left, right = map(token_of.__getitem__, entry.split(" ") if isinstance(entry, str) else entry)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             left = right = b""
         if not (left and right):
             raise TokenizerError(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
+from groundup.tokenizer.strict_reading import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,15 +27,18 @@ def plain_ids(ids: "Iterable[int] | NDArray[Any]") -> list[int]:
             if isinstance(ids, Iterable) and not hasattr(ids, "tolist"):
                 raise  # it comes from within the iterable
         if not isinstance(plain, list):
-            raise TokenizerError(
-                f"ids are {ids!r} of type {type(ids).__name__}; give a sequence of integers: [{ids!r}]"
-            )
+            raise TokenizerError(f"ids are {shown(ids)} of type {type(ids).__name__}; give a sequence of integers")
     if set(map(type, plain)) <= {int}:
         return plain
-    return [_plain_id(token_id) for token_id in plain]
+    return [plain_id(token_id) for token_id in plain]
 
 
-def _plain_id(token_id: Any) -> int:
+def plain_id(token_id: Any) -> int:
+    """The id as a Python integer.
+
+    Raises:
+        TokenizerError: it is no integer.
+    """
     dimensions: int = getattr(token_id, "ndim", 0)
     if isinstance(token_id, list | tuple) or dimensions:
         raise TokenizerError("ids have more than one dimension; decode one sequence at a time")

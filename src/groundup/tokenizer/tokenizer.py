@@ -22,7 +22,7 @@ from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
 from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
 from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
-from groundup.tokenizer.token_ids import plain_ids
+from groundup.tokenizer.token_ids import plain_id, plain_ids
 from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_vocab
 from groundup.tokenizer.work import (
     batches_of_bytes,
@@ -30,7 +30,6 @@ from groundup.tokenizer.work import (
     checked_text,
     checked_texts,
     checked_thread_count,
-    with_text_named,
 )
 
 if TYPE_CHECKING:
@@ -305,18 +304,22 @@ class Tokenizer:
         *,
         allowed_special: AllowedSpecial = "all",
         disallowed_special: AllowedSpecial = (),
+        append: int | None = None,
         num_threads: int | None = None,
     ) -> "tuple[NDArray[np.uint32], NDArray[np.uint64]]":
         """The ids of all texts in one array, uint32 (N,), and where those of each end in it, uint64 (texts,).
 
         Text i has the ids `ids[ends[i - 1] : ends[i]]`, the first of them `ids[: ends[0]]`. No list of lists is made,
         which for many short texts takes most of the time. Arguments and errors as for `encode_batch`; a text may also
-        be bytes of any kind.
+        be bytes of any kind. `append` is an id that follows those of each text, such as that of the end of a text.
         """
         threads, listed = checked_thread_count(num_threads), checked_texts(texts)
+        if append is not None:
+            append = plain_id(append)
+            self._token(append)
         specials = self._special_tokens.chosen(listed, allowed_special, disallowed_special)
         try:
-            return self._encoder.encode_batch_to_arrays(listed, specials, threads)
+            return self._encoder.encode_batch_to_arrays(listed, specials, threads, append)
         except TokenizerError as error:
             raise self._with_text_named(error, listed, specials) from None
 
@@ -342,8 +345,13 @@ class Tokenizer:
         """
         from groundup.text.readers import read_documents
 
+        threads, specials, first = checked_thread_count(num_threads), self._special_tokens.all, 0
         for batch in batches_of_bytes(read_documents(inputs, separator=separator, field=field)):
-            ids, ends = self.encode_batch_to_numpy(batch, num_threads=num_threads)
+            try:
+                ids, ends = self._encoder.encode_batch_to_arrays(list(batch), specials, threads, None)
+            except TokenizerError as error:
+                raise self._with_text_named(error, batch, specials, "document {} (from 0)", first) from None
+            first += len(batch)
             begin = 0
             for end in ends.tolist():
                 yield ids[begin:end]
@@ -407,11 +415,8 @@ class Tokenizer:
         plain = plain_ids(ids)
         try:
             return b"".join(map(self._vocab.__getitem__, plain))
-        except KeyError as error:
-            raise TokenizerError(
-                f"id {error.args[0]} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
-                f"{self.vocab_size - 1}; decode with the tokenizer that made the ids"
-            ) from None
+        except KeyError:
+            return b"".join(map(self._token, plain))
 
     def decode_batch(self, batch: "Iterable[Iterable[int] | NDArray[Any]]", errors: str = "replace") -> list[str]:
         """The text of each sequence of ids. Raises as `decode` does."""
@@ -523,10 +528,30 @@ class Tokenizer:
             return []
         return [(token, token_id) for token, token_id in self._id_of.items() if token not in self._special_ids]
 
+    def _token(self, token_id: int) -> bytes:
+        try:
+            return self._vocab[token_id]
+        except KeyError:
+            raise TokenizerError(
+                f"id {token_id} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
+                f"{self.vocab_size - 1}; use the tokenizer that made the ids"
+            ) from None
+
     def _with_text_named(
-        self, error: TokenizerError, texts: "Sequence[str | Buffer]", specials: "_native.SpecialTokens"
+        self,
+        error: TokenizerError,
+        texts: "Sequence[str | Buffer]",
+        specials: "_native.SpecialTokens",
+        name: str = "text {}",
+        first: int = 0,
     ) -> TokenizerError:
-        return with_text_named(error, texts, lambda text: self._encoder.count(text, specials))
+        """The error with the name of the first text that has it. Counting finds the same faults as encoding."""
+        for number, text in enumerate(texts, start=first):
+            try:
+                self._encoder.count(text, specials)
+            except TokenizerError as found:
+                return TokenizerError(f"{name.format(number)}: {found}")
+        return error
 
     def _content(self) -> TokenizerContent:
         return TokenizerContent(

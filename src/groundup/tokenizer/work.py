@@ -2,8 +2,8 @@
 
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from groundup.errors import TokenizerError
 
@@ -101,16 +101,6 @@ def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) ->
         for number, text in enumerate(listed):
             (checked_str if only_str else checked_text)(text, f"text {number}")
     return listed
-
-
-def with_text_named(error: TokenizerError, texts: Sequence[Any], encode: Callable[[Any], object]) -> TokenizerError:
-    """The error with the number of the first text that has it, if there are several."""
-    for number, text in enumerate(texts):
-        try:
-            encode(text)
-        except TokenizerError as found:
-            return TokenizerError(f"text {number} of {len(texts)}: {found}") if len(texts) > 1 else found
-    return error
 
 
 def batches_of_bytes(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
