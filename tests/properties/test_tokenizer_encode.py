@@ -6,14 +6,11 @@ from itertools import pairwise
 import pytest
 import regex
 import tiktoken
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.tokenizer import Tokenizer, _native, reference, train_bpe_from_documents
-from groundup.tokenizer.patterns import GPT2
-
-# Other work on the machine must not fail a test.
-unhurried = settings(deadline=None)
+from groundup.tokenizer.patterns import GPT2, PATTERNS
 
 SPECIAL_TOKENS = ["<|a|>", "<|a|>b", "<|a|><|a|>", " x ", "é"]
 EDGES = [
@@ -63,8 +60,11 @@ def learned() -> tuple[dict[int, bytes], list[tuple[bytes, bytes]]]:
 
 
 @functools.cache
-def tokenizer() -> Tokenizer:
-    return Tokenizer(*learned(), SPECIAL_TOKENS)
+def tokenizer(pattern: str = "gpt2") -> Tokenizer:
+    return Tokenizer(*learned(), SPECIAL_TOKENS, pattern=pattern)
+
+
+every_pattern = pytest.mark.parametrize("pattern", PATTERNS)
 
 
 @functools.cache
@@ -75,28 +75,26 @@ def tiktoken_encoding() -> tiktoken.Encoding:
     )
 
 
-@unhurried
 @given(data=texts_as_bytes)
 def test_pretokens_are_those_of_the_pattern(data):
     assert _native.pretokens(data, "gpt2") == reference.pretokens(data)
 
 
-@unhurried
+@every_pattern
 @given(data=texts_as_bytes)
-def test_ids_are_those_of_the_reference(data):
-    expected = reference.encode(
-        data, dict(tokenizer().vocab), tokenizer().merges, [name.encode() for name in SPECIAL_TOKENS]
-    )
-    assert tokenizer().encode_bytes(data).tolist() == expected
+def test_ids_are_those_of_the_reference(pattern, data):
+    ours = tokenizer(pattern)
+    specials = [name.encode() for name in SPECIAL_TOKENS]
+    expected = reference.encode(data, dict(ours.vocab), ours.merges, specials, PATTERNS[pattern])
+    assert ours.encode_bytes(data).tolist() == expected
+    assert ours.count(data) == len(expected)
 
 
-@unhurried
 @given(data=texts_as_bytes)
 def test_no_byte_is_lost(data):
     assert tokenizer().decode_bytes(tokenizer().encode_bytes(data)) == data
 
 
-@unhurried
 @given(text=texts)
 def test_text_comes_back(text):
     assert tokenizer().decode(tokenizer().encode(text)) == text
@@ -106,35 +104,33 @@ def test_text_comes_back(text):
 known_texts = texts.filter(lambda text: not regex.search(r"\p{Cn}", text))
 
 
-@unhurried
 @given(text=known_texts)
 def test_ids_are_those_of_tiktoken(text):
     plain = Tokenizer(*learned())
     assert plain.encode(text) == tiktoken_encoding().encode_ordinary(text)
 
 
-@unhurried
+@every_pattern
 @given(data=texts_as_bytes, cuts=st.lists(st.integers(0, 1000), max_size=8))
-def test_streaming_gives_the_ids_of_the_whole_for_every_cut_of_the_bytes(data, cuts):
-    stream = tokenizer().stream()
+def test_streaming_gives_the_ids_of_the_whole_for_every_cut_of_the_bytes(pattern, data, cuts):
+    stream = tokenizer(pattern).stream()
     ids = [token_id for piece in cut(data, cuts) for token_id in stream.feed(piece).tolist()]
-    assert ids + stream.finish().tolist() == tokenizer().encode_bytes(data).tolist()
+    assert ids + stream.finish().tolist() == tokenizer(pattern).encode_bytes(data).tolist()
 
 
-@unhurried
 @given(text=texts | st.text(st.characters(min_codepoint=0xD7FF, max_codepoint=0xE000), max_size=8))
 def test_iterating_gives_the_ids_of_the_whole_character_by_character(text):
     assert list(tokenizer().encode_iterable(text)) == tokenizer().encode(text)
 
 
-@unhurried
+@every_pattern
 @given(data=texts_as_bytes, cuts=st.lists(st.integers(0, 1000), max_size=8))
-def test_what_a_stream_gave_is_final_whatever_follows(data, cuts):
+def test_what_a_stream_gave_is_final_whatever_follows(pattern, data, cuts):
     pieces = cut(data, cuts)
-    stream = tokenizer().stream()
+    stream = tokenizer(pattern).stream()
     given_so_far = [token_id for piece in pieces for token_id in stream.feed(piece).tolist()]
     for ending in (b"", b"s", b" ", b"\n", b"|>", b"\x82\xac", b"<|a|>"):
-        whole = tokenizer().encode_bytes(data + ending).tolist()
+        whole = tokenizer(pattern).encode_bytes(data + ending).tolist()
         assert whole[: len(given_so_far)] == given_so_far
 
 
@@ -154,9 +150,40 @@ def vocabularies(draw: st.DrawFn) -> tuple[dict[int, bytes], list[tuple[bytes, b
 
 
 @pytest.mark.parametrize("repeats", [1, 12])  # short pretokens are scanned for merges, long ones use a heap
-@unhurried
 @given(vocabulary=vocabularies(), word=st.text("abc", min_size=1, max_size=12))
 def test_any_merges_apply_as_in_the_reference(repeats, vocabulary, word):
     vocab, merges = vocabulary
     data = (word * repeats).encode()
     assert Tokenizer(vocab, merges).encode_bytes(data).tolist() == reference.encode(data, vocab, merges, [])
+
+
+@given(vocabulary=vocabularies(), words=st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=6))
+def test_a_pretoken_that_is_a_token_is_that_token_if_merges_are_ignored(vocabulary, words):
+    vocab, merges = vocabulary
+    vocab |= {900: b"\n"} | ({} if b"abcab" in vocab.values() else {901: b"abcab"})  # which no merge makes
+    id_of = {token: token_id for token_id, token in vocab.items()}
+    expected: list[int] = []
+    for word in words:
+        known = id_of.get(word.encode())
+        expected += reference.encode(word.encode(), vocab, merges, []) if known is None else [known]
+        expected.append(900)
+    text = "".join(f"{word}\n" for word in words)
+    assert Tokenizer(vocab, merges, ignore_merges=True).encode(text) == expected
+
+
+@given(
+    runs=st.lists(st.integers(1, 400), min_size=1, max_size=6),
+    letters=st.sampled_from(["a", "ab", "aab", "é"]),
+    sizes=st.lists(st.integers(1, 420), min_size=8, max_size=8),
+    end=st.sampled_from(["", "a", "b", "ba"]),
+)
+def test_long_runs_encode_as_in_the_reference(runs, letters, sizes, end):
+    """Tokens of up to hundreds of bytes, as they come from text that is full of rulers and padding."""
+    documents = [(letters * size)[:size].encode("utf-8", "replace") for size in runs]
+    vocab, merges = train_bpe_from_documents(documents, 285, [])
+    ids, ranks = {token: i for i, token in vocab.items()}, {pair: rank for rank, pair in enumerate(merges)}
+    tokenizer = Tokenizer(vocab, merges)
+    for size in sizes:
+        word = ((letters * size)[:size] + end).encode()
+        tokens = reference.merge_pretoken(word, ranks)
+        assert tokenizer.encode_bytes(word).tolist() == [ids[token] for token in tokens]

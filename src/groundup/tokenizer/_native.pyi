@@ -1,4 +1,4 @@
-"""The C++ core (native/bindings.cpp). A text is a str or any object with a contiguous buffer; long work releases the GIL."""
+"""The C++ core (native/bindings.cpp). A text is a str, or any object with a contiguous buffer."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -24,9 +24,7 @@ class Encoder:
         pattern: str,  # name of a built-in pattern
     ) -> None: ...
     def encode_to_list(self, text: str | Buffer, specials: SpecialTokens) -> list[int]: ...
-    def encode_to_array(
-        self, text: str | Buffer, specials: SpecialTokens, threads: int = 1
-    ) -> NDArray[np.uint32]: ...
+    def encode_to_array(self, text: str | Buffer, specials: SpecialTokens, threads: int = 1) -> NDArray[np.uint32]: ...
     def encode_batch_to_lists(
         self, texts: list[str | Buffer], specials: SpecialTokens, threads: int = 1
     ) -> list[list[int]]: ...

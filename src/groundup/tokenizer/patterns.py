@@ -1,7 +1,7 @@
 """The patterns that split text into pretokens. A tokenizer's files carry the pattern.
 
 The built-in ones have names and are scanners in the C++ core (native/pretokenizer.hpp). Any other regular expression
-of the `regex` package works too, about a hundred times more slowly.
+of the `regex` package works too, tens of times more slowly.
 
 Letters, numbers, marks and white space are those of Unicode as `regex` knows it: \\s is the property White_Space.
 """
@@ -95,7 +95,7 @@ def compiled_pattern(expression: str) -> Any:
         import regex  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtraError(
-            "a pattern that is not built in needs the package regex; install it with: pip install 'groundup[regex]'"
+            "a pattern that is not built in needs the package regex; install it with: pip install regex"
         ) from None
     try:
         return regex.compile(expression)
