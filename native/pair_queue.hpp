@@ -17,6 +17,19 @@ namespace groundup {
 // The count of a pair only falls after it has appeared, so an entry is right or too high; too high, it is put back with
 // the count of today when it comes up.
 class PairQueue {
+    struct Entry {
+        uint64_t count;
+        uint32_t pair;
+    };
+
+    static auto later(const PairTable& pairs, const TokenOrder& order) {
+        return [&](const Entry& a, const Entry& b) {
+            if (a.count != b.count) return a.count < b.count;
+            const TokenPair &pair_a = pairs[a.pair], &pair_b = pairs[b.pair];
+            return order.before(pair_b.left, pair_b.right, pair_a.left, pair_a.right);
+        };
+    }
+
    public:
     // Tells that a pair has appeared, with its final positions and greatest count.
     void add(uint32_t pair, const PairTable& pairs, const TokenOrder& order) {
@@ -45,19 +58,6 @@ class PairQueue {
     }
 
    private:
-    struct Entry {
-        uint64_t count;
-        uint32_t pair;
-    };
-
-    static auto later(const PairTable& pairs, const TokenOrder& order) {
-        return [&](const Entry& a, const Entry& b) {
-            if (a.count != b.count) return a.count < b.count;
-            const TokenPair &pair_a = pairs[a.pair], &pair_b = pairs[b.pair];
-            return order.before(pair_b.left, pair_b.right, pair_a.left, pair_a.right);
-        };
-    }
-
     void push(uint32_t pair, const PairTable& pairs, const TokenOrder& order) {
         heap_.push_back({pairs[pair].count, pair});
         std::push_heap(heap_.begin(), heap_.end(), later(pairs, order));

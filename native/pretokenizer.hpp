@@ -126,11 +126,10 @@ inline size_t line_pretoken_end(TextView& text, size_t begin, Progress& progress
 // ends behind the last such character.
 inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress) {
     constexpr CharacterSet kUncased = kOtherLetter | kMark;
-    const bool has_lower = progress.stage == 1;
     const size_t uppers = run_end(text, begin, kUpper | kUncased, 0, progress);
     size_t end = run_end(text, uppers, kLower | kUncased, 1, progress);
     if (text.undecided()) return end;
-    if (!has_lower && end == uppers) {
+    if (end == uppers) {
         for (size_t last = uppers; last > begin; --last) {
             if ((text.bytes()[last - 1] & 0xC0) == 0x80) continue;
             if (text.at(last - 1).in(kUncased)) {

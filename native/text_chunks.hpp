@@ -25,6 +25,7 @@ inline CharacterSet last_class(const uint8_t* text, size_t end) {
 //   a pretoken begins here: only white space is followed by white space, except symbols by line ends;
 //   the one before ends in something else than white space, so the look-aheads `\s+(?!\S)` and `\s++$` see no change;
 //   no special token lies across the cut.
+// Special tokens are UTF-8: one that ended inside a character of the text would leave bytes that last_class misreads.
 inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials) {
     const CharacterSet here = kAsciiClass[text[position]];
     if ((here & kSpace) == 0) return false;

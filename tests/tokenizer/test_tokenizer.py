@@ -1,3 +1,5 @@
+import hashlib
+import json
 import pickle
 import subprocess
 import sys
@@ -137,6 +139,40 @@ def test_the_lowest_rank_merges_first_and_of_equals_the_leftmost():
         assert [tokenizer.vocab[i] for i in tokenizer.encode("a" * length)] == tokens
 
 
+def test_merges_may_come_in_any_container():
+    vocab = BYTES | {256: b"ab", 257: b"abab"}
+    for merges in ([[b"a", b"b"], [b"ab", b"ab"]], iter([(b"a", b"b"), (b"ab", b"ab")])):
+        tokenizer = Tokenizer(vocab, merges)
+        assert tokenizer.merges == [(b"a", b"b"), (b"ab", b"ab")]
+        assert tokenizer.encode("ababab") == [257, 256]
+
+
+def test_a_tokenizer_does_not_see_later_changes_of_what_it_was_made_from():
+    vocab, merges = dict(BYTES) | {256: b"ab"}, [(b"a", b"b")]
+    tokenizer = Tokenizer(vocab, merges)
+    vocab[256], vocab[257] = b"xy", b"z"
+    merges.clear()
+    assert tokenizer.encode("ab") == [256]
+    assert tokenizer.decode([256]) == "ab"
+    tokenizer.merges.clear()
+    assert tokenizer.merges == [(b"a", b"b")]
+
+
+def test_the_hash_of_a_tokenizer_never_changes_between_versions():
+    """Saved folders and token shards carry it."""
+    tokenizer = Tokenizer(BYTES | {256: b"ab"}, [(b"a", b"b")], ["<x>"], pattern="gpt2")
+    content = {
+        "pattern": GPT2,
+        "special_tokens": [257],
+        "vocab": [[token_id, token.hex()] for token_id, token in sorted(tokenizer.vocab.items())],
+        "merges": [["61", "62"]],
+    }
+    assert tokenizer.sha256 == hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    whole = Tokenizer(BYTES | {256: b"ab"}, [(b"a", b"b")], ["<x>"], ignore_merges=True)
+    content["ignore_merges"] = True
+    assert whole.sha256 == hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
 def test_missing_special_tokens_are_appended_after_the_largest_id():
     tokenizer = Tokenizer(BYTES | {1000: b"ab"}, [(b"a", b"b")], ["<s>", "</s>"])
     assert tokenizer.encode("ab<s>ab</s>") == [1000, 1001, 1000, 1002]
@@ -198,6 +234,15 @@ def test_token_id_of_text_and_of_bytes(small):
         (BYTES | {-1: b"ab"}, [], "has the id -1"),
         (BYTES | {2**31: b"ab"}, [], "has the id 2147483648"),
         (BYTES | {256: "ab"}, [], "token 256 is 'ab' of type str"),
+        (BYTES | {256.0: b"ab"}, [], "has the id 256.0; ids are integers"),
+        ({True: b"a"}, [], "has the id True; ids are integers"),
+        (list(BYTES.values()), [], "vocab is of type list; give a mapping"),
+        ({token: i for i, token in BYTES.items()}, [], "token b'\\x00' is 0 of type int; tokens are bytes"),
+        (BYTES | {256: b"ab"}, [("a", "b")], "merge 0 is ('a', 'b'); a merge is a pair of bytes"),
+        (BYTES | {256: b"ab"}, [(b"a", b"b"), (97, b"b")], "merge 1 is (97, b'b'); a merge is a pair of bytes"),
+        (BYTES | {256: b"ab"}, [(b"a", b"b", b"c")], "merge 0 is (b'a', b'b', b'c'); a merge is a pair of bytes"),
+        (BYTES, [5], "merges are not pairs"),
+        (BYTES, None, "merges are not pairs"),
     ],
 )
 def test_impossible_vocabularies_are_refused(vocab, merges, message):

@@ -91,7 +91,7 @@ def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) ->
     if isinstance(texts, str | bytes | bytearray | memoryview):
         raise TokenizerError(f"texts is a single {type(texts).__name__}; give a list of texts, or use encode")
     try:
-        listed = list(texts)
+        listed = texts if type(texts) is list else list(texts)
     except TypeError:
         if isinstance(texts, Iterable):
             raise  # it comes from within the iterable
