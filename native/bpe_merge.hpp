@@ -18,7 +18,14 @@ namespace groundup {
 struct MergeScratch {
     std::vector<uint32_t> symbols;
     std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
-    std::vector<uint32_t> block, result;   // of merge_in_blocks
+
+    // Of merge_in_blocks: a join, the token at it, and how things were before.
+    struct Join {
+        size_t begin_before, result_before;
+        uint32_t token;
+    };
+    std::vector<uint32_t> block, result;
+    std::vector<Join> joins;
 };
 
 inline constexpr size_t kLongestShort = 64;
@@ -123,7 +130,7 @@ inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<con
     return scratch.symbols;
 }
 
-// The same in O(n) and little memory, for the pretoken that is a megabyte of one letter: block by block.
+// The same in O(n), for the pretoken that is a megabyte of one letter: block by block, into scratch.result.
 //
 // If the merges are proper, then tokens one after the other are what their bytes encode to if and only if any two
 // neighbours are what theirs encode to. So two encodings of overlapping blocks may be joined at a token that both have
@@ -131,29 +138,44 @@ inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<con
 // differs from the next one only near that end.
 inline void merge_in_blocks(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
     std::vector<uint32_t>&block = scratch.block, &result = scratch.result;
-    result.clear();
+    std::vector<MergeScratch::Join>& joins = scratch.joins;
     const auto encode_block = [&](size_t begin, size_t size) {
         return merge_at_once(merges, bytes.subspan(begin, std::min(size, bytes.size() - begin)), scratch);
     };
     const auto take = [&block](std::span<const uint32_t> symbols) { block.assign(symbols.begin(), symbols.end()); };
+    result.clear();
+    joins.clear();
     size_t begin = 0, size = kLongestShort;
+    size_t least = kLongestShort, hard = 0;  // up to position `hard`, blocks have at least so many bytes
     take(encode_block(begin, size));
     while (begin + size < bytes.size()) {
         // The last token to begin in the first five eighths is tried first; the rest is enough for most cut-off tokens.
         size_t kept = 0, kept_bytes = 0;
         while (kept_bytes + merges.length(block[kept]) <= size * 5 / 8) kept_bytes += merges.length(block[kept++]);
-        bool joined = false;
         for (; kept > 0; kept_bytes -= merges.length(block[--kept])) {
-            const std::span<const uint32_t> next = encode_block(begin + kept_bytes, kLongestShort);
-            if (next[0] != block[kept]) continue;
-            result.insert(result.end(), block.begin(), block.begin() + static_cast<ptrdiff_t>(kept));
-            take(next);
-            begin += kept_bytes;
-            size = kLongestShort;
-            joined = true;
-            break;
+            const std::span<const uint32_t> next = encode_block(begin + kept_bytes, least);
+            if (next[0] == block[kept]) {
+                joins.push_back({begin, result.size(), next[0]});
+                result.insert(result.end(), block.begin(), block.begin() + static_cast<ptrdiff_t>(kept));
+                take(next);
+                begin += kept_bytes;
+                size = least;
+                if (begin > hard) least = kLongestShort;
+                break;
+            }
         }
-        if (!joined) take(encode_block(begin, size *= 2));  // a token about as long as the block
+        if (kept > 0) continue;
+        // A token about as long as the block. A longer block may begin with another token than the one it was joined
+        // at; then that join was none, and the block before has to be longer as well.
+        take(encode_block(begin, size *= 2));
+        while (!joins.empty() && block[0] != joins.back().token) {
+            hard = std::max(hard, begin + size);
+            least = size *= 2;
+            begin = joins.back().begin_before;
+            result.resize(joins.back().result_before);
+            joins.pop_back();
+            take(encode_block(begin, size));
+        }
     }
     result.insert(result.end(), block.begin(), block.end());
 }
