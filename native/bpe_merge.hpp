@@ -5,8 +5,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <queue>
 #include <span>
 #include <vector>
 
@@ -14,10 +12,22 @@
 
 namespace groundup {
 
+struct MergeCandidate {
+    uint32_t rank;
+    uint32_t position;
+    uint32_t left, right;
+
+    // For a heap, on top of which is what comes first.
+    bool operator<(const MergeCandidate& other) const {
+        return rank != other.rank ? rank > other.rank : position > other.position;
+    }
+};
+
 // Memory that is kept from one pretoken to the next.
 struct MergeScratch {
     std::vector<uint32_t> symbols;
     std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
+    std::vector<MergeCandidate> heap;
 
     // Of merge_in_blocks: a join, the token at it, and how things were before.
     struct Join {
@@ -71,16 +81,6 @@ inline size_t merge_short(const MergeTable& merges, std::span<const uint8_t> byt
     return count;
 }
 
-struct MergeCandidate {
-    uint32_t rank;
-    uint32_t position;
-    uint32_t left, right;
-
-    bool operator>(const MergeCandidate& other) const {
-        return rank != other.rank ? rank > other.rank : position > other.position;
-    }
-};
-
 // The same result in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
 // symbols are no longer the ones it was made for.
 inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
@@ -89,21 +89,27 @@ inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
     const auto count = static_cast<uint32_t>(symbols.size());
     previous.resize(count);
     next.resize(count);
-    std::priority_queue<MergeCandidate, std::vector<MergeCandidate>, std::greater<>> candidates;
+    std::vector<MergeCandidate>& heap = scratch.heap;
+    heap.clear();
+    // Whether a pair begins at `left` that merges; then it is the last candidate.
     const auto consider = [&](uint32_t left) {
         const uint32_t right = next[left];
-        if (right == count) return;
+        if (right == count) return false;
         const uint32_t rank = merges.rank(symbols[left], symbols[right]);
-        if (rank != kNoRank) candidates.push({rank, left, symbols[left], symbols[right]});
+        if (rank == kNoRank) return false;
+        heap.push_back({rank, left, symbols[left], symbols[right]});
+        return true;
     };
     for (uint32_t i = 0; i < count; ++i) {
         previous[i] = i - 1;  // never read for i = 0
         next[i] = i + 1;
     }
     for (uint32_t i = 0; i < count; ++i) consider(i);
-    while (!candidates.empty()) {
-        const MergeCandidate candidate = candidates.top();
-        candidates.pop();
+    std::make_heap(heap.begin(), heap.end());
+    while (!heap.empty()) {
+        std::pop_heap(heap.begin(), heap.end());
+        const MergeCandidate candidate = heap.back();
+        heap.pop_back();
         const uint32_t left = candidate.position;
         if (symbols[left] != candidate.left) continue;
         const uint32_t right = next[left];
@@ -112,8 +118,8 @@ inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
         symbols[right] = kMerged;
         next[left] = next[right];
         if (next[left] != count) previous[next[left]] = left;
-        if (left > 0) consider(previous[left]);
-        consider(left);
+        if (left > 0 && consider(previous[left])) std::push_heap(heap.begin(), heap.end());
+        if (consider(left)) std::push_heap(heap.begin(), heap.end());
     }
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }

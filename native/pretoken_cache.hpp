@@ -52,7 +52,7 @@ class ShortPretokenCache {
     };
     static_assert(sizeof(Slot) == 32, "two slots fill a cache line");
 
-    ShortPretokenCache() : slots_(kFirstSlotCount) {}
+    ShortPretokenCache() : slots_(kMostSlots) {}
 
     // Tells the first slot of a key, until the cache grows.
     auto home() {
@@ -78,24 +78,31 @@ class ShortPretokenCache {
         if (ids.size() <= kMostIds) slot.set_ids(ids);
     }
 
-    // To be called now and then.
+    // To be called now and then. Places are ordered by hash, so that twice as many take what was there in order: the
+    // table grows in its own memory, from the end to the beginning.
     void grow_if_full() {
-        if (4 * inserted_ < slots_.size() || slots_.size() == kMostSlots) return;
-        HugeArray<Slot> old(2 * slots_.size());
-        std::swap(old, slots_);
-        inserted_ = 0;
+        if (4 * inserted_ < slot_count_ || slot_count_ == kMostSlots) return;
         --shift_;
-        for (size_t i = old.size(); i-- > 0;) {
-            if (old[i].key.size() > 0) make_place(home()(old[i].key)) = old[i];
+        inserted_ = 0;
+        const auto home_of = home();
+        for (size_t group = slot_count_; group > 0;) {
+            group -= kWays;
+            std::array<Slot, kWays> old;
+            std::copy_n(slots_.data() + group, kWays, old.begin());
+            std::fill_n(slots_.data() + 2 * group, 2 * kWays, Slot{});
+            for (const Slot& slot : old) {
+                if (slot.key.size() > 0) make_place(home_of(slot.key)) = slot;
+            }
         }
+        slot_count_ *= 2;
     }
 
    private:
-    static constexpr size_t kFirstSlotCount = size_t{1} << 14;  // 512 KiB
-    static constexpr size_t kMostSlots = size_t{1} << 20;       // 32 MiB
+    static constexpr size_t kWays = 4;
+    static constexpr size_t kMostSlots = size_t{1} << 20;  // 32 MiB, of which no more is touched than is in use
 
     // The four slots, the first one first.
-    std::array<Slot*, 4> slots_of(Slot* home) {
+    std::array<Slot*, kWays> slots_of(Slot* home) {
         Slot* const neighbour = slots_.data() + ((home - slots_.data()) ^ 2);
         return {home, home + 1, neighbour + 1, neighbour};
     }
@@ -103,7 +110,7 @@ class ShortPretokenCache {
     // Empties the first slot. What was there moves on to the first that is free, or else to the second.
     Slot& make_place(Slot* home) {
         ++inserted_;
-        const std::array<Slot*, 4> slots = slots_of(home);
+        const std::array<Slot*, kWays> slots = slots_of(home);
         Slot* place = home + 1;
         for (Slot* slot : slots) {
             if (slot->key.size() > 0) continue;
@@ -115,6 +122,7 @@ class ShortPretokenCache {
     }
 
     HugeArray<Slot> slots_;
+    size_t slot_count_ = size_t{1} << 14;  // 512 KiB
     int shift_ = 64 - 13;  // leaves as many bits of a hash as there are pairs of slots
     size_t inserted_ = 0;  // since it has this size
 };
