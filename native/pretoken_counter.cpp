@@ -48,29 +48,39 @@ PretokenCounter::PretokenCounter(Pattern pattern, const std::vector<std::string>
       counts_of_thread_(thread_count) {}
 
 void PretokenCounter::count(const std::vector<Text>& texts, uint64_t weight, bool mapped, const Heartbeat& heartbeat) {
+    // Some chunks at a time: looking for their ends in all of a mapped file would bring much of it into memory.
+    constexpr size_t kBytesAtOnce = size_t{1} << 26;
     std::vector<Text> chunks;
     uint64_t bytes = 0;
-    for (const Text& text : texts) {
-        const std::vector<Text> pieces = chunks_of(text, chunk_bytes_, special_tokens_);
-        chunks.insert(chunks.end(), pieces.begin(), pieces.end());
-        bytes += text.size();
-    }
-    ParallelWork work;
-    std::atomic<uint64_t> bytes_done = bytes_counted_;
-    const auto count_chunk = [&](size_t i, size_t thread) {
-        const Text text = chunks[i];
-        Splitter(pattern_).advance(
-            special_tokens_, text.data(), text.size(), true,
-            [&](size_t begin, std::span<const uint64_t> ends) {
-                if (work.cancelled()) throw Cancelled();
-                counts_of_thread_[thread].add(text.data(), text.size(), begin, ends, weight);
-            },
-            [](uint32_t) {});
-        if (mapped) give_back_pages(text);
-        bytes_done += text.size();
+    const auto count_chunks = [&] {
+        ParallelWork work;
+        std::atomic<uint64_t> bytes_done = bytes_counted_;
+        const auto count_chunk = [&](size_t i, size_t thread) {
+            const Text text = chunks[i];
+            Splitter(pattern_).advance(
+                special_tokens_, text.data(), text.size(), true,
+                [&](size_t begin, std::span<const uint64_t> ends) {
+                    if (work.cancelled()) throw Cancelled();
+                    counts_of_thread_[thread].add(text.data(), text.size(), begin, ends, weight);
+                },
+                [](uint32_t) {});
+            if (mapped) give_back_pages(text);
+            bytes_done += text.size();
+        };
+        work.run(chunks.size(), counts_of_thread_.size(), count_chunk, [&] { return bytes_done.load(); }, heartbeat);
+        bytes_counted_ += std::exchange(bytes, 0);
+        chunks.clear();
     };
-    work.run(chunks.size(), counts_of_thread_.size(), count_chunk, [&] { return bytes_done.load(); }, heartbeat);
-    bytes_counted_ += bytes;
+    for (const Text& text : texts) {
+        for (size_t begin = 0; begin < text.size();) {
+            const size_t end = chunk_end(text, begin, chunk_bytes_, special_tokens_);
+            chunks.push_back(text.subspan(begin, end - begin));
+            bytes += end - begin;
+            begin = end;
+            if (bytes >= kBytesAtOnce) count_chunks();
+        }
+    }
+    count_chunks();
     heartbeat(bytes_counted_);
 }
 

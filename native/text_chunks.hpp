@@ -34,14 +34,20 @@ inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const Sp
     return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
 
-// Consecutive chunks of at least `chunk_bytes` each, but for the last. A text without a safe cut is one chunk.
+// Where the chunk from `begin` on ends: after at least `chunk_bytes`, or with the text. A text without a safe cut is one
+// chunk.
+inline size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chunk_bytes,
+                        const SpecialTokens& specials) {
+    size_t end = begin + std::min(chunk_bytes, text.size() - begin);
+    while (end < text.size() && !is_safe_cut(text, end, specials)) ++end;
+    return end;
+}
+
 inline std::vector<std::span<const uint8_t>> chunks_of(std::span<const uint8_t> text, size_t chunk_bytes,
                                                        const SpecialTokens& specials) {
     std::vector<std::span<const uint8_t>> chunks;
-    size_t begin = 0;
-    while (begin < text.size()) {
-        size_t end = begin + std::min(chunk_bytes, text.size() - begin);
-        while (end < text.size() && !is_safe_cut(text, end, specials)) ++end;
+    for (size_t begin = 0; begin < text.size();) {
+        const size_t end = chunk_end(text, begin, chunk_bytes, specials);
         chunks.push_back(text.subspan(begin, end - begin));
         begin = end;
     }
