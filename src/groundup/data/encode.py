@@ -164,9 +164,7 @@ def _write_documents(
     def write_batch() -> None:
         nonlocal batch, batch_bytes
         if batch:
-            ids, ends = tokenizer.encode_batch_to_numpy(
-                batch, append=writer.plan.separator_id, num_threads=num_threads
-            )
+            ids, ends = tokenizer.encode_batch_to_numpy(batch, append=writer.plan.separator_id, num_threads=num_threads)
             writer.add_documents(ids, ends)
             batch, batch_bytes = [], 0
 
