@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <span>
@@ -37,6 +38,9 @@ using Specials = std::shared_ptr<const SpecialTokens>;
 // Below this it takes longer to give the GIL away and get it back than to encode.
 constexpr size_t kQuickBytes = 4096;
 
+// Up to this much text the ids are copied into an array that NumPy makes, which is quicker than handing memory over.
+constexpr size_t kShortBytes = size_t{1} << 16;
+
 std::string string_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
 
 std::vector<std::string> strings_of(const std::vector<nb::bytes>& all) {
@@ -60,6 +64,17 @@ nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>> array_of(IdBuffer ids) {
     auto* const owner = new IdBuffer(std::move(ids));
     const nb::capsule capsule(owner, [](void* buffer) noexcept { delete static_cast<IdBuffer*>(buffer); });
     return {owner->data(), {size}, capsule};
+}
+
+nb::object copy_of(std::span<const uint32_t> ids) {
+    static const nb::object& empty = *new nb::object(nb::module_::import_("numpy").attr("empty"));
+    static const nb::object& uint32 = *new nb::object(nb::module_::import_("numpy").attr("dtype")("uint32"));
+    nb::object array = empty(ids.size(), uint32);
+    Py_buffer view;
+    if (PyObject_GetBuffer(array.ptr(), &view, PyBUF_WRITABLE) != 0) throw nb::python_error();
+    if (!ids.empty()) std::memcpy(view.buf, ids.data(), ids.size_bytes());
+    PyBuffer_Release(&view);
+    return array;
 }
 
 template <typename Element>
@@ -132,9 +147,25 @@ class Encoder {
         return objects_.list_of(ids.ids());
     }
 
-    auto encode_to_array(nb::handle text, const Specials& specials, size_t threads) {
+    nb::object encode_to_array(nb::handle text, const Specials& specials, size_t threads) {
         const PythonText bytes(text);
-        return array_of(encode({&bytes, 1}, *specials, {}, threads).ids);
+        if (bytes.bytes().size() > kShortBytes) {
+            return nb::cast(array_of(encode({&bytes, 1}, *specials, {}, threads).ids));
+        }
+        const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
+        IdBuffer& ids = workspace->ids;
+        ids.clear();
+        const auto encode_all = [&] {
+            Splitter splitter(encoder_->pattern());
+            encoder_->encode(splitter, *specials, bytes.bytes(), true, *workspace, ids);
+        };
+        if (bytes.bytes().size() > kQuickBytes) {
+            nb::gil_scoped_release release;
+            encode_all();
+        } else {
+            encode_all();
+        }
+        return copy_of(ids.ids());
     }
 
     nb::list encode_batch_to_lists(const nb::list& texts, const Specials& specials, size_t threads) {

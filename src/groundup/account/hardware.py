@@ -1,6 +1,8 @@
 """Peak matrix throughput of known devices."""
 
+import platform
 import re
+from pathlib import Path
 
 # Dense bfloat16 peak without sparsity, FLOP/s, from the vendors' data sheets, by the whole name that the driver gives.
 _BF16_PEAKS = {
@@ -23,3 +25,14 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     if precision != "bf16" or "MIG" in device_name:
         return None
     return next((peak for name, peak in _BF16_PEAKS.items() if re.fullmatch(name, device_name)), None)
+
+
+def cpu_name() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

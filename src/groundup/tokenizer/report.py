@@ -11,7 +11,6 @@ those of the course assignment that groundup grew from, and its original report'
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import itertools
 import os
 import platform
@@ -22,11 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from groundup.account.hardware import cpu_name
 from groundup.errors import ConfigError, DataError
 from groundup.tokenizer.report_corpus import HELD_OUT_PERIOD, Corpus
 from groundup.tokenizer.report_process import Progress, measure_encoding, measure_training
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.version import VERSION
+from groundup.version import VERSION, installed_version
 
 Report: TypeAlias = dict[str, Any]
 """Plain data, ready for JSON. Times are in seconds, sizes and rates in bytes; what is not known is None."""
@@ -335,26 +335,9 @@ def _system() -> Report:
     return {
         "groundup": VERSION,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("numpy", "regex")},
+        "packages": {name: installed_version(name) for name in ("numpy", "regex")},
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from groundup.version import VERSION
+from groundup.account.hardware import cpu_name
+from groundup.version import VERSION, installed_version
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -19,9 +19,9 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "groundup": VERSION,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in ("torch", "numpy", "safetensors", "regex")},
+        "packages": {name: installed_version(name) for name in ("torch", "numpy", "safetensors", "regex")},
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": device,
@@ -33,24 +33,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def device_name(device: str) -> str:
     """The accelerator's name, or the processor's."""
-    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _cpu_name()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
 
 
 def _git_state() -> dict[str, Any] | None:
