@@ -134,8 +134,7 @@ class LongPretokenCache {
 
     // The ids; empty if they are not here. Valid until the next insert.
     std::span<const uint32_t> find(std::span<const uint8_t> pretoken, uint64_t hash) const {
-        if (slots_.empty()) return {};
-        for (size_t index = hash & (kSlotCount - 1);; index = (index + 1) & (kSlotCount - 1)) {
+        for (size_t index = hash & (slots_.size() - 1);; index = (index + 1) & (slots_.size() - 1)) {
             const Slot& slot = slots_[index];
             if (slot.size == 0) return {};
             if (slot.hash == hash && slot.size == pretoken.size() &&
@@ -147,24 +146,29 @@ class LongPretokenCache {
 
     // Adds a pretoken that is not here. When the budget is used up, everything starts afresh.
     void insert(std::span<const uint8_t> pretoken, uint64_t hash, std::span<const uint32_t> ids) {
-        if (slots_.empty() || 4 * (count_ + 1) > 3 * kSlotCount || bytes_.size() + pretoken.size() > kMostBytes) {
-            slots_.assign(kSlotCount, {});
+        const bool full = 4 * (count_ + 1) > 3 * slots_.size();
+        if (bytes_.size() + pretoken.size() > kMostBytes || (full && slots_.size() == kMostSlots)) {
+            std::fill(slots_.begin(), slots_.end(), Slot());
             bytes_.clear();
             ids_.clear();
             count_ = 0;
+        } else if (full) {
+            std::vector<Slot> old(2 * slots_.size());
+            old.swap(slots_);
+            for (const Slot& slot : old) {
+                if (slot.size > 0) free_slot(slot.hash) = slot;
+            }
         }
-        size_t index = hash & (kSlotCount - 1);
-        while (slots_[index].size > 0) index = (index + 1) & (kSlotCount - 1);
-        slots_[index] = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(pretoken.size()),
-                         static_cast<uint32_t>(ids_.size()), static_cast<uint32_t>(ids.size())};
+        free_slot(hash) = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(pretoken.size()),
+                           static_cast<uint32_t>(ids_.size()), static_cast<uint32_t>(ids.size())};
         bytes_.insert(bytes_.end(), pretoken.begin(), pretoken.end());
         ids_.insert(ids_.end(), ids.begin(), ids.end());
         ++count_;
     }
 
    private:
-    static constexpr size_t kSlotCount = size_t{1} << 16;  // 1.5 MiB
-    static constexpr size_t kMostBytes = size_t{1} << 22;  // and at most four times as much for the ids
+    static constexpr size_t kMostSlots = size_t{1} << 18;  // 6 MiB
+    static constexpr size_t kMostBytes = size_t{1} << 23;  // and at most four times as much for the ids
 
     struct Slot {
         uint64_t hash = 0;
@@ -172,7 +176,14 @@ class LongPretokenCache {
         uint32_t first_id = 0, id_count = 0;
     };
 
-    std::vector<Slot> slots_;  // empty until there is something to keep
+    // Where a pretoken that is not here would go.
+    Slot& free_slot(uint64_t hash) {
+        size_t index = hash & (slots_.size() - 1);
+        while (slots_[index].size > 0) index = (index + 1) & (slots_.size() - 1);
+        return slots_[index];
+    }
+
+    std::vector<Slot> slots_ = std::vector<Slot>(size_t{1} << 10);
     std::vector<uint8_t> bytes_;
     std::vector<uint32_t> ids_;
     size_t count_ = 0;
