@@ -14,17 +14,6 @@ inline uint64_t mix(uint64_t key) {
     return key ^ (key >> 31);
 }
 
-// Both halves of the 128-bit product, one upon the other (as in wyhash, Wang Yi 2019): one multiplication.
-inline uint64_t multiply_and_fold(uint64_t a, uint64_t b) {
-#if defined(__SIZEOF_INT128__)
-    __extension__ using Wide = unsigned __int128;
-    const Wide product = Wide{a} * b;
-    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
-#else
-    return mix(mix(a) ^ b);
-#endif
-}
-
 inline uint64_t hash_bytes(const uint8_t* bytes, size_t size) {
     uint64_t hash = size * 0x9E3779B97F4A7C15u;
     uint64_t word = 0;

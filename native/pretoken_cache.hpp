@@ -20,8 +20,8 @@ namespace groundup {
 
 inline constexpr uint32_t kLargestId = (uint32_t{1} << 24) - 1;
 
-// Pretokens of up to 15 bytes and 4 ids, which are nearly all that there are. A short text needs a small table, which stays in the L2
-// cache; so it begins small and doubles as it fills.
+// Pretokens of up to 15 bytes and 4 ids, which are nearly all that there are. A short text needs a small table, which
+// stays in the L2 cache; so it begins small and doubles as it fills.
 //
 // Every key has four slots, in two neighbouring cache lines, and one of the four is where it is looked for first: the
 // first of its own line. There lies what was used last.

@@ -43,6 +43,7 @@ inline size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chun
     return end;
 }
 
+// The whole text in such chunks.
 inline std::vector<std::span<const uint8_t>> chunks_of(std::span<const uint8_t> text, size_t chunk_bytes,
                                                        const SpecialTokens& specials) {
     std::vector<std::span<const uint8_t>> chunks;
