@@ -96,20 +96,40 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """AdamW, its cosine schedule with warm-up, and gradient clipping."""
+    """The optimizer, its schedule, and gradient clipping."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW for every parameter; or Muon for the matrices between embedding and head, and AdamW for the rest."""
     max_learning_rate: float = 1e-3
-    """Peak of the schedule, reached at the end of the warm-up."""
+    """Peak of the schedule, reached at the end of the warm-up. Muon's update is scaled to the size of AdamW's, so that
+    the same rates suit both."""
     min_learning_rate: float = 1e-4
-    """Where the cosine ends, at the last step."""
+    """Where the schedule ends, at the last step."""
+    schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
+    """What comes after the warm-up: half a cosine; a plateau and then a straight line (warm-up, stable, decay); a
+    straight line; or the peak until the end."""
     warmup_iters: int = 200
     """Steps of linear warm-up."""
+    decay_fraction: float = 0.2
+    """The part of all steps that wsd's straight line takes."""
+    embedding_rate_scale: float = 1.0
+    """Multiplies the rate of the embedding table; a tied table is one."""
+    head_rate_scale: float = 1.0
+    """Multiplies the rate of the output matrix."""
+    matrix_rate_scale: float = 1.0
+    """Multiplies the rate of the matrices in between."""
+    vector_rate_scale: float = 1.0
+    """Multiplies the rate of the norms' gains."""
     beta1: float = 0.9
     """Decay of AdamW's running mean of gradients."""
     beta2: float = 0.95
     """Decay of AdamW's running mean of squared gradients."""
     eps: float = 1e-8
     """Added to AdamW's denominator."""
+    muon_momentum: float = 0.95
+    """Decay of Muon's running sum of gradients."""
+    muon_iterations: int = 5
+    """Newton-Schulz iterations of each of Muon's steps."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     decay: Literal["matrices", "all"] = "matrices"
@@ -118,7 +138,10 @@ class OptimConfig:
     """Largest global L2 norm of the gradient; 0 turns clipping off (the norm is logged either way)."""
 
     def __post_init__(self) -> None:
-        for name in ("max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip"):
+        for name in (
+            "max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip",
+            "embedding_rate_scale", "head_rate_scale", "matrix_rate_scale", "vector_rate_scale",
+        ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"optim.{name}", value, "a finite number, 0 or greater")
         _require(
@@ -126,8 +149,10 @@ class OptimConfig:
             "optim.min_learning_rate", self.min_learning_rate,
             f"at most optim.max_learning_rate = {self.max_learning_rate}",
         )  # fmt: skip
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "muon_momentum"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
+        _require(0 < self.decay_fraction <= 1, "optim.decay_fraction", self.decay_fraction, "a number in (0, 1]")
+        _require(self.muon_iterations >= 1, "optim.muon_iterations", self.muon_iterations, "at least 1")
         _require(0 < self.eps < math.inf, "optim.eps", self.eps, "a positive, finite number")
 
 
@@ -183,10 +208,21 @@ class TrainConfig:
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Dtype of the matrix products; weights, optimizer state and the loss stay float32. "auto" is bf16 where the device
     multiplies it natively, fp32 elsewhere."""
+    matmul_precision: Literal["highest", "high"] = "highest"
+    """How float32 matrices are multiplied on a GPU: in float32, or as TF32 with 10 bits of mantissa."""
     attention: Literal["flash", "plain"] = "flash"
     """torch's fused attention, or our own from first principles. The results agree to rounding."""
+    kernels: Literal["fast", "plain"] = "fast"
+    """Layers with fused products and a loss that never holds all logits, or one formula after the other. The results
+    agree to rounding."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile forward, loss and backward with torch.compile; where that cannot work, the run says so and goes on
+    without."""
+    activation_checkpointing: bool = False
+    """Keep only the input of each block, and compute the rest again in the backward pass: less memory, a third more
+    work."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun: every rank holds the whole model, or its share of it (FSDP2). One process is neither."""
     log_interval: int = 10
     """Steps between lines of metrics."""
     eval_interval: int = 100
@@ -199,12 +235,29 @@ class TrainConfig:
     """Steps between checkpoints; one more is made after the last step and on interruption."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, beside the best; 0 keeps all."""
+    background_checkpoints: bool = True
+    """Copy what a checkpoint holds and go on training while it is written; takes that much more memory."""
+    max_minutes: float = 0.0
+    """Stop with a checkpoint after so many minutes of this sitting; 0 sets no limit."""
+    finish_schedule: bool = False
+    """With max_minutes: let the learning rate come down within the time there is, as if it were the whole run."""
+    ratio_interval: int = 100
+    """Steps between measurements of how much an update moves each group of weights; 0 turns them off."""
+    spike_factor: float = 1.5
+    """A loss that is so many times the recent average is reported as a spike; 0 turns that off."""
+    peak_tflops: float = 0.0
+    """Matrix throughput of the device in TFLOP/s, for MFU; 0 looks it up by the device's name."""
 
     def __post_init__(self) -> None:
         for name in ("max_iters", "log_interval", "eval_interval", "eval_batch_size", "checkpoint_interval"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("seed", "eval_windows", "keep_checkpoints"):
+        for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
+        for name in ("max_minutes", "spike_factor", "peak_tflops"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
+        if self.finish_schedule and not self.max_minutes:
+            raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")
 
 

@@ -17,7 +17,9 @@ from groundup.train.state import TrainState
 # numbers it computes.
 _FREE = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "train.device", "train.attention",
-    "train.compile", "train.log_interval", "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints",
+    "train.kernels", "train.compile", "train.activation_checkpointing", "train.parallel", "train.log_interval",
+    "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints", "train.background_checkpoints",
+    "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
     "sample.", "track.",
 )  # fmt: skip
 
