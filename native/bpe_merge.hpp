@@ -2,12 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "hash.hpp"
 #include "merge_table.hpp"
 
 namespace groundup {
@@ -36,6 +38,13 @@ struct MergeScratch {
     };
     std::vector<uint32_t> block, result;
     std::vector<Join> joins;
+
+    // Long blocks and their symbols. Text that needs long blocks repeats itself: rules of dashes, indentation.
+    struct LongBlock {
+        std::vector<uint8_t> bytes;
+        std::vector<uint32_t> symbols;
+    };
+    std::array<LongBlock, 32> long_blocks;
 };
 
 inline constexpr size_t kLongestShort = 64;
@@ -136,6 +145,21 @@ inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<con
     return scratch.symbols;
 }
 
+// The same, with the long blocks that were merged before remembered.
+inline std::span<const uint32_t> merge_block(const MergeTable& merges, std::span<const uint8_t> bytes,
+                                             MergeScratch& scratch) {
+    constexpr size_t kLongestKept = 1024;
+    if (bytes.size() <= kLongestShort || bytes.size() > kLongestKept) return merge_at_once(merges, bytes, scratch);
+    const uint64_t hash = hash_bytes(bytes.data(), bytes.size());
+    MergeScratch::LongBlock& kept = scratch.long_blocks[hash % scratch.long_blocks.size()];
+    if (!std::ranges::equal(kept.bytes, bytes)) {
+        const std::span<const uint32_t> symbols = merge_at_once(merges, bytes, scratch);
+        kept.symbols.assign(symbols.begin(), symbols.end());
+        kept.bytes.assign(bytes.begin(), bytes.end());
+    }
+    return kept.symbols;
+}
+
 // The same in O(n), for the pretoken that is a megabyte of one letter: block by block, into scratch.result.
 //
 // If the merges are proper, then tokens one after the other are what their bytes encode to if and only if any two
@@ -146,7 +170,7 @@ inline void merge_in_blocks(const MergeTable& merges, std::span<const uint8_t> b
     std::vector<uint32_t>&block = scratch.block, &result = scratch.result;
     std::vector<MergeScratch::Join>& joins = scratch.joins;
     const auto encode_block = [&](size_t begin, size_t size) {
-        return merge_at_once(merges, bytes.subspan(begin, std::min(size, bytes.size() - begin)), scratch);
+        return merge_block(merges, bytes.subspan(begin, std::min(size, bytes.size() - begin)), scratch);
     };
     const auto take = [&block](std::span<const uint32_t> symbols) { block.assign(symbols.begin(), symbols.end()); };
     result.clear();
@@ -155,9 +179,9 @@ inline void merge_in_blocks(const MergeTable& merges, std::span<const uint8_t> b
     size_t least = kLongestShort, hard = 0;  // up to position `hard`, blocks have at least so many bytes
     take(encode_block(begin, size));
     while (begin + size < bytes.size()) {
-        // The last token to begin in the first five eighths is tried first; the rest is enough for most cut-off tokens.
+        // The last token to begin in the first six eighths is tried first; the rest is enough for most cut-off tokens.
         size_t kept = 0, kept_bytes = 0;
-        while (kept_bytes + merges.length(block[kept]) <= size * 5 / 8) kept_bytes += merges.length(block[kept++]);
+        while (kept_bytes + merges.length(block[kept]) <= size * 6 / 8) kept_bytes += merges.length(block[kept++]);
         for (; kept > 0; kept_bytes -= merges.length(block[--kept])) {
             const std::span<const uint32_t> next = encode_block(begin + kept_bytes, least);
             if (next[0] == block[kept]) {

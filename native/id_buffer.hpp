@@ -11,6 +11,8 @@
 #include <span>
 #include <utility>
 
+#include "huge_array.hpp"
+
 namespace groundup {
 
 // The system hands out large memory page by page, zeroed, which takes longer than filling it with ids. So the last
@@ -126,6 +128,7 @@ class IdBuffer {
         if (memory == nullptr) throw std::bad_alloc();
         ids_ = static_cast<uint32_t*>(memory);
         capacity_ = capacity;
+        prefer_huge_pages(ids_, capacity_ * sizeof(uint32_t));
     }
 
     uint32_t* ids_ = nullptr;
