@@ -3,7 +3,7 @@
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.functional import scaled_dot_product_attention, silu, softmax
 from groundup.nn.layers import Embedding, Linear, RMSNorm, SiLUFeedForward, SwiGLU
-from groundup.nn.loss import cross_entropy
+from groundup.nn.loss import cross_entropy, linear_cross_entropy
 from groundup.nn.transformer import TransformerBlock, TransformerLM
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "TransformerBlock",
     "TransformerLM",
     "cross_entropy",
+    "linear_cross_entropy",
     "scaled_dot_product_attention",
     "silu",
     "softmax",

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from groundup.config.options import nearest_divisors
 from groundup.errors import ConfigError
 from groundup.nn.functional import scaled_dot_product_attention
+from groundup.nn.fused import make_neighbours, shared_input_product, turned_heads
 from groundup.nn.layers import Linear
 
 # Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H heads, K head size.
@@ -78,6 +79,15 @@ class RotaryPositionalEmbedding(nn.Module):
             turned = torch.view_as_real(pairs * torch.complex(cos, sin))
         return turned.flatten(-2).to(x.dtype)
 
+    def turns(self, length: int) -> Tensor:
+        """``exp(i angle)`` of the first positions, complex ``(length, d_k / 2)``.
+
+        Raises:
+            ConfigError: more positions than max_seq_len.
+        """
+        self._check_length(length)
+        return torch.complex(self.cos[:length], self.sin[:length])
+
     def _check_length(self, positions: int) -> None:
         if positions > self.max_seq_len:
             raise ConfigError(
@@ -114,6 +124,7 @@ class MultiHeadSelfAttention(nn.Module):
         d_model: width D, a multiple of num_heads H; each head has size K = D / H.
         rope: shared rotary embedding applied to queries and keys; None = no position information.
         flash: use torch's fused kernel, which never writes the S x S scores; otherwise our own formula.
+        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fused`).
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,k,v,output}_proj.weight (D, D)``, rows head after head.
 
@@ -128,6 +139,7 @@ class MultiHeadSelfAttention(nn.Module):
         rope: RotaryPositionalEmbedding | None = None,
         *,
         flash: bool = False,
+        fast: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -142,11 +154,13 @@ class MultiHeadSelfAttention(nn.Module):
                 f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {num_heads} = {d_model // num_heads}; "
                 f"make the rotary embedding for that head size"
             )
-        self.num_heads, self.rope, self.flash = num_heads, rope, flash
+        self.num_heads, self.rope, self.flash, self.fast = num_heads, rope, flash, fast
         self.q_proj = Linear(d_model, d_model, device, dtype)
         self.k_proj = Linear(d_model, d_model, device, dtype)
         self.v_proj = Linear(d_model, d_model, device, dtype)
         self.output_proj = Linear(d_model, d_model, device, dtype)
+        if fast:
+            make_neighbours([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from each position to itself and the earlier ones, those in ``cache`` included.
@@ -154,6 +168,8 @@ class MultiHeadSelfAttention(nn.Module):
         Args:
             token_positions: ``(..., S)``, broadcast over the batch; default: counted on from the cache's length.
         """
+        if self.fast and token_positions is None and cache is None and not torch.compiler.is_compiling():
+            return self._forward_fast(x)
         q_BHSK, k_BHSK, v_BHSK = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
         past = cache.length if cache is not None else 0
         if self.rope is not None:
@@ -168,6 +184,12 @@ class MultiHeadSelfAttention(nn.Module):
             k_BHTK, v_BHTK = cache.append(k_BHSK, v_BHSK)
         attended_BHSK = self._attend(q_BHSK, k_BHTK, v_BHTK)
         return self.output_proj(attended_BHSK.transpose(-3, -2).flatten(-2))
+
+    def _forward_fast(self, x: Tensor) -> Tensor:
+        qkv = shared_input_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        turns = None if self.rope is None else self.rope.turns(x.shape[-2])
+        q_BHSK, k_BHSK, v_BHSK = turned_heads(qkv, turns, self.num_heads)
+        return self.output_proj(self._attend(q_BHSK, k_BHSK, v_BHSK).transpose(-3, -2).flatten(-2))
 
     def _heads(self, x_BSD: Tensor) -> Tensor:
         return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.nn.functional import silu
+from groundup.nn.fused import make_neighbours, rms_norm, shared_input_product, silu_gate
 
 
 class Linear(nn.Module):
@@ -72,6 +73,7 @@ class RMSNorm(nn.Module):
     Args:
         d_model: size D of the normalized (last) axis.
         eps: added to the mean square, not to its root.
+        fast: the same formula with its gradient written out (:mod:`groundup.nn.fused`).
 
     Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones.
     """
@@ -82,12 +84,16 @@ class RMSNorm(nn.Module):
         eps: float = 1e-5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        fast: bool = False,
     ):
         super().__init__()
-        self.eps = eps
+        self.eps, self.fast = eps, fast
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fast and not torch.compiler.is_compiling():
+            return rms_norm(x, self.weight, self.eps)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide * inverse_rms * self.weight).to(x.dtype)
@@ -95,6 +101,9 @@ class RMSNorm(nn.Module):
 
 class SwiGLU(nn.Module):
     """Gated feed-forward network ``W2(SiLU(W1 x) ⊙ W3 x)`` (Shazeer 2020, sec. 2).
+
+    Args:
+        fast: both products with x as one, and the gate's gradient written out (:mod:`groundup.nn.fused`).
 
     Shapes: x ``(..., d_model)`` -> the same; state: ``w1, w3 (d_ff, d_model)``, ``w2 (d_model, d_ff)``.
     """
@@ -105,13 +114,20 @@ class SwiGLU(nn.Module):
         d_ff: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        fast: bool = False,
     ):
         super().__init__()
+        self.fast = fast
         self.w1 = Linear(d_model, d_ff, device, dtype)
         self.w2 = Linear(d_ff, d_model, device, dtype)
         self.w3 = Linear(d_model, d_ff, device, dtype)
+        if fast:
+            make_neighbours([self.w1.weight, self.w3.weight])
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fast and not torch.compiler.is_compiling():
+            return self.w2(silu_gate(shared_input_product(x, (self.w1.weight, self.w3.weight))))
         return self.w2(silu(self.w1(x)) * self.w3(x))
 
 

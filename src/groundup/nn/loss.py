@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +13,9 @@ from torch.autograd.function import once_differentiable
 
 from groundup.errors import ConfigError
 
-# Shapes: N positions, V vocabulary.
+# Shapes: N positions, D d_model, V vocabulary.
+
+_Losses = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -38,6 +43,35 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
+@torch.compiler.disable
+def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, compile: bool = False) -> Tensor:
+    """``cross_entropy(hidden @ weight.T, targets)`` without ever holding all logits.
+
+    The logits of some positions at a time become their loss and their gradient in the same memory, which becomes the
+    gradients of ``hidden`` and ``weight``; so a vocabulary of 32,000 costs what a few hundred positions need.
+    (Wijmans et al. 2024 call the idea cut cross-entropy.)
+
+    Args:
+        hidden: ``(..., D)``, in the dtype the product runs in. weight: ``(V, D)``, cast to it.
+        targets: ``(...)``, integer classes below V.
+        compile: let torch.compile make one kernel of what is between the products. (The products are large enough to
+            be called one by one, and a compiler would only unroll the loop over them.)
+
+    Returns:
+        A scalar, in float32 or better.
+
+    Raises:
+        ConfigError: the shapes do not belong together.
+    """
+    if hidden.shape[:-1] != targets.shape or hidden.shape[-1] != weight.shape[-1]:
+        raise ConfigError(
+            f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets {tuple(targets.shape)} do not "
+            f"belong together; expected hidden (..., {weight.shape[-1]}) and targets {tuple(hidden.shape[:-1])}"
+        )
+    loss: Tensor = _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compile)
+    return loss
+
+
 class _CrossEntropy(torch.autograd.Function):
     """The gradient, ``(softmax(logits) - onehot(target)) / N``, needs the very exponentials that the loss needs, so it
     is made in the same pass.
@@ -46,8 +80,8 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
         ctx.save_for_backward(logits_NV, targets_N)
-        losses_N, ctx.gradient_NV = _losses(logits_NV, targets_N, with_gradient=ctx.needs_input_grad[0])
-        return losses_N.mean()
+        ctx.gradient_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
+        return _losses(logits_NV, targets_N, ctx.gradient_NV, len(targets_N)).mean()
 
     @staticmethod
     @once_differentiable
@@ -55,39 +89,128 @@ class _CrossEntropy(torch.autograd.Function):
         # The gradient is given away, and autograd may add others into it: a second pass has to make its own.
         gradient_NV, ctx.gradient_NV = ctx.gradient_NV, None
         if gradient_NV is None:
-            gradient_NV = _losses(*ctx.saved_tensors, with_gradient=True)[1]
-        if upstream[0].device.type == "cpu" and upstream[0] == 1:  # the common case, without another pass
-            return gradient_NV, None
-        return gradient_NV.mul_(upstream[0]), None
+            logits_NV, targets_N = ctx.saved_tensors
+            gradient_NV = torch.empty_like(logits_NV)
+            _losses(logits_NV, targets_N, gradient_NV, len(targets_N))
+        return _scaled(gradient_NV, upstream[0]), None
 
 
-def _losses(logits_NV: Tensor, targets_N: Tensor, *, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Loss of each position, and the gradient of their mean.
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The same, with the product before it in the same pass."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, compile: bool) -> Tensor:
+        ctx.save_for_backward(hidden_ND, weight_VD, targets_N)
+        ctx.losses = _compiled_losses() if compile else _losses
+        wanted = any(ctx.needs_input_grad)
+        losses_N, *ctx.gradients = _linear_losses(hidden_ND, weight_VD, targets_N, ctx.losses, gradients=wanted)
+        return losses_N.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:  # a second pass
+            gradients = _linear_losses(*ctx.saved_tensors, ctx.losses, gradients=True)[1:]
+        d_hidden_ND, d_weight_VD = (_scaled(gradient, upstream[0]) for gradient in gradients)
+        return d_hidden_ND, d_weight_VD, None, None
+
+
+def _linear_losses(
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, losses: _Losses, *, gradients: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Loss of each position, and the gradients of their mean by hidden and weight."""
+    count, vocab_size = len(targets_N), len(weight_VD)
+    w_VD = weight_VD.to(hidden_ND.dtype)
+    losses_N = torch.empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
+    d_hidden_ND = torch.empty_like(hidden_ND) if gradients else None
+    d_weight_VD: Tensor | None = None
+    positions = _positions_at_once(hidden_ND, vocab_size)
+    workspace_NV = hidden_ND.new_empty(positions, vocab_size)
+    for start in range(0, count, positions):
+        some = slice(start, start + positions)
+        here_ND = hidden_ND[some]
+        logits_NV = torch.mm(here_ND, w_VD.T, out=workspace_NV[: len(here_ND)])
+        losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, count)
+        if d_hidden_ND is None:
+            continue
+        d_logits_NV = logits_NV  # which it has become
+        torch.mm(d_logits_NV, w_VD, out=d_hidden_ND[some])
+        if d_weight_VD is None:
+            d_weight_VD = (d_logits_NV.T @ here_ND).to(weight_VD.dtype)
+        elif d_weight_VD.dtype == d_logits_NV.dtype:
+            d_weight_VD.addmm_(d_logits_NV.T, here_ND)
+        else:  # a sum over positions wants the wider type
+            d_weight_VD += d_logits_NV.T @ here_ND
+    return losses_N, d_hidden_ND, d_weight_VD
+
+
+def _losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
+    """Loss of each position.
 
     A few rows at a time, so that they stay in the cache, and no float32 copy of 16-bit logits exists as a whole.
+
+    Args:
+        gradient_NV: takes the gradient of the losses' sum divided by ``of``; it may be logits_NV itself.
     """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
-    rows = _rows_at_once(logits_NV)
-    workspace = torch.empty(min(rows, len(targets_N)), logits_NV.shape[-1], dtype=wide, device=logits_NV.device)
-    losses_N = torch.empty(len(targets_N), dtype=wide, device=logits_NV.device)
-    gradient_NV = torch.empty_like(logits_NV) if with_gradient else None
+    in_place = gradient_NV is logits_NV and logits_NV.dtype == wide
+    rows = min(len(targets_N), _rows_at_once(logits_NV))
+    workspace = logits_NV if in_place else logits_NV.new_empty(rows, logits_NV.shape[-1], dtype=wide)
+    losses_N = logits_NV.new_empty(len(targets_N), dtype=wide)
     for start in range(0, len(targets_N), rows):
         here = slice(start, start + rows)
         targets = targets_N[here, None]
-        shifted = workspace[: len(targets)].copy_(logits_NV[here])
+        shifted = logits_NV[here] if in_place else workspace[: len(targets)].copy_(logits_NV[here])
         shifted.sub_(shifted.amax(-1, keepdim=True))
         at_target = shifted.gather(1, targets)
         exponentials = shifted.exp_()
         normalizer = exponentials.sum(-1, keepdim=True)
         losses_N[here] = (normalizer.log() - at_target).squeeze(1)
-        if gradient_NV is not None:
-            probabilities = exponentials.div_(normalizer * len(targets_N))
-            probabilities.scatter_add_(1, targets, torch.full_like(at_target, -1 / len(targets_N)))
+        if gradient_NV is None:
+            continue
+        probabilities = exponentials.div_(normalizer * of)
+        probabilities.scatter_add_(1, targets, torch.full_like(at_target, -1 / of))
+        if not in_place:
             gradient_NV[here] = probabilities
-    return losses_N, gradient_NV
+    return losses_N
+
+
+@functools.cache
+def _compiled_losses() -> _Losses:
+    return torch.compile(_losses_in_one_piece, dynamic=False)
+
+
+def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
+    """:func:`_losses` for the compiler, which finds the pieces itself."""
+    wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    shifted_NV = wide_NV - wide_NV.amax(-1, keepdim=True)
+    exponentials_NV = shifted_NV.exp()
+    normalizer_N1 = exponentials_NV.sum(-1, keepdim=True)
+    losses_N = (normalizer_N1.log() - shifted_NV.gather(1, targets_N[:, None])).squeeze(1)
+    if gradient_NV is not None:
+        is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
+        gradient_NV.copy_((exponentials_NV / normalizer_N1 - is_target_NV.to(wide_NV.dtype)) / of)
+    return losses_N
+
+
+def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
+    if upstream.device.type == "cpu" and upstream == 1:  # the common case, without another pass
+        return gradient
+    return gradient.mul_(upstream)
 
 
 def _rows_at_once(logits_NV: Tensor) -> int:
     # A CPU core's cache holds about 2^18 floats; a GPU wants enough work to fill it.
     elements = 2**18 if logits_NV.device.type == "cpu" else 2**27
     return max(1, elements // logits_NV.shape[-1])
+
+
+def _positions_at_once(hidden_ND: Tensor, vocab_size: int) -> int:
+    # Few enough that their logits are small beside the rest, enough that the products keep their speed; and if that is
+    # possible all chunks equal, for a compiler makes a kernel for each size.
+    count = len(hidden_ND)
+    elements = 2**22 if hidden_ND.device.type == "cpu" else 2**28
+    chunks = math.ceil(count / max(256, elements // vocab_size))
+    even = next((n for n in range(chunks, 2 * chunks) if count % n == 0), chunks)
+    return math.ceil(count / even)

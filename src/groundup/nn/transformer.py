@@ -12,6 +12,7 @@ from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.layers import Embedding, Linear, RMSNorm, SiLUFeedForward, SwiGLU
+from groundup.nn.loss import linear_cross_entropy
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
@@ -38,17 +39,21 @@ class TransformerBlock(nn.Module):
         ffn: str = "swiglu",
         norm_eps: float = 1e-5,
         flash: bool = False,
+        fast: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.norm = _choice("norm", norm, ("pre", "post", "none"))
-        feed_forward = {"swiglu": SwiGLU, "silu": SiLUFeedForward}[_choice("ffn", ffn, ("swiglu", "silu"))]
-        self.attn = MultiHeadSelfAttention(d_model, num_heads, rope, flash=flash, device=device, dtype=dtype)
-        self.ffn = feed_forward(d_model, d_ff, device, dtype)
+        self.attn = MultiHeadSelfAttention(d_model, num_heads, rope, flash=flash, fast=fast, device=device, dtype=dtype)
+        self.ffn: nn.Module
+        if _choice("ffn", ffn, ("swiglu", "silu")) == "swiglu":
+            self.ffn = SwiGLU(d_model, d_ff, device, dtype, fast=fast)
+        else:
+            self.ffn = SiLUFeedForward(d_model, d_ff, device, dtype)
         if norm != "none":
-            self.ln1 = RMSNorm(d_model, norm_eps, device, dtype)
-            self.ln2 = RMSNorm(d_model, norm_eps, device, dtype)
+            self.ln1 = RMSNorm(d_model, norm_eps, device, dtype, fast=fast)
+            self.ln2 = RMSNorm(d_model, norm_eps, device, dtype, fast=fast)
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         match self.norm:
@@ -76,6 +81,7 @@ class TransformerLM(nn.Module):
         rope_theta: base of the rotary angles; all layers share one table.
         norm, position, ffn, tie_embeddings, norm_eps: as in :class:`groundup.config.ModelConfig`.
         flash: use torch's fused attention kernel.
+        fast: products that share their input as one, and gradients written out (:mod:`groundup.nn.fused`).
 
     Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
     ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``.
@@ -100,6 +106,7 @@ class TransformerLM(nn.Module):
         tie_embeddings: bool = False,
         norm_eps: float = 1e-5,
         flash: bool = False,
+        fast: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
@@ -127,11 +134,11 @@ class TransformerLM(nn.Module):
         self.layers = nn.ModuleList(
             TransformerBlock(
                 d_model, num_heads, d_ff, rope,
-                norm=norm, ffn=ffn, norm_eps=norm_eps, flash=flash, device=device, dtype=dtype,
+                norm=norm, ffn=ffn, norm_eps=norm_eps, flash=flash, fast=fast, device=device, dtype=dtype,
             )
             for _ in range(num_layers)
         )  # fmt: skip
-        self.ln_final = RMSNorm(d_model, norm_eps, device, dtype) if norm == "pre" else None
+        self.ln_final = RMSNorm(d_model, norm_eps, device, dtype, fast=fast) if norm == "pre" else None
         self.lm_head = Linear(d_model, vocab_size, device, dtype)
         if tie_embeddings:
             self.lm_head.weight = self.token_embeddings.weight
@@ -142,6 +149,7 @@ class TransformerLM(nn.Module):
         config: ModelConfig,
         *,
         flash: bool = False,
+        fast: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> TransformerLM:
@@ -155,7 +163,8 @@ class TransformerLM(nn.Module):
         return cls(
             config.vocab_size, config.context_length, config.d_model, config.num_layers, config.num_heads,
             config.ffn_dim, config.rope_theta, norm=config.norm, position=config.position, ffn=config.ffn,
-            tie_embeddings=config.tie_embeddings, norm_eps=config.norm_eps, flash=flash, device=device, dtype=dtype,
+            tie_embeddings=config.tie_embeddings, norm_eps=config.norm_eps, flash=flash, fast=fast, device=device,
+            dtype=dtype,
         )  # fmt: skip
 
     def forward(
@@ -163,10 +172,16 @@ class TransformerLM(nn.Module):
         token_ids: Tensor,
         token_positions: Tensor | None = None,
         caches: Sequence[KVCache] | None = None,
+        *,
+        targets: Tensor | None = None,
     ) -> Tensor:
         """Logits of the next token at every position; with ``caches``, of tokens that follow the cached ones.
 
         Everything runs in ``compute_dtype`` where it is set (mixed precision), in the weights' dtype otherwise.
+
+        Args:
+            targets: ``(B, S)`` the tokens that do come next. Then the result is the mean loss, and the logits never
+                exist as a whole (:func:`groundup.nn.linear_cross_entropy`).
         """
         past = caches[0].length if caches else 0
         if past + token_ids.shape[-1] > self.context_length:
@@ -183,6 +198,8 @@ class TransformerLM(nn.Module):
             x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
+        if targets is not None:
+            return linear_cross_entropy(x_BSD, self.lm_head.weight, targets, compile=torch.compiler.is_compiling())
         return self.lm_head(x_BSD)
 
     def new_caches(self, batch_size: int) -> list[KVCache]:
