@@ -1,6 +1,10 @@
+import re
+from typing import get_args
+
 import pytest
 
 from groundup.account import peak_flops
+from groundup.account.hardware import CARDS, Precision, find_card
 
 
 @pytest.mark.parametrize(
@@ -18,6 +22,8 @@ from groundup.account import peak_flops
         ("NVIDIA L40S", 362),
         ("NVIDIA GeForce RTX 4090", 165.2),
         ("NVIDIA GeForce RTX 3090", 71),
+        ("NVIDIA GeForce RTX 3090 Ti", 80),
+        ("NVIDIA L40", 181),
     ],
 )
 def test_the_peak_of_the_data_sheet(name, teraflops):
@@ -27,10 +33,11 @@ def test_the_peak_of_the_data_sheet(name, teraflops):
 @pytest.mark.parametrize(
     "name",
     [
-        "NVIDIA L40",  # not an L4: 181 TFLOP/s
         "NVIDIA RTX A1000",  # not an A100
         "NVIDIA GeForce RTX 4090 Laptop GPU",  # another chip than the card's
-        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb",  # a seventh of the card
+        "NVIDIA H20",
+        "NVIDIA A800-SXM4-80GB",
         "AMD Instinct MI300X",
         "cpu",
         "",
@@ -40,5 +47,34 @@ def test_of_a_device_that_is_not_in_the_list_no_peak_is_claimed(name):
     assert peak_flops(name, "bf16") is None
 
 
-def test_no_peak_is_claimed_for_float32():
-    assert peak_flops("NVIDIA H100 80GB HBM3", "fp32") is None
+def test_float32_is_multiplied_without_tensor_cores_unless_tf32_is_allowed():
+    assert [peak_flops("NVIDIA H100 80GB HBM3", p) for p in ("fp32", "tf32", "bf16")] == [67e12, 494.7e12, 989.5e12]
+
+
+def test_a_card_without_bfloat16_has_a_peak_for_float16_only():
+    assert peak_flops("Tesla T4", "bf16") is None
+    assert peak_flops("Tesla T4", "fp16") == 65e12
+    assert peak_flops("NVIDIA A30", "fp16") == peak_flops("NVIDIA A30", "bf16") == 165e12
+
+
+def test_an_unknown_precision_has_no_peak():
+    assert peak_flops("NVIDIA H200", "int3") is None
+
+
+def test_every_card_is_found_by_its_own_name_only():
+    """A name is a pattern; a literal one has to find its card, and none before it in the table."""
+    for card in CARDS:
+        if re.escape(card.name).replace(r"\ ", " ").replace(r"\-", "-") == card.name:
+            assert find_card(card.name) is card
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
+def test_a_sheet_is_plausible(card):
+    """Tensor cores are never slower than what they replace, and "with sparsity" would be twice a known ratio."""
+    peaks = [getattr(card, precision) for precision in get_args(Precision)]
+    fp32, tf32, bf16, fp16 = (peak or 0 for peak in peaks)
+    assert max(bf16, fp16) >= tf32 >= (fp32 if tf32 else 0)
+    if tf32:
+        assert bf16 / tf32 == pytest.approx(2, rel=0.02)
+    assert card.bandwidth > 0
+    assert card.source

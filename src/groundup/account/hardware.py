@@ -1,30 +1,98 @@
-"""Peak matrix throughput of known devices."""
+"""What the vendors promise of their cards: peak matrix throughput by precision, memory and its bandwidth."""
+
+from __future__ import annotations
 
 import platform
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-# Dense bfloat16 peak without sparsity, FLOP/s, from the vendors' data sheets, by the whole name that the driver gives.
-_BF16_PEAKS = {
-    r"NVIDIA B200": 2250e12,
-    r"NVIDIA H200": 989.5e12,
-    r"NVIDIA GH200 (480GB|144G HBM3e)": 989.5e12,
-    r"NVIDIA H100 (80GB HBM3|SXM5.*)": 989.5e12,
-    r"NVIDIA H100 PCIe": 756e12,
-    r"NVIDIA H100 NVL": 835e12,
-    r"NVIDIA A100[- ].*|A100-.*": 312e12,
-    r"NVIDIA L40S": 362e12,
-    r"NVIDIA L4": 121e12,
-    r"NVIDIA GeForce RTX 4090": 165.2e12,
-    r"NVIDIA GeForce RTX 3090": 71e12,
-}
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card's data sheet. Peaks are dense: sheets that print them "with sparsity" print twice as much."""
+
+    name: str
+    """Regular expression that the whole name given by the driver matches."""
+    fp32: float | None
+    """TFLOP/s without tensor cores, which is how float32 matrices are multiplied unless TF32 is allowed."""
+    tf32: float | None
+    """TFLOP/s of float32 matrices rounded to 10 bits of mantissa."""
+    bf16: float | None
+    """TFLOP/s with sums in float32. Cards that have it multiply fp16 as fast."""
+    memory: float | tuple[float, ...]
+    """GB; several where one name is sold in several sizes."""
+    bandwidth: float
+    """GB/s between the card and its memory; the slowest where one name is sold in several forms."""
+    source: str
+    fp16: float | None = None
+    """TFLOP/s where there is fp16 but no bf16."""
+
+
+_V100, _T4 = "NVIDIA V100 data sheet, 2020", "NVIDIA T4 data sheet, 2019"
+_A100, _A30 = "NVIDIA A100 data sheet, 2022", "NVIDIA A30 data sheet, 2022"
+_GA102 = "NVIDIA Ampere GA102 white paper v2.1, tables 2, 9, 10"
+_AMPERE_PRO = "NVIDIA A10, A40 and RTX A6000 data sheets, 2021"
+_ADA, _L4 = "NVIDIA Ada white paper v2.1, appendix", "NVIDIA L4, L40 and L40S data sheets, 2023"
+_H100, _H200 = "NVIDIA H100 data sheet, 2024", "NVIDIA H200 data sheet, 2024"
+_GH200, _B200 = "NVIDIA GH200 data sheet, 2024", "NVIDIA DGX B200 data sheet, 2024, an eighth"
+_RTX50 = "NVIDIA RTX Blackwell white paper v1.1, appendix A"
+
+# Only names whose every figure is on the sheet. A laptop's chip, a part of a card (MIG) and a card sold to one market
+# bear similar names and reach less: they are not matched, since a wrong MFU is worse than none.
+CARDS = (
+    Card(r"Tesla V100-SXM2-(16|32)GB.*", 15.7, None, None, (16, 32), 900, _V100, fp16=125),
+    Card(r"Tesla V100-PCIE-(16|32)GB", 14, None, None, (16, 32), 900, _V100, fp16=112),
+    Card(r"(Tesla|NVIDIA) T4", 8.1, None, None, 16, 320, _T4, fp16=65),
+    Card(r"(NVIDIA )?A100-(SXM4|PCIE)-40GB", 19.5, 156, 312, 40, 1555, _A100),
+    Card(r"(NVIDIA )?A100-SXM4-80GB", 19.5, 156, 312, 80, 2039, _A100),
+    Card(r"NVIDIA A100 80GB PCIe", 19.5, 156, 312, 80, 1935, _A100),
+    Card(r"NVIDIA A30", 10.3, 82, 165, 24, 933, _A30),
+    Card(r"NVIDIA A10", 31.2, 62.5, 125, 24, 600, _AMPERE_PRO),
+    Card(r"NVIDIA A40", 37.4, 74.8, 149.7, 48, 696, _AMPERE_PRO),
+    Card(r"NVIDIA RTX A6000", 38.7, 77.4, 154.8, 48, 768, _AMPERE_PRO),
+    Card(r"NVIDIA GeForce RTX 3070", 20.3, 20.3, 40.6, 8, 448, _GA102),
+    Card(r"NVIDIA GeForce RTX 3080", 29.8, 29.8, 59.5, 10, 760, _GA102),
+    Card(r"NVIDIA GeForce RTX 3090", 35.6, 35.6, 71, 24, 936, _GA102),
+    Card(r"NVIDIA GeForce RTX 3090 Ti", 40, 40, 80, 24, 1008, _ADA),
+    Card(r"NVIDIA GeForce RTX 4080", 48.7, 48.7, 97.5, 16, 717, _ADA),
+    Card(r"NVIDIA GeForce RTX 4090", 82.6, 82.6, 165.2, 24, 1008, _ADA),
+    Card(r"NVIDIA RTX 6000 Ada Generation", 91.1, 182.1, 364.2, 48, 960, _ADA),
+    Card(r"NVIDIA L4", 30.3, 60, 121, 24, 300, _L4),
+    Card(r"NVIDIA L40", 90.5, 90.5, 181, 48, 864, _L4),
+    Card(r"NVIDIA L40S", 91.6, 183, 362, 48, 864, _L4),
+    Card(r"NVIDIA H100 (80GB HBM3|SXM5.*)", 67, 494.7, 989.5, 80, 3350, _H100),
+    Card(r"NVIDIA H100 PCIe", 51, 378, 756, 80, 2000, _H100),
+    Card(r"NVIDIA H100 NVL", 60, 417.5, 835, 94, 3900, _H100),
+    Card(r"NVIDIA H200", 67, 494.7, 989.5, 141, 4800, _H200),
+    Card(r"NVIDIA H200 NVL", 60, 417.5, 835, 141, 4800, _H200),
+    Card(r"NVIDIA GH200 480GB", 67, 494.7, 989.5, 96, 4000, _GH200),
+    Card(r"NVIDIA GH200 144G HBM3e", 67, 494.7, 989.5, 144, 4900, _GH200),
+    Card(r"NVIDIA B200", None, 1125, 2250, 180, 8000, _B200),
+    Card(r"NVIDIA GeForce RTX 5070", 30.9, 30.9, 61.7, 12, 672, _RTX50),
+    Card(r"NVIDIA GeForce RTX 5070 Ti", 43.9, 43.9, 87.9, 16, 896, _RTX50),
+    Card(r"NVIDIA GeForce RTX 5080", 56.3, 56.3, 112.6, 16, 960, _RTX50),
+    Card(r"NVIDIA GeForce RTX 5090", 104.8, 104.8, 209.5, 32, 1792, _RTX50),
+)
+
+
+def find_card(device_name: str) -> Card | None:
+    """The card with the name that the driver gives, or None where its data sheet is not in the table."""
+    return next((card for card in CARDS if re.fullmatch(card.name, device_name)), None)
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Dense matrix FLOP/s of a device at "bf16", or None where it is not known; a wrong MFU is worse than none."""
-    if precision != "bf16" or "MIG" in device_name:
+    """Dense matrix FLOP/s of a device at "fp32", "tf32", "bf16" or "fp16", or None where it is not known."""
+    card = find_card(device_name)
+    if card is None or precision not in get_args(Precision):
         return None
-    return next((peak for name, peak in _BF16_PEAKS.items() if re.fullmatch(name, device_name)), None)
+    teraflops: float | None = getattr(card, precision)
+    if precision == "fp16" and teraflops is None:
+        teraflops = card.bf16
+    return None if teraflops is None else teraflops * 1e12
 
 
 def cpu_name() -> str:
