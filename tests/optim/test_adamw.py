@@ -6,6 +6,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from groundup.errors import ConfigError
 from groundup.optim import AdamW
@@ -211,6 +213,64 @@ class TestSixteenBitParameters:
             assert torch.equal(restored.state[p][name], optimizer.state[p][name])
 
 
+@BOTH
+@pytest.mark.parametrize("which", ["parameter", "gradient"])
+def test_memory_in_another_order_changes_nothing(fused, which):
+    p = parameter(3, 4)
+    if which == "parameter":
+        p = torch.nn.Parameter(p.detach().T.contiguous().T)
+    reference, optimizer = Numpy(p.detach().numpy(), 0.1, (0.9, 0.999), 1e-8, 0.01), AdamW([p], lr=0.1, fused=fused)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        g = rng.standard_normal((3, 4))
+        p.grad = torch.from_numpy(g).T.contiguous().T if which == "gradient" else torch.from_numpy(g)
+        optimizer.step()
+        reference.step(g)
+    np.testing.assert_allclose(p.detach(), reference.theta, rtol=1e-12)
+
+
+def tensors(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+class Allocations(TorchDispatchMode):
+    """The numbers of elements of all tensors that are made while it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        out = function(*arguments, **(options or {}))
+        given = {x.untyped_storage().data_ptr() for x in tensors((arguments, options))}
+        self.sizes += [x.numel() for x in tensors(out) if x.untyped_storage().data_ptr() not in given]
+        return out
+
+
+@pytest.mark.parametrize(("fused", "largest"), [(False, 100), (True, 1)], ids=["plain", "fused"])
+def test_a_step_makes_no_tensors_as_large_as_its_parameters(fused, largest):
+    """The plain form may make one at a time, for one parameter; the fused form nothing but its count of steps."""
+    made = [parameter(10, 10, seed=i, dtype=torch.float32) for i in range(3)]
+    optimizer = AdamW(made, fused=fused)
+    for p in made:
+        p.grad = torch.ones_like(p)
+    optimizer.step()  # which makes the state
+    with Allocations() as allocations:
+        optimizer.step()
+    assert max(allocations.sizes) == largest
+    assert sum(allocations.sizes) <= largest * len(made)
+
+
+def test_a_fused_step_never_asks_for_a_number():
+    # Tensors on the meta device have no values: whoever asks for one gets an error.
+    p = torch.nn.Parameter(torch.empty(3, 4, device="meta"))
+    p.grad = torch.empty_like(p)
+    optimizer = AdamW([p], fused=True)
+    for _ in range(2):
+        optimizer.step()
+    assert optimizer.state[p]["step"] == 2
+
+
 def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned():
     p = parameter(3)
     optimizer = AdamW([p], lr=0.1)
@@ -235,6 +295,7 @@ def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned():
         ({"lr": math.inf}, r"lr = inf"),
         ({"betas": (1.0, 0.9)}, r"betas = \(1\.0, 0\.9\).*\[0, 1\)"),
         ({"betas": (0.9, -0.1)}, r"betas = \(0\.9, -0\.1\)"),
+        ({"eps": math.inf}, r"eps = inf"),
         ({"eps": -1e-8}, r"eps = -1e-08.*0 or greater"),
         ({"weight_decay": -0.1}, r"weight_decay = -0\.1.*0 or greater"),
         ({"weight_decay": math.nan}, r"weight_decay = nan"),

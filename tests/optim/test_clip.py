@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import ConfigError, TrainingError
-from groundup.optim import gradient_clipping
+from groundup.optim import clip_gradients, gradient_clipping
+from groundup.optim.clip import clip_factor
 
 
 def parameters(gradients) -> list[torch.nn.Parameter]:
@@ -84,3 +85,52 @@ def test_the_norm_of_bfloat16_gradients_is_not_rounded_to_bfloat16():
 def test_a_limit_that_is_not_positive_is_refused(limit):
     with pytest.raises(ConfigError, match=rf"max_l2_norm = {limit}; expected a positive number"):
         gradient_clipping(parameters([torch.ones(2)]), limit)
+
+
+class TestWithoutLooking:
+    """clip_gradients: the same scaling, and the caller looks at the norm when it suits."""
+
+    @pytest.mark.parametrize("limit", [0.5, 5.0, 100.0, math.inf])
+    def test_it_scales_as_the_other_does(self, limit):
+        gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+        looked, unlooked = parameters(gradients), parameters(gradients)
+        assert torch.equal(gradient_clipping(looked, limit), clip_gradients(unlooked, limit))
+        for a, b in zip(looked, unlooked, strict=True):
+            assert torch.equal(a.grad, b.grad)
+
+    @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+    def test_broken_gradients_are_left_for_the_caller_to_find(self, broken):
+        gradients = [torch.tensor([30.0, 40.0]), torch.tensor([1.0, broken])]
+        made = parameters(gradients)
+        assert not torch.isfinite(clip_gradients(made, 1.0))
+        assert torch.equal(made[0].grad, gradients[0])
+        assert made[1].grad[0] == 1
+
+    def test_it_never_asks_for_a_number(self):
+        # Tensors on the meta device have shapes and no values: whoever asks for one gets an error.
+        made = [torch.nn.Parameter(torch.empty(3, 4, device="meta")) for _ in range(2)]
+        for p in made:
+            p.grad = torch.empty_like(p)
+        assert clip_gradients(made, 1.0).shape == ()
+        with pytest.raises(RuntimeError):
+            gradient_clipping(made, 1.0)
+
+    @pytest.mark.parametrize(
+        ("norm", "factor"),
+        [(0.0, 1.0), (2.0, 1.0), (4.0, 2 / 4.000001), (math.nan, 1.0), (math.inf, 1.0)],
+        ids=str,
+    )
+    def test_a_gpu_multiplies_by_one_what_is_not_to_be_clipped(self, norm, factor):
+        assert clip_factor(torch.tensor(norm, dtype=torch.float64), 2.0).item() == factor
+
+
+def test_bfloat16_gradients_stay_bfloat16_when_they_are_scaled():
+    (p,) = parameters([torch.tensor([3.0, 4.0], dtype=torch.bfloat16)])
+    assert gradient_clipping([p], 1.0).dtype == torch.float32
+    assert p.grad.dtype == torch.bfloat16
+    assert p.grad.tolist() == pytest.approx([0.6, 0.8], rel=4e-3)
+
+
+def test_gradients_of_several_dtypes_have_one_norm():
+    made = parameters([torch.tensor([3.0], dtype=torch.bfloat16), torch.tensor([4.0], dtype=torch.float64)])
+    assert gradient_clipping(made, math.inf).item() == pytest.approx(5.0, rel=1e-12)

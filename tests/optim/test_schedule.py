@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -5,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.optim import get_lr_cosine_schedule
+from groundup.config import OptimConfig
+from groundup.errors import ConfigError
+from groundup.optim import describe_schedule, get_lr_cosine_schedule, learning_rate, learning_rate_at
 
 COURSE = {"max_learning_rate": 1.0, "min_learning_rate": 0.1, "warmup_iters": 7, "cosine_cycle_iters": 21}
 
@@ -39,3 +43,128 @@ def test_a_warm_up_or_cosine_of_no_length_divides_by_nothing(warmup, cycle):
     values = [get_lr_cosine_schedule(it, 1.0, 0.1, warmup, cycle) for it in range(15)]
     assert all(0 <= value <= 1 for value in values)
     assert values[-1] == 0.1
+
+
+def config(schedule: str, **options) -> OptimConfig:
+    return OptimConfig(schedule=schedule, **{"max_learning_rate": 1.0, "min_learning_rate": 0.1} | options)
+
+
+def rates(total: int, options: OptimConfig) -> list[float]:
+    return [learning_rate(step, total, options) for step in range(1, total + 1)]
+
+
+def test_wsd_is_a_ramp_a_plateau_and_a_ramp():
+    values = rates(20, config("wsd", warmup_iters=4, decay_fraction=0.25))
+    np.testing.assert_allclose(values, np.interp(range(1, 21), [0, 4, 15, 20], [0, 1, 1, 0.1]), rtol=1e-14)
+
+
+def test_linear_is_two_ramps():
+    values = rates(20, config("linear", warmup_iters=4))
+    np.testing.assert_allclose(values, np.interp(range(1, 21), [0, 4, 20], [0, 1, 0.1]), rtol=1e-14)
+
+
+def test_constant_stays_at_the_peak():
+    assert rates(6, config("constant", warmup_iters=3)) == [1 / 3, 2 / 3, 1, 1, 1, 1]
+
+
+def test_a_decay_longer_than_what_the_warm_up_leaves_begins_after_it():
+    wsd, linear = (config(name, warmup_iters=6, decay_fraction=0.9) for name in ("wsd", "linear"))
+    assert rates(20, wsd) == rates(20, linear)
+
+
+@st.composite
+def runs(draw):
+    total = draw(st.integers(1, 3000))
+    low, high = sorted((draw(st.floats(0, 1)), draw(st.floats(1e-6, 1))))
+    options = config(
+        draw(st.sampled_from(["cosine", "wsd", "linear", "constant"])),
+        max_learning_rate=high,
+        min_learning_rate=low,
+        warmup_iters=draw(st.integers(0, total)),
+        decay_fraction=draw(st.floats(0.01, 1)),
+    )
+    return total, options
+
+
+@given(run=runs())
+def test_the_cosine_of_a_run_is_the_published_one_bit_for_bit(run):
+    total, options = run
+    options = dataclasses.replace(options, schedule="cosine")
+    high, low, warmup = options.max_learning_rate, options.min_learning_rate, options.warmup_iters
+    assert rates(total, options) == [get_lr_cosine_schedule(t, high, low, warmup, total) for t in range(1, total + 1)]
+
+
+@given(run=runs())
+def test_every_schedule_climbs_evenly_then_only_falls_and_ends_exactly(run):
+    total, options = run
+    high, low, warmup = options.max_learning_rate, options.min_learning_rate, options.warmup_iters
+    values = rates(total, options)
+    np.testing.assert_allclose(values[: max(warmup - 1, 0)], [t / warmup * high for t in range(1, warmup)])
+    assert values[-1] == (high if options.schedule == "constant" else low)
+    if 0 < warmup < total:
+        assert values[warmup - 1] == pytest.approx(high, rel=1e-15)
+    after = values[max(warmup - 1, 0) :]
+    assert all(a >= b for a, b in itertools.pairwise(after))
+    assert all(low <= value <= high * (1 + 1e-15) for value in after)
+
+
+@given(run=runs(), progress=st.floats(0, 1))
+def test_progress_reads_the_same_curve_between_its_steps(run, progress):
+    total, options = run
+    value = learning_rate_at(progress, total, options)
+    before, after = (math.floor(progress * total), math.ceil(progress * total))
+    ends = [learning_rate(step, total, options) for step in (before, after)]
+    corners = [options.max_learning_rate] if before <= options.warmup_iters <= after else []
+    slack = 1e-12 + (options.max_learning_rate - options.min_learning_rate) * 1e-9
+    assert min(ends) - slack <= value <= max(ends + corners + _plateau(options, total, before, after)) + slack
+
+
+def _plateau(options: OptimConfig, total: int, before: int, after: int) -> list[float]:
+    knee = (1 - options.decay_fraction) * total
+    return [options.max_learning_rate] if options.schedule == "wsd" and before <= knee <= after else []
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "linear", "constant"])
+@pytest.mark.parametrize("total", [1, 7, 100, 999])
+def test_progress_at_the_steps_gives_the_steps_rates(schedule, total):
+    options = config(schedule, warmup_iters=total // 5, decay_fraction=0.3)
+    at = [learning_rate_at(step / total, total, options) for step in range(1, total + 1)]
+    np.testing.assert_allclose(at, rates(total, options), rtol=1e-9)
+    assert at[-1] == rates(total, options)[-1]
+    assert learning_rate_at(1.7, total, options) == at[-1]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "linear", "constant"])
+def test_without_jumps(schedule):
+    options = config(schedule, warmup_iters=10, decay_fraction=0.3)
+    fine = [learning_rate_at(k / 100_000, 100, options) for k in range(100_001)]
+    # The steepest piece climbs 1 in a tenth of the run.
+    assert max(abs(a - b) for a, b in itertools.pairwise(fine)) < 1.1e-4
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "linear", "constant"])
+def test_warm_ups_of_no_step_one_step_and_all_steps(schedule):
+    end = 1.0 if schedule == "constant" else 0.1
+    assert rates(10, config(schedule, warmup_iters=0))[0] > 0.9
+    assert rates(10, config(schedule, warmup_iters=1))[0] == pytest.approx(1.0)
+    whole = rates(10, config(schedule, warmup_iters=10))
+    np.testing.assert_allclose(whole, [*(k / 10 for k in range(1, 10)), end])
+
+
+@pytest.mark.parametrize("progress", [-0.1, math.nan])
+def test_impossible_progress_is_refused(progress):
+    with pytest.raises(ConfigError, match=rf"progress = {progress}; expected .* from 0 to 1"):
+        learning_rate_at(progress, 10, config("cosine"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        ("cosine", "1 after 200 steps, cosine to 0.1"),
+        ("wsd", "1 after 200 steps, flat, then a straight line over the last 20 % to 0.1"),
+        ("linear", "1 after 200 steps, straight line to 0.1"),
+        ("constant", "1 after 200 steps, constant"),
+    ],
+)
+def test_a_schedule_in_words(schedule, words):
+    assert describe_schedule(config(schedule)) == words

@@ -221,8 +221,6 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Keep only the input of each block, and compute the rest again in the backward pass: less memory, a third more
     work."""
-    parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Under torchrun: every rank holds the whole model, or its share of it (FSDP2). One process is neither."""
     log_interval: int = 10
     """Steps between lines of metrics."""
     eval_interval: int = 100

@@ -1,8 +1,28 @@
-"""Optimizers, the learning-rate schedule and gradient clipping."""
+"""Optimizers, their groups of parameters, learning-rate schedules and gradient clipping."""
 
 from groundup.optim.adamw import AdamW
-from groundup.optim.clip import gradient_clipping
-from groundup.optim.schedule import get_lr_cosine_schedule
+from groundup.optim.clip import clip_gradients, gradient_clipping
+from groundup.optim.combined import CombinedOptimizer
+from groundup.optim.groups import GroupRow, build_optimizer, group_table, parameter_groups
+from groundup.optim.muon import Muon
+from groundup.optim.newton_schulz import orthogonalize
+from groundup.optim.schedule import describe_schedule, get_lr_cosine_schedule, learning_rate, learning_rate_at
 from groundup.optim.sgd import SGD
 
-__all__ = ["SGD", "AdamW", "get_lr_cosine_schedule", "gradient_clipping"]
+__all__ = [
+    "SGD",
+    "AdamW",
+    "CombinedOptimizer",
+    "GroupRow",
+    "Muon",
+    "build_optimizer",
+    "clip_gradients",
+    "describe_schedule",
+    "get_lr_cosine_schedule",
+    "gradient_clipping",
+    "group_table",
+    "learning_rate",
+    "learning_rate_at",
+    "orthogonalize",
+    "parameter_groups",
+]

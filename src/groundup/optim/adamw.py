@@ -1,17 +1,21 @@
 """AdamW: Adam with decoupled weight decay."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundup.errors import ConfigError
-from groundup.optim.options import check_learning_rate
+from groundup.optim.base import GroupwiseOptimizer
+from groundup.optim.dtensor import local
+from groundup.optim.options import check_learning_rate, check_weight_decay
+
+State = MutableMapping[Tensor, dict[str, Any]]
 
 
-class AdamW(torch.optim.Optimizer):
+class AdamW(GroupwiseOptimizer):
     """Adam with decoupled weight decay (Kingma & Ba 2015, sec. 2 end; Loshchilov & Hutter 2019, alg. 2).
 
     With t counted from 1, for each parameter θ with gradient g:
@@ -26,7 +30,8 @@ class AdamW(torch.optim.Optimizer):
     Args:
         params: parameters or groups of them, as in every torch optimizer.
         lr, betas, eps, weight_decay: lr, (β1, β2), eps, λ.
-        fused: one kernel over all parameters instead of the loop above. Equal to rounding; same state.
+        fused: one kernel over all parameters instead of the loop above, without memory beyond the state. Equal to
+            rounding; same state.
 
     Raises:
         ConfigError: a negative rate, eps or decay, or a beta outside [0, 1).
@@ -43,79 +48,88 @@ class AdamW(torch.optim.Optimizer):
         fused: bool = False,
     ):
         check_learning_rate(lr)
+        check_weight_decay(weight_decay)
         if not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"betas = {betas}; expected two numbers in [0, 1)")
-        if not (eps >= 0 and weight_decay >= 0):
-            raise ConfigError(f"eps = {eps}, weight_decay = {weight_decay}; expected numbers 0 or greater")
+        if not 0 <= eps < math.inf:
+            raise ConfigError(f"eps = {eps}; expected a finite number, 0 or greater")
         self.fused = fused
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Update every parameter that has a gradient; returns what ``closure`` returns, if one is given."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            for p in params:
-                if not self.state[p]:
-                    dtype = torch.promote_types(p.dtype, torch.float32)
-                    zeros = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
-                    self.state[p] = {"step": 0, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
-                self.state[p]["step"] += 1
-            # The kernel wants state of the parameter's own dtype, and a decay that leaves something of the parameter.
-            by_kernel = self.fused and group["lr"] * group["weight_decay"] < 1
-            fused = [p for p in params if by_kernel and self.state[p]["exp_avg"].dtype == p.dtype]
-            self._update_fused(group, fused)
-            done = set(map(id, fused))
-            self._update(group, [p for p in params if id(p) not in done])
-        return loss
+    def _update(self, group: dict[str, Any], skip: Tensor | None) -> None:
+        adamw_update(group, self.state, fused=self.fused, skip=skip)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore a state; the moments keep their dtype, which torch would cast to the parameter's."""
-        super().load_state_dict(state_dict)
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        names = [i for group in state_dict["param_groups"] for i in group["params"]]
-        for p, name in zip(parameters, names, strict=True):
-            for key, saved in state_dict["state"].get(name, {}).items():
-                if isinstance(saved, Tensor) and saved.dtype != self.state[p][key].dtype:
-                    self.state[p][key] = saved.to(p.device, copy=True)
 
-    def _update(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        beta1, beta2 = group["betas"]
-        for p in params:
-            t, m, v = (self.state[p][key] for key in ("step", "exp_avg", "exp_avg_sq"))
-            g = p.grad.to(m.dtype)  # type: ignore[union-attr]
-            m.mul_(beta1).add_(g, alpha=1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            rate = group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
-            p.sub_(rate * m / (v.sqrt() + group["eps"]))
-            p.mul_(1 - group["lr"] * group["weight_decay"])
+def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tensor | None = None) -> None:
+    """One step of :class:`AdamW` for the parameters of a group that have a gradient. Call it under no_grad.
 
-    def _update_fused(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        beta1, beta2 = group["betas"]
-        # torch's kernel computes θ (1 - lr λ) - lr / (1 - β1^t) · m / (sqrt(v) / sqrt(1 - β2^t) + eps): the decay does
-        # not shrink the update, and eps stands beside the bias-corrected root. These arguments make it our formula.
-        shrink = 1 - group["lr"] * group["weight_decay"]
-        alike: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
-        for p in params:
-            alike.setdefault((self.state[p]["step"], p.device, p.dtype), []).append(p)
-        for (t, device, _), same in alike.items():
-            step = torch.tensor(float(t), device=device)
-            torch._fused_adamw_(
-                same,
-                [p.grad for p in same],  # type: ignore[misc]
-                [self.state[p]["exp_avg"] for p in same],
-                [self.state[p]["exp_avg_sq"] for p in same],
-                [],
-                [step] * len(same),
-                lr=group["lr"] * shrink,
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=group["weight_decay"] / shrink,
-                eps=group["eps"] / math.sqrt(1 - beta2**t),
-                amsgrad=False,
-                maximize=False,
-            )
+    Args:
+        group: ``params, lr, betas, eps, weight_decay``.
+        state: by parameter; entries are made where they are missing.
+        skip: 1 moves nothing (:meth:`GroupwiseOptimizer.step`); only the kernel knows it without waiting.
+    """
+    # One launch of the kernel takes tensors that have their count of steps, device and dtype in common.
+    alike: dict[tuple[int, torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
+    for p in group["params"]:
+        if p.grad is None:
+            continue
+        own = state[p]
+        if not own:
+            wide = torch.promote_types(p.dtype, torch.float32)
+            own["step"] = 0
+            own["exp_avg"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
+            own["exp_avg_sq"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
+        own["step"] += 1
+        # AdamW works element by element, so a process updates its own share of a sharded parameter.
+        tensors = tuple(map(local, (p, p.grad, own["exp_avg"], own["exp_avg_sq"])))
+        if fused and _suits_kernel(group, *tensors):
+            alike.setdefault((own["step"], p.device, p.dtype), []).append(tensors)
+        elif skip is None or not skip:
+            _update_plainly(group, own["step"], *tensors)
+    for (t, device, _), same in alike.items():
+        _update_fused(group, t, device, same, skip)
+
+
+def _suits_kernel(group: dict[str, Any], p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> bool:
+    # It reads the four as flat memory of one dtype and order, and wants a decay that leaves something of the parameter.
+    one_dtype = p.dtype == g.dtype == m.dtype == v.dtype
+    one_order = p.is_contiguous() and p.stride() == g.stride() == m.stride() == v.stride()
+    return one_dtype and one_order and group["lr"] * group["weight_decay"] < 1
+
+
+def _update_plainly(group: dict[str, Any], t: int, p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> None:
+    beta1, beta2 = group["betas"]
+    g = g.to(m.dtype)
+    m.mul_(beta1).add_(g, alpha=1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    rate = group["lr"] * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-rate)
+    p.mul_(1 - group["lr"] * group["weight_decay"])
+
+
+def _update_fused(
+    group: dict[str, Any], t: int, device: torch.device, same: list[tuple[Tensor, ...]], skip: Tensor | None
+) -> None:
+    params, gradients, first_moments, second_moments = map(list, zip(*same, strict=True))
+    beta1, beta2 = group["betas"]
+    # torch's kernel computes θ (1 - lr λ) - lr / (1 - β1^t) · m / (sqrt(v) / sqrt(1 - β2^t) + eps): the decay does
+    # not shrink the update, and eps stands beside the bias-corrected root. These arguments make it our formula.
+    shrink = 1 - group["lr"] * group["weight_decay"]
+    # full() fills on the device; tensor() would copy from the host, and wait for it.
+    step = torch.full((), float(t), dtype=torch.float32, device=device)
+    torch._fused_adamw_(
+        params,
+        gradients,
+        first_moments,
+        second_moments,
+        [],
+        [step] * len(params),
+        lr=group["lr"] * shrink,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"] / shrink,
+        eps=group["eps"] / math.sqrt(1 - beta2**t),
+        amsgrad=False,
+        maximize=False,
+        found_inf=None if skip is None else skip.to(device, torch.float32),
+    )

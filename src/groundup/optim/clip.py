@@ -1,14 +1,16 @@
 """Gradient clipping by the global norm."""
 
+import functools
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from groundup.errors import ConfigError, TrainingError
+from groundup.optim.dtensor import local, whole
 
 
-@torch.no_grad()
 def gradient_clipping(parameters: Iterable[torch.nn.Parameter], max_l2_norm: float) -> Tensor:
     """Scale all gradients in place by ``M / (norm + 1e-6)`` if their joint L2 norm exceeds M (Pascanu et al. 2013).
 
@@ -23,16 +25,48 @@ def gradient_clipping(parameters: Iterable[torch.nn.Parameter], max_l2_norm: flo
         ConfigError: M is not positive.
         TrainingError: the norm is NaN or infinite; the gradients are left as they are.
     """
+    norm = clip_gradients(parameters, max_l2_norm)
+    if not torch.isfinite(norm):
+        raise TrainingError(f"the gradient norm is {norm.item()}; nothing was clipped or applied")
+    return norm
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_l2_norm: float) -> Tensor:
+    """:func:`gradient_clipping` that never waits for a GPU.
+
+    Gradients whose norm is NaN or infinite are left as they are, without an error: the caller looks at the norm when
+    it suits, and must look before it trusts what the optimizer made of them.
+
+    Raises:
+        ConfigError: M is not positive.
+    """
     if not max_l2_norm > 0:
         raise ConfigError(f"max_l2_norm = {max_l2_norm}; expected a positive number")
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not gradients:
         return torch.zeros(())
-    # A norm of norms: never a copy of all gradients in one tensor.
-    norms = [torch.linalg.vector_norm(g, dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
-    norm = torch.linalg.vector_norm(torch.stack([n.to(gradients[0].device) for n in norms]))
-    if not torch.isfinite(norm):
-        raise TrainingError(f"the gradient norm is {norm.item()}; nothing was clipped or applied")
-    if norm > max_l2_norm:
-        torch._foreach_mul_(gradients, max_l2_norm / (norm + 1e-6))
+    norm = _global_norm(gradients)
+    if max_l2_norm < math.inf:
+        _scale_down(gradients, norm, max_l2_norm)
     return norm
+
+
+def _global_norm(gradients: list[Tensor]) -> Tensor:
+    # A norm of norms: never a copy of all gradients in one tensor.
+    wide = functools.reduce(torch.promote_types, {g.dtype for g in gradients}, torch.float32)
+    norms = torch._foreach_norm(gradients, 2, wide)
+    norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
+    return whole(norm)
+
+
+def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
+    factor = clip_factor(norm, limit)
+    if factor.device.type == "cpu" and factor == 1:  # to look is free here, and saves a pass over the gradients
+        return
+    torch._foreach_mul_([local(g) for g in gradients], factor)
+
+
+def clip_factor(norm: Tensor, limit: float) -> Tensor:
+    """What gradients of this norm are multiplied by: 1, which changes no bit, unless it is finite and too large."""
+    return torch.where(norm.isfinite() & (norm > limit), limit / (norm + 1e-6), 1.0)

@@ -1,0 +1,159 @@
+"""Muon: momentum, orthogonalized."""
+
+import functools
+import math
+from collections.abc import Iterable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.errors import ConfigError
+from groundup.optim.base import GroupwiseOptimizer
+from groundup.optim.dtensor import gather, is_sharded, local, own_share
+from groundup.optim.newton_schulz import orthogonalize
+from groundup.optim.options import check_learning_rate, check_weight_decay
+
+State = MutableMapping[Tensor, dict[str, Any]]
+
+# Shapes: B matrices in a batch, M rows, N columns.
+
+BATCH_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}
+"""Most elements orthogonalized at once on a kind of device, unless one matrix has more; a step takes three times their
+memory. Few enough for a CPU's cache, and enough to keep a GPU busy."""
+
+
+class Muon(GroupwiseOptimizer):
+    """Momentum orthogonalized by Newton-Schulz iteration (Jordan et al. 2024), for the matrices of hidden layers.
+
+    For each parameter Θ (M x N) with gradient G:
+
+        P <- μ P + (1 - μ) G
+        O <- orthogonalize((1 - μ) G + μ P)                 (Nesterov; orthogonalize ignores the scale)
+        Θ <- Θ - lr λ Θ - lr · 0.2 sqrt(max(M, N)) O        (Liu et al. 2025, sec. 2.2)
+
+    The factor gives the update the root mean square of AdamW's, about 0.2, so that rate and decay tuned for AdamW
+    carry over. Matrices of one shape are orthogonalized in one batch.
+
+    State per parameter: ``momentum_buffer`` P in float32 or the parameter's wider dtype.
+
+    Args:
+        params: matrices or groups of them, as in every torch optimizer.
+        lr, momentum, weight_decay: lr, μ, λ.
+        iterations: Newton-Schulz iterations.
+        dtype: what to orthogonalize in; None takes :func:`matrix_dtype`.
+
+    Raises:
+        ConfigError: a negative rate or decay, a momentum outside [0, 1), no iterations, or a parameter that is not a
+            matrix.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        *,
+        iterations: int = 5,
+        dtype: torch.dtype | None = None,
+    ):
+        check_learning_rate(lr)
+        check_weight_decay(weight_decay)
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"momentum = {momentum}; expected a number in [0, 1)")
+        if iterations < 1:
+            raise ConfigError(f"iterations = {iterations}; expected at least 1 Newton-Schulz iteration")
+        self.dtype = dtype
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group, of matrices only."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            check_matrix(p)
+
+    def _update(self, group: dict[str, Any], skip: Tensor | None) -> None:
+        muon_update(group, self.state, self.dtype, skip=skip)
+
+
+def check_matrix(parameter: Tensor) -> None:
+    """Refuse a parameter that cannot be orthogonalized."""
+    if parameter.ndim != 2:
+        raise ConfigError(
+            f"Muon got a parameter of shape {tuple(parameter.shape)}; expected matrices, give the others to AdamW"
+        )
+
+
+def matrix_dtype(parameter: Tensor) -> torch.dtype:
+    """bfloat16 where matrix products are several times faster in it, float32 elsewhere; float64 for a float64 matrix.
+
+    The iteration forgives bfloat16: its result is off by about a hundredth, and U Vᵀ itself only a direction.
+    """
+    if parameter.dtype == torch.float64:
+        return torch.float64
+    return _fast_dtype(parameter.device.type)
+
+
+@functools.cache
+def _fast_dtype(device_type: str) -> torch.dtype:
+    # On a CPU without matrix tiles bfloat16 products are slower than float32's, even where there are instructions.
+    fast = (device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)) or (
+        device_type == "cpu" and torch.cpu._is_amx_tile_supported()
+    )
+    return torch.bfloat16 if fast else torch.float32
+
+
+def muon_update(
+    group: dict[str, Any], state: State, dtype: torch.dtype | None = None, *, skip: Tensor | None = None
+) -> None:
+    """One step of :class:`Muon` for the parameters of a group that have a gradient. Call it under no_grad.
+
+    Args:
+        group: ``params, lr, momentum, weight_decay, iterations``.
+        state: by parameter; entries are made where they are missing.
+        dtype: what to orthogonalize in; None takes :func:`matrix_dtype`.
+        skip: 1 moves no weight (:meth:`GroupwiseOptimizer.step`).
+    """
+    alike: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = {}
+    for p in group["params"]:
+        if p.grad is not None and p.numel():
+            alike.setdefault((p.shape, p.device, dtype or matrix_dtype(p)), []).append(p)
+    for (shape, device, working), same in alike.items():
+        at_once = max(1, BATCH_ELEMENTS.get(device.type, 2**24) // shape.numel())
+        for start in range(0, len(same), at_once):
+            batch = same[start : start + at_once]
+            x_BMN = torch.empty(len(batch), *shape, dtype=working, device=device)
+            _momentum_into(x_BMN, batch, group["momentum"], state)
+            x_BMN = orthogonalize(x_BMN, group["iterations"])
+            _move(batch, x_BMN, group["lr"], group["weight_decay"], skip)
+
+
+def _momentum_into(x_BMN: Tensor, params: list[Tensor], momentum: float, state: State) -> None:
+    """Advance the momentum and write the Nesterov direction of each parameter into its place of the batch."""
+    for p in params:
+        if not state[p]:
+            wide = torch.promote_types(p.dtype, torch.float32)
+            state[p]["momentum_buffer"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
+    buffers = [local(state[p]["momentum_buffer"]) for p in params]
+    gradients = [local(p.grad).to(buffer.dtype) for p, buffer in zip(params, buffers, strict=True)]  # type: ignore[arg-type]
+    torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+    for p, x_MN, gradient, buffer in zip(params, x_BMN, gradients, buffers, strict=True):
+        if is_sharded(p):
+            x_MN.copy_(gather(torch.lerp(gradient, buffer, momentum), p))
+        else:
+            torch.lerp(gradient, buffer, momentum, out=x_MN)
+
+
+def _move(params: list[Tensor], x_BMN: Tensor, lr: float, weight_decay: float, skip: Tensor | None) -> None:
+    rows, columns = x_BMN.shape[1:]
+    kept: float | Tensor = 1 - lr * weight_decay
+    if skip is not None:
+        moves = skip == 0
+        x_BMN = torch.where(moves, x_BMN, 0)
+        kept = torch.where(moves, kept, 1.0)
+    directions = [own_share(x_MN, p) if is_sharded(p) else x_MN for p, x_MN in zip(params, x_BMN, strict=True)]
+    shares = [local(p) for p in params]
+    torch._foreach_mul_(shares, kept)
+    torch._foreach_add_(shares, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))
