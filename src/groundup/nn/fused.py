@@ -110,6 +110,8 @@ class _TurnedHeads(torch.autograd.Function):
 
 def _turn(x_BSPHK: Tensor, turns_SK: Tensor, out: Tensor) -> Tensor:
     turns = turns_SK[:, None, None]
+    if x_BSPHK.stride(-1) != 1:  # a gradient may come in any layout
+        x_BSPHK = x_BSPHK.contiguous()
     if x_BSPHK.dtype == torch.float32 and turns.dtype == torch.complex64:
         pairs = torch.view_as_complex(x_BSPHK.unflatten(-1, (-1, 2)))
         torch.mul(pairs, turns, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))

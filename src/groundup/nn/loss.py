@@ -43,7 +43,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return loss
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, compile: bool = False) -> Tensor:
     """``cross_entropy(hidden @ weight.T, targets)`` without ever holding all logits.
 
@@ -111,7 +111,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # a second pass
-            gradients = _linear_losses(*ctx.saved_tensors, ctx.losses, gradients=True)[1:]
+            hidden_ND, weight_VD, targets_N = ctx.saved_tensors
+            gradients = _linear_losses(hidden_ND, weight_VD, targets_N, ctx.losses, gradients=True)[1:]
         d_hidden_ND, d_weight_VD = (_scaled(gradient, upstream[0]) for gradient in gradients)
         return d_hidden_ND, d_weight_VD, None, None
 

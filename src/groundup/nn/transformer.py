@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
@@ -119,6 +120,7 @@ class TransformerLM(nn.Module):
         )  # fmt: skip
         self.vocab_size, self.context_length, self.num_heads = vocab_size, context_length, num_heads
         self.compute_dtype: torch.dtype | None = None
+        self.checkpoint_activations = False
         rope = None
         if position == "rope":
             rope = RotaryPositionalEmbedding(rope_theta, d_model // num_heads, context_length, device)
@@ -177,7 +179,9 @@ class TransformerLM(nn.Module):
     ) -> Tensor:
         """Logits of the next token at every position; with ``caches``, of tokens that follow the cached ones.
 
-        Everything runs in ``compute_dtype`` where it is set (mixed precision), in the weights' dtype otherwise.
+        Everything runs in ``compute_dtype`` where it is set (mixed precision), in the weights' dtype otherwise. With
+        ``checkpoint_activations`` only the input of each block is kept for the backward pass, which computes the rest
+        again (Chen et al. 2016).
 
         Args:
             targets: ``(B, S)`` the tokens that do come next. Then the result is the mean loss, and the logits never
@@ -195,7 +199,10 @@ class TransformerLM(nn.Module):
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
         for i, layer in enumerate(self.layers):
-            x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
+            if self.checkpoint_activations and torch.is_grad_enabled() and caches is None:
+                x_BSD = checkpoint(layer, x_BSD, token_positions, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         if targets is not None:
