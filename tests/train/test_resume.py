@@ -1,22 +1,25 @@
 """A run that was interrupted equals one that never was."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError, FileMissingError, TrainingError
-from groundup.track import Silent, read_jsonl
+from groundup.track import JsonlSink, Silent, read_jsonl
 from groundup.train import RunDirectory, evaluate_run, train
-from groundup.train.checkpoint import write_folder
+from groundup.train.checkpoint import CheckpointContent, read_state, write_folder
 
-CLOCKS = {"wall_seconds", "tokens_per_second", "mfu"}
+CLOCKS = {"wall_seconds", "tokens_per_second", "mfu", "peak_memory"}
 
 
 def record(run: Path) -> tuple[list[dict], list[dict], bytes, bytes]:
@@ -38,15 +41,110 @@ class SignalAt(Silent):
             os.kill(os.getpid(), self.number)
 
 
+class SignalAtMetrics(Silent):
+    """Sends this process SIGTERM while the lines of a step are written."""
+
+    def __init__(self, step: int):
+        self.at = step
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        if line["step"] == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunConfig], tuple]:
+    """The record of a config's run, trained once."""
+    records: dict[str, tuple] = {}
+
+    def of(config: RunConfig) -> tuple:
+        whole = override(config, {"name": "whole", "train.background_checkpoints": False})
+        key = str(dataclasses.replace(whole, runs_dir=""))
+        if key not in records:
+            whole = override(whole, {"runs_dir": str(tmp_path_factory.mktemp("whole"))})
+            records[key] = record(train(whole).run_dir)
+        return records[key]
+
+    return of
+
+
+@pytest.mark.parametrize("background", [False, True], ids=["inline", "background"])
 @pytest.mark.parametrize("stop", [1, 7, 13, 23])
 @pytest.mark.parametrize("passes", [1, 2])
-def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(config: RunConfig, stop: int, passes: int):
-    config = override(config, {"data.micro_batch_size": 4 // passes})
-    whole = record(train(override(config, {"name": "whole"})).run_dir)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
+    config: RunConfig, uninterrupted: Callable, optimizer: str, passes: int, stop: int, background: bool
+):
+    config = override(
+        config,
+        {
+            "data.micro_batch_size": 4 // passes,
+            "optim.optimizer": optimizer,
+            "train.background_checkpoints": background,
+        },
+    )
     stopped = train(config, display=SignalAt(stop, signal.SIGTERM))
     assert (stopped.finished, stopped.signal, stopped.summary["step"]) == (False, signal.SIGTERM, stop)
     assert train(config, resume=True).finished
-    assert record(config.run_dir) == whole
+    assert record(config.run_dir) == uninterrupted(config)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_stopped_after_every_single_step_equals_uninterrupted(
+    config: RunConfig, uninterrupted: Callable, optimizer: str
+):
+    config = override(config, {"optim.optimizer": optimizer})
+    train(config, display=SignalAt(1, signal.SIGTERM))
+    for step in range(2, 24):
+        assert train(config, resume=True, display=SignalAt(step, signal.SIGTERM)).summary["step"] == step
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == uninterrupted(config)
+
+
+@pytest.mark.long
+def test_a_compiled_run_stopped_and_resumed_equals_uninterrupted(config: RunConfig, uninterrupted: Callable):
+    config = override(config, {"train.compile": True})
+    train(config, display=SignalAt(7, signal.SIGTERM))
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == uninterrupted(config)
+
+
+def test_stopped_before_its_first_step_the_record_has_that_evaluation_once(config: RunConfig, uninterrupted: Callable):
+    stopped = train(config, display=SignalAtMetrics(0))
+    assert stopped.summary["step"] == 0
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == uninterrupted(config)
+
+
+def test_metrics_cut_at_any_byte_after_the_checkpoint_are_written_again(config: RunConfig, uninterrupted: Callable):
+    """A kill leaves any part of the lines that no checkpoint vouches for; the record comes out whole all the same."""
+    config = override(config, {"train.log_interval": 1, "sample.interval": 3})
+    train(config, display=SignalAt(20, signal.SIGTERM))
+    shutil.rmtree(config.run_dir / "checkpoints" / "step-20")
+    (config.run_dir / "checkpoints" / "latest").write_text("step-18\n")
+    kept = RunDirectory(config.run_dir).checkpoint("latest")
+    state = read_state(kept)
+    assert state["step"] == 18
+    for name in ("metrics.jsonl", "samples.jsonl"):
+        path, copy = config.run_dir / name, config.run_dir.with_name("cut")
+        content = path.read_bytes()
+        lines = content.splitlines(keepends=True)
+        vouched = [line for line in lines if json.loads(line)["step"] <= 18]
+        copy.mkdir(exist_ok=True)
+        for cut in range(len(b"".join(vouched)), len(content) + 1):
+            (copy / name).write_bytes(content[:cut])
+            JsonlSink(copy, after_step=18).close()
+            assert (copy / name).read_bytes() == b"".join(vouched)
+        for cut in range(
+            0, len(b"".join(vouched)), 7
+        ):  # lines that were on the disk are gone: those left are kept, once
+            (copy / name).write_bytes(content[:cut])
+            JsonlSink(copy, after_step=18).close()
+            whole = content[:cut].count(b"\n")
+            assert (copy / name).read_bytes() == b"".join(vouched[:whole])
+        path.write_bytes(content[: len(b"".join(vouched)) + 5])
+    assert train(config, resume=True).finished
+    assert record(config.run_dir) == uninterrupted(config)
 
 
 def test_the_record_has_no_gap_or_repeat_after_a_kill_between_checkpoints(config: RunConfig):
@@ -83,18 +181,20 @@ def test_killed_process_resumes_from_the_last_complete_checkpoint(config: RunCon
     assert not list(run.checkpoints.glob(".*"))  # the half-written folder is swept away
 
 
-def test_full_disk_while_saving_keeps_the_previous_checkpoint(config: RunConfig, tmp_path: Path):
+@pytest.mark.parametrize("background", [pytest.param(False, marks=pytest.mark.long), True])
+def test_full_disk_while_saving_keeps_the_previous_checkpoint(config: RunConfig, tmp_path: Path, background: bool):
+    config = override(config, {"train.background_checkpoints": background})
     save_toml(override(config, {"train.eval_interval": 1000}), tmp_path / "recipe.toml")
     # A limit on file size is the disk that fills up: writing the model beyond it fails.
     program = (
-        "import resource, signal, groundup.train.loop as l\n"
+        "import resource, signal, groundup.train.checkpoint_writer as w\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "write = l.write_folder\n"
+        "write = w.write_folder\n"
         "def limited(folder, *rest):\n"
         "    if folder.name == 'step-12':\n"
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))\n"
         "    write(folder, *rest)\n"
-        "l.write_folder = limited\n"
+        "w.write_folder = limited\n"
         "from groundup.cli.main import main\n"
         f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
     )
@@ -173,7 +273,8 @@ def test_failed_write_leaves_an_older_folder_of_the_same_step_alone(config: RunC
     optimizer = build_optimizer(model, config.optim)
     folder = config.run_dir / "checkpoints" / "step-1"
     folder.parent.mkdir(parents=True)
-    write_folder(folder, model, optimizer, {"step": 1})
+    content = CheckpointContent.of(model, optimizer, {"step": 1})
+    write_folder(folder, content)
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
     def full(*_: object) -> None:
@@ -181,7 +282,7 @@ def test_failed_write_leaves_an_older_folder_of_the_same_step_alone(config: RunC
 
     monkeypatch.setattr(checkpoint, "_save_tensors", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        write_folder(folder, model, optimizer, {"step": 1})
+        write_folder(folder, content)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert json.loads(before["state.json"])["step"] == 1
 

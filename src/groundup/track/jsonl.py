@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup.errors import TrainingError
 from groundup.files import write_atomically
 from groundup.track.sink import Metrics
 
 
 class JsonlSink:
-    """``metrics.jsonl`` and ``samples.jsonl`` in a run directory, flushed line by line.
+    """``metrics.jsonl`` and ``samples.jsonl`` in a run directory, each line handed to the system at once.
 
     Args:
         after_step: lines of later steps are dropped first, so that a file never has a step twice; -1 drops all.
@@ -24,12 +25,14 @@ class JsonlSink:
             if path.exists():
                 kept = [line for line in read_jsonl(path) if line["step"] <= after_step]
                 write_atomically(path, "".join(map(_line, kept)))
-        self._files = {name: path.open("a", encoding="utf-8") for name, path in self.paths.items()}
+        self._files = {name: path.open("ab", buffering=0) for name, path in self.paths.items()}
 
     def metrics(self, line: Metrics) -> None:
+        """Raises TrainingError where the disk takes no more."""
         self._write("metrics", line)
 
     def sample(self, line: Metrics) -> None:
+        """Raises TrainingError where the disk takes no more."""
         self._write("samples", line)
 
     def sync(self) -> None:
@@ -43,8 +46,14 @@ class JsonlSink:
             file.close()
 
     def _write(self, name: str, line: Metrics) -> None:
-        self._files[name].write(_line(line))
-        self._files[name].flush()
+        rest = memoryview(_line(line).encode("utf-8"))
+        try:
+            while rest:  # a disk that fills up takes a part, and refuses the rest
+                rest = rest[self._files[name].write(rest) :]
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {self.paths[name]}: {error.strerror or error}; free some space and resume the run"
+            ) from None
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from groundup.config import END_OF_TEXT, DataConfig, OptimConfig, RunConfig
+from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig
 from groundup.data.batches import check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
-from groundup.nn import Embedding, RMSNorm, TransformerLM, cross_entropy
-from groundup.optim import AdamW
+from groundup.nn import TransformerLM, cross_entropy
+from groundup.optim import build_optimizer as build_optimizer  # stands here with the other builders of a run
+from groundup.train.allocator import keep_freed_memory
+from groundup.train.step import LossFunction
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def choose_device(name: str) -> str:
@@ -132,47 +131,49 @@ def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
     return tokenizer
 
 
+def prepare_device(config: TrainConfig, device: str) -> None:
+    """Settings of the whole process that a run wants: how float32 is multiplied, and that freed memory is kept."""
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    if device == "cpu":
+        keep_freed_memory()
+
+
+def why_not_compiled(device: str) -> str:
+    """Why torch.compile does not work for a device here, in a line; empty where it works."""
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(64, device=device))
+    except Exception as error:  # whatever compilers, drivers and torch itself raise
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return f"torch.compile does not work here ({reason.strip()[:120]}); going on without"
+    return ""
+
+
 def build_model(config: RunConfig, device: str) -> TransformerLM:
     """The model of a run, initialized from the run's seed; the same weights whatever the device."""
     torch.manual_seed(config.train.seed)
-    model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash").to(device)
+    fast = config.train.kernels == "fast"
+    model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash", fast=fast).to(device)
     if config.train.precision == "bf16":
         model.compute_dtype = torch.bfloat16
+    model.checkpoint_activations = config.train.activation_checkpointing
     return model
 
 
-def build_loss(model: TransformerLM, *, compile: bool) -> LossFunction:
-    """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names."""
+def build_loss(model: TransformerLM, *, compile: bool, chunked: bool = True) -> LossFunction:
+    """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names.
+
+    Args:
+        chunked: never hold all logits; otherwise one formula after the other.
+    """
     forward = torch.compile(model) if compile else model
+
+    def chunked_loss(x: Tensor, y: Tensor) -> Tensor:
+        return forward(x, targets=y)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(forward(x), y)
 
-    return loss
-
-
-def build_optimizer(model: TransformerLM, config: OptimConfig) -> AdamW:
-    """AdamW in its fused form, weight decay where the config says."""
-    matrices, others = parameter_groups(model)
-    decayed, plain = (matrices + others, []) if config.decay == "all" else (matrices, others)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.max_learning_rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=True,
-    )
-
-
-def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Weights of Linear layers; and the rest: norm gains and embeddings (a tied table is an embedding)."""
-    rest = [m.weight for m in model.modules() if isinstance(m, Embedding | RMSNorm)]
-    kept_apart = {id(p) for p in rest}
-    return [p for p in model.parameters() if id(p) not in kept_apart], rest
+    return chunked_loss if chunked else loss
 
 
 def _short(sha256: str | None) -> str:

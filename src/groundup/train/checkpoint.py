@@ -1,4 +1,4 @@
-"""Checkpoints: the classical one-file form, and the folder form that runs use.
+"""Checkpoints of a run: folders that are complete or not there.
 
 A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
 name) and ``state.json`` (everything else). It is written beside its final place, flushed to the disk, and renamed:
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
-from groundup.files import atomic_writer, sync_directory, write_atomically
+from groundup.files import sync_directory, write_atomically
 from groundup.train.state import TrainState
+from groundup.train.weights_fit import check_fit
 
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -30,67 +31,33 @@ FORMAT = "groundup-checkpoint"
 VERSION = 1
 
 
-def save_checkpoint(
-    model: nn.Module, optimizer: torch.optim.Optimizer, iteration: int, out: str | os.PathLike[str] | IO[bytes]
-) -> None:
-    """Write model, optimizer and iteration into one file, or an open binary file. A path is replaced atomically.
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a checkpoint folder holds, a field a file."""
 
-    Raises:
-        CheckpointError: the path cannot be written; what it held is untouched.
-    """
-    model = getattr(model, "_orig_mod", model)  # a compiled model is saved under the names of the model it wraps
-    content = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "iteration": int(iteration)}
-    if not isinstance(out, str | os.PathLike):
-        torch.save(content, out)
-        return
-    try:
-        with atomic_writer(Path(out)) as file:
-            torch.save(content, file)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {out}: {error.strerror or error}; check folder and disk space") from None
+    model: dict[str, Tensor]
+    """Parameters by name; a tied matrix comes once."""
+    optimizer: dict[str, Tensor]
+    """Optimizer tensors by ``parameter.kind``, such as ``ln_final.weight.exp_avg``."""
+    state: dict[str, Any]
+    """Plain values; the optimizer's own under ``optimizer``, by parameter."""
 
-
-def load_checkpoint(
-    src: str | os.PathLike[str] | IO[bytes], model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> int:
-    """Restore what :func:`save_checkpoint` wrote; without an optimizer only the model, for inference.
-
-    Nothing is unpickled but tensors and plain values (``weights_only=True``). Either all is restored or nothing.
-
-    Returns:
-        The iteration.
-
-    Raises:
-        FileMissingError: no such file.
-        CheckpointError: truncated or foreign file, or it does not fit the model.
-    """
-    model = getattr(model, "_orig_mod", model)
-    try:
-        content = torch.load(src, map_location="cpu", weights_only=True)
-        weights, iteration = dict(content["model"]), int(content["iteration"])
-        if not all(isinstance(weight, Tensor) for weight in weights.values()):
-            raise TypeError("its model is not a table of tensors")
-    except FileNotFoundError:
-        raise FileMissingError(f"no checkpoint {src}") from None
-    except Exception as error:  # torch raises whatever its zip and pickle readers raise
-        raise CheckpointError(f"{src} is truncated or not a checkpoint of groundup: {_first_line(error)}") from None
-    check_fit(str(src), weights, model.state_dict())
-    if optimizer is not None:
-        _restore_optimizer(str(src), optimizer, content.get("optimizer"))
-    model.load_state_dict(weights)
-    return iteration
+    @classmethod
+    def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> CheckpointContent:
+        """The content as it is now. Its tensors are the live ones: copy them if training goes on."""
+        tensors: dict[str, Tensor] = {}
+        numbers: dict[str, dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            # A parameter that has had no gradient yet has no state; asking a defaultdict for it would make one.
+            for kind, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}.{kind}"] = value.detach()
+                else:
+                    numbers.setdefault(name, {})[kind] = value
+        return cls(_parameters(model), tensors, state | {"optimizer": numbers})
 
 
-def _restore_optimizer(source: str, optimizer: torch.optim.Optimizer, saved: Any) -> None:
-    before = optimizer.state_dict()
-    try:
-        optimizer.load_state_dict(saved)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        optimizer.load_state_dict(before)
-        raise CheckpointError(f"the optimizer of {source} does not fit: {_first_line(error)}") from None
-
-
-def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def write_folder(folder: Path, content: CheckpointContent) -> None:
     """Write a checkpoint folder, complete or not at all.
 
     Raises:
@@ -98,12 +65,10 @@ def write_folder(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        tensors, numbers = _optimizer_state(model, optimizer)
-        _save_tensors(_parameters(model), temporary / MODEL_FILE)
-        _save_tensors(tensors, temporary / OPTIMIZER_FILE)
-        content = json.dumps(state | {"optimizer": numbers}, indent=1)
-        write_atomically(temporary / STATE_FILE, content)
+        temporary.mkdir()  # without parents: a run that was deleted meanwhile stays so
+        _save_tensors(content.model, temporary / MODEL_FILE)
+        _save_tensors(content.optimizer, temporary / OPTIMIZER_FILE)
+        write_atomically(temporary / STATE_FILE, json.dumps(content.state, indent=1))
         sync_directory(temporary)
         remove_folder(folder)
         os.rename(temporary, folder)
@@ -164,7 +129,11 @@ def read_model(folder: Path, model: nn.Module) -> None:
 
 
 def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load the optimizer's tensors and numbers; every value comes back bit for bit."""
+    """Load the optimizer's tensors and numbers; every value comes back bit for bit.
+
+    Raises:
+        CheckpointError: the file is truncated, or belongs to another model.
+    """
     path = folder / OPTIMIZER_FILE
     tensors, numbers = _load_tensors(path), state["optimizer"]
     restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
@@ -173,8 +142,9 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
         restored.setdefault(name, {})[kind] = tensor
     parameters = dict(model.named_parameters())
     for name, values in restored.items():
-        fits = name in parameters and any(isinstance(v, Tensor) for v in values.values())
-        if not fits or any(isinstance(v, Tensor) and v.shape != parameters[name].shape for v in values.values()):
+        # Beside moments of the parameter's shape an optimizer may keep single numbers as tensors.
+        shapes = {value.shape for value in values.values() if isinstance(value, Tensor) and value.ndim}
+        if name not in parameters or shapes != {parameters[name].shape}:
             raise CheckpointError(f"{path} does not belong to this model: {name} does not fit; it is another file")
     for name, parameter in parameters.items():
         if name in restored:
@@ -184,50 +154,9 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
             }
 
 
-def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
-    """Refuse weights whose names or shapes are not the model's, naming the first that differs."""
-    for name in wanted:
-        if name not in saved:
-            raise CheckpointError(f"{source} has no {name}; it was made by another architecture")
-        if saved[name].shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{source}: {name} has shape {tuple(saved[name].shape)}, the model's has {tuple(wanted[name].shape)}; "
-                f"it was made by another architecture"
-            )
-    for name in saved:
-        if name not in wanted:
-            raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
-    for name, other in _tied(wanted):
-        if not torch.equal(saved[name], saved[other]):
-            raise CheckpointError(
-                f"{source}: {name} and {other} differ, but the model ties them; it was made without tied embeddings"
-            )
-
-
-def _tied(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
-    first: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel() and (other := first.setdefault(tensor.data_ptr(), name)) != name:
-            yield other, name
-
-
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
     # Named parameters, not the state dict: a tied matrix comes once, and all buffers can be computed.
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
-
-
-def _optimizer_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        for kind, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}.{kind}"] = value
-            else:
-                numbers.setdefault(name, {})[kind] = value
-    return tensors, numbers
 
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 class Interruption:
     """Within the block, the first SIGINT, SIGTERM or SIGHUP (a closed terminal) is noted in ``signal``.
 
-    The second has its usual effect.
+    The second has its usual effect. A signal that the process was started to ignore, as ``nohup`` does, stays ignored.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,8 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                self._previous[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

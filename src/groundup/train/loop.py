@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from groundup.account import parameter_count, peak_flops, training_flops_per_token
+from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import RunConfig, flatten, override
 from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import continue_text, prompt_ids
-from groundup.optim import get_lr_cosine_schedule
+from groundup.optim import learning_rate_at
 from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
 from groundup.train.build import (
     build_loss,
@@ -29,15 +29,23 @@ from groundup.train.build import (
     fit_vocabulary,
     load_tokenizer,
     open_stores,
+    prepare_device,
+    why_not_compiled,
 )
-from groundup.train.checkpoint import FORMAT, VERSION, write_folder
-from groundup.train.environment import device_name, environment
+from groundup.train.checkpoint import FORMAT, VERSION, CheckpointContent
+from groundup.train.checkpoint_writer import CheckpointWriter
+from groundup.train.data_guard import DataGuard
+from groundup.train.environment import environment
 from groundup.train.evaluate import Evaluation, evaluate
+from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
+from groundup.train.measure import known_peak, peak_memory
+from groundup.train.plan import describe, disk_warning
+from groundup.train.ratios import update_ratios
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
-from groundup.train.step import train_step
+from groundup.train.step import broken_parameter, train_step
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -49,7 +57,7 @@ class TrainResult:
 
     run_dir: Path
     finished: bool
-    """False if a signal stopped it before the last step; it can be resumed."""
+    """False if a signal or the time limit stopped it before the last step; it can be resumed."""
     signal: int | None
     summary: dict[str, Any]
 
@@ -72,7 +80,7 @@ def train(
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    if run.path.exists() and any(run.path.iterdir()):
+    if not run.is_untouched():
         if not (resume or overwrite):
             raise TrainingError(
                 f"{run.path} exists already; continue it with --resume, replace it with --overwrite, "
@@ -96,17 +104,6 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
     """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
     return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
-
-
-def seconds_per_step(config: RunConfig, steps: int = 8) -> float:
-    """Median time of a training step of this config on this machine; leaves nothing behind."""
-    trainer = Trainer(config, RunDirectory(config.run_dir), Silent())
-    times = []
-    for _ in range(steps + 2):  # the first two allocate
-        before = trainer.state.train_seconds
-        trainer.update(learning_rate=0.0)
-        times.append(trainer.state.train_seconds - before)
-    return sorted(times[2:])[steps // 2]
 
 
 class Trainer:
@@ -135,8 +132,12 @@ class Trainer:
         self.tokenizer = load_tokenizer(config, self.train_store)
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
+        prepare_device(config.train, self.device)
         self.model = build_model(config, self.device)
-        self.loss = build_loss(self.model, compile=config.train.compile)
+        self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
+        self.loss = build_loss(
+            self.model, compile=config.train.compile and not self.uncompiled, chunked=config.train.kernels == "fast"
+        )
         self.optimizer = build_optimizer(self.model, config.optim)
         self.batches = Batches(
             self.train_store,
@@ -146,7 +147,7 @@ class Trainer:
             config.data.order,
         )
         self.state = TrainState()
-        self._peak = peak_flops(device_name(self.device), config.train.precision)
+        self._peak = known_peak(config.train, self.device)
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
@@ -154,41 +155,55 @@ class Trainer:
         self.run.create(self.config, environment(self.device))
         if self.tokenizer is not None:
             self.tokenizer.save(self.run.tokenizer_dir)
+        self.run.sweep()
         self.run.prune(self.config.train.keep_checkpoints)
         extra = external_sinks(self.config.track, self.run.path, self.config.name, flatten(self.config))
         self.jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else -1)
         self.sinks = Sinks([self.jsonl, *extra, self.display])
+        self.writer = CheckpointWriter(
+            self.run,
+            keep=self.config.train.keep_checkpoints,
+            background=self.config.train.background_checkpoints,
+            sync_record=self.jsonl.sync,
+        )
+        self.guard = DataGuard(self.train_store, self.valid_store)
         total = self.config.train.max_iters
         self.display.begin(self.plan(), total, self.state.step)
         self._sitting_began = time.perf_counter() - self.state.wall_seconds
         self._last_logged = (self.state.tokens, self.state.train_seconds)
+        self.limit = TimeLimit(self.config.train, reached=self.state.progress)
+        for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
+            if warning:
+                self.display.note(warning)
         try:
             with Interruption() as interruption:
-                if self.state.step == 0:
+                if not resumed:
                     self._report(None)
-                while self.state.step < total and interruption.signal is None:
+                while self.state.step < total and interruption.signal is None and not self.limit.passed:
                     self._step()
-                self._finish(interruption)
+                self._finish()
         finally:
+            self.writer.close()
             self.sinks.close()
         finished = self.state.step >= total
         return TrainResult(self.run.path, finished, interruption.signal, self._summary(finished))
 
     def _step(self) -> None:
+        self._check_files()
         config, state = self.config, self.state
-        learning_rate = get_lr_cosine_schedule(
-            state.step + 1,  # from 1, so that the first step moves and the last one is at the minimum
-            config.optim.max_learning_rate,
-            config.optim.min_learning_rate,
-            config.optim.warmup_iters,
-            config.train.max_iters,
-        )
-        loss, norm = self.update(learning_rate)
+        state.progress = self.limit.progress((state.step + 1) / config.train.max_iters)
+        rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
+        interval = config.train.ratio_interval
+        with update_ratios(self.optimizer, measure=bool(interval) and (state.step + 1) % interval == 0) as found:
+            loss, norm = self.update(rate)
         state.step += 1
         state.tokens += config.data.batch_size * config.model.context_length
         state.pending_losses.append(loss)
+        found |= watch_for_spike(state, loss, config.train.spike_factor)
+        if found.get("loss_spike"):
+            self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
         self.display.step(state.step, loss)
-        is_best = self._report({"lr": learning_rate, "grad_norm": norm})
+        is_best = self._report({"lr": rate, "grad_norm": norm}, found)
         # After the report: a checkpoint of a step must find the step's lines already in the record.
         if is_best or state.step % config.train.checkpoint_interval == 0:
             self._save(best=is_best)
@@ -199,8 +214,7 @@ class Trainer:
         Raises:
             TrainingError: loss or gradient is not finite; the weights have not moved.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        self.optimizer.set_learning_rate(learning_rate)
         with self._training_time():
             try:
                 return train_step(
@@ -210,9 +224,13 @@ class Trainer:
                     self._micro_batches(),
                     self.config.data.accumulation_steps,
                     self.config.optim.grad_clip,
-                )
+                ).read()
             except TrainingError as error:
-                raise self._diverged(error, learning_rate) from None
+                if name := broken_parameter(self.model):
+                    error = TrainingError(f"{error}, first in that of {name}")
+                self.writer.close()  # so that the checkpoint named as good is the latest
+                kept = max(self.run.steps(), default=None)
+                raise diverged(error, self.state.step + 1, learning_rate, self.config.optim, kept) from None
 
     def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         x, y = self.batches.batch(self.state.step)
@@ -226,29 +244,33 @@ class Trainer:
         for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
             yield x_part.to(self.device), y_part.to(self.device)
 
-    def _report(self, step_metrics: dict[str, Any] | None) -> bool:
-        """Metrics, evaluation and sample, where the step is one for them; step_metrics is None before the first.
+    def _report(self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None) -> bool:
+        """Metrics, evaluation and sample, where the step is one for them.
+
+        Args:
+            step_metrics: for the steps that have a line; None before the first.
+            found: what is worth a line at any step.
 
         Returns:
             Whether the step's validation loss is the best so far.
         """
         config, state = self.config, self.state
         last = state.step == config.train.max_iters
-        line: dict[str, Any] = {}
+        line: dict[str, Any] = dict(found or {})
         if step_metrics is not None and (last or state.step % config.train.log_interval == 0):
-            line = self._training_metrics() | step_metrics
+            line = self._training_metrics() | step_metrics | line
         is_best = False
         if self.valid_store is not None and (last or state.step % config.train.eval_interval == 0):
-            found = self._evaluate(self.valid_store)
+            scored = self._evaluate(self.valid_store)
             line |= {
-                "val_loss": found.loss,
-                "val_perplexity": found.perplexity,
-                "val_bpb": found.bits_per_byte,
+                "val_loss": scored.loss,
+                "val_perplexity": scored.perplexity,
+                "val_bpb": scored.bits_per_byte,
             }
-            better = state.best_val_loss is None or found.loss < state.best_val_loss
-            is_best = better and state.step > 0 and math.isfinite(found.loss)
+            better = state.best_val_loss is None or scored.loss < state.best_val_loss
+            is_best = better and state.step > 0 and math.isfinite(scored.loss)
             if is_best:
-                state.best_val_loss, state.best_step = found.loss, state.step
+                state.best_val_loss, state.best_step = scored.loss, state.step
         if line:
             state.wall_seconds = time.perf_counter() - self._sitting_began
             heading = {"step": state.step, "tokens": state.tokens, "wall_seconds": round(state.wall_seconds, 3)}
@@ -266,7 +288,12 @@ class Trainer:
         mean_loss = sum(state.pending_losses) / len(state.pending_losses)
         state.pending_losses = []
         mfu = rate * training_flops_per_token(self.config.model) / self._peak if self._peak else None
-        return {"train_loss": mean_loss, "tokens_per_second": round(rate, 1), "mfu": mfu}
+        return {
+            "train_loss": mean_loss,
+            "tokens_per_second": round(rate, 1),
+            "mfu": mfu,
+            "peak_memory": peak_memory(self.device),
+        }
 
     def _evaluate(self, store: TokenShards) -> Evaluation:
         return evaluate(
@@ -301,32 +328,33 @@ class Trainer:
             }
         )
 
-    def _save(self, *, best: bool = False) -> None:
+    def _save(self, *, best: bool = False, wait: bool = False) -> None:
         state = self.state
         state.wall_seconds = time.perf_counter() - self._sitting_began
-        self.jsonl.sync()
-        write_folder(self.run.step_folder(state.step), self.model, self.optimizer, state.to_dict() | self.identity)
-        if best:  # before latest: a run resumed from this step must find it named
-            self.run.point("best", state.step)
-        self.run.point("latest", state.step)
-        self.run.prune(self.config.train.keep_checkpoints)
+        content = CheckpointContent.of(self.model, self.optimizer, state.to_dict() | self.identity)
+        self.writer.save(state.step, content, best=best, wait=wait)
 
-    def _finish(self, interruption: Interruption) -> None:
+    def _save_where_it_stands(self) -> None:
+        self.writer.wait()
         if self.state.step not in self.run.steps():
-            self._save()
+            self._save(wait=True)
+
+    def _check_files(self) -> None:
+        """Between two steps, before any of what is trained so far can be lost to files that are not as they were."""
+        self.writer.check()
+        self.run.check_present()
+        try:
+            self.guard.check()
+        except DataError:
+            self._save_where_it_stands()
+            raise
+
+    def _finish(self) -> None:
+        self._save_where_it_stands()
         finished = self.state.step >= self.config.train.max_iters
         self.run.write_summary(self._summary(finished))
         if not finished:
             self.display.note(f"stopped at step {self.state.step:,}; its checkpoint is written")
-
-    def _diverged(self, error: TrainingError, learning_rate: float) -> TrainingError:
-        steps = self.run.steps()
-        kept = f"checkpoint step-{steps[-1]} is good" if steps else "no checkpoint had been written yet"
-        return TrainingError(
-            f"step {self.state.step + 1}: {error}, at learning rate {learning_rate:.2e}; nothing was applied "
-            f"and {kept}; lower optim.max_learning_rate ({self.config.optim.max_learning_rate:g}) "
-            f"or lengthen optim.warmup_iters ({self.config.optim.warmup_iters})"
-        )
 
     @contextmanager
     def _training_time(self) -> Iterator[None]:
@@ -352,25 +380,3 @@ class Trainer:
     def plan(self) -> dict[str, str]:
         """The run in words, derived values included."""
         return describe(self.config, self.train_store, self.valid_store, self.device)
-
-
-def describe(config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str) -> dict[str, str]:
-    """A resolved run in words, derived values included."""
-    model, data = config.model, config.data
-    micro = f" in {data.accumulation_steps} passes" if data.accumulation_steps > 1 else ""
-    step_tokens = data.batch_size * model.context_length
-    total = config.train.max_iters * step_tokens
-    flops = total * training_flops_per_token(model)
-    return {
-        "model": f"{parameter_count(model):,} parameters: {model.num_layers} layers, d_model {model.d_model}, "
-        f"{model.num_heads} heads of {model.head_dim}, {model.ffn} d_ff {model.ffn_dim}, "
-        f"vocabulary {model.vocab_size:,}",
-        "data": f"{len(train):,} training tokens" + (f", {len(valid):,} for validation" if valid else ""),
-        "batch": f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}",
-        "length": f"{config.train.max_iters:,} steps = {total:,} tokens = {total / len(train):.2f} epochs, "
-        f"{flops:.2e} FLOPs",
-        "rate": f"{config.optim.max_learning_rate:g} after {config.optim.warmup_iters} steps, cosine to "
-        f"{config.optim.min_learning_rate:g}",
-        "device": f"{device} ({device_name(device)}), {config.train.precision}",
-        "run": str(config.run_dir),
-    }

@@ -17,7 +17,7 @@ from groundup.train.state import TrainState
 # numbers it computes.
 _FREE = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "train.device", "train.attention",
-    "train.kernels", "train.compile", "train.activation_checkpointing", "train.parallel", "train.log_interval",
+    "train.kernels", "train.compile", "train.activation_checkpointing", "train.log_interval",
     "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints", "train.background_checkpoints",
     "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
     "sample.", "track.",
@@ -32,7 +32,7 @@ def restore(
     state: TrainState,
     identity: dict[str, Any],
 ) -> bool:
-    """Load the run's latest checkpoint into model, optimizer and state.
+    """Load the run's latest checkpoint into model, optimizer and state, and make it the run's newest.
 
     Returns:
         False if the run has no checkpoint yet, so that it has to begin at step 0.
@@ -45,6 +45,7 @@ def restore(
     run = RunDirectory.open(run.path)
     check_unchanged(run, config)
     if not run.steps():
+        run.rewind(0, None)
         return False
     folder = run.checkpoint("latest")
     saved = read_state(folder)
@@ -58,6 +59,7 @@ def restore(
     read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():
         setattr(state, name, value)
+    run.rewind(state.step, state.best_step)
     if saved.get("evaluated_on") != identity["evaluated_on"]:
         state.best_val_loss = state.best_step = None  # losses on other windows cannot be compared
     return True

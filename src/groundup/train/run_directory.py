@@ -56,9 +56,28 @@ class RunDirectory:
 
     def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
         """Write what is known before the first step."""
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
-        save_toml(config, self.path / "config.toml")
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_toml(config, self.path / "config.toml")  # first: it is what makes the folder a run
+        self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
+
+    def is_untouched(self) -> bool:
+        """Whether nothing is there yet, but what a process that was killed while it started may have left."""
+        if not self.path.exists():
+            return True
+        return all(p.name == ".lock" or p.name.endswith(".tmp") for p in self.path.iterdir())
+
+    def check_present(self) -> None:
+        """Notice that the run is gone before something is written where it was.
+
+        Raises:
+            TrainingError: the directory was deleted, moved or emptied.
+        """
+        if not (self.path / "config.toml").is_file():
+            raise TrainingError(
+                f"{self.path} was deleted or moved while it was being trained; move it back and resume the run, or "
+                f"start it again"
+            )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -78,8 +97,14 @@ class RunDirectory:
             yield
 
     def clear(self) -> None:
-        """Delete everything in the run but its lock."""
-        for entry in self.path.iterdir():
+        """Delete everything in the run but its lock.
+
+        Killed half-way, what is left is still a run, without checkpoints.
+        """
+        self.sweep()
+        if self.checkpoints.is_dir():
+            self.checkpoints.rename(self.path / ".checkpoints.tmp")
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "config.toml"):
             if entry.name == ".lock":
                 continue
             if entry.is_dir() and not entry.is_symlink():
@@ -131,10 +156,35 @@ class RunDirectory:
         """Make "latest" or "best" name a step's checkpoint."""
         write_atomically(self.checkpoints / pointer, f"step-{step}\n")
 
+    def sweep(self) -> None:
+        """Delete what earlier processes left half written. Call it while nothing is being written."""
+        for folder in (self.path, self.checkpoints, self.tokenizer_dir):
+            for leftover in folder.glob(".*.tmp"):
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                else:
+                    leftover.unlink()
+
+    def rewind(self, step: int, best_step: int | None) -> None:
+        """Make a step the newest, to go on from it: checkpoints after it will be made again.
+
+        A kill leaves such a checkpoint where it had its name but ``latest`` not yet. Pointers move first, so that at
+        no instant one names a folder that is being deleted.
+        """
+        for pointer, target in (("best", best_step), ("latest", step)):
+            if target in self.steps():
+                if self._pointed(pointer) != self.step_folder(target):
+                    self.point(pointer, target)
+            else:
+                (self.checkpoints / pointer).unlink(missing_ok=True)
+        from groundup.train.checkpoint import remove_folder
+
+        for later in self.steps():
+            if later > step:
+                remove_folder(self.step_folder(later))
+
     def prune(self, keep: int) -> None:
-        """Delete all but the ``keep`` newest checkpoints and those pointed at, and what crashes left half written."""
-        for leftover in self.checkpoints.glob(".*.tmp"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all."""
         if keep == 0:
             return
         from groundup.train.checkpoint import remove_folder

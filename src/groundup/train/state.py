@@ -23,6 +23,10 @@ class TrainState:
     best_step: int | None = None
     pending_losses: list[float] = field(default_factory=list)
     """Losses of the steps since the last line of metrics, whose mean the next line reports."""
+    recent_loss: float | None = None
+    """Average of the latest losses, by which a spike is known; None before the first step."""
+    progress: float = 0.0
+    """How far the schedule had come, in [0, 1], in a run that follows the clock (train.finish_schedule)."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``state.json``."""
@@ -30,5 +34,12 @@ class TrainState:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        """The state in ``state.json``, whose other entries are left alone."""
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls)})
+        """The state in ``state.json``, whose other entries are left alone.
+
+        A field that came later than the checkpoint has its default; only the counters must be there.
+
+        Raises:
+            KeyError: a counter is missing.
+        """
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        return cls(**known | {name: values[name] for name in ("step", "tokens")})

@@ -3,55 +3,92 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from groundup.errors import TrainingError
-from groundup.optim import gradient_clipping
-from groundup.train.build import LossFunction
+from groundup.optim import CombinedOptimizer, clip_gradients
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+MicroBatches = Iterable[tuple[Tensor, Tensor]]
+
+
+class StepResult:
+    """Loss and gradient norm of a step, which may still be on their way from the device.
+
+    Whoever launches the next step before looking at this one never lets a GPU wait.
+    """
+
+    def __init__(self, loss: Tensor, grad_norm: Tensor):
+        values = torch.stack([loss.float(), grad_norm.to(loss.device).float()])
+        self._event: torch.cuda.Event | None = None
+        if values.is_cuda:
+            self._values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record()
+        else:
+            self._values = values
+
+    def read(self) -> tuple[float, float]:
+        """Mean loss, and gradient norm before clipping; waits for them.
+
+        Raises:
+            TrainingError: one of them is NaN or infinite. The weights have not moved.
+        """
+        if self._event is not None:
+            self._event.synchronize()
+        loss, grad_norm = self._values.tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss}")
+        if not math.isfinite(grad_norm):
+            raise TrainingError(f"the loss is {loss:.4f}, but the norm of the gradient {grad_norm}")
+        return loss, grad_norm
 
 
 def train_step(
     model: nn.Module,
     loss_function: LossFunction,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: CombinedOptimizer,
+    micro_batches: MicroBatches,
     accumulation_steps: int,
     grad_clip: float,
-) -> tuple[float, float]:
-    """Forward and backward over the micro-batches, clip, update.
+) -> StepResult:
+    """Forward and backward over the micro-batches, clip, update; nothing here waits for a GPU.
+
+    If a loss or gradient is NaN or infinite, no weight moves, and reading the result raises.
 
     Args:
         micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean.
         grad_clip: largest global gradient norm; 0 only measures it.
-
-    Returns:
-        Mean loss and gradient norm before clipping.
-
-    Raises:
-        TrainingError: a loss or gradient is NaN or infinite; the weights are untouched.
     """
+    loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps)
+    grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
+    broken = ~(loss.isfinite() & grad_norm.isfinite())
+    if loss.is_cuda:
+        optimizer.step(skip=broken)
+    elif not broken:
+        optimizer.step()
+    return StepResult(loss, grad_norm)
+
+
+def accumulate_gradients(
+    loss_function: LossFunction, optimizer: CombinedOptimizer, micro_batches: MicroBatches, accumulation_steps: int
+) -> Tensor:
+    """The mean loss, a scalar on the device, and its gradient in the parameters."""
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=next(model.parameters()).device)
+    losses = []
     for x, y in micro_batches:
         loss = loss_function(x, y) / accumulation_steps
         loss.backward()
-        total += loss.detach()
-    mean_loss = total.item()
-    if not math.isfinite(mean_loss):
-        raise TrainingError(f"the loss is {mean_loss}")
-    try:
-        norm = gradient_clipping(model.parameters(), grad_clip or math.inf)
-    except TrainingError:
-        raise TrainingError(f"the loss is {mean_loss:.4f}, but {_first_broken_gradient(model)}") from None
-    optimizer.step()
-    return mean_loss, norm.item()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum()
 
 
-def _first_broken_gradient(model: nn.Module) -> str:
+def broken_parameter(model: nn.Module) -> str:
+    """Names the first parameter whose gradient is not finite; empty if all are."""
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
-            return f"the gradient of {name} is not finite"
-    return "the norm of the gradient overflows"
+            return name
+    return ""

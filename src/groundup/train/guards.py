@@ -1,0 +1,119 @@
+"""What watches over a run: loss spikes, the clock, the room on the disk; and what is said when numbers break."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groundup.config import OptimConfig, TrainConfig
+from groundup.errors import TrainingError
+from groundup.train.state import TrainState
+
+_MEMORY_OF_LOSSES = 0.9
+
+
+def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, float | bool]:
+    """Compare a step's loss with the average of those before, which it then joins.
+
+    The average is exponential, a tenth for each new loss. A jump that stays is thus reported for the few steps until
+    the average has followed it.
+
+    Args:
+        state: its ``recent_loss`` is the average; None before the first step.
+        factor: how many times the average is a spike; 0 for never.
+
+    Returns:
+        For the step's line of metrics: nothing, or ``loss_spike`` with ``spike_loss`` and ``recent_loss``.
+    """
+    recent = state.recent_loss
+    state.recent_loss = loss if recent is None else _MEMORY_OF_LOSSES * recent + (1 - _MEMORY_OF_LOSSES) * loss
+    if not factor or recent is None or loss <= factor * recent:
+        return {}
+    return {"loss_spike": True, "spike_loss": loss, "recent_loss": recent}
+
+
+class TimeLimit:
+    """The end of a sitting by the clock (``train.max_minutes``).
+
+    With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` says how far the
+    run is, by steps or by time, whichever is more. Such a run depends on the machine's speed, so that it cannot be
+    repeated step by step; resumed, it goes on from the progress that it had reached, and spends what is left of the
+    schedule in the time of the new sitting.
+
+    Args:
+        reached: progress at the start of the sitting.
+        clock: seconds; the sitting begins now.
+    """
+
+    def __init__(self, config: TrainConfig, reached: float = 0.0, clock: Callable[[], float] = time.monotonic):
+        self._limit = 60 * config.max_minutes
+        self._finish = config.finish_schedule
+        self._reached, self._clock = reached, clock
+        self._began = self._last_asked = clock()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up; never without a limit."""
+        return bool(self._limit) and self._clock() - self._began >= self._limit
+
+    def progress(self, steps: float) -> float:
+        """How far the run will be after the coming step, in [0, 1]; to be asked once before each step.
+
+        It is 1 for the step that ends when the time does, judged by how long the step before took, so that the last
+        step is made at the schedule's end.
+
+        Args:
+            steps: the coming step over the number of all steps.
+        """
+        if not (self._limit and self._finish):
+            return steps
+        now = self._clock()
+        step_seconds, self._last_asked = now - self._last_asked, now
+        share = min(1.0, (now + step_seconds - self._began) / self._limit)
+        return min(1.0, max(steps, self._reached + (1 - self._reached) * share))
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Size of one checkpoint: weights, and the optimizer's moments in float32, one for Muon and two for AdamW."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    moments = sum(
+        4 * p.numel() * (1 if group.get("algorithm") == "muon" else 2)
+        for group in optimizer.param_groups
+        for p in group["params"]
+    )
+    return weights + moments
+
+
+def most_checkpoints(config: TrainConfig, *, evaluates: bool) -> int:
+    """How many checkpoints lie on the disk at once, at the most: those kept, the best, and one being written."""
+    written = -(-config.max_iters // config.checkpoint_interval)
+    if evaluates:
+        written += config.max_iters // config.eval_interval
+    return min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk that a folder lies on, or will when it is made."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+def diverged(
+    error: TrainingError, step: int, learning_rate: float, config: OptimConfig, kept: int | None
+) -> TrainingError:
+    """The error of a step whose loss or gradient is not finite, with what is left and what to do.
+
+    Args:
+        kept: step of the newest checkpoint.
+    """
+    left = "no checkpoint had been written yet" if kept is None else f"checkpoint step-{kept} is good"
+    return TrainingError(
+        f"step {step}: {error}, at learning rate {learning_rate:.2e}; nothing was applied and {left}; lower "
+        f"optim.max_learning_rate ({config.max_learning_rate:g}) or lengthen optim.warmup_iters ({config.warmup_iters})"
+    )

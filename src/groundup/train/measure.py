@@ -1,0 +1,86 @@
+"""What the machine at hand does: its matrix throughput, and the memory that a run has taken of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import sys
+import time
+
+import torch
+
+from groundup.account import peak_flops
+from groundup.config import TrainConfig
+from groundup.train.environment import device_name
+
+MFU_CONVENTION = "2mnp FLOPs a matrix product, attention in full, backward twice the forward"
+"""What MFU counts (:mod:`groundup.account.flops`); other projects halve attention for the causal mask, or leave it
+out."""
+
+
+def multiplied_in(config: TrainConfig, device: str) -> str:
+    """The precision in which a run's matrices are multiplied: its own, or TF32 for float32 on a card that may."""
+    tensor_cores = config.precision == "fp32" and config.matmul_precision == "high" and device.startswith("cuda")
+    return "tf32" if tensor_cores else config.precision
+
+
+def known_peak(config: TrainConfig, device: str) -> float | None:
+    """FLOP/s to measure MFU by: train.peak_tflops, or the data sheet's; None where neither is there."""
+    if config.peak_tflops:
+        return config.peak_tflops * 1e12
+    return peak_flops(device_name(device), multiplied_in(config, device))
+
+
+def measure_matmul_flops(
+    device: str = "cpu", precision: str = "fp32", *, threads: int | None = None, size: int = 0, rounds: int = 7
+) -> float:
+    """FLOP/s of one square matrix product, the median of a few rounds: what this machine can do, at best.
+
+    Args:
+        precision: "fp32", "bf16" or "fp16"; "tf32" is float32, as torch is set to multiply it.
+        threads: of the CPU; torch's number by default.
+        size: rows and columns; 0 takes one that keeps the device busy for some milliseconds.
+    """
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    size = size or (1024 if device == "cpu" else 8192)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        # A generator of its own: measuring must not move the random numbers of whoever asks.
+        generator = torch.Generator().manual_seed(0)
+        a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        times = []
+        for _ in range(rounds + 2):  # the first two allocate, choose a kernel and wake the threads
+            synchronize(device)
+            began = time.perf_counter()
+            torch.mm(a, b, out=out)
+            synchronize(device)
+            times.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(before)
+    return 2 * size**3 / statistics.median(times[2:])
+
+
+def peak_memory(device: str) -> int:
+    """Most bytes held so far: by tensors on a CUDA device, or by the whole process on any other."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def total_memory(device: str) -> int:
+    """Bytes of memory of the CUDA device, or of the machine."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
