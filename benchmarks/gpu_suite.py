@@ -1,123 +1,219 @@
-"""Training throughput on a GPU in one call: tokens/s, MFU, peak memory, and the optimizer's share of the step.
+"""Training on a GPU, all in one call: tokens/s, MFU, the optimizer's share of the step, and memory.
 
-    python benchmarks/gpu_suite.py [--out FILE] [--seconds 20] [--quick]
+    PYTHONPATH=src python benchmarks/gpu_suite.py [--out FILE] [--minutes 9] [--seconds 10] [--quick]
 
-Synthetic tokens, so that nothing but the package is needed. MFU counts 3 x the forward matrix products (2mnp,
-attention in full) over the card's dense bfloat16 peak. --quick uses toy shapes, to try the script on a CPU.
+Synthetic tokens, so that nothing but the package is needed. The cases come in order of importance, each in a process of
+its own; rows are written as they come, and what does not fit into --minutes is left out, by name. bfloat16 throughout.
+
+MFU counts 3 x the forward matrix products (2mnp, attention in full) over the card's dense bfloat16 peak as its maker
+gives it; `share_of_measured_peak` is over the fastest product seen in the same process. Steps are timed in blocks, so
+that the device is not waited for after each. --quick takes toy shapes, to try the script on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
+import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from groundup.account import parameter_count, peak_flops, training_flops_per_token
-from groundup.config import ModelConfig, OptimConfig
-from groundup.nn import TransformerLM
-from groundup.train.build import build_loss, build_optimizer
+from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from groundup.train.environment import device_name
-from groundup.train.step import train_step
+from groundup.version import VERSION
+from side_by_side import Report, Row, failed, in_fresh_process, short
+from train_measure import make_batches, matmul_peak, matmul_shapes, memory_of_a_pass, timed
+from train_peers import Groundup
 
 
-@dataclass(frozen=True)
-class Case:
-    """One model at one batch size."""
+class Model(NamedTuple):
+    """A shape and a batch, and the best that others have published for it."""
 
-    name: str
-    model: ModelConfig
+    shape: dict[str, Any]
     batch_size: int
+    published: str = ""
+    published_tokens_per_s: float = 0
 
 
-CASES = [
-    Case("report 36M", ModelConfig(vocab_size=10_000, context_length=256, d_model=512, num_layers=8, num_heads=8), 128),
-    Case(
-        "GPT-2 small shape",
-        ModelConfig(vocab_size=50_304, context_length=1024, d_model=768, num_layers=12, num_heads=12, d_ff=2048,
-                    tie_embeddings=True),
-        32,
+class Case(NamedTuple):
+    """One measurement; ``loss`` only of memory: "ours", or "full" for all logits at once."""
+
+    model: str
+    optimizer: str = "adamw"
+    compile: bool = True
+    kernels: str = "fast"
+    loss: str = ""
+
+
+MODELS = {
+    "report 36M": Model(
+        {"vocab_size": 10_000, "context_length": 256, "d_model": 512, "num_layers": 8, "num_heads": 8},
+        128, "the report's 36 M run on a GH200", 556e3,
     ),
-]  # fmt: skip
-QUICK = [Case("toy", ModelConfig(vocab_size=500, context_length=64, d_model=64, num_layers=2, num_heads=2), 4)]
+    "GPT-2 small": Model(
+        {"vocab_size": 50_304, "context_length": 1024, "d_model": 768, "num_layers": 12, "num_heads": 12,
+         "d_ff": 2048, "tie_embeddings": True},
+        32, "modded-nanogpt track 3 on one H200", 490e3,
+    ),
+    "vocabulary 32k": Model(
+        {"vocab_size": 32_000, "context_length": 1024, "d_model": 512, "num_layers": 4, "num_heads": 8}, 16
+    ),
+    "toy": Model({"vocab_size": 8000, "context_length": 64, "d_model": 64, "num_layers": 1, "num_heads": 2}, 4),
+}  # fmt: skip
+CASES = [
+    Case("report 36M"),
+    Case("GPT-2 small"),
+    Case("GPT-2 small", "muon"),
+    Case("report 36M", compile=False),
+    Case("vocabulary 32k", compile=False, loss="full"),
+    Case("vocabulary 32k", compile=False, loss="ours"),
+    Case("GPT-2 small", compile=False),
+    Case("report 36M", "muon"),
+    Case("GPT-2 small", compile=False, loss="full"),
+    Case("GPT-2 small", compile=False, loss="ours"),
+    Case("GPT-2 small", "muon", compile=False),
+    Case("report 36M", compile=False, kernels="plain"),
+    Case("GPT-2 small", compile=False, kernels="plain"),
+]
+QUICK = [
+    Case("toy", compile=False),
+    Case("toy", "muon", compile=False),
+    Case("toy", compile=False, loss="full"),
+    Case("toy", compile=False, loss="ours"),
+]
+LEAST_SECONDS = 20
+LOSS_TOLERANCE = 1e-2  # of a bfloat16 forward pass
+BLOCK = 5
 
 
-def measure(case: Case, device: str, *, compile: bool, seconds: float) -> dict[str, object]:
-    """Steps for about ``seconds`` after warm-up; medians."""
+def measure(model: str, optimizer: str, compile: bool, kernels: str, loss: str, seconds: float) -> Row:
+    """One case, in the process that calls it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
-    model = TransformerLM.from_config(case.model, flash=True).to(device)
-    model.compute_dtype = torch.bfloat16
-    loss = build_loss(model, compile=compile)
-    optimizer = build_optimizer(model, OptimConfig())
-    ids = torch.randint(case.model.vocab_size, (case.batch_size, case.model.context_length + 1), device=device)
-    batch = [(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())]
+    shape, batch_size = ModelConfig(**MODELS[model].shape), MODELS[model].batch_size
+    config = RunConfig(
+        model=shape,
+        optim=OptimConfig(optimizer=optimizer),  # type: ignore[arg-type]
+        train=TrainConfig(
+            precision="bf16", compile=compile, kernels=kernels, device=device,  # type: ignore[arg-type]
+            attention="plain" if kernels == "plain" else "flash",
+        ),
+    )  # fmt: skip
+    trainee = Groundup(config, device)
+    batches = make_batches(shape, batch_size, device)
+    if loss:
+        return memory_of_a_pass(trainee, *batches[0], full_logits=loss == "full")
+    return speed(trainee, batches, seconds, device)
 
-    def timed(work: Callable[[], object]) -> float:
-        synchronize(device)
-        began = time.perf_counter()
-        work()
-        synchronize(device)
-        return time.perf_counter() - began
 
-    def step() -> None:
-        train_step(model, loss, optimizer, batch, 1, 1.0)
+def speed(trainee: Groundup, batches: list[tuple[torch.Tensor, torch.Tensor]], seconds: float, device: str) -> Row:
+    """Blocks of steps for about so many seconds, and blocks of the optimizer's part between them; medians."""
+    shape, (batch_size, _) = trainee.config.model, batches[0][0].shape
+    first_step = timed(partial(trainee.step, *batches[0]), device)
+    block = BLOCK if device != "cpu" else 1
 
-    began = time.perf_counter()
-    step()
-    first_step = time.perf_counter() - began
-    for _ in range(3):
-        step()
-    if device == "cuda":
+    def steps() -> None:
+        results = [trainee.step(*batches[i % len(batches)]) for i in range(block)]
+        results[-1]()  # which raises if the loss is no number any more
+
+    def optimizer_steps() -> None:
+        for _ in range(block):
+            trainee.optimizer_step()
+
+    steps()  # the clocks of the device settle
+    shapes = matmul_shapes(shape, batch_size, [8192 if device != "cpu" else 256])
+    peak = matmul_peak(shapes, device, torch.bfloat16)
+    if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
-    times, optimizer_times, end = [], [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 3:
-        times.append(timed(step))
-        optimizer_times.append(timed(optimizer.step))
-    median = sorted(times)[len(times) // 2]
-    tokens = case.batch_size * case.model.context_length / median
-    peak = peak_flops(device_name(device), "bf16")
+    whole, alone = _alternate(steps, optimizer_steps, seconds, device)
+    step_s, tokens = statistics.median(whole) / block, batch_size * shape.context_length
+    flops_per_s = tokens / step_s * training_flops_per_token(shape)
+    nominal = peak_flops(device_name(device), "bf16")
     return {
-        "what": "train", "case": case.name, "parameters": parameter_count(case.model), "batch_size": case.batch_size,
-        "context_length": case.model.context_length, "precision": "bf16", "compile": compile, "steps": len(times),
-        "tokens_per_second": round(tokens), "step_ms": round(median * 1e3, 3), "first_step_s": round(first_step, 2),
-        "mfu": round(tokens * training_flops_per_token(case.model) / peak, 4) if peak else None,
-        "optimizer_share": round(sorted(optimizer_times)[len(times) // 2] / median, 4),
-        "peak_memory_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None,
+        "tokens_per_s": round(tokens / step_s), "step_ms": short(step_s * 1e3), "steps": len(whole) * block,
+        "mfu": short(flops_per_s / nominal) if nominal else None,
+        "share_of_measured_peak": short(flops_per_s / peak), "matmul_tflops": short(peak / 1e12),
+        "optimizer_ms": short(statistics.median(alone) / block * 1e3),
+        "optimizer_share": short(statistics.median(alone) / statistics.median(whole)),
+        "peak_memory_gb": short(torch.cuda.max_memory_allocated() / 1e9) if device != "cpu" else None,
+        "first_step_s": short(first_step),
     }  # fmt: skip
 
 
-def synchronize(device: str) -> None:
-    """Wait for the device, so that a clock means something."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+def _alternate(
+    first: Callable[[], object], second: Callable[[], object], seconds: float, device: str
+) -> tuple[list[float], list[float]]:
+    times: tuple[list[float], list[float]] = ([], [])
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[0]) < 3:
+        times[0].append(timed(first, device))
+        times[1].append(timed(second, device))
+    return times
+
+
+def row_of(case: Case, found: Row) -> Row:
+    """What was measured, with what it was measured on and what others have reached."""
+    model = MODELS[case.model]
+    shape = ModelConfig(**model.shape)
+    way = f"{case.kernels} kernels, " + ("compiled" if case.compile else "eager")
+    row: Row = {
+        "what": "memory of forward and backward" if case.loss else "train step", "ours": f"groundup {VERSION}",
+        "case": case.model, "optimizer": None if case.loss else case.optimizer, "call": way,
+        "loss": {"full": "all logits, torch's cross_entropy", "ours": "our loss", "": None}[case.loss],
+        "parameters": parameter_count(shape), "batch_size": model.batch_size, "context_length": shape.context_length,
+        "vocab_size": shape.vocab_size, "precision": "bf16",
+    }  # fmt: skip
+    if case.loss:
+        return row | {"growth_gb": short(found["growth_mb"] / 1e3), "first_loss": short(found["loss"])}
+    if model.published:
+        row["published"] = f"{model.published}: {model.published_tokens_per_s / 1e3:.0f}k tokens/s"
+        row["ratio_to_published"] = short(found["tokens_per_s"] / model.published_tokens_per_s)
+    return row | found
 
 
 def main() -> None:
-    """Run all cases and print one JSON object a line."""
+    """Measure the cases, as many as fit into the time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--minutes", type=float, default=9, help="of all cases together")
+    parser.add_argument("--seconds", type=float, default=10, help="of a case's timed steps")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.quick:
         parser.error("there is no GPU; --quick tries the script on the CPU")
-    rows: list[dict[str, object]] = [
-        {"what": "machine", "device": device_name(device), "torch": torch.__version__, "cuda": torch.version.cuda,
-         "python": platform.python_version(), "date": time.strftime("%Y-%m-%d")}
-    ]  # fmt: skip
-    print(json.dumps(rows[0]), flush=True)
+    end = time.monotonic() + 60 * options.minutes
+    report = Report(options.out, device=device_name(device), torch=torch.__version__, cuda=torch.version.cuda)
+    full_logits: dict[str, Row] = {}
     for case in QUICK if options.quick else CASES:
-        for compile in (False, True):
-            rows.append(measure(case, device, compile=compile, seconds=options.seconds))
-            print(json.dumps(rows[-1]), flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        about = {"what": "left out"} | case._asdict()
+        left = end - time.monotonic()
+        if left < LEAST_SECONDS:
+            report.add(about | {"why": f"the {options.minutes:g} minutes are over"})
+            continue
+        seconds = 0.2 if options.quick else options.seconds
+        found = in_fresh_process("gpu_suite:measure", case._asdict() | {"seconds": seconds}, threads=1, time_limit=left)
+        if failed(found):
+            report.add_failure(about, found)
+            continue
+        row = row_of(case, found)
+        if case.loss == "full":
+            full_logits[case.model] = found
+        elif case.loss and case.model in full_logits:
+            peer = full_logits[case.model]
+            row["ratio_to_full_logits"] = short(found["growth_mb"] / peer["growth_mb"])
+            row["losses_agree"] = abs(found["loss"] - peer["loss"]) <= LOSS_TOLERANCE
+        report.add(row)
+    report.finish(
+        ["case", "model", "optimizer", "call", "loss", "tokens_per_s", "ratio_to_published", "mfu",
+         "share_of_measured_peak", "optimizer_share", "peak_memory_gb", "growth_gb", "ratio_to_full_logits",
+         "first_step_s", "losses_agree", "why", "timed_out_s", "error"]
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the tokenizer benchmarks share: a process for each measurement, rounds of turns, and rows.
+"""What the benchmarks share: a process for each measurement, rounds of turns, and rows.
 
 A measurement has a process of its own, so that a first pass is the first for everyone's caches, and a peak of memory
 belongs to one library. In a round everyone takes a turn, so that a disturbance of the machine hits all, and ratios are
@@ -17,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 SEPARATOR = "<|endoftext|>"
+PACKAGES = ("groundup", "gigatoken", "tiktoken", "tokenizers", "rustbpe", "numpy", "torch", "transformers")
 Row = dict[str, Any]
 Turn = TypeVar("Turn", bound=Hashable)
 Clocks = tuple[float, float]
@@ -55,10 +56,19 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def in_fresh_process(function: str, arguments: dict[str, Any], *, threads: int, time_limit: float) -> Row:
+def in_fresh_process(
+    function: str,
+    arguments: dict[str, Any],
+    *,
+    threads: int,
+    time_limit: float,
+    math_threads: int = 1,
+    variables: Mapping[str, str] | None = None,
+) -> Row:
     """What ``function`` ("module:name" of this folder) returns for the arguments, from a new process.
 
-    Both are passed as JSON. Instead of the function's result it is ``{"unavailable": why}``, ``{"timed_out_s":
+    Both are passed as JSON; ``threads`` is for tokenizers, ``math_threads`` for matrix products, ``variables`` go into
+    the environment. Instead of the function's result it is ``{"unavailable": why}``, ``{"timed_out_s":
     seconds}`` or ``{"error": last lines of stderr}`` if there is none.
     """
     environment = os.environ | {
@@ -66,8 +76,9 @@ def in_fresh_process(function: str, arguments: dict[str, Any], *, threads: int, 
         "TOKENIZERS_PARALLELISM": str(threads > 1).lower(),
         # NumPy's BLAS starts threads that spin for a while when it is loaded, which would count as CPU time.
         "OPENBLAS_NUM_THREADS": "1",
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": str(math_threads),
+        "MKL_NUM_THREADS": str(math_threads),
+        **(variables or {}),
     }
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -155,16 +166,16 @@ class Report:
     The file is complete after every row, so that an interrupted run keeps what it has measured.
     """
 
-    def __init__(self, out: Path | None) -> None:
+    def __init__(self, out: Path | None, **about_the_machine: object) -> None:
         self._out = out
         self._failures: list[str] = []
         self._left_out: set[str] = set()
         self.rows: list[Row] = []
-        self._add(machine())
+        self._add(machine() | about_the_machine)
 
     def add(self, row: Row) -> None:
-        """A measured row. One whose ids differ stays, and the run ends with exit code 1."""
-        for key in ("identical_ids", "identical_merges", "same_merges_as_one_thread", "bytes_kept"):
+        """A measured row. One whose ids or losses differ stays, and the run ends with exit code 1."""
+        for key in ("identical_ids", "identical_merges", "same_merges_as_one_thread", "bytes_kept", "losses_agree"):
             if row.get(key) is False:
                 self._failures.append(f"{key} is false: {json.dumps(row)}")
         self._add(row)
@@ -235,7 +246,7 @@ def machine() -> Row:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for package in ("groundup", "gigatoken", "tiktoken", "tokenizers", "rustbpe", "numpy"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,6 +1,7 @@
-"""The tokenizer benchmarks run, compare ids before they claim a ratio, and say so when something is wrong."""
+"""The benchmarks run, compare ids or losses before they claim a ratio, and say so when something is wrong."""
 
 import importlib
+import importlib.util
 import inspect
 import json
 import random
@@ -62,6 +63,12 @@ def tokenizer(text: Path) -> Path:
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module("side_by_side")
+
+
+@pytest.fixture
+def train_measure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("train_measure")
 
 
 def test_encoding_is_compared_on_the_same_ids(text: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -140,12 +147,17 @@ def test_a_vocabulary_that_peers_cannot_have_is_refused(text: Path, tmp_path: Pa
     assert "ids without gaps" in done.stderr.splitlines()[-1]
 
 
-def test_rows_with_other_ids_are_kept_and_fail_the_run(side_by_side: ModuleType, tmp_path: Path) -> None:
-    report = side_by_side.Report(tmp_path / "rows.json")
-    report.add({"what": "encode", "peer": "someone", "identical_ids": False})
-    assert json.loads((tmp_path / "rows.json").read_text())[1]["peer"] == "someone"
-    with pytest.raises(SystemExit, match="identical_ids is false"):
-        report.finish(["peer", "identical_ids"])
+@pytest.mark.parametrize("same", ["identical_ids", "losses_agree"])
+def test_rows_with_other_ids_or_losses_are_kept_and_fail_the_run(
+    side_by_side: ModuleType, tmp_path: Path, same: str
+) -> None:
+    report = side_by_side.Report(tmp_path / "rows.json", device="some card")
+    report.add({"what": "encode", "peer": "someone", same: False})
+    machine, row = json.loads((tmp_path / "rows.json").read_text())
+    assert machine["device"] == "some card"
+    assert row["peer"] == "someone"
+    with pytest.raises(SystemExit, match=f"{same} is false"):
+        report.finish(["peer", same])
 
 
 def test_everyone_has_a_turn_in_each_round_until_they_fail(side_by_side: ModuleType) -> None:
@@ -204,3 +216,70 @@ def test_the_big_corpus_does_not_replace_its_input(text: Path) -> None:
     assert done.returncode == 2
     assert "is the input itself" in done.stderr.splitlines()[-1]
     assert text.read_bytes() == before
+
+
+def test_training_speed_is_compared_on_the_same_losses(tmp_path: Path) -> None:
+    """transformers, where it is installed, is a peer too."""
+    rows = rows_of(
+        "train_step.py", tmp_path / "rows.json", "--quick", "--what", "speed", "share", "--threads", "1", "--sizes",
+        "64", "--rounds", "1", "--who", "groundup", "groundup:plain", "transformers",
+    )  # fmt: skip
+    peers = {"groundup"} | ({"transformers"} if importlib.util.find_spec("transformers") else set())
+    steps = [row for row in rows if row["what"] == "train step"]
+    assert {row["peer"].split()[0] for row in steps} == peers
+    for row in steps:
+        assert row["losses_agree"]
+        assert row["fifth_loss_difference"] < 1e-3
+        assert row["ratio_median"] == pytest.approx(row["ours_tokens_per_s"] / row["peer_tokens_per_s"], rel=1e-2)
+    shares = [row for row in rows if row["what"] == "share of the matmul peak"]
+    assert {row["who"].split()[0] for row in shares} == peers
+    for row in shares:
+        assert row["share_median"] == pytest.approx(row["gflops"] / row["matmul_gflops"], rel=1e-2)
+
+
+def test_a_size_that_has_no_whole_heads_is_refused() -> None:
+    done = run("train_step.py", "--sizes", "100")
+    assert done.returncode == 2
+    assert "the head size is 64" in done.stderr.splitlines()[-1]
+
+
+def test_memory_of_a_pass_counts_the_logits(train_measure: ModuleType) -> None:
+    """At a vocabulary of 16,000 all logits of 2,048 tokens take 131 MB; their loss holds them and their gradient."""
+    model = {"vocab_size": 16_000, "context_length": 256, "d_model": 16, "num_layers": 1, "num_heads": 1}
+    torchs, plain = (
+        train_measure.memory("groundup", model, 8, True),
+        train_measure.memory("groundup:plain", model, 8, False),
+    )
+    assert torchs["growth_mb"] > 2 * 131
+    assert plain["growth_mb"] > 2 * 131
+    assert torchs["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_optimizers_share_is_its_part_of_the_step(train_measure: ModuleType, name: str) -> None:
+    model = {"vocab_size": 100, "context_length": 16, "d_model": 16, "num_layers": 1, "num_heads": 1}
+    found = train_measure.optimizer("groundup", model, 2, 1, name)
+    assert found["share"] == found["optimizer_s"] / found["step_s"] > 0
+
+
+@pytest.mark.long
+def test_start_up_ends_with_the_first_step(train_measure: ModuleType, tmp_path: Path) -> None:
+    shards = train_measure.startup_data(str(tmp_path))["shards"]
+    options = {"--d_model": 32, "--num_heads": 1, "--num_layers": 1, "--context_length": 16}
+    found = train_measure.startup(shards, str(tmp_path), options)
+    assert found["seconds"] > 0
+    assert (tmp_path / "startup" / "summary.json").exists()
+    with pytest.raises(RuntimeError, match="num_heads = 3"):
+        train_measure.startup(shards, str(tmp_path), options | {"--num_heads": 3})
+
+
+@pytest.mark.long
+def test_the_gpu_suite_measures_what_fits_into_its_time(tmp_path: Path) -> None:
+    rows = rows_of("gpu_suite.py", tmp_path / "rows.json", "--quick")
+    assert [(row["what"], row["optimizer"]) for row in rows] == [
+        ("train step", "adamw"), ("train step", "muon"), ("memory of forward and backward", None),
+        ("memory of forward and backward", None),
+    ]  # fmt: skip
+    assert rows[-1]["losses_agree"]
+    late = rows_of("gpu_suite.py", tmp_path / "late.json", "--quick", "--minutes", "0")
+    assert {row["what"] for row in late} == {"left out"}

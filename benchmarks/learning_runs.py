@@ -1,0 +1,220 @@
+"""One training run of `train_learning.py`: its settings, how it is trained, and a file of the runs that are done.
+
+Ours is a run of `groundup train`, loop and all. The peer is transformers' Llama with torch's AdamW, clipping and
+cross-entropy, trained by the loop below: it takes from us the initial weights, the batches, the values of the schedule
+and the places of the validation windows, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from groundup.config import DataConfig, ModelConfig, OptimConfig, RunConfig, SampleConfig, TrainConfig
+from groundup.data.batches import Batches, evaluation_batches
+from groundup.data.shards import TokenShards
+from groundup.errors import TrainingError
+from groundup.optim import learning_rate
+from groundup.track import Silent
+from groundup.train import train
+from side_by_side import Row
+from train_peers import OURS, Llama
+
+LEAST_TO_PEAK = 0.1
+"""Rate at the last step over the peak."""
+WARM_UP = 0.05
+"""Part of the steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that a run's result depends on but rounding; the key of a finished run."""
+
+    who: Literal["groundup", "transformers"]
+    optimizer: Literal["adamw", "muon"]
+    rate: float
+    """Peak of the cosine."""
+    steps: int
+    seed: int
+    """Of the weights and the batches."""
+    precision: Literal["fp32", "bf16"]
+    model: Mapping[str, int]
+    """Keywords of `ModelConfig`."""
+    batch_size: int
+    weight_decay: float
+    eval_interval: int
+    """Steps between evaluations; there is one before the first step and one after the last too."""
+    eval_windows: int
+    train_sha256: str
+    valid_sha256: str
+
+    @property
+    def tokens(self) -> int:
+        """That the run trains on."""
+        return self.steps * self.batch_size * self.model["context_length"]
+
+    def __str__(self) -> str:
+        return f"{self.who} {self.optimizer}, rate {self.rate:g}, seed {self.seed}, {self.tokens:,} tokens"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token shards of two splits, and where they are trained on."""
+
+    train: Path
+    valid: Path
+    device: str = "cpu"
+
+
+class Runs:
+    """Finished runs, one JSON object a line; a run that is asked for again is not made again.
+
+    The key does not know our code: after a change that could change a loss, begin a new file.
+    """
+
+    def __init__(self, path: Path, corpus: Corpus) -> None:
+        self.path, self.corpus = path, corpus
+        self._done: dict[str, Row] = {}
+        if path.exists():
+            text = path.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # killed while it wrote the last line
+                path.write_text(whole, encoding="utf-8")
+            self._done = {_key(row["settings"]): row for row in map(json.loads, whole.splitlines())}
+
+    def result(self, settings: Settings) -> Row:
+        """The run's ``settings``, ``curve`` (tokens and validation loss), ``final_loss`` and ``seconds``.
+
+        The final loss is infinite, and the curve short, where loss or gradients were no longer finite.
+
+        Raises:
+            UnavailableError: transformers is not installed.
+            SystemExit: a signal stopped the run; those before it are in the file.
+        """
+        key = _key(asdict(settings))
+        if key in self._done:
+            return self._told(settings, "done before")
+        began = time.perf_counter()
+        config = run_config(settings, self.corpus)
+        curve = train_ours(config) if settings.who == OURS else train_peer(config)
+        complete = bool(curve) and curve[-1][0] == settings.tokens
+        row = {
+            "settings": asdict(settings),
+            "final_loss": curve[-1][1] if complete else math.inf,
+            "seconds": round(time.perf_counter() - began, 1),
+            "curve": curve,
+        }
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._done[key] = row
+        return self._told(settings, f"{row['seconds']} s")
+
+    def _told(self, settings: Settings, how: str) -> Row:
+        row = self._done[_key(asdict(settings))]
+        print(f"{settings}: validation loss {row['final_loss']:.4f} ({how})", file=sys.stderr, flush=True)
+        return row
+
+
+def run_config(settings: Settings, corpus: Corpus) -> RunConfig:
+    """The options of `groundup train` that the settings stand for."""
+    return RunConfig(
+        name="learning",
+        model=ModelConfig(**settings.model),
+        optim=OptimConfig(
+            optimizer=settings.optimizer, max_learning_rate=settings.rate,
+            min_learning_rate=LEAST_TO_PEAK * settings.rate, schedule="cosine",
+            warmup_iters=max(1, round(WARM_UP * settings.steps)), weight_decay=settings.weight_decay, grad_clip=1.0,
+        ),
+        data=DataConfig(train=str(corpus.train), valid=str(corpus.valid), batch_size=settings.batch_size),
+        train=TrainConfig(
+            max_iters=settings.steps, seed=settings.seed, device=corpus.device, precision=settings.precision,
+            log_interval=settings.eval_interval, eval_interval=settings.eval_interval,
+            eval_windows=settings.eval_windows, checkpoint_interval=settings.steps, keep_checkpoints=1,
+            ratio_interval=0,
+        ),
+        sample=SampleConfig(interval=0),
+    )  # fmt: skip
+
+
+class _Curve(Silent):
+    """Keeps what a run says of its validation loss."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, float]] = []
+
+    def metrics(self, line: Mapping[str, Any]) -> None:
+        if "val_loss" in line:
+            self.points.append((line["tokens"], line["val_loss"]))
+
+
+def train_ours(config: RunConfig) -> list[tuple[int, float]]:
+    """Tokens seen and validation loss of a run of `groundup train`; it ends early if that had to stop it.
+
+    Raises:
+        SystemExit: a signal stopped it.
+    """
+    seen = _Curve()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            ended = train(replace(config, runs_dir=folder), display=seen)
+        except TrainingError as error:
+            print(f"groundup: {error}", file=sys.stderr)
+            return seen.points
+    if not ended.finished:
+        sys.exit(f"stopped by signal {ended.signal}; the runs before this one are kept")
+    return seen.points
+
+
+def train_peer(config: RunConfig) -> list[tuple[int, float]]:
+    """The same of transformers' Llama and torch's AdamW, float32.
+
+    Raises:
+        UnavailableError: transformers is not installed.
+    """
+    llama = Llama(config, None)
+    llama.model.to(config.train.device)
+    train_split, valid_split = TokenShards.open(config.data.train), TokenShards.open(config.data.valid)
+    batches = Batches(
+        train_split, config.data.batch_size, config.model.context_length, config.train.seed, config.data.order
+    )
+    points = []
+    for step in range(config.train.max_iters + 1):
+        last = step == config.train.max_iters
+        if last or step % config.train.eval_interval == 0:
+            loss = validation_loss(llama.model, valid_split, config)
+            points.append((step * config.data.batch_size * config.model.context_length, loss))
+        if not last:
+            for group in llama.optimizer.param_groups:
+                group["lr"] = learning_rate(step + 1, config.train.max_iters, config.optim)
+            x, y = batches.batch(step)
+            llama.step(x.to(config.train.device), y.to(config.train.device))
+    return points
+
+
+@torch.no_grad()
+def validation_loss(llama: nn.Module, split: TokenShards, config: RunConfig) -> float:
+    """Mean nats a token, from the model's logits by torch's cross-entropy."""
+    device = config.train.device
+    llama.eval()
+    nats, tokens = 0.0, 0
+    windows = config.train.eval_windows, config.train.eval_batch_size
+    for x, y in evaluation_batches(split, config.model.context_length, windows[1], windows[0]):
+        logits = llama(input_ids=x.to(device)).logits.float()
+        nats += nn.functional.cross_entropy(logits.flatten(0, 1), y.to(device).flatten(), reduction="sum").item()
+        tokens += y.numel()
+    llama.train()
+    return nats / tokens
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)

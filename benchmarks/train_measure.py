@@ -1,0 +1,240 @@
+"""What a process of its own measures for `train_step.py` and `gpu_suite.py`.
+
+Every function takes and returns what JSON can hold, and is called by name through `side_by_side.in_fresh_process`,
+whose environment sets the number of threads.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.account import parameter_count, training_flops_per_token
+from groundup.config import ModelConfig
+from side_by_side import Row, UnavailableError, clocks, peak_mb, since
+from train_peers import Trainee, make
+
+WARM_UP_STEPS = 5
+BATCHES = 4
+
+
+def make_batches(shape: ModelConfig, batch_size: int, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
+    """The same few batches for everyone: inputs and targets ``(batch_size, context_length)``.
+
+    Low ids are frequent, as in text, so that the gradients of some rows of the embedding are sums of many.
+    """
+    generator = torch.Generator().manual_seed(1)
+    size = (BATCHES, batch_size, shape.context_length + 1)
+    ids = (torch.rand(size, generator=generator) ** 6 * shape.vocab_size).long().to(device)
+    return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
+
+
+def speed(who: str, model: dict[str, Any], batch_size: int, seconds: float, squares: Sequence[int]) -> Row:
+    """Whole steps for about so many seconds, after the first ones; and the machine's matmul peak around them.
+
+    Args:
+        squares: sizes of square products that the peak is looked for in, beside the model's own.
+    """
+    shape = ModelConfig(**model)
+    trainee, batches = make(who, model), make_batches(shape, batch_size)
+    began = time.perf_counter()
+    losses = [trainee.step(*batches[0])()]
+    first_step = time.perf_counter() - began
+    losses += [trainee.step(*batches[i % BATCHES])() for i in range(1, WARM_UP_STEPS)]
+    shapes = matmul_shapes(shape, batch_size, squares)
+    peak = matmul_peak(shapes)
+    steps = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(steps) < 3:
+        start = clocks()
+        trainee.step(*batches[len(steps) % BATCHES])()
+        steps.append(since(start))
+    tokens = batch_size * shape.context_length
+    step_s = statistics.median(wall for _, wall in steps)
+    return {
+        "tokens_per_s": tokens / step_s,
+        "tokens_per_cpu_s": tokens / statistics.median(cpu for cpu, _ in steps),
+        "steps": len(steps),
+        "first_step_s": first_step,
+        "losses": losses,
+        "parameters": parameter_count(shape),
+        "flops_per_s": tokens * training_flops_per_token(shape) / step_s,
+        "matmul_flops_per_s": max(peak, matmul_peak(shapes)),
+        "peak_mb": peak_mb(),
+    }
+
+
+def matmul_shapes(shape: ModelConfig, batch_size: int, squares: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(m, n, p) of square products, and of the model's own largest."""
+    tokens, d, f, v = batch_size * shape.context_length, shape.d_model, shape.ffn_dim, shape.vocab_size
+    return [(n, n, n) for n in squares] + [(tokens, d, f), (tokens, f, d), (f, tokens, d), (tokens, d, v)]
+
+
+def matmul_peak(
+    shapes: Sequence[tuple[int, int, int]], device: str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 5
+) -> float:
+    """FLOP/s of the fastest of these products, each at its best of ``repeats``.
+
+    The right factor is transposed as a layer's weight is, which is also the layout that the kernels like best.
+    """
+    best = 0.0
+    for m, n, p in shapes:
+        left = torch.randn(m, n, device=device, dtype=dtype)
+        right = torch.randn(p, n, device=device, dtype=dtype).T
+        out = torch.empty(m, p, device=device, dtype=dtype)
+        work = partial(torch.mm, left, right, out=out)
+        work()
+        shortest = min(timed(work, device) for _ in range(repeats))
+        best = max(best, 2 * m * n * p / shortest)
+    return best
+
+
+def timed(work: Callable[[], object], device: str = "cpu") -> float:
+    """Wall seconds until the work is done on the device."""
+    synchronize(device)
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: str) -> None:
+    """Wait for the device, so that a clock means something."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def memory(who: str, model: dict[str, Any], batch_size: int, full_logits: bool) -> Row:
+    """How much the process grows in one forward and backward pass, gradients included, beyond model and batch.
+
+    With ``full_logits`` the contender's model gives all logits, and torch's cross-entropy takes them in float32.
+    """
+    shape = ModelConfig(**model)
+    trainee = make(who, model)
+    x, y = make_batches(shape, batch_size)[0]
+    return memory_of_a_pass(trainee, x, y, full_logits=full_logits)
+
+
+def memory_of_a_pass(trainee: Trainee, x: Tensor, y: Tensor, *, full_logits: bool) -> Row:
+    """MB of growth in forward and backward; and the loss, which does not depend on the way."""
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        if not full_logits:
+            return trainee.loss(x, y)
+        logits = trainee.model(x)
+        return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), y.flatten())
+
+    loss(x[:1, :16], y[:1, :16]).backward()  # libraries make their buffers and threads
+    trainee.model.zero_grad(set_to_none=True)
+    value = 0.0
+
+    def work() -> None:
+        nonlocal value
+        found = loss(x, y)
+        found.backward()
+        value = found.item()
+
+    return {"growth_mb": peak_growth(work, x.device.type), "loss": value}
+
+
+def peak_growth(work: Callable[[], object], device: str = "cpu") -> float:
+    """MB that the work takes at its peak beyond what is there before: of the process, or of the device's tensors.
+
+    Raises:
+        UnavailableError: this system does not let a process reset its peak.
+    """
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        synchronize(device)
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    before = _reset_peak()
+    work()
+    return peak_mb() - before
+
+
+def _reset_peak() -> float:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        raise UnavailableError("the peak of memory cannot be reset here; run this part on Linux") from None
+    return peak_mb()
+
+
+def optimizer(who: str, model: dict[str, Any], batch_size: int, steps: int, optimizer: str) -> Row:
+    """Seconds of whole steps, and of the optimizer's part alone."""
+    shape = ModelConfig(**model)
+    trainee, batches = make(who, model, optimizer=optimizer), make_batches(shape, batch_size)
+    trainee.step(*batches[0])()
+    whole, alone = [], []
+    for x, y in islice(cycle(batches), steps):
+        whole.append(timed(lambda x=x, y=y: trainee.step(x, y)()))
+        # Alone, right after a step: with the same gradients, and the caches as cold as they are within one.
+        alone.append(timed(trainee.optimizer_step))
+    return {
+        "step_s": statistics.median(whole), "optimizer_s": statistics.median(alone),
+        "share": statistics.median(alone) / statistics.median(whole), "parameters": parameter_count(shape),
+    }  # fmt: skip
+
+
+def startup_data(folder: str) -> Row:
+    """Stories, a tokenizer and token shards to train on, in ``folder``."""
+    from groundup.data.encode import encode_files
+    from groundup.text.stories import write_stories
+    from groundup.tokenizer import Tokenizer, train_bpe
+
+    text = Path(folder) / "stories.txt"
+    write_stories(text, 2_000_000, seed=0, separator="<|endoftext|>")
+    vocab, merges = train_bpe(text, 2048, ["<|endoftext|>"])
+    encode_files(text, Tokenizer(vocab, merges, ["<|endoftext|>"]), Path(folder) / "shards")
+    return {"shards": str(Path(folder) / "shards")}
+
+
+def startup(shards: str, folder: str, options: Mapping[str, object]) -> Row:
+    """Seconds from the start of `groundup train` until the metrics of its first step are written.
+
+    The machine's own part is `import torch`, measured beside it.
+    """
+    imported = timed(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
+    given = {
+        "--name": "startup", "--runs_dir": folder, "--data.train": shards, "--train.max_iters": 2,
+        "--train.log_interval": 1, "--optim.warmup_iters": 1, "--sample.interval": 0, "--train.device": "cpu",
+        **options,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "groundup", "train", "--overwrite", *map(str, _flat(given))]
+    metrics = Path(folder) / "startup" / "metrics.jsonl"
+    metrics.unlink(missing_ok=True)
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as running:
+        while not _has_step_one(metrics):
+            if running.poll() is not None and not _has_step_one(metrics):
+                message = running.stderr.read().decode("utf-8", "replace") if running.stderr else ""
+                raise RuntimeError(f"groundup train ended before its first step: {message.strip()[-500:]}")
+            time.sleep(0.005)
+        seconds = time.perf_counter() - began
+        running.communicate()
+    return {"seconds": seconds, "import_torch_s": imported}
+
+
+def _has_step_one(metrics: Path) -> bool:
+    try:
+        lines = metrics.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return False
+    return any(json.loads(line)["step"] >= 1 for line in lines)
+
+
+def _flat(options: Mapping[str, object]) -> list[object]:
+    return [part for pair in options.items() for part in pair]
