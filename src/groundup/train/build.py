@@ -16,6 +16,7 @@ from groundup.nn import TransformerLM, cross_entropy
 from groundup.optim import build_optimizer as build_optimizer  # stands here with the other builders of a run
 from groundup.train.allocator import keep_freed_memory
 from groundup.train.step import LossFunction
+from groundup.train.wide_products import use_wide_products
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -134,8 +135,9 @@ def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
 def prepare_device(config: TrainConfig, device: str) -> None:
     """Settings of the whole process that a run wants: how float32 is multiplied, and that freed memory is kept."""
     torch.set_float32_matmul_precision(config.matmul_precision)
-    if device == "cpu":
+    if device == "cpu" and config.kernels == "fast":
         keep_freed_memory()
+        use_wide_products()
 
 
 def why_not_compiled(device: str) -> str:
