@@ -24,20 +24,10 @@ from safetensors.torch import load_file
 
 from groundup.cli.main import main
 from groundup.config import load_recipe, override, save_toml
-from groundup.track import read_jsonl
-from groundup.train import RunDirectory
 from groundup.train.checkpoint import read_state
+from records import record
 
-CLOCKS = {"wall_seconds", "tokens_per_second", "mfu", "peak_memory"}
 OPERATIONS = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
-
-
-def record(run: Path) -> list:
-    """All that must be equal to a run that was never killed."""
-    lines = [{k: v for k, v in line.items() if k not in CLOCKS} for line in read_jsonl(run / "metrics.jsonl")]
-    last = RunDirectory(run).checkpoint("latest")
-    files = [(last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")]
-    return [lines, list(read_jsonl(run / "samples.jsonl")), (run / "checkpoints" / "best").read_text(), *files]
 
 
 def fork(recipe: Path, run: Path, prepare: Callable[[], None] = lambda: None) -> int:

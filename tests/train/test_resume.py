@@ -18,27 +18,7 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError, Trai
 from groundup.track import JsonlSink, Silent, read_jsonl
 from groundup.train import RunDirectory, evaluate_run, train
 from groundup.train.checkpoint import CheckpointContent, read_state, write_folder
-
-CLOCKS = {"wall_seconds", "tokens_per_second", "mfu", "peak_memory"}
-
-
-def record(run: Path) -> tuple[list[dict], list[dict], bytes, bytes]:
-    """All that must be equal: metrics without clocks, samples, final weights, final optimizer."""
-    lines = [{k: v for k, v in line.items() if k not in CLOCKS} for line in read_jsonl(run / "metrics.jsonl")]
-    last = RunDirectory(run).checkpoint("latest")
-    files = (last / "model.safetensors").read_bytes(), (last / "optimizer.safetensors").read_bytes()
-    return lines, list(read_jsonl(run / "samples.jsonl")), *files
-
-
-class SignalAt(Silent):
-    """Sends this process a signal once a step is done."""
-
-    def __init__(self, step: int, number: signal.Signals):
-        self.at, self.number = step, number
-
-    def step(self, step: int, loss: float) -> None:
-        if step == self.at:
-            os.kill(os.getpid(), self.number)
+from records import SignalAt, record
 
 
 class SignalAtMetrics(Silent):
@@ -53,17 +33,17 @@ class SignalAtMetrics(Silent):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunConfig], tuple]:
+def uninterrupted(tokens: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[RunConfig], list]:
     """The record of a config's run, trained once."""
-    records: dict[str, tuple] = {}
+    known: dict[str, list] = {}
 
-    def of(config: RunConfig) -> tuple:
+    def of(config: RunConfig) -> list:
         whole = override(config, {"name": "whole", "train.background_checkpoints": False})
         key = str(dataclasses.replace(whole, runs_dir=""))
-        if key not in records:
+        if key not in known:
             whole = override(whole, {"runs_dir": str(tmp_path_factory.mktemp("whole"))})
-            records[key] = record(train(whole).run_dir)
-        return records[key]
+            known[key] = record(train(whole).run_dir)
+        return known[key]
 
     return of
 

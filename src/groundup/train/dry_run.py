@@ -45,7 +45,7 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
     for _ in range(steps + 2):
         synchronize(trainer.device)
         began = time.perf_counter()
-        trainer.update(learning_rate=0.0)
+        trainer.launch(learning_rate=0.0, index=0).read()
         synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
@@ -69,7 +69,7 @@ def dry_run(config: RunConfig) -> Iterator[Section]:
     yield parameter_section(trainer.model)
     yield optimizer_section(trainer.optimizer)
     yield disk_section(config, trainer.model, trainer.optimizer)
-    x, y = next(iter(trainer._micro_batches()))
+    x, y = next(iter(trainer.feed.micro_batches(0)))
     kept = kept_for_backward(config, trainer.model, trainer.loss, x, y)
     yield memory_section(config, trainer.model, trainer.optimizer, kept, total_memory(trainer.device))
     yield _time_section(trainer, time_steps(trainer))

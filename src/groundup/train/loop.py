@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import RunConfig, flatten, override
-from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import continue_text, prompt_ids
@@ -37,6 +35,7 @@ from groundup.train.checkpoint_writer import CheckpointWriter
 from groundup.train.data_guard import DataGuard
 from groundup.train.environment import environment
 from groundup.train.evaluate import Evaluation, evaluate
+from groundup.train.feed import Feed
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.measure import known_peak, peak_memory
@@ -45,7 +44,7 @@ from groundup.train.ratios import update_ratios
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
-from groundup.train.step import broken_parameter, train_step
+from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -106,6 +105,15 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
     return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
+class Launched(NamedTuple):
+    """A step that the device was given to do, and whose numbers nobody has read."""
+
+    result: StepResult
+    rate: float
+    found: dict[str, Any]
+    """For the step's line of metrics."""
+
+
 class Trainer:
     """The objects of one run, and the loop over its steps."""
 
@@ -139,13 +147,9 @@ class Trainer:
             self.model, compile=config.train.compile and not self.uncompiled, chunked=config.train.kernels == "fast"
         )
         self.optimizer = build_optimizer(self.model, config.optim)
-        self.batches = Batches(
-            self.train_store,
-            config.data.batch_size,
-            config.model.context_length,
-            config.train.seed,
-            config.data.order,
-        )
+        self.feed = Feed(config, self.train_store, self.device)
+        self.lag = 1 if self.device.startswith("cuda") else 0
+        self._launched: deque[Launched] = deque()
         self.state = TrainState()
         self._peak = known_peak(config.train, self.device)
 
@@ -179,10 +183,12 @@ class Trainer:
             with Interruption() as interruption:
                 if not resumed:
                     self._report(None)
-                while self.state.step < total and interruption.signal is None and not self.limit.passed:
+                while self._steps_launched < total and interruption.signal is None and not self.limit.passed:
                     self._step()
+                self._book(0)
                 self._finish()
         finally:
+            self.feed.close()
             self.writer.close()
             self.sinks.close()
         finished = self.state.step >= total
@@ -191,58 +197,73 @@ class Trainer:
     def _step(self) -> None:
         self._check_files()
         config, state = self.config, self.state
-        state.progress = self.limit.progress((state.step + 1) / config.train.max_iters)
+        number = self._steps_launched + 1
+        state.progress = self.limit.progress(number / config.train.max_iters)
         rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
         interval = config.train.ratio_interval
-        with update_ratios(self.optimizer, measure=bool(interval) and (state.step + 1) % interval == 0) as found:
-            loss, norm = self.update(rate)
-        state.step += 1
-        state.tokens += config.data.batch_size * config.model.context_length
-        state.pending_losses.append(loss)
-        found |= watch_for_spike(state, loss, config.train.spike_factor)
-        if found.get("loss_spike"):
-            self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
-        self.display.step(state.step, loss)
-        is_best = self._report({"lr": rate, "grad_norm": norm}, found)
-        # After the report: a checkpoint of a step must find the step's lines already in the record.
-        if is_best or state.step % config.train.checkpoint_interval == 0:
-            self._save(best=is_best)
+        with update_ratios(self.optimizer, measure=bool(interval) and number % interval == 0) as found:
+            self._launched.append(Launched(self.launch(rate, number - 1), rate, found))
+        # A GPU has its next step to do before the last one's numbers are read, but where the weights are needed.
+        self._book(0 if self._looks_at_weights(number) else self.lag)
 
-    def update(self, learning_rate: float) -> tuple[float, float]:
-        """Loss and gradient norm of the current step's batch, after the weights have moved.
-
-        Raises:
-            TrainingError: loss or gradient is not finite; the weights have not moved.
-        """
+    def launch(self, learning_rate: float, index: int) -> StepResult:
+        """Give the device a step to do, on the batch of that index, counted from 0."""
         self.optimizer.set_learning_rate(learning_rate)
         with self._training_time():
-            try:
-                return train_step(
-                    self.model,
-                    self.loss,
-                    self.optimizer,
-                    self._micro_batches(),
-                    self.config.data.accumulation_steps,
-                    self.config.optim.grad_clip,
-                ).read()
-            except TrainingError as error:
-                if name := broken_parameter(self.model):
-                    error = TrainingError(f"{error}, first in that of {name}")
-                self.writer.close()  # so that the checkpoint named as good is the latest
-                kept = max(self.run.steps(), default=None)
-                raise diverged(error, self.state.step + 1, learning_rate, self.config.optim, kept) from None
-
-    def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = self.batches.batch(self.state.step)
-        highest = max(int(x.max()), int(y.max()))
-        if highest >= self.config.model.vocab_size:
-            raise DataError(
-                f"{self.config.data.train} holds the token id {highest}, but model.vocab_size is "
-                f"{self.config.model.vocab_size}; the shards have changed or are damaged: encode the text again"
+            return train_step(
+                self.model,
+                self.loss,
+                self.optimizer,
+                self.feed.micro_batches(index),
+                self.config.data.accumulation_steps,
+                self.config.optim.grad_clip,
+                self._launched[-1].result if self._launched else None,
             )
-        parts = self.config.data.accumulation_steps
-        for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
-            yield x_part.to(self.device), y_part.to(self.device)
+
+    @property
+    def _steps_launched(self) -> int:
+        return self.state.step + len(self._launched)
+
+    def _looks_at_weights(self, number: int) -> bool:
+        train = self.config.train
+        intervals = (train.eval_interval, train.checkpoint_interval, self.config.sample.interval)
+        return number == train.max_iters or any(interval and number % interval == 0 for interval in intervals)
+
+    def _book(self, lag: int) -> None:
+        """Read and record the steps that were launched, but for the last ``lag`` of them.
+
+        Raises:
+            TrainingError: loss or gradient is not finite; the weights have not moved since.
+        """
+        config, state = self.config, self.state
+        while len(self._launched) > lag:
+            launched = self._launched.popleft()
+            try:
+                with self._training_time():
+                    loss, norm = launched.result.read()
+            except TrainingError as error:
+                raise self._diverged(error, launched.rate) from None
+            state.step += 1
+            state.tokens += config.data.batch_size * config.model.context_length
+            state.pending_losses.append(loss)
+            found = launched.found | watch_for_spike(state, loss, config.train.spike_factor)
+            if found.get("loss_spike"):
+                self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
+            self.display.step(state.step, loss)
+            is_best = self._report({"lr": launched.rate, "grad_norm": norm}, found)
+            # After the report: a checkpoint of a step must find the step's lines already in the record.
+            if is_best or state.step % config.train.checkpoint_interval == 0:
+                self._save(best=is_best)
+
+    def _diverged(self, error: TrainingError, rate: float) -> TrainingError:
+        if self._launched:  # the gradients that are there belong to a later step; no weight has moved since
+            batches, passes = self.feed.micro_batches(self.state.step), self.config.data.accumulation_steps
+            accumulate_gradients(self.loss, self.optimizer, batches, passes)
+        if name := broken_parameter(self.model):
+            error = TrainingError(f"{error}, first in that of {name}")
+        self.writer.close()  # so that the checkpoint named as good is the latest
+        kept = max(self.run.steps(), default=None)
+        return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
 
     def _report(self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None) -> bool:
         """Metrics, evaluation and sample, where the step is one for them.
@@ -346,6 +367,7 @@ class Trainer:
         try:
             self.guard.check()
         except DataError:
+            self._book(0)
             self._save_where_it_stands()
             raise
 
@@ -368,7 +390,7 @@ class Trainer:
             "finished": finished,
             "step": state.step,
             "tokens": state.tokens,
-            "epochs": round(self.batches.epoch(state.step), 3),
+            "epochs": round(self.feed.batches.epoch(state.step), 3),
             "parameters": parameter_count(self.config.model),
             "best_val_loss": state.best_val_loss,
             "best_step": state.best_step,

@@ -21,7 +21,11 @@ class StepResult:
     Whoever launches the next step before looking at this one never lets a GPU wait.
     """
 
-    def __init__(self, loss: Tensor, grad_norm: Tensor):
+    broken: Tensor
+    """Boolean scalar on the device: this step's loss or gradient, or one before it, is NaN or infinite."""
+
+    def __init__(self, loss: Tensor, grad_norm: Tensor, broken: Tensor):
+        self.broken = broken
         values = torch.stack([loss.float(), grad_norm.to(loss.device).float()])
         self._event: torch.cuda.Event | None = None
         if values.is_cuda:
@@ -54,6 +58,7 @@ def train_step(
     micro_batches: MicroBatches,
     accumulation_steps: int,
     grad_clip: float,
+    before: StepResult | None = None,
 ) -> StepResult:
     """Forward and backward over the micro-batches, clip, update; nothing here waits for a GPU.
 
@@ -62,15 +67,18 @@ def train_step(
     Args:
         micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean.
         grad_clip: largest global gradient norm; 0 only measures it.
+        before: the step before, if nobody has read its result yet: where that one broke, no weight moves now either.
     """
     loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps)
     grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
+    if before is not None:
+        broken = broken | before.broken
     if loss.is_cuda:
         optimizer.step(skip=broken)
     elif not broken:
         optimizer.step()
-    return StepResult(loss, grad_norm)
+    return StepResult(loss, grad_norm, broken)
 
 
 def accumulate_gradients(
