@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from groundup.config.options import nearest_divisors
 from groundup.errors import ConfigError
+from groundup.nn import blocked_attention
 from groundup.nn.functional import scaled_dot_product_attention
 from groundup.nn.fused import make_neighbours, shared_input_product, turned_heads
 from groundup.nn.layers import Linear
@@ -123,8 +124,9 @@ class MultiHeadSelfAttention(nn.Module):
     Args:
         d_model: width D, a multiple of num_heads H; each head has size K = D / H.
         rope: shared rotary embedding applied to queries and keys; None = no position information.
-        flash: use torch's fused kernel, which never writes the S x S scores; otherwise our own formula.
-        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fused`).
+        flash: a fused kernel, which never holds the S x S scores; otherwise our own formula.
+        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fused`); the fused kernel of
+            a CPU is then our own (:mod:`groundup.nn.blocked_attention`).
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,k,v,output}_proj.weight (D, D)``, rows head after head.
 
@@ -201,6 +203,8 @@ class MultiHeadSelfAttention(nn.Module):
             return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
         # The fused kernel aligns its own causal mask with the first key; with a cache ours aligns with the last.
         aligned = queries == keys
+        if self.fast and aligned and blocked_attention.suits(q_BHSK):
+            return blocked_attention.causal_attention(q_BHSK, k_BHTK, v_BHTK)
         cached_mask = None if aligned or queries == 1 else causal_mask(queries, keys, q_BHSK.device)
         return torch.nn.functional.scaled_dot_product_attention(
             q_BHSK, k_BHTK, v_BHTK, attn_mask=cached_mask, is_causal=aligned
