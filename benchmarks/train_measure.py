@@ -10,6 +10,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -22,11 +23,17 @@ from torch import Tensor
 
 from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import ModelConfig
+from groundup.train.checkpoint import CheckpointContent
+from groundup.train.checkpoint_writer import CheckpointWriter
+from groundup.train.run_directory import RunDirectory
+from groundup.train.state import TrainState
+from groundup.train.wide_products import use_wide_products
 from side_by_side import Row, UnavailableError, clocks, peak_mb, since
-from train_peers import Trainee, make
+from train_peers import Groundup, Trainee, make
 
 WARM_UP_STEPS = 5
 BATCHES = 4
+CHECKPOINTS = 3
 
 
 def make_batches(shape: ModelConfig, batch_size: int, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
@@ -40,12 +47,22 @@ def make_batches(shape: ModelConfig, batch_size: int, device: str = "cpu") -> li
     return [(part[:, :-1].contiguous(), part[:, 1:].contiguous()) for part in ids]
 
 
-def speed(who: str, model: dict[str, Any], batch_size: int, seconds: float, squares: Sequence[int]) -> Row:
-    """Whole steps for about so many seconds, after the first ones; and the machine's matmul peak around them.
+def speed(
+    who: str,
+    model: dict[str, Any],
+    batch_size: int,
+    seconds: float,
+    squares: Sequence[int],
+    same_products: bool = False,
+) -> Row:
+    """Whole steps for about so many seconds, after the first ones; and the process's matmul peak around them.
 
     Args:
         squares: sizes of square products that the peak is looked for in, beside the model's own.
+        same_products: whoever it is multiplies by the library that we take.
     """
+    if same_products:
+        use_wide_products()
     shape = ModelConfig(**model)
     trainee, batches = make(who, model), make_batches(shape, batch_size)
     began = time.perf_counter()
@@ -186,6 +203,59 @@ def optimizer(who: str, model: dict[str, Any], batch_size: int, steps: int, opti
     return {
         "step_s": statistics.median(whole), "optimizer_s": statistics.median(alone),
         "share": statistics.median(alone) / statistics.median(whole), "parameters": parameter_count(shape),
+    }  # fmt: skip
+
+
+def checkpoints(model: dict[str, Any], batch_size: int, steps: int, background: bool) -> Row:
+    """Seconds of steps without a checkpoint, of steps that one is saved after, and of those while it is written.
+
+    Args:
+        steps: between two checkpoints; enough that one is written by then.
+    """
+    shape = ModelConfig(**model)
+    trainee, batches = make("groundup", model), make_batches(shape, batch_size)
+    assert isinstance(trainee, Groundup)
+    alone: list[float] = []
+    saving: list[float] = []
+    beside: list[float] = []
+    writing: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunDirectory(folder)
+        run.create(trainee.config, {})
+        writer = CheckpointWriter(run, keep=1, background=background, sync_record=lambda: None)
+
+        def step(i: int) -> float:
+            return timed(lambda: trainee.step(*batches[i % BATCHES])())
+
+        def save(number: int) -> None:
+            writer.save(
+                number, CheckpointContent.of(trainee.model, trainee.optimizer, TrainState(step=number).to_dict())
+            )
+
+        for i in range(WARM_UP_STEPS):
+            step(i)
+        for number in range(CHECKPOINTS + 1):
+            alone += [step(i) for i in range(steps)]
+            began = time.perf_counter()
+            saved = timed(lambda: save(number))  # noqa: B023
+            during = []
+            for i in range(steps):
+                if not writer.idle:
+                    during.append(step(i))
+            while not writer.idle:
+                time.sleep(0.001)
+            if number:  # the first makes the buffers
+                saving.append(saved)
+                beside += during
+                writing.append(time.perf_counter() - began)
+        writer.close()
+    usual = statistics.median(alone)
+    # The time that a checkpoint costs beyond the steps that were made meanwhile, over the time that those take.
+    cost = statistics.median(saving) + sum(beside) / len(writing) - usual * len(beside) / len(writing)
+    return {
+        "step_s": usual, "save_s": statistics.median(saving), "beside_s": statistics.median(beside or [usual]),
+        "slower_beside": statistics.median(beside or [usual]) / usual, "writing_s": statistics.median(writing),
+        "cost_steps": cost / usual, "parameters": parameter_count(shape),
     }  # fmt: skip
 
 

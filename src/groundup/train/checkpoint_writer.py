@@ -59,6 +59,11 @@ class CheckpointWriter:
             self._idle.set()
             raise
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return self._idle.is_set()
+
     def check(self) -> None:
         """Raise what the thread met, if it met anything; never waits."""
         if self._error is not None:
