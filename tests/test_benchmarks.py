@@ -243,16 +243,23 @@ def test_a_size_that_has_no_whole_heads_is_refused() -> None:
     assert "the head size is 64" in done.stderr.splitlines()[-1]
 
 
-def test_memory_of_a_pass_counts_the_logits(train_measure: ModuleType) -> None:
+def test_memory_of_a_pass_counts_the_logits(side_by_side: ModuleType) -> None:
     """At a vocabulary of 16,000 all logits of 2,048 tokens take 131 MB; their loss holds them and their gradient."""
     model = {"vocab_size": 16_000, "context_length": 256, "d_model": 16, "num_layers": 1, "num_heads": 1}
-    torchs, plain = (
-        train_measure.memory("groundup", model, 8, True),
-        train_measure.memory("groundup:plain", model, 8, False),
+    torchs, plain, ours = (
+        side_by_side.in_fresh_process(
+            "train_measure:memory",
+            {"who": who, "model": model, "batch_size": 8, "full_logits": full},
+            threads=1,
+            time_limit=120,
+        )
+        for who, full in (("groundup", True), ("groundup:plain", False), ("groundup", False))
     )
     assert torchs["growth_mb"] > 2 * 131
     assert plain["growth_mb"] > 2 * 131
+    assert ours["growth_mb"] < 131
     assert torchs["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    assert torchs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
