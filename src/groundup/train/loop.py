@@ -57,7 +57,7 @@ class TrainResult:
 
     run_dir: Path
     finished: bool
-    """False if a signal or the time limit stopped it before the last step; it can be resumed."""
+    """False if a signal or the time limit stopped it before the schedule's end; it can be resumed."""
     signal: int | None
     summary: dict[str, Any]
 
@@ -185,8 +185,7 @@ class Trainer:
         finally:
             self.writer.close()
             self.sinks.close()
-        finished = self.state.step >= total
-        return TrainResult(self.run.path, finished, interruption.signal, self._summary(finished))
+        return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
 
     def _step(self) -> None:
         self._check_files()
@@ -255,7 +254,7 @@ class Trainer:
             Whether the step's validation loss is the best so far.
         """
         config, state = self.config, self.state
-        last = state.step == config.train.max_iters
+        last = self._finished
         line: dict[str, Any] = dict(found or {})
         if step_metrics is not None and (last or state.step % config.train.log_interval == 0):
             line = self._training_metrics() | step_metrics | line
@@ -351,10 +350,9 @@ class Trainer:
 
     def _finish(self) -> None:
         self._save_where_it_stands()
-        finished = self.state.step >= self.config.train.max_iters
-        self.run.write_summary(self._summary(finished))
-        if not finished:
-            self.display.note(f"stopped at step {self.state.step:,}; its checkpoint is written")
+        self.run.write_summary(self._summary())
+        if self.limit.passed or not self._finished:
+            self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
 
     @contextmanager
     def _training_time(self) -> Iterator[None]:
@@ -362,10 +360,14 @@ class Trainer:
         yield
         self.state.train_seconds += time.perf_counter() - began
 
-    def _summary(self, finished: bool) -> dict[str, Any]:
+    @property
+    def _finished(self) -> bool:
+        return self.state.step >= self.config.train.max_iters or self.limit.schedule_finished
+
+    def _summary(self) -> dict[str, Any]:
         state = self.state
         return {
-            "finished": finished,
+            "finished": self._finished,
             "step": state.step,
             "tokens": state.tokens,
             "epochs": round(self.batches.epoch(state.step), 3),
