@@ -136,18 +136,8 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
         section, _, last = boolean.rpartition(".")
         if name in (f"{section}.no_{last}", f"no_{last}"):
             return f"{section}.no_{last}"
-    known = [
-        *full,
-        *short,
-        *_RENAMED,
-        *_SWITCHES,
-        *_DEFERRED,
-        "dataset",
-        "checkpoint_dir",
-        "resume",
-        "overwrite",
-        "dry_run",
-    ]
+    others = ("dataset", "checkpoint_dir", "resume", "overwrite", "dry_run")
+    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *others]
     near = suggestion(name, known)
     hint = near if "did you mean" in near else "; see `groundup train --help`"
     raise ConfigError(f"unknown option --{name}{hint}")

@@ -74,8 +74,8 @@ def _about() -> str:
     return (
         f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name is "
         f"enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; --overwrite "
-        f"replaces it. --dry-run times a few steps, prints the plan (parameters, memory, disk, time), and leaves nothing "
-        f"behind. The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path "
-        f"--dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
-        f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
+        f"replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves "
+        f"nothing behind. The flags of the course's script work too: --train_path --val_path --vocab_path "
+        f"--merges_path --dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 "
+        f"--use_amp --use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
     )

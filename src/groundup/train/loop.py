@@ -21,6 +21,7 @@ from groundup.generation import continue_text, prompt_ids
 from groundup.optim import learning_rate_at
 from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
 from groundup.train.build import (
+    absolute_paths,
     build_loss,
     build_model,
     build_optimizer,
@@ -98,12 +99,6 @@ def train(
         if overwrite:
             run.clear()
         return trainer.run_all(resume=resume)
-
-
-def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
-    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
-    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 class Trainer:
