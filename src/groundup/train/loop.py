@@ -42,6 +42,7 @@ from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.measure import known_peak, peak_memory
 from groundup.train.plan import describe, disk_warning
+from groundup.train.profile import DATA, StepProfiler, scope
 from groundup.train.ratios import update_ratios
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
@@ -135,11 +136,7 @@ class Trainer:
         )
         self.optimizer = build_optimizer(self.model, config.optim)
         self.batches = Batches(
-            self.train_store,
-            config.data.batch_size,
-            config.model.context_length,
-            config.train.seed,
-            config.data.order,
+            self.train_store, config.data.batch_size, config.model.context_length, config.train.seed, config.data.order
         )
         self.state = TrainState()
         self._peak = known_peak(config.train, self.device)
@@ -167,6 +164,8 @@ class Trainer:
         self._sitting_began = time.perf_counter() - self.state.wall_seconds
         self._last_logged = (self.state.tokens, self.state.train_seconds)
         self.limit = TimeLimit(self.config.train, reached=self.state.progress)
+        left = total - self.state.step
+        self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
                 self.display.note(warning)
@@ -178,6 +177,7 @@ class Trainer:
                     self._step()
                 self._finish()
         finally:
+            self.profiler.close()
             self.writer.close()
             self.sinks.close()
         return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
@@ -188,7 +188,8 @@ class Trainer:
         state.progress = self.limit.progress((state.step + 1) / config.train.max_iters)
         rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
         interval = config.train.ratio_interval
-        with update_ratios(self.optimizer, measure=bool(interval) and (state.step + 1) % interval == 0) as found:
+        measure = bool(interval) and (state.step + 1) % interval == 0
+        with update_ratios(self.optimizer, measure=measure) as found, self.profiler.step(state.step + 1):
             loss, norm = self.update(rate)
         state.step += 1
         state.tokens += config.data.batch_size * config.model.context_length
@@ -227,8 +228,9 @@ class Trainer:
                 raise diverged(error, self.state.step + 1, learning_rate, self.config.optim, kept) from None
 
     def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = self.batches.batch(self.state.step)
-        highest = max(int(x.max()), int(y.max()))
+        with scope(DATA):
+            x, y = self.batches.batch(self.state.step)
+            highest = max(int(x.max()), int(y.max()))
         if highest >= self.config.model.vocab_size:
             raise DataError(
                 f"{self.config.data.train} holds the token id {highest}, but model.vocab_size is "

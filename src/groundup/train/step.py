@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from groundup.errors import TrainingError
 from groundup.optim import CombinedOptimizer, clip_gradients
+from groundup.train.profile import CLIPPING, scope
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 MicroBatches = Iterable[tuple[Tensor, Tensor]]
@@ -64,7 +65,8 @@ def train_step(
         grad_clip: largest global gradient norm; 0 only measures it.
     """
     loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps)
-    grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
+    with scope(CLIPPING):
+        grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
     if loss.is_cuda:
         optimizer.step(skip=broken)
