@@ -60,9 +60,8 @@ def steps_in(trace: Path) -> int:
     return sum(event.get("name") == "training step" and event.get("ph") == "X" for event in events)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_profiled_run_is_the_same_bit_for_bit(config: RunConfig, optimizer: str):
-    config = override(config, {"optim.optimizer": optimizer})
+def test_a_profiled_run_is_the_same_bit_for_bit(config: RunConfig):
+    config = override(config, {"optim.optimizer": "muon"})
     plain = train(config).run_dir
     watched = train(profiled(config)).run_dir
     assert record(watched) == record(plain)
@@ -72,10 +71,13 @@ def test_a_profiled_run_is_the_same_bit_for_bit(config: RunConfig, optimizer: st
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"train.kernels": "plain", "train.attention": "plain"}, {"data.micro_batch_size": 2, "train.precision": "bf16"},
-     pytest.param({"train.compile": True}, marks=pytest.mark.long)],
+    [
+        {"train.kernels": "plain", "train.attention": "plain"},
+        {"data.micro_batch_size": 2, "train.precision": "bf16"},
+        pytest.param({"train.compile": True}, marks=pytest.mark.long),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_the_groups_of_a_step_sum_to_its_time(config: RunConfig, change: dict):
     notes = Notes()
     run = train(profiled(config, **change), display=notes).run_dir
@@ -98,7 +100,7 @@ def test_the_groups_of_a_step_sum_to_its_time(config: RunConfig, change: dict):
     assert any(name.startswith("mm") for name in operators)
 
 
-@pytest.mark.parametrize(("steps", "told"), [(1, "steps 1 to 1"), (3, "steps 1 to 3"), (8, "steps 4 to 8")])
+@pytest.mark.parametrize(("steps", "told"), [(1, "steps 1 to 1"), (8, "steps 4 to 8")])
 def test_a_shorter_run_is_profiled_earlier(config: RunConfig, steps: int, told: str):
     notes = Notes()
     run = train(profiled(config, **{"train.max_iters": steps, "optim.warmup_iters": 1}), display=notes).run_dir
