@@ -12,6 +12,7 @@ from groundup.nn import TransformerLM, cross_entropy
 from groundup.optim import AdamW
 from groundup.track import read_jsonl
 from groundup.train import train
+from groundup.train.profile_summary import GROUPS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -87,3 +88,27 @@ def test_a_run_learns_and_resumes(tmp_path: Path, precision: str, compile_: bool
     losses = [line["val_loss"] for line in read_jsonl(train(config).run_dir / "metrics.jsonl") if "val_loss" in line]
     assert losses[-1] < losses[0] - 2
     assert train(config, resume=True).finished
+
+
+def test_a_profile_counts_the_device_s_time_and_changes_nothing(tmp_path: Path):
+    np.save(tmp_path / "ids.npy", (np.arange(20_000) % 1000).astype(np.uint16))
+    config = RunConfig(
+        runs_dir=str(tmp_path),
+        model=SMALL,
+        optim=OptimConfig(warmup_iters=5),
+        data=DataConfig(train=str(tmp_path / "ids.npy"), batch_size=8),
+        train=TrainConfig(max_iters=20, device="cuda", log_interval=20),
+    )
+    weights = []
+    for name in ("plain", "profiled"):
+        run = train(override(config, {"name": name, "train.profile": name == "profiled"})).run_dir
+        weights.append((run / "checkpoints" / "step-20" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    page = (tmp_path / "profiled" / "profile" / "summary.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    times = {row[0]: float(row[1].replace(",", "")) for row in rows if row[0] in (*GROUPS, "all")}
+    whole = times.pop("all")
+    assert sum(times.values()) == pytest.approx(whole, abs=0.06)
+    assert min(times.values()) >= 0
+    for group in ("matrix products", "attention", "optimizer"):
+        assert times[group] > 0

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from groundup.errors import TrainingError
 from groundup.track import Silent, read_jsonl
 from groundup.train import RunDirectory, train
 from groundup.train.profile import scope
-from groundup.train.profile_summary import GROUPS, group_of
+from groundup.train.profile_summary import GROUPS, group_of, spent
 
 
 class Notes(Silent):
@@ -154,6 +156,7 @@ def test_a_profile_that_cannot_be_written_costs_only_itself(config: RunConfig):
         (["aten::mm", "aten::matmul", "_SharedInputProduct"], "matrix products"),
         (["aten::mm", "_LinearCrossEntropy"], "matrix products"),
         (["aten::mm", "Optimizer.step#CombinedOptimizer.step"], "optimizer"),
+        (["autograd::engine::evaluate_function: MmBackward0"], "matrix products"),
         (["aten::bmm", "aten::matmul"], "attention"),
         (["aten::fill_", "aten::_scaled_dot_product_flash_attention_for_cpu_backward"], "attention"),
         (["aten::mul", "_TurnedHeadsBackward"], "attention"),
@@ -168,6 +171,45 @@ def test_a_profile_that_cannot_be_written_costs_only_itself(config: RunConfig):
 )
 def test_operators_are_grouped_by_what_they_are_for(chain: list[str], group: str):
     assert group_of(chain) == group
+
+
+def event(name: str, start: float, end: float, parent: Any = None, kernels: float = 0.0, device: str = "CPU") -> Any:
+    """As torch's profiler describes it, in microseconds; the time of the operators within is taken from its own."""
+    made = SimpleNamespace(
+        name=name,
+        device_type=SimpleNamespace(name=device),
+        cpu_parent=parent,
+        time_range=SimpleNamespace(start=start, end=end, elapsed_us=lambda: end - start),
+        self_cpu_time_total=end - start,
+        self_device_time_total=kernels,
+    )
+    if parent is not None:
+        parent.self_cpu_time_total -= end - start
+    return made
+
+
+def test_on_a_gpu_the_time_of_kernels_counts_whichever_thread_launched_them():
+    root = event("training step", 0, 1000)
+    forward = event("aten::matmul", 10, 40, root)
+    events = [
+        root,
+        event("training step", 20, 990, device="CUDA"),
+        forward,
+        event("aten::mm", 20, 30, forward, kernels=300),
+        event("aten::mm", 100, 110, event("MmBackward0", 90, 120), kernels=500),  # in autograd's own thread
+        event("some_kernel", 200, 700, kernels=500, device="CUDA"),
+        event("aten::mul", 1200, 1300, kernels=70),  # an evaluation, between two steps
+    ]
+    found = spent(events, on_gpu=True)
+    assert found.step == 1.0
+    assert {group: ms for group, ms in found.groups.items() if ms} == {
+        "matrix products": pytest.approx(0.8),
+        "Python and waiting": pytest.approx(0.2),
+    }
+    assert found.operators[0] == ("mm in MmBackward0", "matrix products", 1.0, 0.5)
+    on_cpu = spent(events, on_gpu=False)
+    assert on_cpu.groups["matrix products"] == pytest.approx(0.03 + 0.01)
+    assert sum(on_cpu.groups.values()) == pytest.approx(1.0)
 
 
 def test_profile_by_command_says_where_it_is_and_nothing_else(config: RunConfig, tmp_path: Path):

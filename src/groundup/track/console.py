@@ -133,9 +133,9 @@ def print_section(
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(Text(title, style="bold"))
-    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
     if note:
-        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
     console.print()
 
 

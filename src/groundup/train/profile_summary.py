@@ -28,8 +28,10 @@ REST = "Python and waiting"
 GROUPS = (PRODUCTS, ATTENTION, LOSS, ELEMENTWISE, EMBEDDING, OPTIMIZER, NORM, BATCHES, COPIES, REST)
 
 TOP = 15
+_AUTOGRAD = "autograd::engine::evaluate_function: "
 _LONGEST_LABEL = 48
 _PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::matmul", "aten::linear", "aten::mkldnn_linear"}
+_AROUND_PRODUCTS = ("_SharedInputProduct", "MmBackward", "AddmmBackward")
 _COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to", "aten::_to_copy", "aten::cat"}
 _EMBEDDING = ("aten::index_select", "aten::embedding", "IndexSelectBackward", "EmbeddingBackward")
 _ATTENTION = ("scaled_dot_product", "ScaledDotProduct", "_TurnedHeads", "aten::bmm", "BmmBackward")
@@ -66,7 +68,7 @@ def group_of(chain: Sequence[str]) -> str:
             return group
     if any(part in name for name in chain for part in _ATTENTION):
         return ATTENTION
-    if chain[0] in _PRODUCTS:
+    if chain[0] in _PRODUCTS or chain[0].removeprefix(_AUTOGRAD).startswith(_AROUND_PRODUCTS):
         return PRODUCTS
     if any("CrossEntropy" in name for name in chain):
         return LOSS
@@ -133,7 +135,7 @@ def _label(chain: Sequence[str]) -> str:
 
 
 def _short(name: str) -> str:
-    name = name.removeprefix("autograd::engine::evaluate_function: ").removeprefix("aten::")
+    name = name.removeprefix(_AUTOGRAD).removeprefix("aten::")
     if name.startswith("## Call CompiledFxGraph"):
         return "compiled graph"
     return name.split("#")[0]
