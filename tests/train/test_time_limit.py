@@ -126,6 +126,16 @@ def test_time_that_is_up_ends_a_run_with_a_checkpoint_to_go_on_from(
     assert len(steps) > step + 1
 
 
+@pytest.mark.parametrize("finish", [[], ["--finish_schedule"]], ids=["", "finish"])
+def test_a_run_that_makes_all_its_steps_in_time_says_nothing_of_the_time(
+    config: RunConfig, tmp_path: Path, finish: list[str], capsys: pytest.CaptureFixture[str]
+):
+    save_toml(config, tmp_path / "recipe.toml")
+    code, out = groundup("train", str(tmp_path / "recipe.toml"), "--max_minutes", "60", *finish, capsys=capsys)
+    assert (code, "max_minutes" in out, "done: best validation loss" in out) == (0, False, True)
+    assert list(read_jsonl(config.run_dir / "metrics.jsonl"))[-1]["step"] == 24
+
+
 def test_a_schedule_finished_by_the_clock_is_a_finished_run(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

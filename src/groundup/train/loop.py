@@ -348,7 +348,7 @@ class Trainer:
     def _finish(self) -> None:
         self._save_where_it_stands()
         self.run.write_summary(self._summary())
-        if self.limit.passed or not self._finished:
+        if self.state.step < self.config.train.max_iters:
             self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
 
     @contextmanager
