@@ -14,6 +14,7 @@ from groundup.nn import TransformerLM, cross_entropy, linear_cross_entropy
 from groundup.optim import AdamW, build_optimizer
 from groundup.track import read_jsonl
 from groundup.train import RunDirectory, train
+from groundup.train.profile_summary import GROUPS
 from groundup.train.step import train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -197,3 +198,27 @@ def test_a_checkpoint_holds_the_weights_of_its_step(tmp_path: Path, background: 
     steps = [load_file(RunDirectory(run).step_folder(20) / "model.safetensors") for run in (whole, short)]
     for name, weight in steps[0].items():
         torch.testing.assert_close(weight, steps[1][name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_profile_counts_the_device_s_time_and_changes_nothing(tmp_path: Path):
+    np.save(tmp_path / "ids.npy", (np.arange(20_000) % 1000).astype(np.uint16))
+    config = RunConfig(
+        runs_dir=str(tmp_path),
+        model=SMALL,
+        optim=OptimConfig(warmup_iters=5),
+        data=DataConfig(train=str(tmp_path / "ids.npy"), batch_size=8),
+        train=TrainConfig(max_iters=20, device="cuda", log_interval=20),
+    )
+    weights = []
+    for name in ("plain", "profiled"):
+        run = train(override(config, {"name": name, "train.profile": name == "profiled"})).run_dir
+        weights.append((run / "checkpoints" / "step-20" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    page = (tmp_path / "profiled" / "profile" / "summary.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    times = {row[0]: float(row[1].replace(",", "")) for row in rows if row[0] in (*GROUPS, "all")}
+    whole = times.pop("all")
+    assert sum(times.values()) == pytest.approx(whole, abs=0.06)
+    assert min(times.values()) >= 0
+    for group in ("matrix products", "attention", "optimizer"):
+        assert times[group] > 0

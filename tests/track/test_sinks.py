@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -113,6 +114,40 @@ def test_the_terminal_shows_plan_losses_and_samples(terminal: bool):
     for expected in ("a model", "valid loss 3.2500", "1.5000 bits/byte", 'Once a "cat" <b>'):
         assert expected in shown
     assert ("left" in shown) == terminal
+
+
+MEASURED = {"step": 10, "tokens": 640, "train_loss": 12.345678, "grad_norm": 123.4567, "tokens_per_second": 234567.8,
+            "mfu": 0.4123, "peak_memory": 123_456_789_012, "lr": 1e-3}  # fmt: skip
+
+
+@pytest.mark.parametrize("mfu", [0.4123, None])
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_latest_numbers_stand_under_the_bar_and_fit_80_columns(mfu: float | None, width: int):
+    file = io.StringIO()
+    display = ConsoleDisplay(Console(file=file, force_terminal=True, width=width, color_system=None))
+    display.begin({}, 1_000_000, 0)
+    display.step(10, 12.3)
+    display.metrics(MEASURED | {"mfu": mfu})
+    display.close()
+    lines = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", file.getvalue())]
+    bar, numbers = (next(line for line in lines if part in line) for part in ("10/1000000", "loss 12.346"))
+    assert bar != numbers
+    assert max(map(len, lines)) <= width
+    if width >= 80:
+        for part in ("gradient norm 1.2e+02", "234,568 tokens/s", "MFU n/a" if mfu is None else "MFU 41.2%"):
+            assert part in numbers
+        assert "memory 123" in numbers
+
+
+def test_a_line_without_numbers_for_a_person_is_not_shown():
+    """Update ratios have steps of their own in the record."""
+    file = io.StringIO()
+    display = ConsoleDisplay(Console(file=file, force_terminal=False, width=100))
+    display.begin({}, 100, 0)
+    display.metrics({"step": 7, "tokens": 64, "update_ratio_head": 1e-3})
+    assert file.getvalue().strip() == ""
+    display.metrics(MEASURED)
+    assert "step  10  loss 12.346  gradient norm 1.2e+02" in file.getvalue()
 
 
 def test_loss_curve_shows_both_losses(tmp_path: Path):

@@ -12,9 +12,9 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
+from groundup.account.units import size_text
 from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
-from groundup.cli.progress import size
 from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
 from groundup.errors import ConfigError, DataError
@@ -86,7 +86,7 @@ def prepare(console: Console, data: Path, seed: int) -> RunConfig:
     (data / _MARK).touch()
     for name, count, story_seed in (("train", _TRAIN_BYTES, 2 * seed), ("valid", _VALID_BYTES, 2 * seed + 1)):
         stats = write_stories(text / f"{name}.txt", count, seed=story_seed, separator=END_OF_TEXT)
-        console.print(Text(f"{text / name}.txt: {stats.stories:,} stories, {size(stats.bytes)}"))
+        console.print(Text(f"{text / name}.txt: {stats.stories:,} stories, {size_text(stats.bytes)}"))
     console.print("The first one:")
     console.print(Padding(Text(story(2 * seed, 0), style="italic"), (0, 2)))
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import progress_bar, size
+from groundup.cli.progress import progress_bar
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
 from groundup.track.console import make_console
@@ -83,7 +84,7 @@ def encode_with_progress(
         )  # fmt: skip
     seconds = time.perf_counter() - began
     found = (
-        f"{out}: {stats.documents:,} documents, {size(stats.bytes)} = {stats.tokens:,} tokens "
+        f"{out}: {stats.documents:,} documents, {size_text(stats.bytes)} = {stats.tokens:,} tokens "
         f"({stats.bytes_per_token:.2f} bytes each) in {stats.shards} shard{'s' * (stats.shards > 1)}"
     )
     if stats.already_complete:

@@ -46,6 +46,7 @@ class Flags:
     resume: bool = False
     resume_run: str | None = None
     overwrite: bool = False
+    dry_run: bool = False
     help: bool = False
     options: list[str] = dataclasses.field(default_factory=list)
     """Full names and their values, for tyro."""
@@ -98,8 +99,8 @@ def read_flags(arguments: list[str]) -> Flags:
             flags.resume = True
             if attached or (rest and not rest[0].startswith("--")):
                 flags.resume_run = attached or rest.pop(0)
-        elif name == "overwrite":
-            flags.overwrite = True
+        elif name in ("overwrite", "dry_run"):
+            setattr(flags, name, True)
         elif name in _SWITCHES:
             target, *fixed = _SWITCHES[name]
             flags.options += [f"--{target}", *fixed]
@@ -135,7 +136,8 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
         section, _, last = boolean.rpartition(".")
         if name in (f"{section}.no_{last}", f"no_{last}"):
             return f"{section}.no_{last}"
-    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, "dataset", "checkpoint_dir", "resume", "overwrite"]
+    others = ("dataset", "checkpoint_dir", "resume", "overwrite", "dry_run")
+    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *others]
     near = suggestion(name, known)
     hint = near if "did you mean" in near else "; see `groundup train --help`"
     raise ConfigError(f"unknown option --{name}{hint}")

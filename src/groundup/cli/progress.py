@@ -37,12 +37,3 @@ def progress_bar(console: Console) -> Iterator[Update]:
             progress.update(task, completed=done, total=total, extra=extra)
 
         yield update
-
-
-def size(count: float) -> str:
-    """Bytes in decimal units: 12.3 MB."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

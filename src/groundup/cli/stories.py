@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import size
 from groundup.config import END_OF_TEXT
 
 
@@ -44,4 +44,4 @@ def _stories(
         print("\n\n—\n\n".join(story(seed, i) for i in range(show)))
         return
     stats = write_stories(out, int(megabytes * 1e6), seed=seed, separator=END_OF_TEXT)
-    print(f"{out}: {stats.stories:,} stories, {size(stats.bytes)}")
+    print(f"{out}: {stats.stories:,} stories, {size_text(stats.bytes)}")

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import progress_bar, size
+from groundup.cli.progress import progress_bar
 from groundup.config import END_OF_TEXT
 from groundup.track.console import make_console
 
@@ -148,7 +149,7 @@ def train_with_progress(
     short = "" if len(vocab) == vocab_size else f" (no pair was left to merge before {vocab_size:,})"
     seconds = time.perf_counter() - began
     console.print(
-        Text(f"{out}: {len(vocab):,} tokens{short} from {size(size_counted)}, {seconds:.1f} s"), soft_wrap=True
+        Text(f"{out}: {len(vocab):,} tokens{short} from {size_text(size_counted)}, {seconds:.1f} s"), soft_wrap=True
     )
     return tokenizer
 

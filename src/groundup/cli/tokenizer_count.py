@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import Update, progress_bar, size
+from groundup.cli.progress import Update, progress_bar
 from groundup.config import END_OF_TEXT
 from groundup.errors import ConfigError, DataError
 from groundup.text.readers import TextReader, text_files
@@ -75,7 +76,7 @@ def _count(
         raise DataError(f"{', '.join(map(str, inputs))}: there is no text to count; check the input")
     counts.save(out)
     seconds = time.perf_counter() - began
-    text = f"{out}: {len(counts):,} distinct pretokens in {size(counts.bytes_counted)}, {seconds:.1f} s"
+    text = f"{out}: {len(counts):,} distinct pretokens in {size_text(counts.bytes_counted)}, {seconds:.1f} s"
     console.print(Text(text), soft_wrap=True)
 
 
@@ -131,4 +132,4 @@ class _Shown:
 
     def _show(self, done: int) -> None:
         seconds = max(time.perf_counter() - self._began, 1e-3)
-        self._update("counting pretokens", done, self._total, f"{size(done / seconds)}/s")
+        self._update("counting pretokens", done, self._total, f"{size_text(done / seconds)}/s")

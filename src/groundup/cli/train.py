@@ -12,11 +12,16 @@ from groundup.errors import ConfigError
 
 
 def train(arguments: list[str]) -> int:
-    """Train from a recipe, or resume a run; returns 0, or 128 + the signal that stopped it."""
+    """Train from a recipe, or resume a run; returns 0, or 128 + the signal that stopped it.
+
+    A run that stops at its limit of time has done what it was told, and returns 0.
+    """
     flags = read_flags(arguments)
     if flags.resume and flags.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
     config = resolve(flags)
+    if flags.dry_run:
+        return _dry_run(config, flags)
 
     from groundup.track.console import ConsoleDisplay
     from groundup.train import train as run_training
@@ -29,13 +34,23 @@ def train(arguments: list[str]) -> int:
         display.note(f"done: {found}read what it writes with\n  groundup generate {result.run_dir}")
         return 0
     display.note(f"go on with\n  groundup train --resume {result.run_dir}")
-    return 128 + (result.signal or 0)
+    return 128 + result.signal if result.signal else 0
+
+
+def _dry_run(config: RunConfig, flags: Flags) -> int:
+    from groundup.track.console import make_console, print_section
+    from groundup.train import dry_run
+
+    console = make_console()
+    for section in dry_run(config, resume=flags.resume, overwrite=flags.overwrite):
+        print_section(console, *section)
+    return 0
 
 
 def resolve(flags: Flags) -> RunConfig:
     """The config: recipe or resumed run, then the command line over it."""
     if flags.help:
-        parse(RunConfig, ["--help"], "train [RECIPE] [--resume [RUN]] [--overwrite]", description=_about())
+        parse(RunConfig, ["--help"], "train [RECIPE] [--resume [RUN]] [--overwrite] [--dry-run]", description=_about())
     if flags.resume_run is not None:
         if flags.recipe is not None:
             raise ConfigError(f"--resume {flags.resume_run} has its recipe already; leave out {flags.recipe!r}")
@@ -59,7 +74,8 @@ def _about() -> str:
     return (
         f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name is "
         f"enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; --overwrite "
-        f"replaces it. The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path "
-        f"--dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
-        f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
+        f"replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves "
+        f"nothing behind. The flags of the course's script work too: --train_path --val_path --vocab_path "
+        f"--merges_path --dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 "
+        f"--use_amp --use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
     )

@@ -245,6 +245,8 @@ class TrainConfig:
     """A loss that is so many times the recent average is reported as a spike; 0 turns that off."""
     peak_tflops: float = 0.0
     """Matrix throughput of the device in TFLOP/s, for MFU; 0 looks it up by the device's name."""
+    profile: bool = False
+    """Profile a few steps, and write a trace and a page on where their time went into RUN/profile."""
 
     def __post_init__(self) -> None:
         for name in ("max_iters", "log_interval", "eval_interval", "eval_batch_size", "checkpoint_interval"):

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from groundup.account.units import size_text
 from groundup.track.sink import Metrics
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDTH_OF_FILES = 160
-_WIDTH_FOR_A_BAR = 80
 
 
 class _Console(Console):
@@ -41,7 +42,7 @@ class ConsoleDisplay:
     def __init__(self, console: Console | None = None, *, show_samples: bool = True):
         self.console = console or make_console()
         self.show_samples = show_samples
-        self._progress: Progress | None = None
+        self._progress: _BarAndNumbers | None = None
         self._last_line = 0.0
         self._total = 0
 
@@ -51,19 +52,17 @@ class ConsoleDisplay:
         if done_steps:
             self.note(f"going on from step {done_steps:,}")
         if self.console.is_terminal:
-            bar = [BarColumn(bar_width=None)] if self.console.width >= _WIDTH_FOR_A_BAR else []
-            self._progress = Progress(
+            self._progress = _BarAndNumbers(
                 TextColumn("[bold]step"),
                 MofNCompleteColumn(),
-                *bar,
-                TextColumn("{task.fields[numbers]}"),
+                BarColumn(bar_width=None),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=self.console,
                 speed_estimate_period=120,
             )
-            self._task = self._progress.add_task("", total=total_steps, completed=done_steps, numbers="")
+            self._task = self._progress.add_task("", total=total_steps, completed=done_steps)
             self._progress.start()
 
     def step(self, step: int, loss: float) -> None:
@@ -72,9 +71,9 @@ class ConsoleDisplay:
 
     def metrics(self, line: Metrics) -> None:
         numbers = _numbers(line)
-        if self._progress and "train_loss" in line:
-            self._progress.update(self._task, numbers=numbers)
-        due = time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES and not self._progress
+        if self._progress and numbers:
+            self._progress.numbers = numbers
+        due = numbers and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES and not self._progress
         if "val_loss" in line or due:
             self._last_line = time.monotonic()
             self.note(f"step {line['step']:>{len(str(self._total))}}  {_validation(line) or numbers}")
@@ -94,6 +93,17 @@ class ConsoleDisplay:
             self._progress = None
 
 
+class _BarAndNumbers(Progress):
+    """The bar, and under it the latest numbers, which beside it would leave no room for either."""
+
+    numbers = ""
+
+    def get_renderable(self) -> RenderableType:
+        if not self.numbers:
+            return super().get_renderable()
+        return Group(super().get_renderable(), Text(self.numbers, no_wrap=True, overflow="ellipsis"))
+
+
 def print_pairs(console: Console, pairs: Mapping[str, object]) -> None:
     """Names and values in two columns."""
     table = Table.grid(padding=(0, 2))
@@ -104,12 +114,40 @@ def print_pairs(console: Console, pairs: Mapping[str, object]) -> None:
     console.print(table)
 
 
+def print_section(
+    console: Console, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
+) -> None:
+    """A table with its title above and a note below, narrow enough for 80 columns.
+
+    Args:
+        header: names of the columns; empty for names and values.
+        rows: cells in the order of the columns. Numbers in a table of more than two columns stand at the right.
+    """
+    table = Table(box=None, show_header=bool(header), header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    columns = list(zip(*rows, strict=True))
+    for i, cells in enumerate(columns):
+        numbers = len(columns) > 2 and i > 0 and all(cell[:1].isdigit() for cell in cells if cell)
+        table.add_column(
+            header[i] if header else "", justify="right" if numbers else "left", no_wrap=i == 0, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(Text(title, style="bold"))
+    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    if note:
+        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
+    console.print()
+
+
 def _numbers(line: Metrics) -> str:
-    parts = []
-    if "train_loss" in line:
-        parts = [f"loss {line['train_loss']:.3f}", f"{line['tokens_per_second']:,.0f} tok/s"]
-        if line["mfu"] is not None:
-            parts.append(f"MFU {line['mfu']:.1%}")
+    """What a person looks at while a run goes on; it fits 80 columns."""
+    if "train_loss" not in line:
+        return ""
+    parts = [f"loss {line['train_loss']:.3f}", f"gradient norm {line['grad_norm']:.2g}"]
+    parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
+    parts.append("MFU n/a" if line.get("mfu") is None else f"MFU {line['mfu']:.1%}")
+    if "peak_memory" in line:
+        parts.append(f"memory {size_text(line['peak_memory'])}")
     return "  ".join(parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,12 @@ from groundup.train.wide_products import use_wide_products
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
+
+
+def absolute_paths(config: RunConfig) -> dict[str, str]:
+    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
+    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
+    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 def choose_device(name: str) -> str:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 from groundup.account import training_flops_per_token
-from groundup.config import RunConfig
+from groundup.account.units import size_text, time_text
+from groundup.config import RunConfig, TrainConfig
 from groundup.track import Silent
 from groundup.train.loop import Trainer
 from groundup.train.measure import (
-    MFU_CONVENTION,
     known_peak,
     measure_matmul_flops,
     multiplied_in,
@@ -26,9 +26,8 @@ from groundup.train.plan import (
     memory_section,
     optimizer_section,
     parameter_section,
-    size_text,
-    time_text,
 )
+from groundup.train.resume import latest_checkpoint
 from groundup.train.run_directory import RunDirectory
 
 TIMED_STEPS = 8
@@ -51,19 +50,28 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
     return statistics.median(times[2:])
 
 
-def dry_run(config: RunConfig) -> Iterator[Section]:
+def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Iterator[Section]:
     """The plan of a run, table by table; nothing is written.
 
     What follows from the config comes first: a run that is too large for the machine shows that much before the steps
     that are timed fail.
 
+    Args:
+        resume: plan what is left of the run in config.run_dir, after its latest checkpoint.
+        overwrite: a run that is in the way would be deleted, so that there is no need to mention it.
+
     Raises:
-        ConfigError, DataError, FileMissingError: as for :func:`groundup.train.train`.
+        ConfigError, DataError, FileMissingError, CheckpointError: as for :func:`groundup.train.train`.
     """
     trainer = Trainer(config, RunDirectory(config.run_dir), Silent())
     config = trainer.config
     plan = trainer.plan()
-    if not trainer.run.is_untouched():
+    done = 0
+    if resume:
+        found = latest_checkpoint(trainer.run, config, trainer.identity)
+        done = found[1]["step"] if found else 0
+        plan["left"] = f"{config.train.max_iters - done:,} steps, after step {done:,}"
+    elif not (overwrite or trainer.run.is_untouched()):
         plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"
     yield Section("run", (), list(plan.items()))
     yield parameter_section(trainer.model)
@@ -72,34 +80,46 @@ def dry_run(config: RunConfig) -> Iterator[Section]:
     x, y = next(iter(trainer.feed.micro_batches(0)))
     kept = kept_for_backward(config, trainer.model, trainer.loss, x, y)
     yield memory_section(config, trainer.model, trainer.optimizer, kept, total_memory(trainer.device))
-    yield _time_section(trainer, time_steps(trainer))
+    yield _time_section(trainer, done, time_steps(trainer))
 
 
-def _time_section(trainer: Trainer, step_seconds: float) -> Section:
+def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
     config, device = trainer.config, trainer.device
     step_tokens = config.data.batch_size * config.model.context_length
     step_flops = step_tokens * training_flops_per_token(config.model)
     rate = step_flops / step_seconds
     peak = known_peak(config.train, device)
     measured = measure_matmul_flops(device, multiplied_in(config.train, device))
-    mfu = f"{rate / peak:.1%} of {peak / 1e12:,.1f} TFLOP/s" if peak else "n/a: no data sheet; set train.peak_tflops"
     rows = [
         ("a step", f"{step_seconds * 1e3:,.1f} ms for {step_flops:.2e} FLOPs, the median of {TIMED_STEPS} timed now"),
         ("speed", f"{step_tokens / step_seconds:,.0f} tokens/s"),
-        ("MFU", mfu),
-        ("of the matmul peak", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
-        ("training", time_text(step_seconds * config.train.max_iters)),
+        ("MFU", f"{rate / peak:.1%}" if peak else "n/a"),
+        ("of a matrix product", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
+        ("training", _training_time(config.train, done, step_seconds)),
     ]
     if trainer.valid_store is not None:
         windows = -(-(len(trainer.valid_store) - 1) // config.model.context_length)
         windows = min(windows, config.train.eval_windows or windows)
-        count = config.train.max_iters // config.train.eval_interval + 1
+        count = evaluations_left(config.train, done)
         # Forward only: a third of the work.
         seconds = count * windows * config.model.context_length / step_tokens * step_seconds / 3
         rows.append(("evaluation", f"about {time_text(seconds)}: {count:,} times {windows:,} windows"))
-    rows.append(("memory so far", f"{size_text(peak_memory(device))}, {_whose(device)}"))
-    note = f"MFU counts {MFU_CONVENTION}. Left out: samples, checkpoints, and the compiler's time."
-    return Section("time", (), rows, note)
+    rows.append(("memory taken", f"{size_text(peak_memory(device))} at the most in these steps, {_whose(device)}"))
+    return Section("time", (), rows, "Left out: samples, checkpoints, and the compiler's time.")
+
+
+def evaluations_left(config: TrainConfig, done: int) -> int:
+    """How often a run is still evaluated: before its first step, at every interval, and after its last step."""
+    after_steps = -(-config.max_iters // config.eval_interval) - done // config.eval_interval
+    return (after_steps if done < config.max_iters else 0) + (done == 0)
+
+
+def _training_time(config: TrainConfig, done: int, step_seconds: float) -> str:
+    left = config.max_iters - done
+    text, limit = f"{time_text(step_seconds * left)} for {left:,} steps", 60 * config.max_minutes
+    if limit and limit < step_seconds * left:
+        text += f"; train.max_minutes = {config.max_minutes:g} is enough for about {limit / step_seconds:,.0f}"
+    return text
 
 
 def _whose(device: str) -> str:

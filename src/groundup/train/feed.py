@@ -11,6 +11,7 @@ from groundup.data.batches import Batches
 from groundup.data.prefetch import Prefetch
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
+from groundup.train.profile import DATA, scope
 
 
 class Feed:
@@ -33,7 +34,8 @@ class Feed:
             DataError: a token id that the model has no row for.
         """
         passes = self.config.data.accumulation_steps
-        x, y = self._batch(index)
+        with scope(DATA):
+            x, y = self._batch(index)
         for x_part, y_part in zip(x.chunk(passes), y.chunk(passes), strict=True):
             yield x_part.to(self.device, non_blocking=True), y_part.to(self.device, non_blocking=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -20,19 +21,21 @@ _MEMORY_OF_LOSSES = 0.9
 def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, float | bool]:
     """Compare a step's loss with the average of those before, which it then joins.
 
-    The average is exponential, a tenth for each new loss. A jump that stays is thus reported for the few steps until
-    the average has followed it.
+    The average is exponential, a tenth for each new loss, so that it needs some steps to follow a jump that stays.
+    Such a jump is one spike, reported at its first step; the next may begin once a loss is near the average again.
 
     Args:
-        state: its ``recent_loss`` is the average; None before the first step.
+        state: its ``recent_loss`` is the average, None before the first step; ``spiking`` is whether the step before
+            was part of a spike.
         factor: how many times the average is a spike; 0 for never.
 
     Returns:
         For the step's line of metrics: nothing, or ``loss_spike`` with ``spike_loss`` and ``recent_loss``.
     """
-    recent = state.recent_loss
+    recent, was_spiking = state.recent_loss, state.spiking
     state.recent_loss = loss if recent is None else _MEMORY_OF_LOSSES * recent + (1 - _MEMORY_OF_LOSSES) * loss
-    if not factor or recent is None or loss <= factor * recent:
+    state.spiking = bool(factor) and recent is not None and loss > factor * recent
+    if recent is None or not state.spiking or was_spiking:
         return {}
     return {"loss_spike": True, "spike_loss": loss, "recent_loss": recent}
 
@@ -41,9 +44,10 @@ class TimeLimit:
     """The end of a sitting by the clock (``train.max_minutes``).
 
     With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` says how far the
-    run is, by steps or by time, whichever is more. Such a run depends on the machine's speed, so that it cannot be
-    repeated step by step; resumed, it goes on from the progress that it had reached, and spends what is left of the
-    schedule in the time of the new sitting.
+    run is, by steps or by time, whichever is more. The sitting then ends with a step at the schedule's very end, which
+    may be over a step or two after the limit, and the run is finished. Such a run depends on the machine's speed, so
+    that it cannot be repeated step by step; interrupted and resumed, it goes on from the progress that it had reached,
+    and spends what is left of the schedule in the time of the new sitting.
 
     Args:
         reached: progress at the start of the sitting.
@@ -53,19 +57,37 @@ class TimeLimit:
     def __init__(self, config: TrainConfig, reached: float = 0.0, clock: Callable[[], float] = time.monotonic):
         self._limit = 60 * config.max_minutes
         self._finish = config.finish_schedule
-        self._reached, self._clock = reached, clock
-        self._began = self._last_asked = clock()
+        self._reached = self._progress = reached
+        self._clock = clock
+        self._began = clock()
+        self._last_asked: float | None = None
+        self._step_seconds = math.inf
+
+    @property
+    def schedule_finished(self) -> bool:
+        """Whether the step that :meth:`progress` was asked for last is the schedule's end; only by finish_schedule."""
+        return bool(self._limit) and self._finish and self._progress >= 1
 
     @property
     def passed(self) -> bool:
-        """Whether the time is up; never without a limit."""
-        return bool(self._limit) and self._clock() - self._began >= self._limit
+        """Whether the sitting is to end; never without a limit."""
+        if not self._limit:
+            return False
+        return self.schedule_finished if self._finish else self._clock() - self._began >= self._limit
+
+    @property
+    def why(self) -> str:
+        """What to say of a sitting that the clock has ended; empty if it was not the clock."""
+        if not self.passed:
+            return ""
+        end = "the schedule is at its end" if self._finish else "the time is up"
+        return f"train.max_minutes = {self._limit / 60:g}: {end}; "
 
     def progress(self, steps: float) -> float:
         """How far the run will be after the coming step, in [0, 1]; to be asked once before each step.
 
-        It is 1 for the step that ends when the time does, judged by how long the step before took, so that the last
-        step is made at the schedule's end.
+        It is 1 for the step that ends when the time does, judged by the quickest step so far (others may have been
+        followed by an evaluation), and never less than it was.
 
         Args:
             steps: the coming step over the number of all steps.
@@ -73,9 +95,15 @@ class TimeLimit:
         if not (self._limit and self._finish):
             return steps
         now = self._clock()
-        step_seconds, self._last_asked = now - self._last_asked, now
-        share = min(1.0, (now + step_seconds - self._began) / self._limit)
-        return min(1.0, max(steps, self._reached + (1 - self._reached) * share))
+        if self._last_asked is not None:
+            self._step_seconds = min(self._step_seconds, now - self._last_asked)
+        self._last_asked = now
+        ends = now + (self._step_seconds if self._step_seconds < math.inf else 0.0)
+        share = min(1.0, (ends - self._began) / self._limit)
+        # 1 - (1 - a)(1 - b) and not a + (1 - a) b, which rounding can keep from 1.
+        by_clock = 1 - (1 - self._reached) * (1 - share)
+        self._progress = min(1.0, max(self._progress, steps, by_clock))
+        return self._progress
 
 
 def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:

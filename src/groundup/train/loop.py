@@ -19,6 +19,7 @@ from groundup.generation import continue_text, prompt_ids
 from groundup.optim import learning_rate_at
 from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
 from groundup.train.build import (
+    absolute_paths,
     build_loss,
     build_model,
     build_optimizer,
@@ -40,6 +41,7 @@ from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.measure import known_peak, peak_memory
 from groundup.train.plan import describe, disk_warning
+from groundup.train.profile import StepProfiler
 from groundup.train.ratios import update_ratios
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
@@ -56,7 +58,7 @@ class TrainResult:
 
     run_dir: Path
     finished: bool
-    """False if a signal or the time limit stopped it before the last step; it can be resumed."""
+    """False if a signal or the time limit stopped it before the schedule's end; it can be resumed."""
     signal: int | None
     summary: dict[str, Any]
 
@@ -99,17 +101,12 @@ def train(
         return trainer.run_all(resume=resume)
 
 
-def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
-    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
-    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
-
-
 class Launched(NamedTuple):
     """A step that the device was given to do, and whose numbers nobody has read."""
 
     result: StepResult
     rate: float
+    last: bool
     found: dict[str, Any]
     """For the step's line of metrics."""
 
@@ -176,6 +173,8 @@ class Trainer:
         self._sitting_began = time.perf_counter() - self.state.wall_seconds
         self._last_logged = (self.state.tokens, self.state.train_seconds)
         self.limit = TimeLimit(self.config.train, reached=self.state.progress)
+        left = total - self.state.step
+        self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
                 self.display.note(warning)
@@ -188,11 +187,11 @@ class Trainer:
                 self._book(0)
                 self._finish()
         finally:
+            self.profiler.close()
             self.feed.close()
             self.writer.close()
             self.sinks.close()
-        finished = self.state.step >= total
-        return TrainResult(self.run.path, finished, interruption.signal, self._summary(finished))
+        return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
 
     def _step(self) -> None:
         self._check_files()
@@ -201,10 +200,13 @@ class Trainer:
         state.progress = self.limit.progress(number / config.train.max_iters)
         rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
         interval = config.train.ratio_interval
-        with update_ratios(self.optimizer, measure=bool(interval) and number % interval == 0) as found:
-            self._launched.append(Launched(self.launch(rate, number - 1), rate, found))
+        measure = bool(interval) and number % interval == 0
+        with update_ratios(self.optimizer, measure=measure) as found, self.profiler.step(number):
+            result = self.launch(rate, number - 1)
+        last = number == config.train.max_iters or self.limit.schedule_finished
+        self._launched.append(Launched(result, rate, last, found))
         # A GPU has its next step to do before the last one's numbers are read, but where the weights are needed.
-        self._book(0 if self._looks_at_weights(number) else self.lag)
+        self._book(0 if last or self._looks_at_weights(number) else self.lag)
 
     def launch(self, learning_rate: float, index: int) -> StepResult:
         """Give the device a step to do, on the batch of that index, counted from 0."""
@@ -227,7 +229,7 @@ class Trainer:
     def _looks_at_weights(self, number: int) -> bool:
         train = self.config.train
         intervals = (train.eval_interval, train.checkpoint_interval, self.config.sample.interval)
-        return number == train.max_iters or any(interval and number % interval == 0 for interval in intervals)
+        return any(interval and number % interval == 0 for interval in intervals)
 
     def _book(self, lag: int) -> None:
         """Read and record the steps that were launched, but for the last ``lag`` of them.
@@ -250,7 +252,7 @@ class Trainer:
             if found.get("loss_spike"):
                 self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
             self.display.step(state.step, loss)
-            is_best = self._report({"lr": launched.rate, "grad_norm": norm}, found)
+            is_best = self._report({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
             # After the report: a checkpoint of a step must find the step's lines already in the record.
             if is_best or state.step % config.train.checkpoint_interval == 0:
                 self._save(best=is_best)
@@ -265,18 +267,20 @@ class Trainer:
         kept = max(self.run.steps(), default=None)
         return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
 
-    def _report(self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None) -> bool:
+    def _report(
+        self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None, *, last: bool = False
+    ) -> bool:
         """Metrics, evaluation and sample, where the step is one for them.
 
         Args:
             step_metrics: for the steps that have a line; None before the first.
             found: what is worth a line at any step.
+            last: whether it is the run's last step.
 
         Returns:
             Whether the step's validation loss is the best so far.
         """
         config, state = self.config, self.state
-        last = state.step == config.train.max_iters
         line: dict[str, Any] = dict(found or {})
         if step_metrics is not None and (last or state.step % config.train.log_interval == 0):
             line = self._training_metrics() | step_metrics | line
@@ -373,10 +377,9 @@ class Trainer:
 
     def _finish(self) -> None:
         self._save_where_it_stands()
-        finished = self.state.step >= self.config.train.max_iters
-        self.run.write_summary(self._summary(finished))
-        if not finished:
-            self.display.note(f"stopped at step {self.state.step:,}; its checkpoint is written")
+        self.run.write_summary(self._summary())
+        if self.state.step < self.config.train.max_iters:
+            self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
 
     @contextmanager
     def _training_time(self) -> Iterator[None]:
@@ -384,10 +387,14 @@ class Trainer:
         yield
         self.state.train_seconds += time.perf_counter() - began
 
-    def _summary(self, finished: bool) -> dict[str, Any]:
+    @property
+    def _finished(self) -> bool:
+        return self.state.step >= self.config.train.max_iters or self.limit.schedule_finished
+
+    def _summary(self) -> dict[str, Any]:
         state = self.state
         return {
-            "finished": finished,
+            "finished": self._finished,
             "step": state.step,
             "tokens": state.tokens,
             "epochs": round(self.feed.batches.epoch(state.step), 3),

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from groundup.account import parameter_count, training_flops_per_token
+from groundup.account.units import size_text
 from groundup.config import RunConfig
 from groundup.data.shards import TokenShards
 from groundup.optim.schedule import describe_schedule
 from groundup.train.environment import device_name
 from groundup.train.guards import checkpoint_bytes, free_bytes, most_checkpoints
+from groundup.train.measure import MFU_CONVENTION, known_peak
 from groundup.train.step import LossFunction
 
 
@@ -46,6 +48,12 @@ def describe(config: RunConfig, train: TokenShards, valid: TokenShards | None, d
         "device": f"{device} ({device_name(device)}), {config.train.precision}",
         "run": str(config.run_dir),
     }
+    peak = known_peak(config.train, device)
+    rows["MFU"] = (
+        f"of {peak / 1e12:,.1f} TFLOP/s, counting {MFU_CONVENTION}"
+        if peak
+        else "n/a: no data sheet of this device is known; set train.peak_tflops"
+    )
     if config.train.max_minutes:
         how = ", the schedule finished by then" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
@@ -100,14 +108,20 @@ def memory_section(
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     checkpoint = checkpoint_bytes(model, optimizer)
     parts = {"weights": weights, "gradients": weights, "optimizer state": checkpoint - weights, **kept}
-    if config.train.background_checkpoints:
-        parts["copy of a checkpoint that is being written"] = checkpoint
+    copied = checkpoint if config.train.background_checkpoints else 0
+    on_gpu = next(model.parameters()).is_cuda
+    if copied and not on_gpu:
+        parts["copy of a checkpoint being written"] = copied
     needed = sum(parts.values())
-    rows = [(name, size_text(count)) for name, count in parts.items()]
+    rows = [(name, size_text(count)) for name, count in parts.items() if count]
     rows.append(("all", f"{size_text(needed)} of {size_text(total)}"))
-    note = "without the intermediate results of single operations, torch itself, and what the allocator cannot fill"
+    if copied and on_gpu:
+        rows.append(("beside it, in the host's memory", f"{size_text(copied)}, the copy of a checkpoint being written"))
+    note = "Left out: results of single operations on their way, torch itself, and what the allocator cannot fill."
+    if config.train.activation_checkpointing:
+        note += " So are the activations of the block that is computed again."
     if needed > total:
-        note += "; it will not fit: use a smaller model, data.micro_batch_size or model.context_length"
+        note += " It will not fit: use a smaller model, data.micro_batch_size or model.context_length."
     return Section("memory", ("part", "size"), rows, note)
 
 
@@ -129,7 +143,8 @@ def kept_for_backward(config: RunConfig, model: nn.Module, loss: LossFunction, x
         if storage.data_ptr() not in weights:
             vocabulary_wide = saved.dim() > 1 and saved.shape[-1] == config.model.vocab_size
             kept[storage.data_ptr()] = ("logits" if vocabulary_wide else "activations", storage.nbytes())
-        return saved
+        # Given back itself, a tensor that its own operation keeps would hold the graph, and the graph it, for ever.
+        return saved.detach()
 
     with torch.compiler.set_stance("force_eager"), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         loss(x, y)
@@ -165,25 +180,3 @@ def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Opt
         f"the checkpoints may take {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
         f"keep fewer (train.keep_checkpoints = {config.train.keep_checkpoints}) or choose another --runs_dir"
     )
-
-
-def size_text(count: float) -> str:
-    """Bytes in decimal units: 12.3 MB."""
-    for unit in ("bytes", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
-
-
-def time_text(seconds: float) -> str:
-    """A duration as a person says it: 48 s, 12 min, 3 h 05 min, 4 days 7 h."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02} min"
-    return f"{hours // 24} days {hours % 24} h"

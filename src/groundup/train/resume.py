@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ _FREE = (
     "train.kernels", "train.compile", "train.activation_checkpointing", "train.log_interval",
     "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints", "train.background_checkpoints",
     "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
-    "sample.", "track.",
+    "train.profile", "sample.", "track.",
 )  # fmt: skip
 
 
@@ -42,19 +43,11 @@ def restore(
         ConfigError: an option that decides the result has changed.
         CheckpointError: the checkpoint is broken, or was made on other data.
     """
-    run = RunDirectory.open(run.path)
-    check_unchanged(run, config)
-    if not run.steps():
+    found = latest_checkpoint(run, config, identity)
+    if found is None:
         run.rewind(0, None)
         return False
-    folder = run.checkpoint("latest")
-    saved = read_state(folder)
-    for key, what in (("dataset_sha256", "data.train"), ("tokenizer_sha256", "the tokenizer")):
-        if saved.get(key) != identity[key]:
-            raise CheckpointError(
-                f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
-                f"{str(identity[key])[:12]}…); restore it, or start a new run"
-            )
+    folder, saved = found
     read_model(folder, model)
     read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():
@@ -63,6 +56,29 @@ def restore(
     if saved.get("evaluated_on") != identity["evaluated_on"]:
         state.best_val_loss = state.best_step = None  # losses on other windows cannot be compared
     return True
+
+
+def latest_checkpoint(
+    run: RunDirectory, config: RunConfig, identity: dict[str, Any]
+) -> tuple[Path, dict[str, Any]] | None:
+    """Folder and state of the checkpoint that a run would go on from; None if it has none yet. Only reads.
+
+    Raises:
+        FileMissingError, ConfigError, CheckpointError: as for :func:`restore`.
+    """
+    run = RunDirectory.open(run.path)
+    check_unchanged(run, config)
+    if not run.steps():
+        return None
+    folder = run.checkpoint("latest")
+    saved = read_state(folder)
+    for key, what in (("dataset_sha256", "data.train"), ("tokenizer_sha256", "the tokenizer")):
+        if saved.get(key) != identity[key]:
+            raise CheckpointError(
+                f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
+                f"{str(identity[key])[:12]}…); restore it, or start a new run"
+            )
+    return folder, saved
 
 
 def check_unchanged(run: RunDirectory, config: RunConfig) -> None:

@@ -25,6 +25,8 @@ class TrainState:
     """Losses of the steps since the last line of metrics, whose mean the next line reports."""
     recent_loss: float | None = None
     """Average of the latest losses, by which a spike is known; None before the first step."""
+    spiking: bool = False
+    """Whether the latest loss was far above that average."""
     progress: float = 0.0
     """How far the schedule had come, in [0, 1], in a run that follows the clock (train.finish_schedule)."""
 

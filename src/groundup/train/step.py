@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from groundup.errors import TrainingError
 from groundup.optim import CombinedOptimizer, clip_gradients
+from groundup.train.profile import CLIPPING, scope
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 MicroBatches = Iterable[tuple[Tensor, Tensor]]
@@ -70,7 +71,8 @@ def train_step(
         before: the step before, if nobody has read its result yet: where that one broke, no weight moves now either.
     """
     loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps)
-    grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
+    with scope(CLIPPING):
+        grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
     if before is not None:
         broken = broken | before.broken
