@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig
 from groundup.data.batches import check_length
@@ -159,7 +159,7 @@ def build_model(config: RunConfig, device: str) -> TransformerLM:
     return model
 
 
-def build_loss(model: TransformerLM, *, compile: bool, chunked: bool = True) -> LossFunction:
+def build_loss(model: nn.Module, *, compile: bool, chunked: bool = True) -> LossFunction:
     """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from groundup.account import parameter_count, training_flops_per_token
-from groundup.config import RunConfig, flatten, override
+from groundup.config import RunConfig, override
 from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import continue_text, prompt_ids
 from groundup.optim import learning_rate_at
-from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
+from groundup.track import Display, Silent
 from groundup.train.build import (
     build_loss,
     build_model,
@@ -33,15 +34,17 @@ from groundup.train.build import (
     why_not_compiled,
 )
 from groundup.train.checkpoint import FORMAT, VERSION, CheckpointContent
-from groundup.train.checkpoint_writer import CheckpointWriter
 from groundup.train.data_guard import DataGuard
-from groundup.train.environment import environment
+from groundup.train.distributed import Intent, Ranks, joined
 from groundup.train.evaluate import Evaluation, evaluate
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
+from groundup.train.lost_rank import AnotherRankError
 from groundup.train.measure import known_peak, peak_memory
+from groundup.train.parallel import make_parallel
 from groundup.train.plan import describe, disk_warning
 from groundup.train.ratios import update_ratios
+from groundup.train.record import open_record
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
@@ -67,37 +70,34 @@ def train(
 ) -> TrainResult:
     """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
 
+    Under ``torchrun`` every process calls it with the same arguments.
+
     Args:
-        resume: continue the run in config.run_dir. A run without a checkpoint starts anew.
+        resume: continue the run in config.run_dir. A run without a checkpoint starts anew; under torchrun, which
+            repeats the same command when it starts a job again, so does one that is not there.
         overwrite: delete what is in config.run_dir first.
-        display: shows the run to a person.
+        display: shows the run to a person; the first rank's is used.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
-        TrainingError: the run directory is taken, or loss or gradients are no longer finite.
+        TrainingError: the run directory is taken, loss or gradients are no longer finite, or another rank is gone.
         CheckpointError: a checkpoint cannot be written or read.
+        AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    if not run.is_untouched():
-        if not (resume or overwrite):
-            raise TrainingError(
-                f"{run.path} exists already; continue it with --resume, replace it with --overwrite, "
-                f"or choose another --name"
-            )
-        if not (run.path / "config.toml").is_file():
-            raise TrainingError(
-                f"{run.path} holds something, but not a run (it has no config.toml), and is left alone; "
-                f"choose another --name"
-            )
-    elif resume:
-        RunDirectory.open(run.path)  # which says what runs there are
-    trainer = Trainer(config, run, display or Silent())
-    with run.locked():
-        if overwrite:
-            run.clear()
-        return trainer.run_all(resume=resume)
+    with joined(run) as ranks, ExitStack() as held:
+        with ranks.meeting():
+            if ranks.is_main:
+                resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
+            trainer = Trainer(config, run, display or Silent(), ranks)
+        with ranks.meeting():
+            if ranks.is_main:
+                held.enter_context(run.locked())
+                if overwrite:
+                    run.clear()
+        return trainer.run_all(resume=ranks.same(resume))
 
 
 def absolute_paths(config: RunConfig) -> dict[str, str]:
@@ -109,10 +109,11 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
 class Trainer:
     """The objects of one run, and the loop over its steps."""
 
-    def __init__(self, config: RunConfig, run: RunDirectory, display: Display):
-        self.run, self.display = run, display
+    def __init__(self, config: RunConfig, run: RunDirectory, display: Display, ranks: Ranks | None = None):
+        self.ranks = ranks = ranks or Ranks()
+        self.run, self.display = run, display if ranks.is_main else Silent()
         self.train_store, self.valid_store = open_stores(config.data)
-        self.device = choose_device(config.train.device)
+        self.device = ranks.device(choose_device(config.train.device))
         config = fit_vocabulary(config, self.train_store, self.valid_store)
         precision = choose_precision(config.train.precision, self.device)
         self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
@@ -122,6 +123,7 @@ class Trainer:
                 f"{config.train.max_iters}, so the rate would never come down; "
                 f"set it to {config.train.max_iters // 10}, say"
             )
+        self.passes = config.data.passes(ranks.size)
         self.identity = {
             "format": FORMAT,
             "version": VERSION,
@@ -133,10 +135,15 @@ class Trainer:
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
         prepare_device(config.train, self.device)
-        self.model = build_model(config, self.device)
+        model = build_model(config, self.device)
         self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
+        ranks.meet()
+        self.parallel = make_parallel(config.train.parallel, ranks)
+        self.model = self.parallel.spread(model)
         self.loss = build_loss(
-            self.model, compile=config.train.compile and not self.uncompiled, chunked=config.train.kernels == "fast"
+            self.parallel.training_form(self.model),
+            compile=config.train.compile and not self.uncompiled,
+            chunked=config.train.kernels == "fast",
         )
         self.optimizer = build_optimizer(self.model, config.optim)
         self.batches = Batches(
@@ -147,24 +154,22 @@ class Trainer:
             config.data.order,
         )
         self.state = TrainState()
-        self._peak = known_peak(config.train, self.device)
+        peak = known_peak(config.train, self.device)
+        self._peak = peak and peak * ranks.size
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
-        resumed = resume and restore(self.run, self.config, self.model, self.optimizer, self.state, self.identity)
-        self.run.create(self.config, environment(self.device))
-        if self.tokenizer is not None:
-            self.tokenizer.save(self.run.tokenizer_dir)
-        self.run.sweep()
-        self.run.prune(self.config.train.keep_checkpoints)
-        extra = external_sinks(self.config.track, self.run.path, self.config.name, flatten(self.config))
-        self.jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else -1)
-        self.sinks = Sinks([self.jsonl, *extra, self.display])
-        self.writer = CheckpointWriter(
+        resumed = resume and restore(
+            self.run, self.config, self.model, self.optimizer, self.state, self.identity, self.ranks
+        )
+        self.sinks, self.writer = open_record(
             self.run,
-            keep=self.config.train.keep_checkpoints,
-            background=self.config.train.background_checkpoints,
-            sync_record=self.jsonl.sync,
+            self.config,
+            device=self.device,
+            tokenizer=self.tokenizer,
+            display=self.display,
+            ranks=self.ranks,
+            after_step=self.state.step if resumed else -1,
         )
         self.guard = DataGuard(self.train_store, self.valid_store)
         total = self.config.train.max_iters
@@ -179,7 +184,7 @@ class Trainer:
             with Interruption() as interruption:
                 if not resumed:
                     self._report(None)
-                while self.state.step < total and interruption.signal is None and not self.limit.passed:
+                while self.state.step < total and self._goes_on(interruption):
                     self._step()
                 self._finish()
         finally:
@@ -188,10 +193,28 @@ class Trainer:
         finished = self.state.step >= total
         return TrainResult(self.run.path, finished, interruption.signal, self._summary(finished))
 
+    def _goes_on(self, interruption: Interruption) -> bool:
+        """Between two steps: whether another one is to be made, on all ranks alike."""
+        damage = self._check_files()
+        own = Intent(
+            interruption.signal or 0,
+            self.limit.passed,
+            self.limit.progress((self.state.step + 1) / self.config.train.max_iters),
+            damage is not None,
+        )
+        agreed = self.ranks.agree(own)
+        if agreed.signal:
+            interruption.signal = signal.Signals(agreed.signal)
+        if agreed.signal or agreed.time_is_up:
+            return False
+        if agreed.damaged:  # before any of what is trained so far can be lost to files that are not as they were
+            self._save_where_it_stands()
+            raise damage or AnotherRankError("the data of another rank are damaged")
+        self.state.progress = agreed.progress
+        return True
+
     def _step(self) -> None:
-        self._check_files()
         config, state = self.config, self.state
-        state.progress = self.limit.progress((state.step + 1) / config.train.max_iters)
         rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
         interval = config.train.ratio_interval
         with update_ratios(self.optimizer, measure=bool(interval) and (state.step + 1) % interval == 0) as found:
@@ -222,8 +245,9 @@ class Trainer:
                     self.loss,
                     self.optimizer,
                     self._micro_batches(),
-                    self.config.data.accumulation_steps,
+                    self.passes,
                     self.config.optim.grad_clip,
+                    self.parallel,
                 ).read()
             except TrainingError as error:
                 if name := broken_parameter(self.model):
@@ -233,15 +257,14 @@ class Trainer:
                 raise diverged(error, self.state.step + 1, learning_rate, self.config.optim, kept) from None
 
     def _micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        x, y = self.batches.batch(self.state.step)
+        x, y = self.batches.batch(self.state.step, self.ranks.rank, self.ranks.size)
         highest = max(int(x.max()), int(y.max()))
         if highest >= self.config.model.vocab_size:
             raise DataError(
                 f"{self.config.data.train} holds the token id {highest}, but model.vocab_size is "
                 f"{self.config.model.vocab_size}; the shards have changed or are damaged: encode the text again"
             )
-        parts = self.config.data.accumulation_steps
-        for x_part, y_part in zip(x.chunk(parts), y.chunk(parts), strict=True):
+        for x_part, y_part in zip(x.chunk(self.passes), y.chunk(self.passes), strict=True):
             yield x_part.to(self.device), y_part.to(self.device)
 
     def _report(self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None) -> bool:
@@ -296,32 +319,38 @@ class Trainer:
         }
 
     def _evaluate(self, store: TokenShards) -> Evaluation:
-        return evaluate(
-            self.model,
-            store,
-            self.config.model.context_length,
-            batch_size=self.config.train.eval_batch_size,
-            limit=self.config.train.eval_windows,
-        )
+        with self.parallel.reading(self.model):
+            return evaluate(
+                self.model,
+                store,
+                self.config.model.context_length,
+                batch_size=self.config.train.eval_batch_size,
+                limit=self.config.train.eval_windows,
+                ranks=self.ranks,
+            )
 
     def _sample(self, tokenizer: Tokenizer) -> None:
+        if not (self.ranks.is_main or self.parallel.all_compute):
+            return
         settings = self.config.sample
         # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
         seed = (self.config.train.seed * 1_000_003 + self.state.step) % 2**63
-        pieces = continue_text(
-            self.model,
-            tokenizer,
-            settings.prompt,
-            settings.tokens,
-            settings.temperature,
-            settings.top_p,
-            seed=seed,
-        )
+        with self.parallel.reading(self.model):
+            pieces = continue_text(
+                self.model,
+                tokenizer,
+                settings.prompt,
+                settings.tokens,
+                settings.temperature,
+                settings.top_p,
+                seed=seed,
+            )
+            text = "".join(pieces)
         self.sinks.sample(
             {
                 "step": self.state.step,
                 "prompt": settings.prompt,
-                "text": "".join(pieces),
+                "text": text,
                 "temperature": settings.temperature,
                 "top_p": settings.top_p,
                 "seed": seed,
@@ -336,23 +365,25 @@ class Trainer:
 
     def _save_where_it_stands(self) -> None:
         self.writer.wait()
-        if self.state.step not in self.run.steps():
+        if self.ranks.same(self.state.step not in self.run.steps()):
             self._save(wait=True)
 
-    def _check_files(self) -> None:
-        """Between two steps, before any of what is trained so far can be lost to files that are not as they were."""
+    def _check_files(self) -> DataError | None:
+        """What has happened to the data, if anything; raises what has happened to the run directory."""
         self.writer.check()
-        self.run.check_present()
+        if self.ranks.is_main:
+            self.run.check_present()
         try:
             self.guard.check()
-        except DataError:
-            self._save_where_it_stands()
-            raise
+        except DataError as damage:
+            return damage
+        return None
 
     def _finish(self) -> None:
         self._save_where_it_stands()
         finished = self.state.step >= self.config.train.max_iters
-        self.run.write_summary(self._summary(finished))
+        if self.ranks.is_main:
+            self.run.write_summary(self._summary(finished))
         if not finished:
             self.display.note(f"stopped at step {self.state.step:,}; its checkpoint is written")
 
@@ -379,4 +410,4 @@ class Trainer:
 
     def plan(self) -> dict[str, str]:
         """The run in words, derived values included."""
-        return describe(self.config, self.train_store, self.valid_store, self.device)
+        return describe(self.config, self.train_store, self.valid_store, self.device, self.ranks.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,15 +11,17 @@ from torch import nn
 from groundup.config import RunConfig, flatten
 from groundup.errors import CheckpointError, ConfigError
 from groundup.train.checkpoint import read_model, read_optimizer, read_state
+from groundup.train.distributed import Ranks
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
 
-# What may differ when a run goes on: where it runs, what it shows, how often it measures. All else decides the
-# numbers it computes.
+# What may differ when a run goes on: where it runs and on how many ranks, what it shows, how often it measures. All
+# else decides the numbers it computes.
 _FREE = (
-    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "train.device", "train.attention",
-    "train.kernels", "train.compile", "train.activation_checkpointing", "train.log_interval",
-    "train.eval_", "train.checkpoint_interval", "train.keep_checkpoints", "train.background_checkpoints",
+    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "data.micro_batch_size",
+    "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
+    "train.activation_checkpointing", "train.log_interval", "train.eval_", "train.checkpoint_interval",
+    "train.checkpoint_format", "train.keep_checkpoints", "train.background_checkpoints",
     "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
     "sample.", "track.",
 )  # fmt: skip
@@ -31,8 +34,11 @@ def restore(
     optimizer: torch.optim.Optimizer,
     state: TrainState,
     identity: dict[str, Any],
+    ranks: Ranks | None = None,
 ) -> bool:
     """Load the run's latest checkpoint into model, optimizer and state, and make it the run's newest.
+
+    All ranks must call it; the first one says which checkpoint it is.
 
     Returns:
         False if the run has no checkpoint yet, so that it has to begin at step 0.
@@ -42,12 +48,13 @@ def restore(
         ConfigError: an option that decides the result has changed.
         CheckpointError: the checkpoint is broken, or was made on other data.
     """
-    run = RunDirectory.open(run.path)
-    check_unchanged(run, config)
-    if not run.steps():
-        run.rewind(0, None)
+    ranks = ranks or Ranks()
+    with ranks.meeting():
+        folder = _latest(run, config) if ranks.is_main else None
+    step = ranks.same(folder and int(folder.name.removeprefix("step-")))
+    if step is None:
         return False
-    folder = run.checkpoint("latest")
+    folder = run.step_folder(step)
     saved = read_state(folder)
     for key, what in (("dataset_sha256", "data.train"), ("tokenizer_sha256", "the tokenizer")):
         if saved.get(key) != identity[key]:
@@ -55,14 +62,26 @@ def restore(
                 f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
                 f"{str(identity[key])[:12]}…); restore it, or start a new run"
             )
-    read_model(folder, model)
-    read_optimizer(folder, model, optimizer, saved)
+    with ranks.meeting():
+        read_model(folder, model)
+        read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():
         setattr(state, name, value)
-    run.rewind(state.step, state.best_step)
+    if ranks.is_main:
+        run.rewind(state.step, state.best_step)
     if saved.get("evaluated_on") != identity["evaluated_on"]:
         state.best_val_loss = state.best_step = None  # losses on other windows cannot be compared
     return True
+
+
+def _latest(run: RunDirectory, config: RunConfig) -> Path | None:
+    """The checkpoint to go on from, or None where there is none yet."""
+    run = RunDirectory.open(run.path)
+    check_unchanged(run, config)
+    if run.steps():
+        return run.checkpoint("latest")
+    run.rewind(0, None)
+    return None
 
 
 def check_unchanged(run: RunDirectory, config: RunConfig) -> None:
