@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -68,6 +69,12 @@ def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
             f"{_short(train.tokenizer_sha256)} and {_short(valid.tokenizer_sha256)}); encode both with one"
         )
     return train, valid
+
+
+def absolute_paths(config: RunConfig) -> dict[str, str]:
+    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
+    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
+    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> RunConfig:

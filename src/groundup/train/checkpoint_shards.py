@@ -10,6 +10,9 @@ What limits it: a rank reads the headers of all files, and DCP exchanges the pla
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -36,7 +39,8 @@ def write_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
 
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
-        save(dict(tensors), storage_writer=writer, no_dist=_alone())
+        with _maybe_alone() as alone:
+            save(dict(tensors), storage_writer=writer, no_dist=alone)
     except CheckpointException as error:
         raise CheckpointError(
             f"cannot write {folder}: {_cause(error)}; earlier checkpoints are untouched: free some space and resume"
@@ -87,13 +91,19 @@ def read_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
     from torch.distributed.checkpoint.state_dict_loader import load
 
     try:
-        load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=_alone())
+        with _maybe_alone() as alone:
+            load(dict(tensors), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
     except CheckpointException as error:
         raise CheckpointError(f"cannot read {folder}: {_cause(error)}; restore the folder") from None
 
 
-def _alone() -> bool:
-    return not (torch.distributed.is_available() and torch.distributed.is_initialized())
+@contextmanager
+def _maybe_alone() -> Iterator[bool]:
+    """Whether this process is alone, about which DCP warns even where it is told."""
+    alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is", category=UserWarning)
+        yield alone
 
 
 def _cause(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from groundup.errors import ConfigError, GroundupError
 from groundup.launch import Launch
+from groundup.train.fresh_start import name_of_this_start
 from groundup.train.lost_rank import AnotherRankError, parting
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
     from torch.distributed.rendezvous import rendezvous
 
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    store = PrefixStore(name_of_this_start(store, launch.rank, launch.ranks, TIMEOUT.total_seconds()), store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend, store=PrefixStore("tensors", store), rank=launch.rank, world_size=launch.ranks, timeout=TIMEOUT

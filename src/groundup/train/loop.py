@@ -18,10 +18,11 @@ from groundup.config import RunConfig, override
 from groundup.data.batches import Batches
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
-from groundup.generation import continue_text, prompt_ids
+from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
 from groundup.track import Display, Silent
 from groundup.train.build import (
+    absolute_paths,
     build_loss,
     build_model,
     build_optimizer,
@@ -47,6 +48,7 @@ from groundup.train.ratios import update_ratios
 from groundup.train.record import open_record
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
+from groundup.train.sample_text import sample_line
 from groundup.train.state import TrainState
 from groundup.train.step import broken_parameter, train_step
 
@@ -98,12 +100,6 @@ def train(
                 if overwrite:
                     run.clear()
         return trainer.run_all(resume=ranks.same(resume))
-
-
-def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
-    paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
-    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 class Trainer:
@@ -330,32 +326,10 @@ class Trainer:
             )
 
     def _sample(self, tokenizer: Tokenizer) -> None:
-        if not (self.ranks.is_main or self.parallel.all_compute):
-            return
-        settings = self.config.sample
-        # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
-        seed = (self.config.train.seed * 1_000_003 + self.state.step) % 2**63
-        with self.parallel.reading(self.model):
-            pieces = continue_text(
-                self.model,
-                tokenizer,
-                settings.prompt,
-                settings.tokens,
-                settings.temperature,
-                settings.top_p,
-                seed=seed,
-            )
-            text = "".join(pieces)
-        self.sinks.sample(
-            {
-                "step": self.state.step,
-                "prompt": settings.prompt,
-                "text": text,
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "seed": seed,
-            }
-        )
+        if self.ranks.is_main or self.parallel.all_compute:
+            with self.parallel.reading(self.model):
+                line = sample_line(self.model, tokenizer, self.config, self.state.step)
+            self.sinks.sample(line)
 
     def _save(self, *, best: bool = False, wait: bool = False) -> None:
         state = self.state

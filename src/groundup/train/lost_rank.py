@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
     from groundup.train.run_directory import RunDirectory
 
-_PATIENCE = timedelta(seconds=2)
-"""How long a rank waits for another one to speak, and for the others to say that they are alive."""
+_PATIENCE = 2.0
+"""Seconds that a rank waits for another one to speak, and for the others to say that they are alive."""
 _LAST_SECONDS = 10
-"""How long a rank lives on after SIGTERM where nothing better is done about it; torchrun kills it after thirty."""
+"""Seconds that a rank lives on after SIGTERM where nothing better is done about it; torchrun kills it after thirty."""
 
 
 class AnotherRankError(GroundupError, RuntimeError):
@@ -99,14 +98,17 @@ def _claim(store: Store) -> bool:
 
 
 def _may_speak(launch: Launch, store: Store) -> bool:
-    if not launch.is_main:
+    if not launch.is_main:  # the first rank, if it lives, comes first
         with suppress(RuntimeError):
-            store.wait(["spoken"], _PATIENCE)  # the first rank, if it lives, comes first
+            # Asked again and again, since store.wait() writes lines of its own where it waits in vain.
+            end = time.monotonic() + _PATIENCE
+            while time.monotonic() < end and not store.check(["spoken"]):
+                time.sleep(0.02)
     return _claim(store)
 
 
 def _obituary(launch: Launch, store: Store, run: RunDirectory) -> str:
-    time.sleep(_PATIENCE.total_seconds() / 2)
+    time.sleep(_PATIENCE / 2)
     try:
         gone = [rank for rank in range(launch.ranks) if not store.check([f"alive {rank}"])]
     except RuntimeError:

@@ -6,9 +6,10 @@ keep their names and the optimizer does not know, but for FSDP's weights being D
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -61,12 +62,12 @@ class DDP(Parallel):
         from torch.nn.parallel import DistributedDataParallel
 
         device = next(model.parameters()).device
-        # The buffers are tables that every rank computes for itself.
+        # The buffers are tables that every rank computes for itself. (torch 2.13 has another name for that.)
+        known = inspect.signature(DistributedDataParallel).parameters
+        buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {buffers: False, "gradient_as_bucket_view": True}
         self._wrapped = DistributedDataParallel(
-            model,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
+            model, device_ids=[device.index] if device.type == "cuda" else None, **options
         )
         return self._wrapped
 
