@@ -24,10 +24,11 @@ class StepResult:
     """
 
     def __init__(self, loss: Tensor, grad_norm: Tensor):
-        values = torch.stack([loss.float(), grad_norm.to(loss.device).float()])
+        wide = torch.promote_types(loss.dtype, torch.float32)
+        values = torch.stack([loss.to(wide), grad_norm.to(loss.device, wide)])
         self._event: torch.cuda.Event | None = None
         if values.is_cuda:
-            self._values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            self._values = torch.empty(2, dtype=wide, pin_memory=True).copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
         else:
