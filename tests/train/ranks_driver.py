@@ -7,6 +7,7 @@ EVENTS is JSON: a list of [rank, step, what], where what is a signal's name or "
 between two steps, in the first start of the job.
 """
 
+import dataclasses
 import json
 import os
 import signal
@@ -30,7 +31,7 @@ from groundup.train.build import build_loss
 from groundup.train.checkpoint import CheckpointContent
 from groundup.train.checkpoint_ranks import gathered
 from groundup.train.data_guard import DataGuard
-from groundup.train.distributed import Ranks, joined
+from groundup.train.distributed import Intent, Ranks, joined
 from groundup.train.evaluate import evaluate
 from groundup.train.loop import Trainer
 from groundup.train.parallel import make_parallel
@@ -78,7 +79,7 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     model = TransformerLM.from_config(shape, flash=True, fast=case.fast, dtype=torch.float64)
     model.checkpoint_activations = case.recompute
     parallel = make_parallel(case.kind, ranks)
-    model = parallel.spread(model)
+    model = parallel.spread(model, "cpu")
     loss = build_loss(parallel.training_form(model), compile=False, chunked=case.fast)
     optimizer = build_optimizer(model, OptimConfig(optimizer=case.optimizer, max_learning_rate=1e-2))
     batches = Batches(store, BATCH, CONTEXT, seed=3)
@@ -101,6 +102,9 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
 
 def write_numbers(out: Path, tokens: Path) -> None:
     with joined(RunDirectory(out)) as ranks:
+        second = ranks.rank == 1
+        agreed = ranks.agree(Intent(signal.SIGTERM * second, time_is_up=second, progress=0.25 + second / 2))
+        (out / f"agreed-{ranks.rank}.json").write_text(json.dumps(dataclasses.asdict(agreed)))
         for case in CASES:
             found, tensors = numbers(case, tokens, ranks)
             if ranks.is_main:

@@ -123,6 +123,8 @@ def largest_difference(run: Path, other: Path) -> float:
         if key in expected
     ]
     for name in ("model", "optimizer"):
+        if (RunDirectory(run).checkpoint("latest") / name).is_dir():
+            continue  # shards; a run whose lines are right is compared by its last evaluation
         files = [RunDirectory(path).checkpoint("latest") / f"{name}.safetensors" for path in (run, other)]
         tensors, expected = map(load_file, files)
         assert tensors.keys() == expected.keys()
@@ -156,6 +158,12 @@ def test_two_ranks_equal_one_process_in_float64(case, two_ranks: Path, tokens: P
     assert found_tensors.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert torch.allclose(found_tensors[name], tensor, atol=1e-6, rtol=0), name
+
+
+def test_ranks_agree_on_any_signal_and_on_the_first_ones_clock(two_ranks: Path):
+    for rank in range(2):
+        agreed = Intent(**json.loads((two_ranks / f"agreed-{rank}.json").read_text()))
+        assert agreed == Intent(signal.SIGTERM, time_is_up=False, progress=0.25, damaged=False)
 
 
 @pytest.mark.parametrize(
@@ -247,14 +255,12 @@ def test_a_killed_rank_is_started_again_from_the_last_checkpoint(config: RunConf
 @pytest.mark.parametrize("format_", ["gathered", "sharded"])
 def test_the_first_rank_killed_too(config: RunConfig, parallel: str, format_: str):
     config = override(config, {"train.parallel": parallel, "train.checkpoint_format": format_})
-    whole = train(override(config, {"name": "whole"})).run_dir
+    whole = train(override(config, {"name": "whole", "train.checkpoint_format": "gathered"})).run_dir
     outcome = torchrun(config, "--max-restarts", "2", events=[[0, 15, "SIGKILL"]])
     assert outcome.code == 0, outcome.err
     (message,) = said(outcome)
     assert "rank 0 of 2 is gone" in message
-    assert train(override(config, {"train.checkpoint_format": "gathered"}), resume=True).finished
-    if format_ == "gathered":
-        assert largest_difference(config.run_dir, whole) < FLOAT32
+    assert largest_difference(config.run_dir, whole) < FLOAT32
 
 
 @pytest.mark.long

@@ -4,7 +4,8 @@ A folder of shards holds a safetensors file for each rank and ``index.json``, wh
 one that is missing or cut off is noticed. Where in a tensor a part belongs stands in the header of its file. DCP's own
 format would keep that in a pickle, so it is not used: nothing here is unpickled from disk.
 
-What limits it: a rank reads the headers of all files, and DCP exchanges the plan of who reads what through rank 0.
+What limits it: a rank has its part in memory once more while it writes it, every rank reads the headers of all files,
+and the plan of who reads what goes through the first rank.
 """
 
 from __future__ import annotations

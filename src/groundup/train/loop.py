@@ -131,11 +131,11 @@ class Trainer:
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
         prepare_device(config.train, self.device)
-        model = build_model(config, self.device)
+        self.parallel = make_parallel(config.train.parallel, ranks)
+        model = build_model(config, self.parallel.built_on(self.device))
         self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
         ranks.meet()
-        self.parallel = make_parallel(config.train.parallel, ranks)
-        self.model = self.parallel.spread(model)
+        self.model = self.parallel.spread(model, self.device)
         self.loss = build_loss(
             self.parallel.training_form(self.model),
             compile=config.train.compile and not self.uncompiled,

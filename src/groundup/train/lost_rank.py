@@ -67,6 +67,7 @@ def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
         raise
     finally:
         if previous is not None:
+            signal.alarm(0)
             signal.signal(signal.SIGTERM, previous)
 
 

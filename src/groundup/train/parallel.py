@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from groundup.nn import TransformerLM
@@ -34,8 +35,13 @@ class Parallel:
     def __init__(self, ranks: Ranks | None = None):
         self.ranks = ranks or Ranks()
 
-    def spread(self, model: TransformerLM) -> TransformerLM:
-        """The same model, with each rank's part of its weights; to be called before the optimizer is built."""
+    def built_on(self, device: str) -> str:
+        """Where the model is to be built, whole."""
+        return device
+
+    def spread(self, model: TransformerLM, device: str) -> TransformerLM:
+        """The same model on the device, with this rank's part of its weights; to be called before the optimizer is
+        built."""
         return model
 
     def training_form(self, model: TransformerLM) -> nn.Module:
@@ -89,12 +95,14 @@ class FSDP(Parallel):
     name = "fsdp"
     all_compute = True
 
-    def spread(self, model: TransformerLM) -> TransformerLM:
+    def built_on(self, device: str) -> str:
+        return "cpu"  # from where one block after the other comes to the device
+
+    def spread(self, model: TransformerLM, device: str) -> TransformerLM:
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
 
-        device = next(model.parameters()).device
-        mesh = init_device_mesh(device.type, (self.ranks.size,))
+        mesh = init_device_mesh(torch.device(device).type, (self.ranks.size,))
         for layer in model.layers:
             fully_shard(layer, mesh=mesh)
         # What is left, embedding, final norm and head, is one unit, whole from the beginning of forward to the end of
