@@ -26,6 +26,7 @@ from groundup.train.build import (
     build_loss,
     build_model,
     build_optimizer,
+    check_warmup,
     choose_device,
     choose_precision,
     fit_vocabulary,
@@ -113,12 +114,7 @@ class Trainer:
         config = fit_vocabulary(config, self.train_store, self.valid_store)
         precision = choose_precision(config.train.precision, self.device)
         self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
-        if config.optim.warmup_iters > config.train.max_iters:
-            raise ConfigError(
-                f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
-                f"{config.train.max_iters}, so the rate would never come down; "
-                f"set it to {config.train.max_iters // 10}, say"
-            )
+        check_warmup(config)
         self.passes = config.data.passes(ranks.size)
         self.identity = {
             "format": FORMAT,
