@@ -8,33 +8,51 @@ from groundup.cli.flags import Flags, read_flags
 from groundup.cli.parse import parse
 from groundup.config import RunConfig, load_recipe
 from groundup.config.recipe import recipes_dir
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, GroundupError
+from groundup.launch import Launch
 
 
 def train(arguments: list[str]) -> int:
     """Train from a recipe, or resume a run; returns 0, or 128 + the signal that stopped it.
 
     A run that stops at its limit of time has done what it was told, and returns 0.
+
+
+    Under torchrun it is 0 after a signal too: torchrun takes anything else for a failure, and would start the job
+    again.
     """
-    flags = read_flags(arguments)
-    if flags.resume and flags.overwrite:
-        raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    config = resolve(flags)
+    launch = Launch.from_environment()
+    try:
+        flags = read_flags(arguments)
+        if flags.resume and flags.overwrite:
+            raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+        config = resolve(flags)
+        if flags.dry_run and launch.ranks > 1:
+            raise ConfigError(f"--dry-run plans one process, but torchrun started {launch.ranks}; leave torchrun out")
+    except GroundupError:
+        if launch.is_first_here:
+            raise
+        return 2
     if flags.dry_run:
         return _dry_run(config, flags)
 
+    from groundup.track import Silent
     from groundup.track.console import ConsoleDisplay
+    from groundup.train import AnotherRankError
     from groundup.train import train as run_training
 
-    display = ConsoleDisplay()
-    result = run_training(config, resume=flags.resume, overwrite=flags.overwrite, display=display)
+    display = ConsoleDisplay() if launch.is_main else Silent()
+    try:
+        result = run_training(config, resume=flags.resume, overwrite=flags.overwrite, display=display)
+    except AnotherRankError:
+        return 2
     if result.finished:
         loss = result.summary["best_val_loss"]
         found = f"best validation loss {loss:.4f} at step {result.summary['best_step']}; " if loss is not None else ""
         display.note(f"done: {found}read what it writes with\n  groundup generate {result.run_dir}")
         return 0
     display.note(f"go on with\n  groundup train --resume {result.run_dir}")
-    return 128 + result.signal if result.signal else 0
+    return 128 + result.signal if result.signal and not launch.by_torchrun else 0
 
 
 def _dry_run(config: RunConfig, flags: Flags) -> int:

@@ -171,9 +171,10 @@ class DataConfig:
     order: Literal["shuffled", "random"] = "shuffled"
     """A new permutation of all windows each epoch, or uniformly random windows (the classical get_batch)."""
     batch_size: int = 32
-    """Sequences per optimizer step."""
+    """Sequences per optimizer step, over all ranks together."""
     micro_batch_size: int = 0
-    """Sequences per forward pass; 0 means batch_size. Gradients accumulate over batch_size / micro_batch_size."""
+    """Sequences per forward pass of each rank; 0 means all of its share of batch_size, over which gradients
+    accumulate."""
 
     def __post_init__(self) -> None:
         _require(self.batch_size >= 1, "data.batch_size", self.batch_size, "at least 1")
@@ -191,8 +192,31 @@ class DataConfig:
 
     @property
     def accumulation_steps(self) -> int:
-        """Forward and backward passes per optimizer step."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
+        """Forward and backward passes per optimizer step of one process."""
+        return self.passes()
+
+    def passes(self, ranks: int = 1) -> int:
+        """Forward and backward passes that each of so many ranks makes per optimizer step.
+
+        Raises:
+            ConfigError: the ranks cannot share the batch evenly, or not in passes of micro_batch_size.
+        """
+        share, rest = divmod(self.batch_size, ranks)
+        if rest:
+            nearest = [batch for batch in (share * ranks, (share + 1) * ranks) if batch]
+            raise ConfigError(
+                f"data.batch_size = {self.batch_size} cannot be shared by {ranks} ranks; nearest that can: "
+                f"{', '.join(map(str, nearest))}"
+            )
+        micro = min(self.micro_batch_size or share, share)
+        if share % micro:
+            nearest = nearest_divisors(share, micro)
+            raise ConfigError(
+                f"data.micro_batch_size = {self.micro_batch_size} does not divide the {share} sequences that each of "
+                f"{ranks} ranks has of data.batch_size = {self.batch_size}; nearest that do: "
+                f"{', '.join(map(str, nearest))}"
+            )
+        return share // micro
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +229,9 @@ class TrainConfig:
     """Seed of weights, batches and samples."""
     device: str = "auto"
     """"auto" (cuda, then mps, then cpu), or a torch device such as "cuda:1"."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun, with more than one rank: a copy of the model on each, or a share of it on each, where one device
+    cannot hold it. The results agree to rounding."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Dtype of the matrix products; weights, optimizer state and the loss stay float32. "auto" is bf16 where the device
     multiplies it natively, fp32 elsewhere."""
@@ -235,6 +262,9 @@ class TrainConfig:
     """Newest checkpoints kept, beside the best; 0 keeps all."""
     background_checkpoints: bool = True
     """Copy what a checkpoint holds and go on training while it is written; takes that much more memory."""
+    checkpoint_format: Literal["gathered", "sharded"] = "gathered"
+    """One file of weights and one of optimizer state, put together by the first rank; or a file of each from every
+    rank, for a model that one process cannot hold. Both are read on any number of ranks."""
     max_minutes: float = 0.0
     """Stop with a checkpoint after so many minutes of this sitting; 0 sets no limit."""
     finish_schedule: bool = False

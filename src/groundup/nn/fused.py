@@ -53,22 +53,30 @@ def _neighbours(weights: Sequence[Tensor]) -> Tensor | None:
 class _SharedInputProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights_MD: Tensor) -> Tensor:
-        all_MD = _neighbours(weights_MD)
-        if all_MD is None:
-            all_MD = torch.cat([weight.to(x.dtype) for weight in weights_MD])
-        all_MD = all_MD.to(x.dtype)
-        ctx.save_for_backward(x, all_MD)
+        all_MD = _side_by_side(weights_MD, x.dtype)
+        # A copy of weights that lie apart is made again for the gradient: under FSDP they are whole only while they are
+        # needed, and a copy would stay.
+        apart = _neighbours(weights_MD) is None
+        ctx.save_for_backward(x, *(weights_MD if apart else [all_MD]))
         ctx.sizes, ctx.dtype = [len(weight) for weight in weights_MD], weights_MD[0].dtype
         return x @ all_MD.T
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, ...]:
-        x, all_MD = ctx.saved_tensors
+        x, *weights_MD = ctx.saved_tensors
+        all_MD = _side_by_side(weights_MD, x.dtype)
         u_NM = upstream[0].reshape(-1, len(all_MD))
         dx = upstream[0] @ all_MD
         d_MD = (u_NM.T @ x.reshape(-1, x.shape[-1])).to(ctx.dtype)
         return dx, *d_MD.split(ctx.sizes)
+
+
+def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    all_MD = _neighbours(weights_MD)
+    if all_MD is None:
+        all_MD = torch.cat([weight.to(dtype) for weight in weights_MD])
+    return all_MD.to(dtype)
 
 
 def turned_heads(qkv: Tensor, turns_SK: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeGuard
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -43,3 +44,28 @@ def own_share(tensor: Tensor, like: DTensor) -> Tensor:
 
     everywhere = DTensor.from_local(tensor, like.device_mesh, [Replicate()] * like.device_mesh.ndim)
     return everywhere.redistribute(placements=like.placements).to_local()
+
+
+@torch.no_grad()
+def fill(tensor: Tensor, content: Tensor) -> None:
+    """Set a tensor, of which this process may have a share, from the whole of its content; nothing is sent."""
+    if is_sharded(tensor):
+        local(tensor).copy_(own_share(content.to(tensor.device), tensor))
+    else:
+        tensor.copy_(content)
+
+
+def laid_out_like(parameter: Tensor, content: Tensor) -> Tensor:
+    """A copy of what an optimizer keeps for a parameter, on its device and spread as it is.
+
+    Args:
+        content: of the parameter's shape, or a single number, which is not spread. On the device "meta" it only tells
+            shape and dtype, and the result is not filled.
+    """
+    if content.shape == parameter.shape:
+        result = torch.empty_like(parameter, dtype=content.dtype, requires_grad=False)
+    else:
+        result = torch.empty_like(content, device=parameter.device)
+    if not content.is_meta:
+        fill(result, content)
+    return result

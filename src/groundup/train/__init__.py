@@ -3,9 +3,11 @@
 from groundup.train.dry_run import dry_run, seconds_per_step
 from groundup.train.evaluate import Evaluation, evaluate, evaluate_run
 from groundup.train.loop import TrainResult, train
+from groundup.train.lost_rank import AnotherRankError
 from groundup.train.run_directory import RunDirectory
 
 __all__ = [
+    "AnotherRankError",
     "Evaluation",
     "RunDirectory",
     "TrainResult",

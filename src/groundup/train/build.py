@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig
 from groundup.data.batches import check_length
@@ -112,6 +112,16 @@ def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
         )
 
 
+def check_warmup(config: RunConfig) -> None:
+    """Refuse a warm-up that is longer than the run."""
+    if config.optim.warmup_iters > config.train.max_iters:
+        raise ConfigError(
+            f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
+            f"{config.train.max_iters}, so the rate would never come down; "
+            f"set it to {config.train.max_iters // 10}, say"
+        )
+
+
 def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
     """The data's tokenizer, or None for bare ids that name none.
 
@@ -168,7 +178,7 @@ def build_model(config: RunConfig, device: str) -> TransformerLM:
     return model
 
 
-def build_loss(model: TransformerLM, *, compile: bool, chunked: bool = True) -> LossFunction:
+def build_loss(model: nn.Module, *, compile: bool, chunked: bool = True) -> LossFunction:
     """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names.
 
     Args:

@@ -2,7 +2,8 @@
 
 A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
 name) and ``state.json`` (everything else). It is written beside its final place, flushed to the disk, and renamed:
-a folder that has its name is complete.
+a folder that has its name is complete. Where several ranks wrote it each for itself, two folders of shards take the
+place of the two files (:mod:`groundup.train.checkpoint_shards`); either form is read on any number of ranks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.files import sync_directory, write_atomically
+from groundup.optim.dtensor import fill, laid_out_like
+from groundup.train.checkpoint_shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
 from groundup.train.state import TrainState
 from groundup.train.weights_fit import check_fit
 
@@ -63,12 +68,28 @@ def write_folder(folder: Path, content: CheckpointContent) -> None:
     Raises:
         CheckpointError: the disk is full or not writable. Nothing that existed is touched.
     """
+    with replacing(folder) as temporary:
+        _save_tensors(content.model, temporary / MODEL_FILE)
+        _save_tensors(content.optimizer, temporary / OPTIMIZER_FILE)
+        write_state(temporary, content.state)
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state.json``."""
+    write_atomically(folder / STATE_FILE, json.dumps(state, indent=1))
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``folder`` when the block ends, and vanishes if it ends by an error.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. Nothing that existed is touched.
+    """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir()  # without parents: a run that was deleted meanwhile stays so
-        _save_tensors(content.model, temporary / MODEL_FILE)
-        _save_tensors(content.optimizer, temporary / OPTIMIZER_FILE)
-        write_atomically(temporary / STATE_FILE, json.dumps(content.state, indent=1))
+        yield temporary
         sync_directory(temporary)
         remove_folder(folder)
         os.rename(temporary, folder)
@@ -116,16 +137,23 @@ def read_state(folder: Path) -> dict[str, Any]:
 def read_model(folder: Path, model: nn.Module) -> None:
     """Load the parameters of a checkpoint folder into a model of the same architecture.
 
+    The model's weights may be spread over ranks, all of which must call this.
+
     Raises:
         CheckpointError: the file is truncated, or names and shapes differ from the model's.
     """
+    parameters = _parameters(model)
+    shards = folder / MODEL_SHARDS
+    if shards.is_dir():
+        check_fit(str(shards), shard_shapes(shards), parameters)
+        read_shards(shards, parameters)
+        return
     path = folder / MODEL_FILE
     saved = _load_tensors(path)
-    parameters = _parameters(model)
     check_fit(str(path), saved, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(saved[name])
+            fill(parameter, saved[name])
 
 
 def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -134,8 +162,10 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
     Raises:
         CheckpointError: the file is truncated, or belongs to another model.
     """
-    path = folder / OPTIMIZER_FILE
-    tensors, numbers = _load_tensors(path), state["optimizer"]
+    path, shards, numbers = folder / OPTIMIZER_FILE, folder / OPTIMIZER_SHARDS, state["optimizer"]
+    sharded = shards.is_dir()
+    # Of shards only the shapes as yet: a rank makes room for its share and no more.
+    tensors = shard_shapes(shards) if sharded else _load_tensors(path)
     restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
     for key, tensor in tensors.items():
         name, _, kind = key.rpartition(".")
@@ -145,13 +175,16 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
         # Beside moments of the parameter's shape an optimizer may keep single numbers as tensors.
         shapes = {value.shape for value in values.values() if isinstance(value, Tensor) and value.ndim}
         if name not in parameters or shapes != {parameters[name].shape}:
-            raise CheckpointError(f"{path} does not belong to this model: {name} does not fit; it is another file")
-    for name, parameter in parameters.items():
-        if name in restored:
-            optimizer.state[parameter] = {
-                kind: value.to(parameter.device) if isinstance(value, Tensor) else value
-                for kind, value in restored[name].items()
-            }
+            source = shards if sharded else path
+            raise CheckpointError(f"{source} does not belong to this model: {name} does not fit; it is another file")
+    for name, values in restored.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            kind: laid_out_like(parameter, value) if isinstance(value, Tensor) else value
+            for kind, value in values.items()
+        }
+    if sharded:
+        read_shards(shards, CheckpointContent.of(model, optimizer, {}).optimizer)
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from groundup.errors import CheckpointError
 from groundup.train.checkpoint import CheckpointContent, write_folder
@@ -35,12 +36,15 @@ class CheckpointWriter:
         self._idle.set()
         self._error: BaseException | None = None
 
-    def save(self, step: int, content: CheckpointContent, *, best: bool = False, wait: bool = False) -> None:
+    def save(
+        self, step: int, content: CheckpointContent, *, best: bool = False, wait: bool = False, copied: bool = False
+    ) -> None:
         """Write a checkpoint, after the one before it is done.
 
         Args:
             best: it becomes the run's best.
             wait: return when it is on the disk; saves the copy.
+            copied: the tensors are copies already, which nobody else will change.
 
         Raises:
             CheckpointError: this one, or the one before, cannot be written. Earlier ones are untouched.
@@ -50,7 +54,7 @@ class CheckpointWriter:
         if wait or not self.background:
             self._write(step, content, best)
             return
-        snapshot = self._buffers.take(content)
+        snapshot = Snapshot(content, None) if copied else self._buffers.take(content)
         thread = threading.Thread(target=self._write_beside, args=(step, snapshot, best), name="checkpoint")
         self._idle.clear()
         try:
@@ -95,10 +99,20 @@ class CheckpointWriter:
             self._idle.set()
 
     def _write(self, step: int, content: CheckpointContent, best: bool) -> None:
+        with self.publishing(step, best=best):
+            write_folder(self.run.step_folder(step), content)
+
+    @contextmanager
+    def publishing(self, step: int, *, best: bool) -> Iterator[None]:
+        """Around the writing of a step's folder, all that has to come before and after it.
+
+        Raises:
+            CheckpointError, TrainingError: as :meth:`save` does.
+        """
         self.run.check_present()
         try:
             self.sync_record()
-            write_folder(self.run.step_folder(step), content)
+            yield
             if best:  # before latest: a run resumed from this step must find it named
                 self.run.point("best", step)
             self.run.point("latest", step)

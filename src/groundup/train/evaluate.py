@@ -12,7 +12,7 @@ from torch import nn
 from groundup.data.batches import evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
-from groundup.nn import cross_entropy
+from groundup.train.distributed import Ranks
 from groundup.train.run_directory import RunDirectory
 
 
@@ -42,24 +42,37 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, store: TokenShards, context_length: int, *, batch_size: int = 32, limit: int = 0
+    model: nn.Module,
+    store: TokenShards,
+    context_length: int,
+    *,
+    batch_size: int = 32,
+    limit: int = 0,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Score a split. Draws no random numbers, and leaves the model in the mode it was in.
 
     Args:
         limit: windows to score, spread evenly; 0 scores every token of the split.
+        ranks: share the batches, each of which is scored as one process would; they are summed exactly, so that the
+            same weights have the same loss on any number of ranks. All ranks must call this, and all get it.
     """
+    ranks = ranks or Ranks()
     device = next(model.parameters()).device
     lengths = store.token_lengths
     was_training = model.training
     model.eval()
-    nats, tokens, size = 0.0, 0, 0
-    for x, y in evaluation_batches(store, context_length, batch_size, limit):
-        nats += cross_entropy(model(x.to(device)), y.to(device)).item() * y.numel()
+    nats: list[float] = []
+    tokens, size = 0, 0
+    for number, (x, y) in enumerate(evaluation_batches(store, context_length, batch_size, limit)):
+        own = number % ranks.size == ranks.rank
+        nats.append(model(x.to(device), targets=y.to(device)).item() * y.numel() if own else 0.0)
         tokens += y.numel()
         size += 0 if lengths is None else int(lengths[y.numpy()].sum())
+    if 0 < len(nats) % ranks.size <= ranks.rank:
+        model(x.to(device))  # nothing was left for this rank, but a model spread over them all needs it
     model.train(was_training)
-    return Evaluation(nats / tokens, tokens, None if lengths is None else size)
+    return Evaluation(math.fsum(ranks.total(nats)) / tokens, tokens, None if lengths is None else size)
 
 
 def evaluate_run(

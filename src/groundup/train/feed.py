@@ -11,17 +11,19 @@ from groundup.data.batches import Batches
 from groundup.data.prefetch import Prefetch
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
+from groundup.train.distributed import Ranks
 from groundup.train.profile import DATA, scope
 
 
 class Feed:
-    """Inputs and targets of any step, in as many parts as there are passes.
+    """A rank's inputs and targets of any step, in as many parts as there are passes.
 
     For a GPU the next step's batch is made beside, in pinned memory, and its copy waits for nobody.
     """
 
-    def __init__(self, config: RunConfig, store: TokenShards, device: str):
-        self.config, self.device = config, device
+    def __init__(self, config: RunConfig, store: TokenShards, device: str, ranks: Ranks):
+        self.config, self.device, self.ranks = config, device, ranks
+        self.passes = config.data.passes(ranks.size)
         data = config.data
         self.batches = Batches(store, data.batch_size, config.model.context_length, config.train.seed, data.order)
         self._pinned = device.startswith("cuda")
@@ -33,10 +35,9 @@ class Feed:
         Raises:
             DataError: a token id that the model has no row for.
         """
-        passes = self.config.data.accumulation_steps
         with scope(DATA):
             x, y = self._batch(index)
-        for x_part, y_part in zip(x.chunk(passes), y.chunk(passes), strict=True):
+        for x_part, y_part in zip(x.chunk(self.passes), y.chunk(self.passes), strict=True):
             yield x_part.to(self.device, non_blocking=True), y_part.to(self.device, non_blocking=True)
 
     def close(self) -> None:
@@ -44,7 +45,7 @@ class Feed:
         self._batch.close()
 
     def _make(self, index: int) -> tuple[Tensor, Tensor]:
-        x, y = self.batches.batch(index)
+        x, y = self.batches.batch(index, self.ranks.rank, self.ranks.size)
         highest = max(int(x.max()), int(y.max()))
         if highest >= self.config.model.vocab_size:
             raise DataError(

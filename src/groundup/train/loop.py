@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from groundup.account import parameter_count, training_flops_per_token
-from groundup.config import RunConfig, flatten, override
+from groundup.config import RunConfig, override
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
-from groundup.generation import continue_text, prompt_ids
+from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
-from groundup.track import Display, JsonlSink, Silent, Sinks, external_sinks
+from groundup.track import Display, Silent
 from groundup.train.build import (
     absolute_paths,
     build_loss,
     build_model,
     build_optimizer,
+    check_warmup,
     choose_device,
     choose_precision,
     fit_vocabulary,
@@ -32,19 +34,22 @@ from groundup.train.build import (
     why_not_compiled,
 )
 from groundup.train.checkpoint import FORMAT, VERSION, CheckpointContent
-from groundup.train.checkpoint_writer import CheckpointWriter
 from groundup.train.data_guard import DataGuard
-from groundup.train.environment import environment
+from groundup.train.distributed import Intent, Ranks, joined
 from groundup.train.evaluate import Evaluation, evaluate
 from groundup.train.feed import Feed
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
+from groundup.train.lost_rank import AnotherRankError
 from groundup.train.measure import known_peak, peak_memory
+from groundup.train.parallel import make_parallel
 from groundup.train.plan import describe, disk_warning
 from groundup.train.profile import StepProfiler
 from groundup.train.ratios import update_ratios
+from groundup.train.record import open_record
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
+from groundup.train.sample_text import sample_line
 from groundup.train.state import TrainState
 from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
 
@@ -68,37 +73,34 @@ def train(
 ) -> TrainResult:
     """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
 
+    Under ``torchrun`` every process calls it with the same arguments.
+
     Args:
-        resume: continue the run in config.run_dir. A run without a checkpoint starts anew.
+        resume: continue the run in config.run_dir. A run without a checkpoint starts anew; under torchrun, which
+            repeats the same command when it starts a job again, so does one that is not there.
         overwrite: delete what is in config.run_dir first.
-        display: shows the run to a person.
+        display: shows the run to a person; the first rank's is used.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
-        TrainingError: the run directory is taken, or loss or gradients are no longer finite.
+        TrainingError: the run directory is taken, loss or gradients are no longer finite, or another rank is gone.
         CheckpointError: a checkpoint cannot be written or read.
+        AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    if not run.is_untouched():
-        if not (resume or overwrite):
-            raise TrainingError(
-                f"{run.path} exists already; continue it with --resume, replace it with --overwrite, "
-                f"or choose another --name"
-            )
-        if not (run.path / "config.toml").is_file():
-            raise TrainingError(
-                f"{run.path} holds something, but not a run (it has no config.toml), and is left alone; "
-                f"choose another --name"
-            )
-    elif resume:
-        RunDirectory.open(run.path)  # which says what runs there are
-    trainer = Trainer(config, run, display or Silent())
-    with run.locked():
-        if overwrite:
-            run.clear()
-        return trainer.run_all(resume=resume)
+    with joined(run) as ranks, ExitStack() as held:
+        with ranks.meeting():
+            if ranks.is_main:
+                resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
+            trainer = Trainer(config, run, display or Silent(), ranks)
+        with ranks.meeting():
+            if ranks.is_main:
+                held.enter_context(run.locked())
+                if overwrite:
+                    run.clear()
+        return trainer.run_all(resume=ranks.same(resume))
 
 
 class Launched(NamedTuple):
@@ -114,19 +116,15 @@ class Launched(NamedTuple):
 class Trainer:
     """The objects of one run, and the loop over its steps."""
 
-    def __init__(self, config: RunConfig, run: RunDirectory, display: Display):
-        self.run, self.display = run, display
+    def __init__(self, config: RunConfig, run: RunDirectory, display: Display, ranks: Ranks | None = None):
+        self.ranks = ranks = ranks or Ranks()
+        self.run, self.display = run, display if ranks.is_main else Silent()
         self.train_store, self.valid_store = open_stores(config.data)
-        self.device = choose_device(config.train.device)
+        self.device = ranks.device(choose_device(config.train.device))
         config = fit_vocabulary(config, self.train_store, self.valid_store)
         precision = choose_precision(config.train.precision, self.device)
         self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
-        if config.optim.warmup_iters > config.train.max_iters:
-            raise ConfigError(
-                f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
-                f"{config.train.max_iters}, so the rate would never come down; "
-                f"set it to {config.train.max_iters // 10}, say"
-            )
+        check_warmup(config)
         self.identity = {
             "format": FORMAT,
             "version": VERSION,
@@ -138,34 +136,37 @@ class Trainer:
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
         prepare_device(config.train, self.device)
-        self.model = build_model(config, self.device)
+        self.parallel = make_parallel(config.train.parallel, ranks)
+        model = build_model(config, self.parallel.built_on(self.device))
         self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
+        ranks.meet()
+        self.model = self.parallel.spread(model, self.device)
         self.loss = build_loss(
-            self.model, compile=config.train.compile and not self.uncompiled, chunked=config.train.kernels == "fast"
+            self.parallel.training_form(self.model),
+            compile=config.train.compile and not self.uncompiled,
+            chunked=config.train.kernels == "fast",
         )
         self.optimizer = build_optimizer(self.model, config.optim)
-        self.feed = Feed(config, self.train_store, self.device)
+        self.feed = Feed(config, self.train_store, self.device, ranks)
         self.lag = 1 if self.device.startswith("cuda") else 0
         self._launched: deque[Launched] = deque()
         self.state = TrainState()
-        self._peak = known_peak(config.train, self.device)
+        peak = known_peak(config.train, self.device)
+        self._peak = peak and peak * ranks.size
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
-        resumed = resume and restore(self.run, self.config, self.model, self.optimizer, self.state, self.identity)
-        self.run.create(self.config, environment(self.device))
-        if self.tokenizer is not None:
-            self.tokenizer.save(self.run.tokenizer_dir)
-        self.run.sweep()
-        self.run.prune(self.config.train.keep_checkpoints)
-        extra = external_sinks(self.config.track, self.run.path, self.config.name, flatten(self.config))
-        self.jsonl = JsonlSink(self.run.path, after_step=self.state.step if resumed else -1)
-        self.sinks = Sinks([self.jsonl, *extra, self.display])
-        self.writer = CheckpointWriter(
+        resumed = resume and restore(
+            self.run, self.config, self.model, self.optimizer, self.state, self.identity, self.ranks
+        )
+        self.sinks, self.writer = open_record(
             self.run,
-            keep=self.config.train.keep_checkpoints,
-            background=self.config.train.background_checkpoints,
-            sync_record=self.jsonl.sync,
+            self.config,
+            device=self.device,
+            tokenizer=self.tokenizer,
+            display=self.display,
+            ranks=self.ranks,
+            after_step=self.state.step if resumed else -1,
         )
         self.guard = DataGuard(self.train_store, self.valid_store)
         total = self.config.train.max_iters
@@ -173,7 +174,7 @@ class Trainer:
         self._sitting_began = time.perf_counter() - self.state.wall_seconds
         self._last_logged = (self.state.tokens, self.state.train_seconds)
         self.limit = TimeLimit(self.config.train, reached=self.state.progress)
-        left = total - self.state.step
+        left = total - self.state.step if self.ranks.is_main else 0
         self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
@@ -182,7 +183,7 @@ class Trainer:
             with Interruption() as interruption:
                 if not resumed:
                     self._report(None)
-                while self._steps_launched < total and interruption.signal is None and not self.limit.passed:
+                while self._steps_launched < total and self._goes_on(interruption):
                     self._step()
                 self._book(0)
                 self._finish()
@@ -193,17 +194,36 @@ class Trainer:
             self.sinks.close()
         return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
 
+    def _goes_on(self, interruption: Interruption) -> bool:
+        """Between two steps: whether another one is to be made, on all ranks alike."""
+        damage = self._check_files()
+        own = Intent(
+            interruption.signal or 0,
+            self.limit.passed,
+            self.limit.progress((self._steps_launched + 1) / self.config.train.max_iters),
+            damage is not None,
+        )
+        agreed = self.ranks.agree(own)
+        if agreed.signal:
+            interruption.signal = signal.Signals(agreed.signal)
+        if agreed.signal or agreed.time_is_up:
+            return False
+        if agreed.damaged:  # before any of what is trained so far can be lost to files that are not as they were
+            self._book(0)
+            self._save_where_it_stands()
+            raise damage or AnotherRankError("the data of another rank are damaged")
+        self.state.progress = agreed.progress
+        return True
+
     def _step(self) -> None:
-        self._check_files()
         config, state = self.config, self.state
         number = self._steps_launched + 1
-        state.progress = self.limit.progress(number / config.train.max_iters)
         rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
         interval = config.train.ratio_interval
         measure = bool(interval) and number % interval == 0
         with update_ratios(self.optimizer, measure=measure) as found, self.profiler.step(number):
             result = self.launch(rate, number - 1)
-        last = number == config.train.max_iters or self.limit.schedule_finished
+        last = number == config.train.max_iters or self._schedule_is_over
         self._launched.append(Launched(result, rate, last, found))
         # A GPU has its next step to do before the last one's numbers are read, but where the weights are needed.
         self._book(0 if last or self._looks_at_weights(number) else self.lag)
@@ -217,9 +237,10 @@ class Trainer:
                 self.loss,
                 self.optimizer,
                 self.feed.micro_batches(index),
-                self.config.data.accumulation_steps,
+                self.feed.passes,
                 self.config.optim.grad_clip,
                 self._launched[-1].result if self._launched else None,
+                self.parallel,
             )
 
     @property
@@ -259,8 +280,8 @@ class Trainer:
 
     def _diverged(self, error: TrainingError, rate: float) -> TrainingError:
         if self._launched:  # the gradients that are there belong to a later step; no weight has moved since
-            batches, passes = self.feed.micro_batches(self.state.step), self.config.data.accumulation_steps
-            accumulate_gradients(self.loss, self.optimizer, batches, passes)
+            batches = self.feed.micro_batches(self.state.step)
+            accumulate_gradients(self.loss, self.optimizer, batches, self.feed.passes, self.parallel)
         if name := broken_parameter(self.model):
             error = TrainingError(f"{error}, first in that of {name}")
         self.writer.close()  # so that the checkpoint named as good is the latest
@@ -321,37 +342,21 @@ class Trainer:
         }
 
     def _evaluate(self, store: TokenShards) -> Evaluation:
-        return evaluate(
-            self.model,
-            store,
-            self.config.model.context_length,
-            batch_size=self.config.train.eval_batch_size,
-            limit=self.config.train.eval_windows,
-        )
+        with self.parallel.reading(self.model):
+            return evaluate(
+                self.model,
+                store,
+                self.config.model.context_length,
+                batch_size=self.config.train.eval_batch_size,
+                limit=self.config.train.eval_windows,
+                ranks=self.ranks,
+            )
 
     def _sample(self, tokenizer: Tokenizer) -> None:
-        settings = self.config.sample
-        # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
-        seed = (self.config.train.seed * 1_000_003 + self.state.step) % 2**63
-        pieces = continue_text(
-            self.model,
-            tokenizer,
-            settings.prompt,
-            settings.tokens,
-            settings.temperature,
-            settings.top_p,
-            seed=seed,
-        )
-        self.sinks.sample(
-            {
-                "step": self.state.step,
-                "prompt": settings.prompt,
-                "text": "".join(pieces),
-                "temperature": settings.temperature,
-                "top_p": settings.top_p,
-                "seed": seed,
-            }
-        )
+        if self.ranks.is_main or self.parallel.all_compute:
+            with self.parallel.reading(self.model):
+                line = sample_line(self.model, tokenizer, self.config, self.state.step)
+            self.sinks.sample(line)
 
     def _save(self, *, best: bool = False, wait: bool = False) -> None:
         state = self.state
@@ -361,23 +366,24 @@ class Trainer:
 
     def _save_where_it_stands(self) -> None:
         self.writer.wait()
-        if self.state.step not in self.run.steps():
+        if self.ranks.same(self.state.step not in self.run.steps()):
             self._save(wait=True)
 
-    def _check_files(self) -> None:
-        """Between two steps, before any of what is trained so far can be lost to files that are not as they were."""
+    def _check_files(self) -> DataError | None:
+        """What has happened to the data, if anything; raises what has happened to the run directory."""
         self.writer.check()
-        self.run.check_present()
+        if self.ranks.is_main:
+            self.run.check_present()
         try:
             self.guard.check()
-        except DataError:
-            self._book(0)
-            self._save_where_it_stands()
-            raise
+        except DataError as damage:
+            return damage
+        return None
 
     def _finish(self) -> None:
         self._save_where_it_stands()
-        self.run.write_summary(self._summary())
+        if self.ranks.is_main:
+            self.run.write_summary(self._summary())
         if self.state.step < self.config.train.max_iters:
             self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
 
@@ -389,7 +395,12 @@ class Trainer:
 
     @property
     def _finished(self) -> bool:
-        return self.state.step >= self.config.train.max_iters or self.limit.schedule_finished
+        return self.state.step >= self.config.train.max_iters or self._schedule_is_over
+
+    @property
+    def _schedule_is_over(self) -> bool:
+        # By the clock that all ranks have agreed on, and not by each one's own (TimeLimit.schedule_finished).
+        return self.config.train.finish_schedule and self.state.progress >= 1
 
     def _summary(self) -> dict[str, Any]:
         state = self.state
@@ -408,4 +419,4 @@ class Trainer:
 
     def plan(self) -> dict[str, str]:
         """The run in words, derived values included."""
-        return describe(self.config, self.train_store, self.valid_store, self.device)
+        return describe(self.config, self.train_store, self.valid_store, self.device, self.ranks.size)

@@ -29,10 +29,12 @@ class Section(NamedTuple):
     note: str = ""
 
 
-def describe(config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str) -> dict[str, str]:
+def describe(
+    config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str, ranks: int = 1
+) -> dict[str, str]:
     """A resolved run in words, derived values included."""
     model, data = config.model, config.data
-    micro = f" in {data.accumulation_steps} passes" if data.accumulation_steps > 1 else ""
+    micro = f" in {data.passes(ranks)} passes" if data.passes(ranks) > 1 else ""
     step_tokens = data.batch_size * model.context_length
     total = config.train.max_iters * step_tokens
     flops = total * training_flops_per_token(model)
@@ -48,12 +50,14 @@ def describe(config: RunConfig, train: TokenShards, valid: TokenShards | None, d
         "device": f"{device} ({device_name(device)}), {config.train.precision}",
         "run": str(config.run_dir),
     }
-    peak = known_peak(config.train, device)
+    peak = (known_peak(config.train, device) or 0) * ranks
     rows["MFU"] = (
         f"of {peak / 1e12:,.1f} TFLOP/s, counting {MFU_CONVENTION}"
         if peak
         else "n/a: no data sheet of this device is known; set train.peak_tflops"
     )
+    if ranks > 1:
+        rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
     if config.train.max_minutes:
         how = ", the schedule finished by then" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"

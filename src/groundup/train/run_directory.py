@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.config import RunConfig, from_dict, load_toml, save_toml
 from groundup.config.recipe import suggestion
-from groundup.errors import CheckpointError, DataError, FileMissingError, TrainingError
+from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.files import write_atomically
+from groundup.launch import Launch
 
 if TYPE_CHECKING:
     from groundup.nn import TransformerLM
@@ -66,6 +67,35 @@ class RunDirectory:
         if not self.path.exists():
             return True
         return all(p.name == ".lock" or p.name.endswith(".tmp") for p in self.path.iterdir())
+
+    def may_train(self, *, resume: bool, overwrite: bool, launch: Launch) -> bool:
+        """Whether to resume, where that is possible, in a run that may be trained at all.
+
+        Raises:
+            ConfigError: torchrun has started a job again that would begin by deleting what it did before.
+            FileMissingError: nothing is there to resume; nearby runs are named.
+            TrainingError: something is there and nothing was said about it, or it is not a run.
+        """
+        if overwrite and launch.restarts:
+            raise ConfigError(
+                f"torchrun has started the job again, and --overwrite would delete what {self.path} holds of it; "
+                f"with --resume in its place the same command begins a run and goes on with it"
+            )
+        if self.is_untouched():
+            if resume and not launch.by_torchrun:
+                RunDirectory.open(self.path)  # which says what runs there are
+            return False
+        if not (resume or overwrite):
+            raise TrainingError(
+                f"{self.path} exists already; continue it with --resume, replace it with --overwrite, "
+                f"or choose another --name"
+            )
+        if not (self.path / "config.toml").is_file():
+            raise TrainingError(
+                f"{self.path} holds something, but not a run (it has no config.toml), and is left alone; "
+                f"choose another --name"
+            )
+        return resume
 
     def check_present(self) -> None:
         """Notice that the run is gone before something is written where it was.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from groundup.errors import TrainingError
 from groundup.optim import CombinedOptimizer, clip_gradients
+from groundup.optim.dtensor import whole
+from groundup.train.parallel import Parallel
 from groundup.train.profile import CLIPPING, scope
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -27,10 +29,11 @@ class StepResult:
 
     def __init__(self, loss: Tensor, grad_norm: Tensor, broken: Tensor):
         self.broken = broken
-        values = torch.stack([loss.float(), grad_norm.to(loss.device).float()])
+        wide = torch.promote_types(loss.dtype, torch.float32)
+        values = torch.stack([loss.to(wide), grad_norm.to(loss.device, wide)])
         self._event: torch.cuda.Event | None = None
         if values.is_cuda:
-            self._values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
+            self._values = torch.empty(2, dtype=wide, pin_memory=True).copy_(values, non_blocking=True)
             self._event = torch.cuda.Event()
             self._event.record()
         else:
@@ -60,6 +63,7 @@ def train_step(
     accumulation_steps: int,
     grad_clip: float,
     before: StepResult | None = None,
+    parallel: Parallel | None = None,
 ) -> StepResult:
     """Forward and backward over the micro-batches, clip, update; nothing here waits for a GPU.
 
@@ -69,8 +73,11 @@ def train_step(
         micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean.
         grad_clip: largest global gradient norm; 0 only measures it.
         before: the step before, if nobody has read its result yet: where that one broke, no weight moves now either.
+        parallel: how the step is shared with other ranks, each of which has micro-batches of its own.
     """
-    loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps)
+    parallel = parallel or Parallel()
+    loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps, parallel)
+    loss = parallel.ranks.mean(loss)
     with scope(CLIPPING):
         grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
@@ -84,14 +91,19 @@ def train_step(
 
 
 def accumulate_gradients(
-    loss_function: LossFunction, optimizer: CombinedOptimizer, micro_batches: MicroBatches, accumulation_steps: int
+    loss_function: LossFunction,
+    optimizer: CombinedOptimizer,
+    micro_batches: MicroBatches,
+    accumulation_steps: int,
+    parallel: Parallel,
 ) -> Tensor:
-    """The mean loss, a scalar on the device, and its gradient in the parameters."""
+    """This rank's mean loss, a scalar on the device, and the gradient of all ranks' mean in the parameters."""
     optimizer.zero_grad(set_to_none=True)
     losses = []
-    for x, y in micro_batches:
-        loss = loss_function(x, y) / accumulation_steps
-        loss.backward()
+    for number, (x, y) in enumerate(micro_batches, start=1):
+        with parallel.one_pass(last=number == accumulation_steps):
+            loss = loss_function(x, y) / accumulation_steps
+            loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
 
@@ -99,6 +111,6 @@ def accumulate_gradients(
 def broken_parameter(model: nn.Module) -> str:
     """Names the first parameter whose gradient is not finite; empty if all are."""
     for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+        if parameter.grad is not None and not torch.isfinite(whole(parameter.grad)).all():
             return name
     return ""

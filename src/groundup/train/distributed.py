@@ -1,0 +1,206 @@
+"""Processes that train one model together, as ``torchrun`` starts them: how they meet, agree, and part.
+
+Before training and after it they talk through torchrun's key-value store, which outlives any of them and mixes nothing
+up where one of them fails. In training they add up tensors (gloo on the CPU, NCCL between GPUs).
+
+A process alone goes the same way with nobody to ask: :class:`Ranks` itself is that case, and imports nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from groundup.errors import ConfigError, GroundupError
+from groundup.launch import Launch
+from groundup.train.fresh_start import name_of_this_start
+from groundup.train.lost_rank import AnotherRankError, parting
+
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
+    from groundup.train.run_directory import RunDirectory
+
+TIMEOUT = timedelta(minutes=30)
+"""How long the others wait for a rank, which may be writing a checkpoint on a slow disk meanwhile."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What a rank knows before a step that all must know, or they would not make the same next move."""
+
+    signal: int = 0
+    """The signal it has received, 0 for none."""
+    time_is_up: bool = False
+    """The first rank's clock decides."""
+    progress: float = 0.0
+    """How far the schedule has come, by the first rank's clock."""
+    damaged: bool = False
+    """Its data are not what they were."""
+
+
+class Ranks:
+    """One process, which is all there is.
+
+    Attributes:
+        rank, size: which one this is, of how many.
+        is_main: whether it writes the record and talks to the user.
+    """
+
+    def __init__(self, launch: Launch | None = None):
+        self.launch = launch or Launch()
+        self.rank, self.size, self.is_main = self.launch.rank, self.launch.ranks, self.launch.is_main
+
+    def device(self, name: str) -> str:
+        """The device of this rank, where all were given the same name."""
+        return name
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """A block at whose end all ranks wait for each other: what one of them raises in it ends it for all.
+
+        Raises:
+            AnotherRankError: it was another rank's error.
+        """
+        yield
+
+    def meet(self) -> None:
+        """Wait until all ranks are here, in a block or by itself; raises as :meth:`meeting` does.
+
+        To be called before the ranks send each other tensors, where one of them may have failed until now.
+        """
+
+    def same(self, value: Any) -> Any:
+        """The first rank's value (plain, for JSON) on all ranks."""
+        return value
+
+    def agree(self, own: Intent) -> Intent:
+        """The same intent on all ranks: any one's signal or damage counts, and the first one's clock."""
+        return own
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a scalar over all ranks."""
+        return value
+
+    def total(self, values: list[float]) -> list[float]:
+        """Sums over all ranks, place by place."""
+        return values
+
+
+class ManyRanks(Ranks):
+    """One process of several.
+
+    Args:
+        store: what all can read and write.
+    """
+
+    def __init__(self, launch: Launch, store: Store):
+        super().__init__(launch)
+        self._store = store
+        self._meetings = self._decisions = 0
+
+    def device(self, name: str) -> str:
+        """Each rank's own GPU: number local_rank of its machine.
+
+        Raises:
+            ConfigError: a device that is one for all, or fewer GPUs than ranks.
+        """
+        if name.startswith("cuda:"):
+            raise ConfigError(
+                f"train.device = {name!r} is one device for {self.size} ranks; "
+                f'set it to "cuda", and every rank takes its own'
+            )
+        if name == "mps":
+            raise ConfigError(f'train.device = "mps" cannot be shared by {self.size} ranks; set it to "cpu"')
+        if name != "cuda":
+            return name
+        if self.launch.local_rank >= torch.cuda.device_count():
+            raise ConfigError(
+                f"rank {self.rank} finds {torch.cuda.device_count()} GPUs on its machine and needs number "
+                f"{self.launch.local_rank}; start at most so many with --nproc-per-node"
+            )
+        torch.cuda.set_device(self.launch.local_rank)
+        return f"cuda:{self.launch.local_rank}"
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        try:
+            yield
+        except GroundupError as error:
+            # Without waiting for the others, who may be waiting for this rank.
+            self._store.set(self._place(self._meetings + 1, self.rank), json.dumps(str(error)))
+            raise
+        self.meet()
+
+    def meet(self) -> None:
+        self._meetings += 1
+        self._store.set(self._place(self._meetings, self.rank), json.dumps(""))
+        for rank in range(self.size):
+            if error := json.loads(self._store.get(self._place(self._meetings, rank))):
+                raise AnotherRankError(f"rank {rank}: {error}")
+
+    @staticmethod
+    def _place(meeting: int, rank: int) -> str:
+        return f"meeting {meeting} of rank {rank}"
+
+    def same(self, value: Any) -> Any:
+        self._decisions += 1
+        key = f"decision {self._decisions}"
+        if self.is_main:
+            self._store.set(key, json.dumps(value))
+        return json.loads(self._store.get(key))
+
+    def agree(self, own: Intent) -> Intent:
+        clock = (own.time_is_up, own.progress) if self.is_main else (0, 0)
+        everyone = torch.tensor([own.signal, own.damaged, *clock], dtype=torch.float64)
+        torch.distributed.all_reduce(everyone, torch.distributed.ReduceOp.MAX)
+        signal, damaged, time_is_up, progress = everyone.tolist()
+        return Intent(int(signal), bool(time_is_up), progress, bool(damaged))
+
+    def mean(self, value: Tensor) -> Tensor:
+        value = value.clone()
+        torch.distributed.all_reduce(value)
+        return value / self.size
+
+    def total(self, values: list[float]) -> list[float]:
+        sums = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(sums)
+        return sums.tolist()
+
+
+@contextmanager
+def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
+    """Within the block, this process is one of those that torchrun started; alone, if it started no other.
+
+    Args:
+        run: to say how far it had come, where a rank is lost.
+
+    Raises:
+        TrainingError: another rank is gone.
+        AnotherRankError: the job ends, and another rank says why.
+    """
+    launch = launch or Launch.from_environment()
+    if launch.ranks == 1:
+        yield Ranks(launch)
+        return
+    import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
+    store = PrefixStore(name_of_this_start(store, launch.rank, launch.ranks, TIMEOUT.total_seconds()), store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(
+        backend, store=PrefixStore("tensors", store), rank=launch.rank, world_size=launch.ranks, timeout=TIMEOUT
+    )
+    with parting(launch, PrefixStore("parting", store), run):
+        yield ManyRanks(launch, PrefixStore("words", store))
+    # Only where all went well: with a rank that is lost, it may wait for it.
+    dist.destroy_process_group()

@@ -1,0 +1,66 @@
+"""Opening what a run leaves behind while it goes on: the run directory, the sinks, and the checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from groundup.config import RunConfig, flatten
+from groundup.track import Display, JsonlSink, Sinks, external_sinks
+from groundup.train.checkpoint_ranks import RankedCheckpoints
+from groundup.train.checkpoint_writer import CheckpointWriter
+from groundup.train.distributed import Ranks
+from groundup.train.environment import environment
+from groundup.train.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+
+def open_record(
+    run: RunDirectory,
+    config: RunConfig,
+    *,
+    device: str,
+    tokenizer: Tokenizer | None,
+    display: Display,
+    ranks: Ranks,
+    after_step: int,
+) -> tuple[Sinks, CheckpointWriter | RankedCheckpoints]:
+    """The sinks and checkpoints of a run; it is the first rank's, and the others only help with the checkpoints.
+
+    Args:
+        after_step: metrics of later steps are dropped; -1 drops all.
+    """
+    sinks, writer = Sinks([]), None
+    with ranks.meeting():
+        if ranks.is_main:
+            sinks, writer = _open(run, config, device, tokenizer, display, ranks, after_step)
+    sharded = config.train.checkpoint_format == "sharded"
+    if writer is not None and ranks.size == 1 and not sharded:
+        return sinks, writer
+    return sinks, RankedCheckpoints(writer, ranks, sharded=sharded)
+
+
+def _open(
+    run: RunDirectory,
+    config: RunConfig,
+    device: str,
+    tokenizer: Tokenizer | None,
+    display: Display,
+    ranks: Ranks,
+    after_step: int,
+) -> tuple[Sinks, CheckpointWriter]:
+    run.create(config, environment(device) | {"ranks": ranks.size})
+    if tokenizer is not None:
+        tokenizer.save(run.tokenizer_dir)
+    run.sweep()
+    run.prune(config.train.keep_checkpoints)
+    extra = external_sinks(config.track, run.path, config.name, flatten(config))
+    jsonl = JsonlSink(run.path, after_step=after_step)
+    writer = CheckpointWriter(
+        run,
+        keep=config.train.keep_checkpoints,
+        background=config.train.background_checkpoints,
+        sync_record=jsonl.sync,
+    )
+    return Sinks([jsonl, *extra, display]), writer

@@ -1,0 +1,143 @@
+"""One of several processes that train together, started by test_distributed.py.
+
+    python ranks_driver.py numbers OUT TOKENS        the cases below in float64; the first rank writes what came out
+    python ranks_driver.py train EVENTS ARGUMENTS…   `groundup train ARGUMENTS…`, in which the events happen
+
+EVENTS is JSON: a list of [rank, step, what], where what is a signal's name or "damage"; a rank does it to itself
+between two steps, in the first start of the job.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+from groundup.cli.main import main
+from groundup.config import ModelConfig, OptimConfig
+from groundup.data.batches import Batches
+from groundup.data.shards import TokenShards
+from groundup.errors import DataError
+from groundup.launch import Launch
+from groundup.nn import TransformerLM
+from groundup.optim import build_optimizer
+from groundup.train import RunDirectory
+from groundup.train.build import build_loss
+from groundup.train.checkpoint import CheckpointContent
+from groundup.train.checkpoint_ranks import gathered
+from groundup.train.data_guard import DataGuard
+from groundup.train.distributed import Intent, Ranks, joined
+from groundup.train.evaluate import evaluate
+from groundup.train.loop import Trainer
+from groundup.train.parallel import make_parallel
+from groundup.train.ratios import update_ratios
+from groundup.train.step import train_step
+
+BATCH, CONTEXT, STEPS = 4, 16, 5
+
+
+class Case(NamedTuple):
+    """One way to train."""
+
+    kind: str = "ddp"
+    optimizer: str = "adamw"
+    passes: int = 1
+    tied: bool = False
+    fast: bool = True
+    recompute: bool = False
+
+    @property
+    def name(self) -> str:
+        return "-".join(str(value) for value in self).lower()
+
+
+CASES = [
+    *(
+        Case(kind, optimizer, passes)
+        for kind in ("ddp", "fsdp")
+        for optimizer in ("adamw", "muon")
+        for passes in (1, 2)
+    ),
+    *(Case(kind, tied=True) for kind in ("ddp", "fsdp")),
+    *(Case(kind, passes=2, fast=False) for kind in ("ddp", "fsdp")),
+    *(Case(kind, recompute=True) for kind in ("ddp", "fsdp")),
+]
+
+
+def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, torch.Tensor]]:
+    """What some steps in float64 come to: losses, norms, ratios, an evaluation; weights and optimizer state."""
+    store = TokenShards.open(tokens / "train")
+    torch.manual_seed(0)
+    shape = ModelConfig(
+        vocab_size=300, context_length=CONTEXT, d_model=24, num_layers=2, num_heads=2, tie_embeddings=case.tied
+    )
+    model = TransformerLM.from_config(shape, flash=True, fast=case.fast, dtype=torch.float64)
+    model.checkpoint_activations = case.recompute
+    parallel = make_parallel(case.kind, ranks)
+    model = parallel.spread(model, "cpu")
+    loss = build_loss(parallel.training_form(model), compile=False, chunked=case.fast)
+    optimizer = build_optimizer(model, OptimConfig(optimizer=case.optimizer, max_learning_rate=1e-2))
+    batches = Batches(store, BATCH, CONTEXT, seed=3)
+    found: dict[str, list] = {"losses": [], "norms": [], "ratios": []}
+    for step in range(STEPS):
+        x, y = batches.batch(step, ranks.rank, ranks.size)
+        passes = case.passes
+        parts = zip(x.chunk(passes), y.chunk(passes), strict=True)
+        with update_ratios(optimizer, measure=step == STEPS - 1) as ratios:
+            mean_loss, norm = train_step(model, loss, optimizer, parts, passes, 1.0, parallel=parallel).read()
+        found["losses"].append(mean_loss)
+        found["norms"].append(norm)
+        found["ratios"].append(dict(ratios))
+    with parallel.reading(model):
+        scored = evaluate(model, TokenShards.open(tokens / "valid"), CONTEXT, batch_size=3, limit=14, ranks=ranks)
+    found["evaluation"] = [scored.loss, scored.tokens, scored.bytes]
+    content = gathered(CheckpointContent.of(model, optimizer, {}), keep=ranks.is_main)
+    return found, content.model | {f"optimizer {name}": tensor for name, tensor in content.optimizer.items()}
+
+
+def write_numbers(out: Path, tokens: Path) -> None:
+    with joined(RunDirectory(out)) as ranks:
+        second = ranks.rank == 1
+        agreed = ranks.agree(Intent(signal.SIGTERM * second, time_is_up=second, progress=0.25 + second / 2))
+        (out / f"agreed-{ranks.rank}.json").write_text(json.dumps(dataclasses.asdict(agreed)))
+        for case in CASES:
+            found, tensors = numbers(case, tokens, ranks)
+            if ranks.is_main:
+                (out / f"{case.name}.json").write_text(json.dumps(found))
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / f"{case.name}.st")
+
+
+def train_with_events(events: list[tuple[int, int, str]], arguments: list[str]) -> None:
+    launch = Launch.from_environment()
+    mine = {step: what for rank, step, what in events if rank == launch.rank and launch.restarts == 0}
+    goes_on, check = Trainer._goes_on, DataGuard.check
+    damaged = False
+
+    def goes_on_after_events(self: Trainer, interruption) -> bool:
+        nonlocal damaged
+        what = mine.get(self.state.step)
+        damaged = damaged or what == "damage"
+        if what and what != "damage":
+            os.kill(os.getpid(), getattr(signal, what))
+        return goes_on(self, interruption)
+
+    def check_with_events(self: DataGuard) -> None:
+        if damaged:
+            raise DataError("shard-0.bin was cut off")
+        check(self)
+
+    Trainer._goes_on, DataGuard.check = goes_on_after_events, check_with_events
+    main(["train", *arguments])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[1] == "numbers":
+        write_numbers(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        train_with_events(json.loads(sys.argv[2]), sys.argv[3:])
