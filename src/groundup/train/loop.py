@@ -146,8 +146,7 @@ class Trainer:
             config.data.order,
         )
         self.state = TrainState()
-        peak = known_peak(config.train, self.device)
-        self._peak = peak and peak * ranks.size
+        self._peak = (known_peak(config.train, self.device) or 0.0) * ranks.size
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
