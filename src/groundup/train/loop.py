@@ -151,8 +151,7 @@ class Trainer:
         self.lag = 1 if self.device.startswith("cuda") else 0
         self._launched: deque[Launched] = deque()
         self.state = TrainState()
-        peak = known_peak(config.train, self.device)
-        self._peak = peak and peak * ranks.size
+        self._peak = (known_peak(config.train, self.device) or 0.0) * ranks.size
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
