@@ -126,8 +126,8 @@ class OptimConfig:
     """Decay of AdamW's running mean of squared gradients."""
     eps: float = 1e-8
     """Added to AdamW's denominator."""
-    muon_momentum: float = 0.95
-    """Decay of Muon's running sum of gradients."""
+    muon_momentum: float = 0.9
+    """Decay of Muon's running mean of gradients. 0.95 is usual for runs of many thousand steps."""
     muon_iterations: int = 5
     """Newton-Schulz iterations of each of Muon's steps."""
     weight_decay: float = 0.01
