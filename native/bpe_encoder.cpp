@@ -40,6 +40,7 @@ BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
     constexpr size_t kKeptSymbols = size_t{1} << 18;
     const MergeScratch& scratch = workspace_->scratch;
     if (std::max(scratch.symbols.capacity(), scratch.result.capacity()) > kKeptSymbols) workspace_->scratch = {};
+    if (workspace_->rare_ids.capacity() > kKeptSymbols) workspace_->rare_ids = {};
     for (std::atomic<Workspace*>& place : encoder_.idle_) {
         Workspace* expected = nullptr;
         if (place.compare_exchange_strong(expected, workspace_.get(), std::memory_order_release)) {
@@ -77,57 +78,23 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
     ids.make_room(kMostIds * ends.size());
     ids.prefetch(ends.size());
-    uint32_t* next = ids.end();
+    Miss* const misses = workspace.misses.data();
+    size_t miss_count = 0;
+    uint32_t* const first = ids.end();
+    uint32_t* next = first;
     for (size_t i = 0; i < ends.size(); ++i) {
         if (homes[i]->key == keys[i]) [[likely]] {
             next += homes[i]->copy_ids(next);
+        } else if (cache.find_beside(homes[i], keys[i])) {
+            next += homes[i]->copy_ids(next);
         } else {
-            ids.advance(static_cast<size_t>(next - ids.end()));
-            start = i == 0 ? begin : ends[i - 1];
-            encode_rare({text + start, ends[i] - start}, homes[i], keys[i], workspace, ids);
-            ids.make_room(kMostIds * (ends.size() - i));
-            next = ids.end();
+            misses[miss_count++] = {static_cast<uint32_t>(i), static_cast<uint32_t>(next - first), 0, 0, 0};
         }
     }
-    ids.advance(static_cast<size_t>(next - ids.end()));
-}
-
-// Pretokens that are long, that have many ids, that were not seen before, or that share their place with others.
-void BpeEncoder::encode_rare(std::span<const uint8_t> pretoken, ShortPretokenCache::Slot* home, const PretokenKey& key,
-                             Workspace& workspace, IdBuffer& ids) const {
-    const bool is_short = pretoken.size() <= PretokenKey::kLongest;
-    const bool known = is_short && workspace.short_pretokens.find(home, key);
-    if (known && home->key == key) {
-        ids.make_room(ShortPretokenCache::kMostIds);
-        return ids.advance(home->copy_ids(ids.end()));
-    }
-    LongPretokenCache& cache = workspace.long_pretokens;
-    const bool cacheable = pretoken.size() <= LongPretokenCache::kLongest;
-    const uint64_t hash = cacheable && (known || !is_short) ? hash_bytes(pretoken.data(), pretoken.size()) : 0;
-    if (hash != 0) {
-        const std::span<const uint32_t> found = cache.find(pretoken, hash);
-        if (!found.empty()) return ids.append(found);
-    }
-    const std::span<const uint32_t> merged = merged_ids(pretoken, workspace);
-    ids.append(merged);
-    if (is_short && !known) workspace.short_pretokens.insert(home, key, merged);
-    if (cacheable && !(is_short && merged.size() <= ShortPretokenCache::kMostIds)) {
-        cache.insert(pretoken, hash_bytes(pretoken.data(), pretoken.size()), merged);
-    }
-}
-
-std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {
-    if (!whole_.empty()) {
-        const auto token = whole_.find(std::string(pretoken.begin(), pretoken.end()));
-        if (token != whole_.end()) return {&token->second, 1};
-    }
-    const std::span<uint32_t> symbols = merge_pretoken(merges_, pretoken, workspace.scratch);
-    for (uint32_t& symbol : symbols) {
-        const uint32_t id = merges_.id(symbol);
-        if (id == kNoRank) throw MissingByteError(static_cast<uint8_t>(symbol));
-        symbol = id;
-    }
-    return symbols;
+    const auto found = static_cast<size_t>(next - first);
+    if (miss_count == 0) return ids.advance(found);
+    encode_misses({text, begin, ends}, {misses, miss_count}, workspace);
+    insert_ids(ids, found, {misses, miss_count}, workspace);
 }
 
 IdBuffer EncodeStream::feed(std::span<const uint8_t> piece) {

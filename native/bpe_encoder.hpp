@@ -16,6 +16,7 @@
 
 #include "bpe_merge.hpp"
 #include "id_buffer.hpp"
+#include "merge_lanes.hpp"
 #include "merge_table.hpp"
 #include "pretoken_cache.hpp"
 #include "special_tokens.hpp"
@@ -32,14 +33,27 @@ class MissingByteError : public std::runtime_error {
 // What a vocabulary says; never changes once made, so that any number of threads may encode with it.
 class BpeEncoder {
    public:
+    // A pretoken that was not found where it is looked for first.
+    struct Miss {
+        uint32_t index;               // among those that are encoded together
+        uint32_t ids_before;          // of the others
+        uint32_t first_id, id_count;  // in Workspace::rare_ids
+        uint64_t hash;                // for LongPretokenCache; 0 if it was not needed yet
+    };
+
     // What one thread at a time works with.
     struct Workspace {
         ShortPretokenCache short_pretokens;
         LongPretokenCache long_pretokens;
         MergeScratch scratch;
+        MergeLanes<uint16_t, 16> lanes;
         std::array<PretokenKey, PretokenEnds::kCapacity> keys;
         std::array<ShortPretokenCache::Slot*, PretokenEnds::kCapacity> homes;
-        IdBuffer ids;  // for short results
+        std::array<Miss, PretokenEnds::kCapacity> misses;
+        std::array<Miss*, PretokenEnds::kCapacity> unseen, others;
+        IdBuffer rare_ids;  // of the misses
+        IdBuffer moved;     // ids between which those are put
+        IdBuffer ids;       // for short results
     };
 
     // Gives the workspace back when the call ends, also by an exception.
@@ -75,9 +89,27 @@ class BpeEncoder {
    private:
     static constexpr size_t kIdleWorkspaces = 64;
 
-    void encode_rare(std::span<const uint8_t> pretoken, ShortPretokenCache::Slot* home, const PretokenKey& key,
-                     Workspace& workspace, IdBuffer& ids) const;
+    // Where the pretokens lie that are encoded together.
+    struct Pretokens {
+        const uint8_t* text;
+        size_t begin;
+        std::span<const uint64_t> ends;
+
+        std::span<const uint8_t> operator[](size_t index) const {
+            const size_t start = index == 0 ? begin : ends[index - 1];
+            return {text + start, ends[index] - start};
+        }
+    };
+
+    static void insert_ids(IdBuffer& ids, size_t found, std::span<const Miss> misses, Workspace& workspace);
+    void encode_misses(const Pretokens& pretokens, std::span<Miss> misses, Workspace& workspace) const;
+    template <typename Lanes>
+    void merge_misses(Lanes& lanes, const Pretokens& pretokens, std::span<Miss* const> misses,
+                      Workspace& workspace) const;
+    static void set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace);
+    static void remember(std::span<const uint8_t> pretoken, const Miss& miss, Workspace& workspace);
     std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
+    uint32_t id_of(uint32_t symbol) const;
 
     MergeTable merges_;
     std::unordered_map<std::string, uint32_t> whole_;

@@ -1,15 +1,17 @@
-// Byte-pair encoding of one pretoken: again and again, the pair that was learned first merges, leftmost first.
+// Byte-pair encoding of one pretoken of any length: again and again, the pair that was learned first merges, leftmost
+// first.
 #pragma once
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "hash.hpp"
+#include "merge_lanes.hpp"
 #include "merge_table.hpp"
 
 namespace groundup {
@@ -25,8 +27,13 @@ struct MergeCandidate {
     }
 };
 
+// What is as short as this merges by looking at every pair (merge_lanes.hpp).
+using ShortLanes = MergeLanes<uint64_t, 8>;
+inline constexpr size_t kLongestShort = ShortLanes::Lane::kMostBytes;
+
 // Memory that is kept from one pretoken to the next.
 struct MergeScratch {
+    ShortLanes lanes;
     std::vector<uint32_t> symbols;
     std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
     std::vector<MergeCandidate> heap;
@@ -37,6 +44,7 @@ struct MergeScratch {
         uint32_t token;
     };
     std::vector<uint32_t> block, result;
+    std::array<std::vector<uint32_t>, 8> blocks;  // encoded at the same time
     std::vector<Join> joins;
 
     // Long blocks and their symbols. Text that needs long blocks repeats itself: rules of dashes, indentation.
@@ -47,50 +55,7 @@ struct MergeScratch {
     std::array<LongBlock, 32> long_blocks;
 };
 
-inline constexpr size_t kLongestShort = 64;
-
-// Merges a pretoken of at most kLongestShort bytes into `symbols`, and returns how many are left.
-//
-// The definition: look for the lowest rank, merge there. Symbols stay at the position of their first byte, and a bit
-// mask says which positions still have one. Rank and position are one number, so the least is the leftmost lowest.
-inline size_t merge_short(const MergeTable& merges, std::span<const uint8_t> bytes, uint32_t* symbols) {
-    const size_t size = bytes.size();
-    constexpr unsigned kPositionBits = 6;
-    uint32_t candidates[kLongestShort];
-    const auto candidate = [](uint32_t rank, size_t position) {
-        return rank == kNoRank ? kNoRank : rank << kPositionBits | static_cast<uint32_t>(position);
-    };
-    symbols[0] = bytes[0];
-    for (size_t i = 0; i + 1 < size; ++i) {
-        symbols[i + 1] = bytes[i + 1];
-        candidates[i] = candidate(merges.byte_rank(bytes[i], bytes[i + 1]), i);
-    }
-    candidates[size - 1] = kNoRank;
-    uint64_t present = ~uint64_t{0} >> (64 - size);
-    for (;;) {
-        uint32_t least = kNoRank;
-        for (size_t i = 0; i < size; ++i) least = std::min(least, candidates[i]);
-        if (least == kNoRank) break;
-        const unsigned left = least & (kLongestShort - 1);
-        const uint64_t after = present & (~uint64_t{1} << left);
-        const auto right = static_cast<unsigned>(std::countr_zero(after));
-        const uint64_t beyond = after & (after - 1), before = present & ((uint64_t{1} << left) - 1);
-        const uint32_t product = merges.product(least >> kPositionBits);
-        symbols[left] = product;
-        candidates[right] = candidates[left] = kNoRank;
-        present &= ~(uint64_t{1} << right);
-        if (beyond != 0) candidates[left] = candidate(merges.rank(product, symbols[std::countr_zero(beyond)]), left);
-        if (before != 0) {
-            const auto previous = static_cast<unsigned>(std::bit_width(before)) - 1;
-            candidates[previous] = candidate(merges.rank(symbols[previous], product), previous);
-        }
-    }
-    size_t count = 0;
-    for (; present != 0; present &= present - 1) symbols[count++] = symbols[std::countr_zero(present)];
-    return count;
-}
-
-// The same result in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
+// The definition in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
 // symbols are no longer the ones it was made for.
 inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
     constexpr uint32_t kMerged = UINT32_MAX;  // the symbol was absorbed by its left neighbour
@@ -137,8 +102,13 @@ inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
 inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<const uint8_t> bytes,
                                          MergeScratch& scratch) {
     if (bytes.size() <= kLongestShort) {
-        scratch.symbols.resize(kLongestShort);
-        return {scratch.symbols.data(), merge_short(merges, bytes, scratch.symbols.data())};
+        scratch.symbols.clear();
+        scratch.lanes.merge(
+            merges, 1, [&](size_t) { return bytes; },
+            [&](size_t, const auto& lane) {
+                lane.for_each_symbol([&](uint32_t symbol) { scratch.symbols.push_back(symbol); });
+            });
+        return scratch.symbols;
     }
     scratch.symbols.assign(bytes.begin(), bytes.end());
     merge_by_heap(merges, scratch);
@@ -165,56 +135,133 @@ inline std::span<const uint32_t> merge_block(const MergeTable& merges, std::span
 // If the merges are proper, then tokens one after the other are what their bytes encode to if and only if any two
 // neighbours are what theirs encode to. So two encodings of overlapping blocks may be joined at a token that both have
 // in the same place: no neighbours meet that were not neighbours in one of them. The block that is cut off at its end
-// differs from the next one only near that end.
-inline void merge_in_blocks(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
-    std::vector<uint32_t>&block = scratch.block, &result = scratch.result;
-    std::vector<MergeScratch::Join>& joins = scratch.joins;
-    const auto encode_block = [&](size_t begin, size_t size) {
-        return merge_block(merges, bytes.subspan(begin, std::min(size, bytes.size() - begin)), scratch);
-    };
-    const auto take = [&block](std::span<const uint32_t> symbols) { block.assign(symbols.begin(), symbols.end()); };
-    result.clear();
-    joins.clear();
-    size_t begin = 0, size = kLongestShort;
-    size_t least = kLongestShort, hard = 0;  // up to position `hard`, blocks have at least so many bytes
-    take(encode_block(begin, size));
-    while (begin + size < bytes.size()) {
-        // The last token to begin in the first six eighths is tried first; the rest is enough for most cut-off tokens.
-        size_t kept = 0, kept_bytes = 0;
-        while (kept_bytes + merges.length(block[kept]) <= size * 6 / 8) kept_bytes += merges.length(block[kept++]);
-        for (; kept > 0; kept_bytes -= merges.length(block[--kept])) {
-            const std::span<const uint32_t> next = encode_block(begin + kept_bytes, least);
-            if (next[0] == block[kept]) {
-                joins.push_back({begin, result.size(), next[0]});
-                result.insert(result.end(), block.begin(), block.begin() + static_cast<ptrdiff_t>(kept));
-                take(next);
-                begin += kept_bytes;
-                size = least;
-                if (begin > hard) least = kLongestShort;
-                break;
+// differs from the next one only near that end, and that one from it only near its beginning.
+class BlockMerger {
+   public:
+    BlockMerger(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch)
+        : merges_(merges), bytes_(bytes), scratch_(scratch), block_(scratch.block), result_(scratch.result),
+          joins_(scratch.joins) {}
+
+    void run() {
+        result_.clear();
+        joins_.clear();
+        take(encode_block(0, end_));
+        size_t next_try = 0;
+        while (end_ < bytes_.size()) {
+            if (begin_ >= next_try && begin_ >= hard_ && join_many()) continue;
+            // Where that fails it does so for a while.
+            if (begin_ >= next_try) next_try = begin_ + 16 * kLongestShort;
+            if (!join_next()) lengthen();
+        }
+        result_.insert(result_.end(), block_.begin(), block_.end());
+    }
+
+   private:
+    using Symbols = std::vector<uint32_t>;
+
+    std::span<const uint32_t> encode_block(size_t begin, size_t end) {
+        return merge_block(merges_, bytes_.subspan(begin, std::min(end, bytes_.size()) - begin), scratch_);
+    }
+
+    void take(std::span<const uint32_t> symbols) { block_.assign(symbols.begin(), symbols.end()); }
+
+    // The first `kept` tokens of the block, of so many bytes, are certain; the rest is in the block after it.
+    void keep(size_t kept, size_t kept_bytes) {
+        joins_.push_back({begin_, result_.size(), block_[kept]});
+        result_.insert(result_.end(), block_.begin(), block_.begin() + static_cast<ptrdiff_t>(kept));
+        begin_ += kept_bytes;
+    }
+
+    // Joins several blocks that begin anywhere, and can therefore be encoded at the same time; false if it joined none.
+    bool join_many() {
+        constexpr size_t kStep = kLongestShort - 20;  // enough for the tokens that are cut off at either side
+        const size_t first = end_ - (kLongestShort - kStep);
+        const size_t last_end = first + kStep * (kBlocks - 1) + kLongestShort;
+        if (end_ - begin_ > kLongestShort || last_end > bytes_.size()) return false;
+        const auto begin_of = [&](size_t i) { return first + i * kStep; };
+        scratch_.lanes.merge(
+            merges_, kBlocks, [&](size_t i) { return bytes_.subspan(begin_of(i), kLongestShort); },
+            [&](size_t i, const auto& lane) {
+                scratch_.blocks[i].clear();
+                lane.for_each_symbol([&](uint32_t symbol) { scratch_.blocks[i].push_back(symbol); });
+            });
+        for (size_t i = 0; i < kBlocks; ++i) {
+            if (!join(scratch_.blocks[i], begin_of(i))) return i > 0;
+        }
+        return true;
+    }
+
+    // Joins a block with the one before, at the first token behind its beginning that both have in the same place.
+    bool join(const Symbols& next, size_t next_begin) {
+        size_t position = begin_, next_position = next_begin, i = 0, j = 0;
+        while (i < block_.size() && j < next.size()) {
+            if (position < next_position || (position == next_position && i == 0)) {
+                position += merges_.length(block_[i++]);
+            } else if (next_position < position) {
+                next_position += merges_.length(next[j++]);
+            } else if (block_[i] != next[j]) {
+                position += merges_.length(block_[i++]);
+                next_position += merges_.length(next[j++]);
+            } else {
+                keep(i, position - begin_);
+                block_.assign(next.begin() + static_cast<ptrdiff_t>(j), next.end());
+                end_ = next_begin + kLongestShort;
+                return true;
             }
         }
-        if (kept > 0) continue;
-        // A token about as long as the block. A longer block may begin with another token than the one it was joined
-        // at; then that join was none, and the block before has to be longer as well.
-        take(encode_block(begin, size *= 2));
-        while (!joins.empty() && block[0] != joins.back().token) {
-            hard = std::max(hard, begin + size);
-            least = size *= 2;
-            begin = joins.back().begin_before;
-            result.resize(joins.back().result_before);
-            joins.pop_back();
-            take(encode_block(begin, size));
+        return false;
+    }
+
+    // Joins a block that begins with a token of this one.
+    bool join_next() {
+        // The last token to begin in the first six eighths is tried first; the rest is enough for most cut-off tokens.
+        size_t kept = 0, kept_bytes = 0;
+        while (kept_bytes + merges_.length(block_[kept]) <= (end_ - begin_) * 6 / 8) {
+            kept_bytes += merges_.length(block_[kept++]);
+        }
+        for (; kept > 0; kept_bytes -= merges_.length(block_[--kept])) {
+            const std::span<const uint32_t> next = encode_block(begin_ + kept_bytes, begin_ + kept_bytes + least_);
+            if (next[0] != block_[kept]) continue;
+            keep(kept, kept_bytes);
+            take(next);
+            end_ = begin_ + least_;
+            if (begin_ > hard_) least_ = kLongestShort;
+            return true;
+        }
+        return false;
+    }
+
+    // After a token about as long as the block. A longer block may begin with another token than the one it was joined
+    // at; then that join was none, and the block before has to be longer as well.
+    void lengthen() {
+        size_t size = 2 * (end_ - begin_);
+        take(encode_block(begin_, end_ = begin_ + size));
+        while (!joins_.empty() && block_[0] != joins_.back().token) {
+            hard_ = std::max(hard_, end_);
+            least_ = size *= 2;
+            begin_ = joins_.back().begin_before;
+            result_.resize(joins_.back().result_before);
+            joins_.pop_back();
+            take(encode_block(begin_, end_ = begin_ + size));
         }
     }
-    result.insert(result.end(), block.begin(), block.end());
-}
+
+    const MergeTable& merges_;
+    std::span<const uint8_t> bytes_;
+    MergeScratch& scratch_;
+    Symbols& block_;   // what the bytes from begin_ to end_ encode to
+    Symbols& result_;  // what precedes encodes to
+    std::vector<MergeScratch::Join>& joins_;
+    static constexpr size_t kBlocks = std::tuple_size_v<decltype(MergeScratch::blocks)>;
+    size_t begin_ = 0, end_ = kLongestShort;
+    size_t least_ = kLongestShort, hard_ = 0;  // up to position hard_, blocks have at least least_ bytes
+};
 
 // The symbols of a pretoken, valid until the next call with this scratch.
 inline std::span<uint32_t> merge_pretoken(const MergeTable& merges, std::span<const uint8_t> pretoken,
                                           MergeScratch& scratch) {
     if (pretoken.size() <= kLongestShort || !merges.are_proper()) return merge_at_once(merges, pretoken, scratch);
-    merge_in_blocks(merges, pretoken, scratch);
+    BlockMerger(merges, pretoken, scratch).run();
     return scratch.result;
 }
 

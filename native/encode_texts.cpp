@@ -59,7 +59,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
     size_t bytes = 0;
     for (const Text& text : texts) bytes += text.size();
     if (thread_count <= 1 || bytes <= kChunkBytes) {
-        result.ids.make_room(expected_ids(bytes));
+        result.ids.reserve(expected_ids(bytes));
         const BpeEncoder::BorrowedWorkspace workspace(encoder);
         for (const Text& text : texts) encode_part(text, true, *workspace, result.ids, result.ends);
         return result;
@@ -72,7 +72,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
             const BpeEncoder::BorrowedWorkspace workspace(encoder);
             size_t bytes_of_job = 0;
             for (const Text& part : job.parts) bytes_of_job += part.size();
-            job.ids.make_room(expected_ids(bytes_of_job));
+            job.ids.reserve(expected_ids(bytes_of_job));
             for (size_t part = 0; part < job.parts.size(); ++part) {
                 encode_part(job.parts[part], job.ends_text[part], *workspace, job.ids, job.ends);
             }
@@ -80,7 +80,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
         [] { return uint64_t{0}; }, heartbeat);
     size_t total = 0;
     for (const Job& job : jobs) total += job.ids.size();
-    result.ids.make_room(total);
+    result.ids.reserve(total);
     for (Job& job : jobs) {
         for (const uint64_t end : job.ends) result.ends.push_back(result.ids.size() + end);
         result.ids.append(job.ids.ids());

@@ -73,12 +73,19 @@ class IdBuffer {
     uint32_t* data() { return ids_; }
     const uint32_t* data() const { return ids_; }
     size_t size() const { return size_; }
+    size_t capacity() const { return capacity_; }
     uint32_t* end() { return ids_ + size_; }
     std::span<const uint32_t> ids() const { return {ids_, size_}; }
 
+    // Asks for memory for `count` more ids, none of which is touched yet.
+    void reserve(size_t count) {
+        if (size_ + count > capacity_) resize_memory(std::max(size_ + count, capacity_ + capacity_ / 2));
+    }
+
     // Makes room for `count` more ids, which may then be written from end() on.
     void make_room(size_t count) {
-        if (size_ + count > capacity_) resize_memory(std::max(size_ + count, capacity_ + capacity_ / 2));
+        reserve(count);
+        fresh_.make_ready(ids_ + size_ + count);
     }
 
     // Brings the memory that `count` ids will take, some way ahead of end(), into the cache: a store to memory that is
@@ -114,6 +121,7 @@ class IdBuffer {
         std::swap(ids_, other.ids_);
         std::swap(size_, other.size_);
         std::swap(capacity_, other.capacity_);
+        std::swap(fresh_, other.fresh_);
     }
 
     void resize_memory(size_t capacity) {
@@ -122,18 +130,20 @@ class IdBuffer {
             const SpareMemory::Block spare = SpareMemory::take(capacity * sizeof(uint32_t));
             ids_ = static_cast<uint32_t*>(spare.memory);
             capacity_ = spare.bytes / sizeof(uint32_t);
+            fresh_ = {};
             if (capacity <= capacity_) return;
         }
         void* const memory = std::realloc(ids_, capacity * sizeof(uint32_t));
         if (memory == nullptr) throw std::bad_alloc();
         ids_ = static_cast<uint32_t*>(memory);
         capacity_ = capacity;
-        prefer_huge_pages(ids_, capacity_ * sizeof(uint32_t));
+        fresh_ = FreshMemory(ids_ + size_, ids_ + capacity_);
     }
 
     uint32_t* ids_ = nullptr;
     size_t size_ = 0;
     size_t capacity_ = 0;
+    FreshMemory fresh_;
 };
 
 }  // namespace groundup

@@ -5,17 +5,16 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <stdexcept>
-#include <unordered_map>
 #include <vector>
 
-namespace groundup {
+#include "huge_array.hpp"
+#include "pair_ranks.hpp"
 
-inline constexpr uint32_t kNoRank = UINT32_MAX;
+namespace groundup {
 
 // A merge, in ids of the vocabulary.
 struct MergeRule {
@@ -24,58 +23,21 @@ struct MergeRule {
 
 class MergeTable {
    public:
-    static constexpr unsigned kSymbolBits = 21;  // three of them fill a slot: left, right and rank
-    static constexpr size_t kMostRules = (size_t{1} << kSymbolBits) - 257;
+    static constexpr size_t kMostRules = (size_t{1} << PairRanks::kMostSymbolBits) - 257;
 
     // The id of each byte, kNoRank for bytes that have none, and the merges, the earliest first. A rule with a token
     // that is neither a byte nor made by a rule can never apply.
     MergeTable(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules)
-        : ids_(byte_ids.begin(), byte_ids.end()), slots_(std::bit_ceil(2 * rules.size() + 1), kEmpty) {
-        if (rules.size() > kMostRules) throw std::length_error("a tokenizer has at most 2,096,895 merges");
-        std::unordered_map<uint32_t, uint32_t> symbol_of;
-        symbol_of.reserve(ids_.size() + rules.size());
-        for (uint32_t byte = 0; byte < 256; ++byte) {
-            if (byte_ids[byte] != kNoRank) symbol_of.emplace(byte_ids[byte], byte);
-        }
-        for (const MergeRule& rule : rules) {
-            const auto [product, is_new] = symbol_of.try_emplace(rule.merged, static_cast<uint32_t>(ids_.size()));
-            if (is_new) ids_.push_back(rule.merged);
-            are_proper_ &= is_new;
-            products_.push_back(product->second);
-        }
-        lengths_.assign(ids_.size(), 1);
-        byte_ranks_.fill(kNoRank);
-        for (uint32_t rank = 0; rank < rules.size(); ++rank) {
-            const auto left = symbol_of.find(rules[rank].left), right = symbol_of.find(rules[rank].right);
-            if (left == symbol_of.end() || right == symbol_of.end()) {
-                are_proper_ = false;
-                continue;
-            }
-            are_proper_ &= std::max(left->second, right->second) < products_[rank];
-            lengths_[products_[rank]] = lengths_[left->second] + lengths_[right->second];
-            const uint64_t pair = pair_of(left->second, right->second);
-            size_t index = home(pair);
-            while (slots_[index] != kEmpty) index = next(index);
-            slots_[index] = pair << kSymbolBits | rank;
-            if (left->second < 256 && right->second < 256) byte_ranks_[left->second << 8 | right->second] = rank;
-        }
-    }
+        : ids_(byte_ids.begin(), byte_ids.end()), ranks_(set_up(byte_ids, rules)) {}
 
     // The rank of the merge of two symbols; kNoRank if they do not merge.
-    uint32_t rank(uint32_t left, uint32_t right) const {
-        const uint64_t pair = pair_of(left, right);
-        for (size_t index = home(pair);; index = next(index)) {
-            const uint64_t slot = slots_[index];
-            if (slot >> kSymbolBits == pair) return static_cast<uint32_t>(slot & ((1u << kSymbolBits) - 1));
-            if (slot == kEmpty) return kNoRank;
-        }
-    }
+    uint32_t rank(uint32_t left, uint32_t right) const { return ranks_(left, right); }
 
     // The same for two bytes.
     uint32_t byte_rank(uint8_t left, uint8_t right) const { return byte_ranks_[size_t{left} << 8 | right]; }
 
     // What the merge of that rank makes.
-    uint32_t product(uint32_t rank) const { return products_[rank]; }
+    uint32_t product(uint32_t rank) const { return products_.empty() ? 256 + rank : products_[rank]; }
 
     // Whether every product has one rule, which comes after the rules of its parts, as in all trained tokenizers (the
     // proper dictionaries of Berglund and van der Merwe 2023).
@@ -84,25 +46,68 @@ class MergeTable {
     // The bytes that a symbol covers; if the merges are proper.
     uint32_t length(uint32_t symbol) const { return lengths_[symbol]; }
 
-    // The id of a symbol; kNoRank for a byte that the vocabulary lacks.
-    uint32_t id(uint32_t symbol) const { return ids_[symbol]; }
+    // The id of a symbol; kNoRank for a byte that the vocabulary lacks. Mostly the merges make ids in order, and then
+    // nothing has to be read for them.
+    uint32_t id(uint32_t symbol) const {
+        if (!in_order_) return ids_[symbol];
+        const uint32_t of_byte = ids_[symbol % 256];
+        return symbol < 256 ? of_byte : symbol - 256 + ids_[256];
+    }
+
+    // A symbol that merges with nothing.
+    uint32_t no_symbol() const { return static_cast<uint32_t>(ids_.size()); }
 
    private:
-    static constexpr uint64_t kEmpty = UINT64_MAX;
-
-    static uint64_t pair_of(uint32_t left, uint32_t right) { return uint64_t{left} << kSymbolBits | right; }
-
-    // Linear probing, at most half full. Multiplying by an odd constant spreads pairs over the highest bits.
-    size_t home(uint64_t pair) const { return pair * 0x9E3779B97F4A7C15u >> shift_; }
-    size_t next(size_t index) const { return (index + 1) & (slots_.size() - 1); }
+    // Fills all members but the ranks, and returns those.
+    PairRanks set_up(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules) {
+        if (rules.size() > kMostRules) throw std::length_error("a tokenizer has at most 2,096,895 merges");
+        uint32_t largest = 0;
+        for (const uint32_t id : byte_ids) largest = id == kNoRank ? largest : std::max(largest, id);
+        for (const MergeRule& rule : rules) largest = std::max({largest, rule.left, rule.right, rule.merged});
+        HugeArray<uint32_t> symbol_of(size_t{largest} + 1);  // by id, plus one; of no symbol: 0
+        for (uint32_t byte = 0; byte < 256; ++byte) {
+            if (byte_ids[byte] != kNoRank && symbol_of[byte_ids[byte]] == 0) symbol_of[byte_ids[byte]] = byte + 1;
+        }
+        bool each_is_new = true;
+        products_.reserve(rules.size());
+        for (const MergeRule& rule : rules) {
+            uint32_t& symbol = symbol_of[rule.merged];
+            if (symbol == 0) {
+                ids_.push_back(rule.merged);
+                symbol = static_cast<uint32_t>(ids_.size());
+            } else {
+                each_is_new = false;
+            }
+            products_.push_back(symbol - 1);
+        }
+        are_proper_ = each_is_new;
+        in_order_ = ids_.size() > 256;
+        for (size_t symbol = 257; symbol < ids_.size(); ++symbol) in_order_ &= ids_[symbol] == ids_[symbol - 1] + 1;
+        lengths_.assign(ids_.size(), 1);
+        byte_ranks_.fill(kNoRank);
+        std::vector<SymbolPair> pairs(rules.size(), kNoPair);
+        for (uint32_t rank = 0; rank < rules.size(); ++rank) {
+            if (symbol_of[rules[rank].left] == 0 || symbol_of[rules[rank].right] == 0) {
+                are_proper_ = false;
+                continue;
+            }
+            const uint32_t left = symbol_of[rules[rank].left] - 1, right = symbol_of[rules[rank].right] - 1;
+            are_proper_ &= std::max(left, right) < products_[rank];
+            lengths_[products_[rank]] = lengths_[left] + lengths_[right];
+            pairs[rank] = {left, right};
+            if (left < 256 && right < 256) byte_ranks_[left << 8 | right] = rank;
+        }
+        if (each_is_new) products_ = {};  // symbol 256 + rank
+        return PairRanks(pairs, ids_.size() + 1);
+    }
 
     std::vector<uint32_t> ids_;       // by symbol
     std::vector<uint32_t> lengths_;   // by symbol
-    std::vector<uint32_t> products_;  // by rank
+    std::vector<uint32_t> products_;  // by rank; empty if every merge makes a symbol of its own
+    bool in_order_ = false;           // the ids of the products
     bool are_proper_ = true;
-    std::vector<uint64_t> slots_;
-    int shift_ = std::min(63, std::countl_zero(slots_.size()) + 1);
     std::array<uint32_t, 65536> byte_ranks_;
+    PairRanks ranks_;  // last, since it is made of what the others were filled with
 };
 
 }  // namespace groundup

@@ -52,13 +52,25 @@ class ShortPretokenCache {
     };
     static_assert(sizeof(Slot) == 32, "two slots fill a cache line");
 
-    ShortPretokenCache() : slots_(kMostSlots) {}
+    ShortPretokenCache() : slots_(kMostSlots) { slots_.make_ready(slot_count_); }
 
     // Tells the first slot of a key, until the cache grows.
     auto home() {
         return [slots = slots_.data(), shift = shift_](const PretokenKey& key) {
             return slots + 2 * (key.hash() >> shift);
         };
+    }
+
+    // Whether the key, not marked, is in the second slot, which is in the same cache line; then it is in the first.
+    static bool find_beside(Slot* home, const PretokenKey& key) {
+        if (!(home[1].key == key)) return false;
+        std::swap(home[0], home[1]);
+        return true;
+    }
+
+    // Brings the slots that find() looks at after the first into the processor's cache.
+    void prefetch_others(const Slot* home) const {
+        __builtin_prefetch(slots_.data() + ((home - slots_.data()) ^ 2), 1);
     }
 
     // Whether the key is here, marked or not; then it is in its first slot.
@@ -82,6 +94,7 @@ class ShortPretokenCache {
     // table grows in its own memory, from the end to the beginning.
     void grow_if_full() {
         if (4 * inserted_ < slot_count_ || slot_count_ == kMostSlots) return;
+        slots_.make_ready(2 * slot_count_);
         --shift_;
         inserted_ = 0;
         const auto home_of = home();
@@ -107,18 +120,13 @@ class ShortPretokenCache {
         return {home, home + 1, neighbour + 1, neighbour};
     }
 
-    // Empties the first slot. What was there moves on to the first that is free, or else to the second.
+    // The first slot that is free, or else the second: most of what is new is rare, and what lies in the first is not.
     Slot& make_place(Slot* home) {
         ++inserted_;
-        const std::array<Slot*, kWays> slots = slots_of(home);
-        Slot* place = home + 1;
-        for (Slot* slot : slots) {
-            if (slot->key.size() > 0) continue;
-            place = slot;
-            break;
+        for (Slot* slot : slots_of(home)) {
+            if (slot->key.size() == 0) return *slot;
         }
-        *place = *home;
-        return *home;
+        return home[1];
     }
 
     HugeArray<Slot> slots_;
@@ -131,6 +139,8 @@ class ShortPretokenCache {
 class LongPretokenCache {
    public:
     static constexpr size_t kLongest = 4096;
+
+    void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]); }
 
     // The ids; empty if they are not here. Valid until the next insert.
     std::span<const uint32_t> find(std::span<const uint8_t> pretoken, uint64_t hash) const {

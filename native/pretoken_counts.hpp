@@ -112,6 +112,7 @@ class PretokenCounts {
     void make_room(size_t more) {
         if (3 * (short_count_ + more) <= 2 * slots_.size()) return;
         HugeArray<Slot> old(2 * slots_.size());
+        old.make_ready(old.size());
         std::swap(old, slots_);
         --shift_;
         for (size_t i = 0; i < old.size(); ++i) {

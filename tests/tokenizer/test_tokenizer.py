@@ -305,3 +305,21 @@ def test_without_the_core_a_tokenizer_loads_and_decodes_and_says_what_encoding_n
     assert decoded == "the cat"
     assert len(errors) == 2
     assert all("needs the C++ core" in error and "pip install ." in error for error in errors)
+
+
+@pytest.mark.parametrize("merge_count", [40_000, 60_000, 220_000])
+def test_large_vocabularies_merge_by_rank(merge_count):
+    """The table of ranks has three sizes, chosen by how many merges there are."""
+    rng = np.random.default_rng(merge_count)
+    letters = [bytes([byte]) for byte in b"abcdefghijklmnopqrstuvwxyz"]
+    pairs = [left + right for left in letters for right in letters]
+    merges = [(pair[:1], pair[1:]) for pair in pairs]
+    fours = [(pairs[i // len(pairs)], pairs[i % len(pairs)]) for i in rng.permutation(len(pairs) ** 2)[:merge_count]]
+    merges = [merges[i] for i in rng.permutation(len(merges))] + fours
+    vocab = BYTES | {256 + rank: left + right for rank, (left, right) in enumerate(merges)}
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    tokenizer = Tokenizer(vocab, merges)
+    words = ["".join(chr(97 + letter) for letter in rng.integers(0, 26, size)) for size in range(1, 90)]
+    text = " ".join(words)
+    expected = [token for word in reference.pretokens(text.encode()) for token in reference.merge_pretoken(word, ranks)]
+    assert [vocab[token_id] for token_id in tokenizer.encode(text)] == expected

@@ -1,0 +1,145 @@
+// The part of BpeEncoder that deals with the few pretokens that are not found at once. In a file of its own, so that the
+// compiler spends nothing on it where it is about the many.
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "bpe_encoder.hpp"
+
+namespace groundup {
+
+// Puts the ids of the misses between the `found` ones at the end of `ids`.
+void BpeEncoder::insert_ids(IdBuffer& ids, size_t found, std::span<const Miss> misses, Workspace& workspace) {
+    constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
+    const size_t unmoved = misses[0].ids_before;
+    IdBuffer& moved = workspace.moved;
+    moved.clear();
+    moved.make_room(found - unmoved + 1);  // also of none, so that there is memory to copy nothing from
+    moved.append({ids.end() + unmoved, found - unmoved});
+    ids.make_room(found + workspace.rare_ids.size() + kMostIds);
+    uint32_t* next = ids.end() + unmoved;
+    for (size_t i = 0; i < misses.size(); ++i) {
+        const Miss& miss = misses[i];
+        const uint32_t* const rare = workspace.rare_ids.data() + miss.first_id;
+        std::memcpy(next, rare, kMostIds * sizeof(uint32_t));
+        if (miss.id_count > kMostIds) std::memcpy(next, rare, miss.id_count * sizeof(uint32_t));
+        next += miss.id_count;
+        const size_t behind = (i + 1 < misses.size() ? misses[i + 1].ids_before : found) - miss.ids_before;
+        std::memcpy(next, moved.data() + miss.ids_before - unmoved, behind * sizeof(uint32_t));
+        next += behind;
+    }
+    ids.advance(static_cast<size_t>(next - ids.end()));
+}
+
+// Pretokens that are long, that have many ids, that were not seen before, or that share their place with others; all
+// at once, so that their memory is on its way together, and merges take turns.
+void BpeEncoder::encode_misses(const Pretokens& pretokens, std::span<Miss> misses, Workspace& workspace) const {
+    ShortPretokenCache& cache = workspace.short_pretokens;
+    workspace.rare_ids.clear();
+    workspace.rare_ids.make_room(ShortPretokenCache::kMostIds * (misses.size() + 1));
+    for (const Miss& miss : misses) cache.prefetch_others(workspace.homes[miss.index]);
+    size_t unseen = 0, others = 0;
+    for (Miss& miss : misses) {
+        const PretokenKey& key = workspace.keys[miss.index];
+        ShortPretokenCache::Slot* const home = workspace.homes[miss.index];
+        const std::span<const uint8_t> pretoken = pretokens[miss.index];
+        if (pretoken.size() <= PretokenKey::kLongest) {
+            if (!cache.find(home, key)) {
+                workspace.unseen[unseen++] = &miss;
+                continue;
+            }
+            if (home->key == key) {
+                std::array<uint32_t, ShortPretokenCache::kMostIds> ids;
+                set_ids(miss, {ids.data(), home->copy_ids(ids.data())}, workspace);
+                continue;
+            }
+        }
+        if (pretoken.size() <= LongPretokenCache::kLongest) {
+            miss.hash = hash_bytes(pretoken.data(), pretoken.size());
+            workspace.long_pretokens.prefetch(miss.hash);
+        }
+        workspace.others[others++] = &miss;
+    }
+    merge_misses(workspace.lanes, pretokens, {workspace.unseen.data(), unseen}, workspace);
+    unseen = 0;
+    for (Miss* const miss : std::span(workspace.others.data(), others)) {
+        const std::span<const uint8_t> pretoken = pretokens[miss->index];
+        if (pretoken.size() <= LongPretokenCache::kLongest) {
+            const std::span<const uint32_t> found = workspace.long_pretokens.find(pretoken, miss->hash);
+            if (!found.empty()) {
+                set_ids(*miss, found, workspace);
+                continue;
+            }
+        }
+        if (pretoken.size() <= kLongestShort) {
+            workspace.unseen[unseen++] = miss;
+        } else {
+            set_ids(*miss, merged_ids(pretoken, workspace), workspace);
+            remember(pretoken, *miss, workspace);
+        }
+    }
+    merge_misses(workspace.scratch.lanes, pretokens, {workspace.unseen.data(), unseen}, workspace);
+    workspace.rare_ids.make_room(ShortPretokenCache::kMostIds);
+}
+
+void BpeEncoder::set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace) {
+    miss.first_id = static_cast<uint32_t>(workspace.rare_ids.size());
+    miss.id_count = static_cast<uint32_t>(ids.size());
+    workspace.rare_ids.append(ids);
+}
+
+// Puts the ids of a miss where they will be found.
+void BpeEncoder::remember(std::span<const uint8_t> pretoken, const Miss& miss, Workspace& workspace) {
+    const std::span<const uint32_t> ids = workspace.rare_ids.ids().subspan(miss.first_id, miss.id_count);
+    const bool is_short = pretoken.size() <= PretokenKey::kLongest;
+    if (is_short) {
+        const PretokenKey& key = workspace.keys[miss.index];
+        ShortPretokenCache::Slot* const home = workspace.homes[miss.index];
+        // It is there if it occurs twice among the misses, or if it has many ids and these were forgotten.
+        if (!workspace.short_pretokens.find(home, key)) workspace.short_pretokens.insert(home, key, ids);
+    }
+    const bool lies_in_slot = is_short && ids.size() <= ShortPretokenCache::kMostIds;
+    if (lies_in_slot || pretoken.size() > LongPretokenCache::kLongest) return;
+    const uint64_t hash = miss.hash != 0 ? miss.hash : hash_bytes(pretoken.data(), pretoken.size());
+    workspace.long_pretokens.insert(pretoken, hash, ids);
+}
+
+// Pretokens that are in no cache.
+template <typename Lanes>
+void BpeEncoder::merge_misses(Lanes& lanes, const Pretokens& pretokens, std::span<Miss* const> misses,
+                              Workspace& workspace) const {
+    if (!whole_.empty()) {
+        for (Miss* const miss : misses) {
+            set_ids(*miss, merged_ids(pretokens[miss->index], workspace), workspace);
+            remember(pretokens[miss->index], *miss, workspace);
+        }
+        return;
+    }
+    lanes.merge(
+        merges_, misses.size(), [&](size_t i) { return pretokens[misses[i]->index]; },
+        [&](size_t i, const auto& lane) {
+            std::array<uint32_t, Lanes::Lane::kMostBytes> ids;
+            size_t count = 0;
+            lane.for_each_symbol([&](uint32_t symbol) { ids[count++] = id_of(symbol); });
+            set_ids(*misses[i], {ids.data(), count}, workspace);
+            remember(pretokens[misses[i]->index], *misses[i], workspace);
+        });
+}
+
+uint32_t BpeEncoder::id_of(uint32_t symbol) const {
+    const uint32_t id = merges_.id(symbol);
+    if (id == kNoRank) throw MissingByteError(static_cast<uint8_t>(symbol));
+    return id;
+}
+
+std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {
+    if (!whole_.empty()) {
+        const auto token = whole_.find(std::string(pretoken.begin(), pretoken.end()));
+        if (token != whole_.end()) return {&token->second, 1};
+    }
+    const std::span<uint32_t> symbols = merge_pretoken(merges_, pretoken, workspace.scratch);
+    for (uint32_t& symbol : symbols) symbol = id_of(symbol);
+    return symbols;
+}
+
+}  // namespace groundup
