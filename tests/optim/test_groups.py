@@ -134,7 +134,9 @@ def test_adamw_of_a_run_is_torchs():
 
 def test_muon_of_a_run_moves_each_group_by_its_own_algorithm():
     together, apart = model(), model()
-    config = OptimConfig(optimizer="muon", max_learning_rate=1e-2, matrix_rate_scale=2, weight_decay=0.1)
+    config = OptimConfig(
+        optimizer="muon", max_learning_rate=1e-2, matrix_rate_scale=2, weight_decay=0.1, muon_momentum=0.95
+    )
     train(together, build_optimizer(together, config), range(5))
     groups = parameter_groups(apart)
     muon = Muon(groups.pop("matrices"), lr=2e-2, weight_decay=0.1)
