@@ -139,5 +139,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "numbers":
         write_numbers(Path(sys.argv[2]), Path(sys.argv[3]))
+        os._exit(0)  # as the command line does
     else:
         train_with_events(json.loads(sys.argv[2]), sys.argv[3:])

@@ -7,8 +7,10 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from groundup.errors import ConfigError, GroundupError
+from groundup.launch import Launch
 
 # verb -> (module, function, what it does); the module is imported only when its verb runs.
 VERBS = {
@@ -41,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character gets "?", not a traceback
     try:
-        sys.exit(run(arguments))
+        leave(run(arguments))
     except GroundupError as error:
         fail(str(error))
     except BrokenPipeError:  # `groundup … | head`: the reader has enough
@@ -61,10 +63,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
     print(f"groundup: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    leave(2)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code.
+
+    One of several ranks goes at once. Threads that torch has for talking to the others are taken apart at a regular
+    exit, which now and then ends in an abort (seen with gloo under load), and torchrun would take that for a failure.
+    """
+    if Launch.from_environment().ranks > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
