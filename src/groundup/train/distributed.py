@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -204,3 +204,13 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
         yield ManyRanks(launch, PrefixStore("words", store))
     # Only where all went well: with a rank that is lost, it may wait for it.
     dist.destroy_process_group()
+    _leave_last(launch, PrefixStore("leaving", store))
+
+
+def _leave_last(launch: Launch, store: Store) -> None:
+    # Without torchrun the store lives in the first rank, which must not take it along while another still asks.
+    with suppress(RuntimeError):
+        if launch.is_main:
+            store.wait([f"rank {rank}" for rank in range(1, launch.ranks)], timedelta(seconds=10))
+        else:
+            store.set(f"rank {launch.rank}", "")
