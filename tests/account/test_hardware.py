@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 
 from groundup.account import peak_flops
-from groundup.account.hardware import CARDS, Precision, find_card
+from groundup.account.hardware import CARDS, Precision, card_flops, find_card, named_card
+from groundup.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,34 @@ def test_a_sheet_is_plausible(card):
         assert bf16 / tf32 == pytest.approx(2, rel=0.02)
     assert card.bandwidth > 0
     assert card.source
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("h200", "NVIDIA H200"),
+        ("H100", "NVIDIA H100 80GB HBM3"),
+        ("A100 40GB", "NVIDIA A100-SXM4-40GB"),
+        ("NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4090"),
+        ("m1_max", "Apple M1 Max"),
+    ],
+)
+def test_a_card_is_found_by_what_a_person_calls_it(said, name):
+    assert named_card(said) is find_card(name)
+
+
+def test_every_key_names_one_card():
+    assert len({card.key for card in CARDS}) == len(CARDS)
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"), [("h20", "did you mean .*h200"), ("abacus", "expected cpu or one of v100, ")]
+)
+def test_a_device_that_is_not_in_the_table_is_refused_with_what_is(said, hint):
+    with pytest.raises(ConfigError, match=f"no device '{said}' in the table; {hint}"):
+        named_card(said)
+
+
+def test_a_sheet_without_tensor_cores_has_no_peak_for_bfloat16():
+    assert card_flops(named_card("m1"), "bf16") is None
+    assert card_flops(named_card("m1"), "fp32") == 2.6e12

@@ -3,14 +3,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.account import parameter_count
+from groundup.account.params import parameters
+from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, load_recipe
 from groundup.nn import TransformerLM
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=200)
 @given(
     vocab_size=st.integers(1, 300),
-    heads=st.integers(1, 4),
+    shared=st.integers(1, 3),
+    kv_heads=st.integers(1, 4),
     pairs=st.integers(1, 6),
     num_layers=st.integers(1, 4),
     d_ff=st.integers(0, 100),
@@ -20,34 +23,46 @@ from groundup.nn import TransformerLM
     tied=st.booleans(),
 )
 def test_it_is_the_number_of_parameters_of_the_model_that_is_built(
-    vocab_size, heads, pairs, num_layers, d_ff, norm, position, ffn, tied
+    vocab_size, shared, kv_heads, pairs, num_layers, d_ff, norm, position, ffn, tied
 ):
+    heads = shared * kv_heads
     config = ModelConfig(
         vocab_size=vocab_size, context_length=8, d_model=2 * heads * pairs, num_layers=num_layers, num_heads=heads,
-        d_ff=d_ff, norm=norm, position=position, ffn=ffn, tie_embeddings=tied,
+        num_kv_heads=kv_heads, d_ff=d_ff, norm=norm, position=position, ffn=ffn, tie_embeddings=tied,
     )  # fmt: skip
     model = TransformerLM.from_config(config, device="meta")
-    assert parameter_count(config) == sum(p.numel() for p in model.parameters())
-
-
-def gpt2(layers: int, d: int, heads: int) -> ModelConfig:
-    return ModelConfig(
-        vocab_size=50257, context_length=1024, d_model=d, num_layers=layers, num_heads=heads, d_ff=4 * d
-    )  # fmt: skip
+    names = {name: p.numel() for name, p in model.named_parameters()}
+    count = parameters(config)
+    assert parameter_count(config) == count.total == sum(names.values())
+    assert count.embedding == names["token_embeddings.weight"]
+    assert count.blocks == sum(n for name, n in names.items() if name.startswith("layers."))
+    assert count.block_norms == sum(n for name, n in names.items() if name.startswith("layers.0.ln"))
+    assert count.ffn == sum(n for name, n in names.items() if name.startswith("layers.0.ffn"))
+    assert count.head == names.get("lm_head.weight", 0)
+    assert count.non_embedding == count.total - count.embedding - count.head
+    matrices = {
+        id(p): p.numel()
+        for name, p in model.named_parameters(remove_duplicate=False)
+        if p.ndim == 2 and not (name.startswith("token") and not tied)
+    }
+    assert count.matrices == sum(matrices.values())
 
 
 @pytest.mark.parametrize(
-    ("config", "published"),
+    ("name", "published"),
     [
-        (gpt2(12, 768, 12), 190_460_160),
-        (gpt2(24, 1024, 16), 505_629_696),
-        (gpt2(36, 1280, 20), 1_072_469_760),
-        (gpt2(48, 1600, 25), 2_127_057_600),
-        (ModelConfig(vocab_size=10_000, d_ff=1344), 22_696_448),
-        (load_recipe("tinystories").model, 35_938_816),
-        (load_recipe("owt").model, 58_466_816),
+        ("llama3-1b", 1_235_814_400),
+        ("llama3-8b", 8_030_261_248),
+        # Less the biases, which these models have and ours have not: 1,152 and 4,608 a layer.
+        ("qwen2-0.5b", 494_032_768 - 24 * (896 + 2 * 128)),
+        ("qwen2-7b", 7_615_616_512 - 28 * (3584 + 2 * 512)),
     ],
-    ids=["GPT-2 small", "GPT-2 medium", "GPT-2 large", "GPT-2 XL", "course", "tinystories", "owt"],
 )
-def test_published_counts(config, published):
-    assert parameter_count(config) == published
+def test_presets_of_published_models_have_their_size(name, published):
+    assert parameter_count(PRESETS[name][1].model) == published
+
+
+def test_recipes_and_presets_of_the_report_agree():
+    assert load_recipe("tinystories").model.d_model == 512
+    assert parameter_count(load_recipe("tinystories").model) == parameter_count(PRESETS["report-36m"][1].model)
+    assert parameter_count(load_recipe("owt").model) == parameter_count(PRESETS["report-58m"][1].model)

@@ -27,6 +27,16 @@ IMPOSSIBLE = [
     (ModelConfig, {"num_heads": 0}, r"model\.num_heads = 0; expected at least 1"),
     (ModelConfig, {"num_heads": 7}, r"num_heads = 7 does not divide model\.d_model = 512; nearest that do: 4, 8$"),
     (ModelConfig, {"num_heads": 600}, r"num_heads = 600 does not divide model\.d_model = 512; nearest that do: 512$"),
+    (
+        ModelConfig,
+        {"num_kv_heads": 3},
+        r"num_kv_heads = 3 does not divide model\.num_heads = 16; nearest that do: 2, 4$",
+    ),
+    (
+        ModelConfig,
+        {"num_kv_heads": -2},
+        r"num_kv_heads = -2 does not divide model\.num_heads = 16; nearest that do: 1$",
+    ),
     (ModelConfig, {"d_model": 48, "num_heads": 16}, r"48 / 16 = 3 is odd.*num_heads.*or position = 'none'"),
     (ModelConfig, {"d_ff": -1}, r"model\.d_ff = -1; expected a positive number, or 0"),
     (ModelConfig, {"rope_theta": 0.0}, r"model\.rope_theta = 0\.0; expected a positive, finite number"),

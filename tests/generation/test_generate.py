@@ -31,7 +31,14 @@ def naive(lm, prompt, max_tokens, temperature, top_p, eos=None, seed=None) -> li
     return ids
 
 
-ABLATIONS = [{}, {"flash": True}, {"position": "none"}, {"norm": "post"}, {"norm": "none", "ffn": "silu"}]
+ABLATIONS = [
+    {},
+    {"flash": True},
+    {"num_kv_heads": 1},
+    {"position": "none"},
+    {"norm": "post"},
+    {"norm": "none", "ffn": "silu"},
+]
 
 
 class TestCache:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from groundup.errors import ConfigError
 from groundup.nn import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 
-D, HEADS, SEQUENCE = 24, 3, 7
+D, HEADS, SEQUENCE = 24, 6, 7
 
 
 @pytest.fixture(autouse=True)
@@ -13,17 +13,19 @@ def seeded():
     torch.manual_seed(0)
 
 
-def attention(*, rope: bool = True, flash: bool = False, dtype=torch.float64) -> MultiHeadSelfAttention:
+def attention(*, rope: bool = True, dtype=torch.float64, **options) -> MultiHeadSelfAttention:
     rotary = RotaryPositionalEmbedding(10_000.0, D // HEADS, 32).to(dtype) if rope else None
-    return MultiHeadSelfAttention(D, HEADS, rotary, flash=flash, dtype=dtype)
+    return MultiHeadSelfAttention(D, HEADS, rotary, dtype=dtype, **options)
 
 
 def per_head(layer: MultiHeadSelfAttention, x, positions):
     """One head after the other, each with its own rows of the matrices."""
     size, heads = D // HEADS, []
     for h in range(HEADS):
-        rows = slice(h * size, (h + 1) * size)
-        q, k, v = (x @ project.weight[rows].T for project in (layer.q_proj, layer.k_proj, layer.v_proj))
+        shared = h * layer.num_kv_heads // HEADS
+        rows, kv_rows = (slice(head * size, (head + 1) * size) for head in (h, shared))
+        q = x @ layer.q_proj.weight[rows].T
+        k, v = (x @ project.weight[kv_rows].T for project in (layer.k_proj, layer.v_proj))
         if layer.rope is not None:
             q, k = layer.rope(q, positions), layer.rope(k, positions)
         heads.append(F.scaled_dot_product_attention(q, k, v, is_causal=True))
@@ -33,8 +35,11 @@ def per_head(layer: MultiHeadSelfAttention, x, positions):
 @pytest.mark.parametrize("flash", [False, True], ids=["plain", "flash"])
 @pytest.mark.parametrize("rope", [False, True], ids=["nope", "rope"])
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
-def test_heads_are_attentions_over_their_own_rows(flash, rope, lead):
-    layer, x = attention(rope=rope, flash=flash), torch.randn(*lead, SEQUENCE, D, dtype=torch.float64)
+@pytest.mark.parametrize("kv_heads", [None, 1, 2, 3])
+@pytest.mark.parametrize("fast", [False, True], ids=["formula", "fast"])
+def test_heads_are_attentions_over_their_own_rows_or_those_they_share(flash, rope, lead, kv_heads, fast):
+    layer = attention(rope=rope, flash=flash, num_kv_heads=kv_heads, fast=fast)
+    x = torch.randn(*lead, SEQUENCE, D, dtype=torch.float64)
     expected = per_head(layer, x, torch.arange(SEQUENCE))
     torch.testing.assert_close(layer(x), expected, rtol=1e-11, atol=1e-12)
 
@@ -74,9 +79,11 @@ def test_flash_and_plain_agree_forward_and_backward(dtype, tolerance):
 @pytest.mark.parametrize("flash", [False, True], ids=["plain", "flash"])
 @pytest.mark.parametrize("rope", [False, True], ids=["nope", "rope"])
 @pytest.mark.parametrize("pieces", [(7,), (1, 1, 1, 1, 1, 1, 1), (3, 4), (4, 1, 2)], ids=str)
-def test_a_sequence_fed_in_pieces_through_a_cache_gives_what_the_whole_gives(flash, rope, pieces):
-    layer, x = attention(rope=rope, flash=flash), torch.randn(2, SEQUENCE, D, dtype=torch.float64)
-    cache = KVCache((2, HEADS, 10, D // HEADS), None, torch.float64)
+@pytest.mark.parametrize("kv_heads", [2, HEADS])
+def test_a_sequence_fed_in_pieces_through_a_cache_gives_what_the_whole_gives(flash, rope, pieces, kv_heads):
+    layer = attention(rope=rope, flash=flash, num_kv_heads=kv_heads)
+    x = torch.randn(2, SEQUENCE, D, dtype=torch.float64)
+    cache = KVCache((2, kv_heads, 10, D // HEADS), None, torch.float64)
     parts = [layer(piece, cache=cache) for piece in x.split(pieces, dim=1)]
     assert cache.length == SEQUENCE
     torch.testing.assert_close(torch.cat(parts, dim=1), layer(x), rtol=1e-11, atol=1e-12)
@@ -85,6 +92,12 @@ def test_a_sequence_fed_in_pieces_through_a_cache_gives_what_the_whole_gives(fla
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ConfigError, match=r"num_heads = 5 does not divide d_model = 24"):
         MultiHeadSelfAttention(24, 5)
+
+
+@pytest.mark.parametrize("kv_heads", [0, 4, 9])
+def test_heads_that_cannot_be_shared_evenly_are_refused(kv_heads):
+    with pytest.raises(ConfigError, match=rf"num_kv_heads = {kv_heads} does not divide num_heads = 6"):
+        MultiHeadSelfAttention(24, 6, num_kv_heads=kv_heads)
 
 
 def test_a_rotary_embedding_of_another_head_size_is_refused():
@@ -96,4 +109,6 @@ def test_state_has_the_published_names_and_all_of_it_is_made_where_and_as_asked(
     layer = MultiHeadSelfAttention(8, 2, device="meta", dtype=torch.bfloat16)
     names = [f"{name}_proj.weight" for name in ("q", "k", "v", "output")]
     assert {name: tuple(w.shape) for name, w in layer.state_dict().items()} == dict.fromkeys(names, (8, 8))
+    shared = MultiHeadSelfAttention(8, 2, num_kv_heads=1, device="meta")
+    assert [len(shared.state_dict()[name]) for name in names] == [8, 4, 4, 8]
     assert {(w.device.type, w.dtype) for w in layer.state_dict().values()} == {("meta", torch.bfloat16)}

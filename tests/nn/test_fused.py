@@ -21,6 +21,7 @@ ABLATIONS: list[dict[str, object]] = [
     {"norm": "none"},
     {"position": "none"},
     {"ffn": "silu"},
+    {"num_kv_heads": 1},
 ]
 
 
@@ -35,10 +36,11 @@ def test_gradients_are_those_of_finite_differences(rows: int):
 
 
 def test_gradients_of_turned_heads_are_those_of_finite_differences():
-    qkv = torch.randn(2, 5, 3 * 2 * 4, dtype=torch.float64, requires_grad=True)
     turns = torch.polar(torch.ones(5, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64))
-    assert torch.autograd.gradcheck(lambda qkv: turned_heads(qkv, turns, 2), (qkv,))
-    assert torch.autograd.gradcheck(lambda qkv: turned_heads(qkv, None, 2), (qkv,))
+    for heads, kv_heads in ((2, 2), (4, 1), (4, 2)):
+        qkv = torch.randn(2, 5, (heads + 2 * kv_heads) * 4, dtype=torch.float64, requires_grad=True)
+        for some in (turns, None):
+            assert torch.autograd.gradcheck(lambda qkv, *rest: turned_heads(qkv, *rest), (qkv, some, heads, kv_heads))
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), together=st.booleans())

@@ -194,12 +194,13 @@ class TestLanguageModel:
 class TestFromConfig:
     def test_every_field_reaches_the_model(self):
         config = ModelConfig(
-            vocab_size=V, context_length=CONTEXT, d_model=D, num_layers=3, num_heads=4, d_ff=40, rope_theta=500.0,
-            norm="post", ffn="silu", tie_embeddings=True, norm_eps=1e-2,
+            vocab_size=V, context_length=CONTEXT, d_model=D, num_layers=3, num_heads=4, num_kv_heads=2, d_ff=40,
+            rope_theta=500.0, norm="post", ffn="silu", tie_embeddings=True, norm_eps=1e-2,
         )  # fmt: skip
         lm = TransformerLM.from_config(config, flash=True)
         first = lm.layers[0]
-        assert (lm.vocab_size, lm.context_length, len(lm.layers), first.attn.num_heads) == (V, CONTEXT, 3, 4)
+        assert (lm.vocab_size, lm.context_length, len(lm.layers)) == (V, CONTEXT, 3)
+        assert (first.attn.num_heads, first.attn.num_kv_heads) == (4, 2)
         assert tuple(first.ffn.w1.weight.shape) == (40, D)
         assert not hasattr(first.ffn, "w3")
         assert (first.attn.rope.theta, first.attn.rope.max_seq_len) == (500.0, CONTEXT)

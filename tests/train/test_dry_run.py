@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup.cli.main import main
 from groundup.config import RunConfig, override, save_toml
@@ -78,6 +79,45 @@ def test_figures_follow_from_one_another(config: RunConfig):
     assert speed == pytest.approx(64 / step, rel=0.1)
     assert float(found["time"]["MFU"].rstrip("%")) / 100 == pytest.approx(flops / step / 1e9, rel=0.1)
     assert found["parameters"]["all"] in found["run"]["model"]
+
+
+def test_the_memory_of_weights_gradients_and_state_is_what_a_step_allocates(config: RunConfig):
+    for optimizer in ("adamw", "muon"):
+        changed = override(config, {"optim.optimizer": optimizer, "train.background_checkpoints": False})
+        found, trainer = rows(changed)["memory"], Trainer(changed, RunDirectory(config.run_dir), Silent())
+        trainer.launch(1e-3, 0).read()
+        parameters = list(trainer.model.parameters())
+        state = sum(
+            value.nbytes
+            for values in trainer.optimizer.state.values()
+            for value in values.values()
+            if isinstance(value, torch.Tensor)
+        )
+        gradients = sum(p.grad.nbytes for p in parameters if p.grad is not None)
+        exact = {"weights": sum(p.nbytes for p in parameters), "gradients": gradients, "optimizer state": state}
+        assert {name: found[name] for name in exact} == {name: f"{count / 1e3:.1f} kB" for name, count in exact.items()}
+
+
+def test_a_plan_that_does_not_fit_says_so_and_what_helps(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    module = importlib.import_module("groundup.train.dry_run")
+
+    def memory(of: int):
+        monkeypatch.setattr(module, "total_memory", lambda device: of)
+        return next(section for section in dry_run(config) if section.title == "memory")
+
+    assert "It will not fit: use a smaller model, data.micro_batch_size or model.context_length" in memory(1000).note
+    assert "not fit" not in memory(10**12).note
+    assert any(row[0] == "copy of a checkpoint being written" for row in memory(10**12).rows)
+
+
+def test_smaller_passes_and_checkpointed_blocks_take_less(config: RunConfig):
+    def peak(**changes: object) -> float:
+        sizes = rows(override(config, changes))["memory"]
+        return float(sizes["kept: attention"].split()[0]) if "kept: attention" in sizes else 0.0
+
+    whole = peak()
+    assert 0 < peak(**{"data.micro_batch_size": 2}) < 0.6 * whole
+    assert peak(**{"train.activation_checkpointing": True}) == 0
 
 
 def test_what_is_left_of_a_run_is_planned_without_touching_it(

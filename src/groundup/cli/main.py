@@ -26,6 +26,11 @@ VERBS = {
     ),
     "tokenizer convert": ("tokenizer_convert", "convert", "write a tokenizer in another format, with the same ids"),
     "encode": ("encode", "encode", "text to token shards"),
+    "account": (
+        "account",
+        "account_verb",
+        "what a run costs, before it starts: parameters, FLOPs, memory, time, what fits",
+    ),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),
     "generate": ("generate", "generate", "let a run's model write"),

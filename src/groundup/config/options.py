@@ -44,6 +44,8 @@ class ModelConfig:
     """Transformer blocks."""
     num_heads: int = 16
     """Attention heads; d_model must be a multiple of it, and the head size even (RoPE turns pairs)."""
+    num_kv_heads: int = 0
+    """Heads of keys and values, each shared by as many query heads (grouped-query attention); 0 takes num_heads."""
     d_ff: int = 0
     """Inner width of the feed-forward layer; 0 derives it: 8/3 d_model rounded up to a multiple of 64 for swiglu
     (512 -> 1408), 4 d_model for silu, so that both have about the same number of parameters."""
@@ -73,6 +75,12 @@ class ModelConfig:
                 f"model.num_heads = {self.num_heads} does not divide model.d_model = {self.d_model}; "
                 f"nearest that do: {nearest}"
             )
+        if self.num_kv_heads and (self.num_kv_heads < 0 or self.num_heads % self.num_kv_heads):
+            nearest = ", ".join(map(str, nearest_divisors(self.num_heads, self.num_kv_heads)))
+            raise ConfigError(
+                f"model.num_kv_heads = {self.num_kv_heads} does not divide model.num_heads = {self.num_heads}; "
+                f"nearest that do: {nearest}"
+            )
         if self.position == "rope" and self.head_dim % 2:
             raise ConfigError(
                 f"the head size model.d_model / model.num_heads = {self.d_model} / {self.num_heads} = {self.head_dim} "
@@ -83,6 +91,11 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Size of one attention head."""
         return self.d_model // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """``num_kv_heads``, or num_heads where it is 0."""
+        return self.num_kv_heads or self.num_heads
 
     @property
     def ffn_dim(self) -> int:

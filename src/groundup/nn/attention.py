@@ -13,7 +13,8 @@ from groundup.nn.functional import scaled_dot_product_attention
 from groundup.nn.fused import make_neighbours, shared_input_product, turned_heads
 from groundup.nn.layers import Linear
 
-# Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H heads, K head size.
+# Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H query heads, G heads of keys and
+# values, K head size.
 
 
 class RotaryPositionalEmbedding(nn.Module):
@@ -119,19 +120,22 @@ class KVCache:
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2.2).
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2.2), its keys and values shared by groups of query
+    heads if asked (Ainslie et al. 2023).
 
     Args:
         d_model: width D, a multiple of num_heads H; each head has size K = D / H.
+        num_kv_heads: heads G of keys and values, a divisor of H; H by default. Query head i attends with head i G / H.
         rope: shared rotary embedding applied to queries and keys; None = no position information.
         flash: a fused kernel, which never holds the S x S scores; otherwise our own formula.
         fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fused`); the fused kernel of
             a CPU is then our own (:mod:`groundup.nn.blocked_attention`).
 
-    Shapes: x ``(..., S, D)`` -> the same; state: ``{q,k,v,output}_proj.weight (D, D)``, rows head after head.
+    Shapes: x ``(..., S, D)`` -> the same; state: ``{q,output}_proj.weight (D, D)``, ``{k,v}_proj.weight (G K, D)``,
+    rows head after head.
 
     Raises:
-        ConfigError: num_heads does not divide d_model, or rope turns heads of another size.
+        ConfigError: num_heads does not divide d_model, num_kv_heads not num_heads, or rope turns heads of another size.
     """
 
     def __init__(
@@ -140,6 +144,7 @@ class MultiHeadSelfAttention(nn.Module):
         num_heads: int,
         rope: RotaryPositionalEmbedding | None = None,
         *,
+        num_kv_heads: int | None = None,
         flash: bool = False,
         fast: bool = False,
         device: torch.device | str | None = None,
@@ -151,15 +156,22 @@ class MultiHeadSelfAttention(nn.Module):
             raise ConfigError(
                 f"num_heads = {num_heads} does not divide d_model = {d_model}; nearest that do: {nearest}"
             )
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_kv_heads < 1 or num_heads % num_kv_heads:
+            nearest = ", ".join(map(str, nearest_divisors(num_heads, num_kv_heads)))
+            raise ConfigError(
+                f"num_kv_heads = {num_kv_heads} does not divide num_heads = {num_heads}; nearest that do: {nearest}"
+            )
         if rope is not None and rope.d_k != d_model // num_heads:
             raise ConfigError(
                 f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {num_heads} = {d_model // num_heads}; "
                 f"make the rotary embedding for that head size"
             )
-        self.num_heads, self.rope, self.flash, self.fast = num_heads, rope, flash, fast
+        self.num_heads, self.num_kv_heads, self.rope, self.flash, self.fast = num_heads, num_kv_heads, rope, flash, fast
+        kv_width = num_kv_heads * (d_model // num_heads)
         self.q_proj = Linear(d_model, d_model, device, dtype)
-        self.k_proj = Linear(d_model, d_model, device, dtype)
-        self.v_proj = Linear(d_model, d_model, device, dtype)
+        self.k_proj = Linear(d_model, kv_width, device, dtype)
+        self.v_proj = Linear(d_model, kv_width, device, dtype)
         self.output_proj = Linear(d_model, d_model, device, dtype)
         if fast:
             make_neighbours([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
@@ -172,32 +184,37 @@ class MultiHeadSelfAttention(nn.Module):
         """
         if self.fast and token_positions is None and cache is None and not torch.compiler.is_compiling():
             return self._forward_fast(x)
-        q_BHSK, k_BHSK, v_BHSK = (self._heads(project(x)) for project in (self.q_proj, self.k_proj, self.v_proj))
+        q_BHSK, k_BGSK, v_BGSK = (
+            _heads(project(x), count)
+            for project, count in (
+                (self.q_proj, self.num_heads),
+                (self.k_proj, self.num_kv_heads),
+                (self.v_proj, self.num_kv_heads),
+            )
+        )
         past = cache.length if cache is not None else 0
         if self.rope is not None:
             if token_positions is None and past:
                 token_positions = torch.arange(past, past + x.shape[-2], device=x.device)
             elif token_positions is not None:
                 token_positions = token_positions.unsqueeze(-2)  # one axis for the heads
-            q_BHSK, k_BHSK = self.rope(q_BHSK, token_positions), self.rope(k_BHSK, token_positions)
+            q_BHSK, k_BGSK = self.rope(q_BHSK, token_positions), self.rope(k_BGSK, token_positions)
         if cache is None:
-            k_BHTK, v_BHTK = k_BHSK, v_BHSK
+            k_BGTK, v_BGTK = k_BGSK, v_BGSK
         else:
-            k_BHTK, v_BHTK = cache.append(k_BHSK, v_BHSK)
-        attended_BHSK = self._attend(q_BHSK, k_BHTK, v_BHTK)
+            k_BGTK, v_BGTK = cache.append(k_BGSK, v_BGSK)
+        attended_BHSK = self._attend(q_BHSK, k_BGTK, v_BGTK)
         return self.output_proj(attended_BHSK.transpose(-3, -2).flatten(-2))
 
     def _forward_fast(self, x: Tensor) -> Tensor:
         qkv = shared_input_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
         turns = None if self.rope is None else self.rope.turns(x.shape[-2])
-        q_BHSK, k_BHSK, v_BHSK = turned_heads(qkv, turns, self.num_heads)
-        return self.output_proj(self._attend(q_BHSK, k_BHSK, v_BHSK).transpose(-3, -2).flatten(-2))
+        q_BHSK, k_BGSK, v_BGSK = turned_heads(qkv, turns, self.num_heads, self.num_kv_heads)
+        return self.output_proj(self._attend(q_BHSK, k_BGSK, v_BGSK).transpose(-3, -2).flatten(-2))
 
-    def _heads(self, x_BSD: Tensor) -> Tensor:
-        return x_BSD.unflatten(-1, (self.num_heads, -1)).transpose(-3, -2)
-
-    def _attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
-        queries, keys = q_BHSK.shape[-2], k_BHTK.shape[-2]
+    def _attend(self, q_BHSK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
+        queries, keys = q_BHSK.shape[-2], k_BGTK.shape[-2]
+        k_BHTK, v_BHTK = (_repeated(x, self.num_heads // self.num_kv_heads) for x in (k_BGTK, v_BGTK))
         if not self.flash:
             mask = causal_mask(queries, keys, q_BHSK.device)
             return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
@@ -209,6 +226,15 @@ class MultiHeadSelfAttention(nn.Module):
         return torch.nn.functional.scaled_dot_product_attention(
             q_BHSK, k_BHTK, v_BHTK, attn_mask=cached_mask, is_causal=aligned
         )
+
+
+def _heads(x_BSD: Tensor, count: int) -> Tensor:
+    return x_BSD.unflatten(-1, (count, -1)).transpose(-3, -2)
+
+
+def _repeated(x_BGTK: Tensor, times: int) -> Tensor:
+    """Each head so many times in a row: ``(..., G, T, K)`` -> ``(..., G times, T, K)``."""
+    return x_BGTK if times == 1 else x_BGTK.repeat_interleave(times, dim=-3)
 
 
 def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Shapes: N rows (all leading axes), D d_model, F d_ff, M outputs of all products together, S sequence, H heads,
-# K head size.
+# Shapes: N rows (all leading axes), D d_model, F d_ff, M outputs of all products together, S sequence, H query heads,
+# G heads of keys and values, K head size.
 
 
 def shared_input_product(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -79,13 +79,16 @@ def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return all_MD.to(dtype)
 
 
-def turned_heads(qkv: Tensor, turns_SK: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values ``(B, H, S, K)`` of ``(B, S, 3 H K)``, the first two turned by the rotary angles.
+def turned_heads(
+    qkv: Tensor, turns_SK: Tensor | None, num_heads: int, num_kv_heads: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries ``(B, H, S, K)``, keys and values ``(B, G, S, K)`` of ``(B, S, (H + 2 G) K)``, the first two turned by
+    the rotary angles.
 
     Args:
         turns_SK: ``exp(i angle)``, complex ``(S, K/2)``; None turns nothing.
     """
-    q, k, v = _TurnedHeads.apply(qkv, turns_SK, num_heads)
+    q, k, v = _TurnedHeads.apply(qkv, turns_SK, num_heads, num_kv_heads)
     return q, k, v
 
 
@@ -93,38 +96,43 @@ class _TurnedHeads(torch.autograd.Function):
     """Each pair of features as a complex number times its turn; the gradient is turned back."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, turns_SK: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, qkv: Tensor, turns_SK: Tensor | None, num_heads: int, num_kv_heads: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.turns_SK = turns_SK
         ctx.shape = qkv.shape
-        parts_BS3HK = qkv.unflatten(-1, (3, num_heads, -1))
-        qk, v = parts_BS3HK[..., :2, :, :], parts_BS3HK[..., 2, :, :]
+        turned = num_heads + num_kv_heads
+        heads_BSNK = qkv.unflatten(-1, (turned + num_kv_heads, -1))
+        qk, v = heads_BSNK[..., :turned, :], heads_BSNK[..., turned:, :]
         if turns_SK is not None:
             qk = _turn(qk, turns_SK, torch.empty(qk.shape, dtype=qk.dtype, device=qk.device))
-        return qk[..., 0, :, :].transpose(-3, -2), qk[..., 1, :, :].transpose(-3, -2), v.transpose(-3, -2)
+        q, k = qk[..., :num_heads, :], qk[..., num_heads:, :]
+        return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        q_BSHK, k_BSHK, v_BSHK = (u.transpose(-3, -2) for u in upstream)
-        d = torch.empty(ctx.shape, dtype=q_BSHK.dtype, device=q_BSHK.device)
-        parts_BS3HK = d.unflatten(-1, (3, q_BSHK.shape[-2], -1))
-        for i, u_BSHK in enumerate((q_BSHK, k_BSHK, v_BSHK)):
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        parts = [u.transpose(-3, -2) for u in upstream]
+        d = torch.empty(ctx.shape, dtype=parts[0].dtype, device=parts[0].device)
+        counts = [u_BSNK.shape[-2] for u_BSNK in parts]
+        places = d.unflatten(-1, (sum(counts), -1)).split(counts, dim=-2)
+        for i, (u_BSNK, d_BSNK) in enumerate(zip(parts, places, strict=True)):
             if i == 2 or ctx.turns_SK is None:
-                parts_BS3HK[..., i, :, :] = u_BSHK
+                d_BSNK.copy_(u_BSNK)
             else:
-                _turn(u_BSHK.unsqueeze(-3), ctx.turns_SK.conj(), parts_BS3HK[..., i : i + 1, :, :])
-        return d, None, None
+                _turn(u_BSNK, ctx.turns_SK.conj(), d_BSNK)
+        return d, None, None, None
 
 
-def _turn(x_BSPHK: Tensor, turns_SK: Tensor, out: Tensor) -> Tensor:
-    turns = turns_SK[:, None, None]
-    if x_BSPHK.stride(-1) != 1:  # a gradient may come in any layout
-        x_BSPHK = x_BSPHK.contiguous()
-    if x_BSPHK.dtype == torch.float32 and turns.dtype == torch.complex64:
-        pairs = torch.view_as_complex(x_BSPHK.unflatten(-1, (-1, 2)))
+def _turn(x_BSNK: Tensor, turns_SK: Tensor, out: Tensor) -> Tensor:
+    turns = turns_SK[:, None]
+    if x_BSNK.stride(-1) != 1:  # a gradient may come in any layout
+        x_BSNK = x_BSNK.contiguous()
+    if x_BSNK.dtype == torch.float32 and turns.dtype == torch.complex64:
+        pairs = torch.view_as_complex(x_BSNK.unflatten(-1, (-1, 2)))
         torch.mul(pairs, turns, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
     else:
-        wide = x_BSPHK.to(torch.promote_types(x_BSPHK.dtype, torch.float32))
+        wide = x_BSNK.to(torch.promote_types(x_BSNK.dtype, torch.float32))
         pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
         out.copy_(torch.view_as_real(pairs * turns).flatten(-2))
     return out

@@ -36,6 +36,7 @@ class TransformerBlock(nn.Module):
         d_ff: int,
         rope: RotaryPositionalEmbedding | None = None,
         *,
+        num_kv_heads: int | None = None,
         norm: str = "pre",
         ffn: str = "swiglu",
         norm_eps: float = 1e-5,
@@ -46,7 +47,9 @@ class TransformerBlock(nn.Module):
     ):
         super().__init__()
         self.norm = _choice("norm", norm, ("pre", "post", "none"))
-        self.attn = MultiHeadSelfAttention(d_model, num_heads, rope, flash=flash, fast=fast, device=device, dtype=dtype)
+        self.attn = MultiHeadSelfAttention(
+            d_model, num_heads, rope, num_kv_heads=num_kv_heads, flash=flash, fast=fast, device=device, dtype=dtype
+        )
         self.ffn: nn.Module
         if _choice("ffn", ffn, ("swiglu", "silu")) == "swiglu":
             self.ffn = SwiGLU(d_model, d_ff, device, dtype, fast=fast)
@@ -80,6 +83,7 @@ class TransformerLM(nn.Module):
     Args:
         vocab_size: V. context_length: longest S. d_model: D. d_ff: inner width of the feed-forward layer.
         rope_theta: base of the rotary angles; all layers share one table.
+        num_kv_heads: heads of keys and values; num_heads by default.
         norm, position, ffn, tie_embeddings, norm_eps: as in :class:`groundup.config.ModelConfig`.
         flash: use torch's fused attention kernel.
         fast: products that share their input as one, and gradients written out (:mod:`groundup.nn.fused`).
@@ -101,6 +105,7 @@ class TransformerLM(nn.Module):
         d_ff: int,
         rope_theta: float = 10_000.0,
         *,
+        num_kv_heads: int | None = None,
         norm: str = "pre",
         position: str = "rope",
         ffn: str = "swiglu",
@@ -116,9 +121,11 @@ class TransformerLM(nn.Module):
         # The config knows which shapes are possible, and says why one is not.
         ModelConfig(
             vocab_size=vocab_size, context_length=context_length, d_model=d_model, num_layers=num_layers,
-            num_heads=num_heads, d_ff=d_ff, rope_theta=rope_theta, position=position, norm_eps=norm_eps,  # type: ignore[arg-type]
+            num_heads=num_heads, num_kv_heads=num_kv_heads or 0, d_ff=d_ff, rope_theta=rope_theta,
+            position=position, norm_eps=norm_eps,  # type: ignore[arg-type]
         )  # fmt: skip
-        self.vocab_size, self.context_length, self.num_heads = vocab_size, context_length, num_heads
+        self.vocab_size, self.context_length = vocab_size, context_length
+        self.num_kv_heads, self.head_dim = num_kv_heads or num_heads, d_model // num_heads
         self.compute_dtype: torch.dtype | None = None
         self.checkpoint_activations = False
         rope = None
@@ -135,7 +142,7 @@ class TransformerLM(nn.Module):
         self.token_embeddings = Embedding(vocab_size, d_model, device, dtype, std=embedding_std)
         self.layers = nn.ModuleList(
             TransformerBlock(
-                d_model, num_heads, d_ff, rope,
+                d_model, num_heads, d_ff, rope, num_kv_heads=num_kv_heads,
                 norm=norm, ffn=ffn, norm_eps=norm_eps, flash=flash, fast=fast, device=device, dtype=dtype,
             )
             for _ in range(num_layers)
@@ -164,9 +171,9 @@ class TransformerLM(nn.Module):
             raise ConfigError("model.vocab_size = 0; a model needs the tokenizer's size, e.g. 10000")
         return cls(
             config.vocab_size, config.context_length, config.d_model, config.num_layers, config.num_heads,
-            config.ffn_dim, config.rope_theta, norm=config.norm, position=config.position, ffn=config.ffn,
-            tie_embeddings=config.tie_embeddings, norm_eps=config.norm_eps, flash=flash, fast=fast, device=device,
-            dtype=dtype,
+            config.ffn_dim, config.rope_theta, num_kv_heads=config.kv_heads, norm=config.norm,
+            position=config.position, ffn=config.ffn, tie_embeddings=config.tie_embeddings, norm_eps=config.norm_eps,
+            flash=flash, fast=fast, device=device, dtype=dtype,
         )  # fmt: skip
 
     def forward(
@@ -212,8 +219,7 @@ class TransformerLM(nn.Module):
     def new_caches(self, batch_size: int) -> list[KVCache]:
         """Empty key/value caches, one a layer, with room for context_length tokens."""
         weight = self.token_embeddings.weight
-        head_dim = weight.shape[1] // self.num_heads
-        shape = (batch_size, self.num_heads, self.context_length, head_dim)
+        shape = (batch_size, self.num_kv_heads, self.context_length, self.head_dim)
         dtype = self.compute_dtype or weight.dtype
         return [KVCache(shape, weight.device, dtype) for _ in self.layers]
 

@@ -6,10 +6,16 @@ import statistics
 import time
 from collections.abc import Iterator
 
+import torch
+
 from groundup.account import training_flops_per_token
+from groundup.account.report import Device, memory_values, parameter_values
+from groundup.account.section import Section
+from groundup.account.sections import memory_section, parameter_section
 from groundup.account.units import size_text, time_text
 from groundup.config import RunConfig, TrainConfig
 from groundup.track import Silent
+from groundup.train.build import prepare_device
 from groundup.train.loop import Trainer
 from groundup.train.measure import (
     known_peak,
@@ -19,14 +25,7 @@ from groundup.train.measure import (
     synchronize,
     total_memory,
 )
-from groundup.train.plan import (
-    Section,
-    disk_section,
-    kept_for_backward,
-    memory_section,
-    optimizer_section,
-    parameter_section,
-)
+from groundup.train.plan import disk_section, optimizer_section
 from groundup.train.resume import latest_checkpoint
 from groundup.train.run_directory import RunDirectory
 
@@ -48,6 +47,15 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
         synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
+
+
+def measured_cpu(config: TrainConfig) -> Device:
+    """This machine's processor, for an account: its matrix throughput, measured now, and its memory."""
+    prepare_device(config, "cpu")
+    flops = measure_matmul_flops("cpu", config.precision)
+    threads = torch.get_num_threads()
+    how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
+    return Device("cpu", "cpu", flops, float(total_memory("cpu")), how)
 
 
 def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Iterator[Section]:
@@ -74,13 +82,20 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     elif not (overwrite or trainer.run.is_untouched()):
         plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"
     yield Section("run", (), list(plan.items()))
-    yield parameter_section(trainer.model)
+    yield parameter_section(parameter_values(config.model))
     yield optimizer_section(trainer.optimizer)
     yield disk_section(config, trainer.model, trainer.optimizer)
-    x, y = next(iter(trainer.feed.micro_batches(0)))
-    kept = kept_for_backward(config, trainer.model, trainer.loss, x, y)
-    yield memory_section(config, trainer.model, trainer.optimizer, kept, total_memory(trainer.device))
+    yield _memory_section(trainer)
     yield _time_section(trainer, done, time_steps(trainer))
+
+
+def _memory_section(trainer: Trainer) -> Section:
+    on_gpu = trainer.device.startswith("cuda")
+    values = memory_values(trainer.config, "cuda" if on_gpu else "cpu")
+    total = total_memory(trainer.device)
+    section = memory_section(values, "memory", total=total, one_memory=not on_gpu)
+    left_out = " Left out: torch itself, and what the allocator cannot fill."
+    return section._replace(note=section.note + left_out)
 
 
 def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundup.account import parameter_count, training_flops_per_token
+from groundup.account.section import Section
 from groundup.account.units import size_text
-from groundup.config import RunConfig
+from groundup.config import ModelConfig, RunConfig
 from groundup.data.shards import TokenShards
 from groundup.optim.schedule import describe_schedule
 from groundup.train.environment import device_name
 from groundup.train.guards import checkpoint_bytes, free_bytes, most_checkpoints
 from groundup.train.measure import MFU_CONVENTION, known_peak
-from groundup.train.step import LossFunction
-
-
-class Section(NamedTuple):
-    """A table of the plan; all cells are text."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
 
 
 def describe(
@@ -40,7 +27,7 @@ def describe(
     flops = total * training_flops_per_token(model)
     rows = {
         "model": f"{parameter_count(model):,} parameters: {model.num_layers} layers, d_model {model.d_model}, "
-        f"{model.num_heads} heads of {model.head_dim}, {model.ffn} d_ff {model.ffn_dim}, "
+        f"{model.num_heads} heads{_shared(model)} of {model.head_dim}, {model.ffn} d_ff {model.ffn_dim}, "
         f"vocabulary {model.vocab_size:,}",
         "data": f"{len(train):,} training tokens" + (f", {len(valid):,} for validation" if valid else ""),
         "batch": f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}",
@@ -64,24 +51,8 @@ def describe(
     return rows
 
 
-def parameter_section(model: nn.Module) -> Section:
-    """Parameters by component; every one is counted once."""
-    counts: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        counts[_component(name)] += parameter.numel()
-    total = sum(counts.values())
-    rows = [(name, f"{count:,}", f"{count / total:.1%}") for name, count in counts.items()]
-    return Section("parameters", ("component", "parameters", "share"), [*rows, ("all", f"{total:,}", "")])
-
-
-def _component(name: str) -> str:
-    if "embeddings" in name:
-        return "embedding"
-    if "lm_head" in name:
-        return "head"
-    if ".attn." in name:
-        return "attention"
-    return "feed-forward" if ".ffn." in name else "norms"
+def _shared(model: ModelConfig) -> str:
+    return f" ({model.kv_heads} of keys)" if model.kv_heads != model.num_heads else ""
 
 
 def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
@@ -98,68 +69,6 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
         for i, group in enumerate(optimizer.param_groups)
     ]
     return Section("optimizer", ("group", "algorithm", "tensors", "parameters", "rate", "weight decay"), rows)
-
-
-def memory_section(
-    config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer, kept: dict[str, int], total: int
-) -> Section:
-    """Memory of a training step by what holds it.
-
-    Args:
-        kept: from :func:`kept_for_backward`.
-        total: bytes that the device has.
-    """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    checkpoint = checkpoint_bytes(model, optimizer)
-    parts = {"weights": weights, "gradients": weights, "optimizer state": checkpoint - weights, **kept}
-    copied = checkpoint if config.train.background_checkpoints else 0
-    on_gpu = next(model.parameters()).is_cuda
-    if copied and not on_gpu:
-        parts["copy of a checkpoint being written"] = copied
-    needed = sum(parts.values())
-    rows = [(name, size_text(count)) for name, count in parts.items() if count]
-    rows.append(("all", f"{size_text(needed)} of {size_text(total)}"))
-    if copied and on_gpu:
-        rows.append(("beside it, in the host's memory", f"{size_text(copied)}, the copy of a checkpoint being written"))
-    note = "Left out: results of single operations on their way, torch itself, and what the allocator cannot fill."
-    if config.train.activation_checkpointing:
-        note += " So are the activations of the block that is computed again."
-    if needed > total:
-        note += " It will not fit: use a smaller model, data.micro_batch_size or model.context_length."
-    return Section("memory", ("part", "size"), rows, note)
-
-
-def kept_for_backward(config: RunConfig, model: nn.Module, loss: LossFunction, x: Tensor, y: Tensor) -> dict[str, int]:
-    """Bytes that one forward pass keeps for the backward pass, weights aside: found by making the pass.
-
-    Args:
-        x, y: inputs and targets of one pass, ``(micro_batch_size, context_length)``.
-
-    Returns:
-        Bytes of the logits and what is as large, and of all else. A compiled model is measured uncompiled, and may
-        keep less.
-    """
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, tuple[str, int]] = {}
-
-    def note(saved: Tensor) -> Tensor:
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in weights:
-            vocabulary_wide = saved.dim() > 1 and saved.shape[-1] == config.model.vocab_size
-            kept[storage.data_ptr()] = ("logits" if vocabulary_wide else "activations", storage.nbytes())
-        # Given back itself, a tensor that its own operation keeps would hold the graph, and the graph it, for ever.
-        return saved.detach()
-
-    with torch.compiler.set_stance("force_eager"), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        loss(x, y)
-    found = {"activations": 0, "logits": 0}
-    for part, count in kept.values():
-        found[part] += count
-    if config.train.activation_checkpointing:
-        # The hooks do not see the inputs of the blocks, which are kept as arguments.
-        width = 2 if config.train.precision == "bf16" else 4
-        found["activations"] += config.model.num_layers * x.numel() * config.model.d_model * width
-    return found
 
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:

@@ -1,0 +1,82 @@
+"""What fits: the largest batch, and the largest model of a family."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from groundup.account.flops import forward_flops
+from groundup.account.memory import step_memory
+from groundup.account.params import parameter_count
+from groundup.account.training_time import check_mfu
+from groundup.config import ModelConfig, OptimConfig, TrainConfig
+
+TOKENS_PER_PARAMETER = 20
+"""About what is best for a given number of operations (Hoffmann et al. 2022, table A3)."""
+
+
+def largest(fits: Callable[[int], bool]) -> int:
+    """The largest number, at least 0, for which a property holds that holds for all smaller ones too."""
+    if not fits(1):
+        return 0
+    low = 1
+    while fits(2 * low):
+        low *= 2
+    high = 2 * low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def largest_batch(
+    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, device: str = "cuda"
+) -> int:
+    """Most sequences of one forward pass whose step fits so many bytes; 0 if not even one does."""
+    return largest(lambda batch: step_memory(model, optim, train, batch_size=batch, device=device).peak <= memory)
+
+
+def scaled(model: ModelConfig, heads: int) -> ModelConfig:
+    """A model of the same family with so many heads: head size, d_ff / d_model and depth / width stay as they are."""
+    d_model = heads * model.head_dim
+    layers = max(1, round(model.num_layers * heads / model.num_heads))
+    kv_heads = next(
+        n for n in range(max(1, round(heads * model.kv_heads / model.num_heads)), heads + 1) if heads % n == 0
+    )
+    d_ff = model.d_ff and 64 * max(1, round(model.d_ff * heads / model.num_heads / 64))
+    return dataclasses.replace(
+        model, d_model=d_model, num_layers=layers, num_heads=heads,
+        num_kv_heads=kv_heads if model.num_kv_heads else 0, d_ff=d_ff,
+    )  # fmt: skip
+
+
+def largest_model(
+    model: ModelConfig,
+    optim: OptimConfig,
+    train: TrainConfig,
+    memory: float,
+    *,
+    batch_size: int,
+    device: str = "cuda",
+) -> ModelConfig | None:
+    """The largest model of a family that trains within so many bytes; None if not even one head does."""
+
+    def fits(heads: int) -> bool:
+        return step_memory(scaled(model, heads), optim, train, batch_size=batch_size, device=device).peak <= memory
+
+    heads = largest(fits)
+    return scaled(model, heads) if heads else None
+
+
+def model_for_budget(model: ModelConfig, time: float, flops_per_second: float, mfu: float) -> ModelConfig | None:
+    """The largest model of a family that sees 20 tokens for each of its parameters in so many seconds."""
+    check_mfu(mfu)
+    budget = time * flops_per_second * mfu
+
+    def fits(heads: int) -> bool:
+        one = scaled(model, heads)
+        tokens = TOKENS_PER_PARAMETER * parameter_count(one)
+        return 3 * forward_flops(one) / one.context_length * tokens <= budget
+
+    heads = largest(fits)
+    return scaled(model, heads) if heads else None

@@ -1,0 +1,223 @@
+"""Everything that can be said of a run's cost from its options alone, as plain values with names that stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+from groundup.account.fit import TOKENS_PER_PARAMETER, largest_batch, largest_model, model_for_budget
+from groundup.account.flops import forward_flops, forward_products, repeated_flops
+from groundup.account.hardware import Card, card_flops
+from groundup.account.memory import step_memory
+from groundup.account.params import parameter_count, parameters
+from groundup.account.training_time import seconds, step_flops, tokens_within
+from groundup.config import ModelConfig, RunConfig
+from groundup.errors import ConfigError
+
+DEFAULT_MFU = 0.4
+"""Of a card's peak, where nobody says: what well-tuned runs of models that fill a card reach."""
+CONVENTIONS = (
+    "FLOPs are those of matrix products, 2mnp for (m x n) times (n x p); elementwise work, norms, softmax and the "
+    "embedding's look-up are left out. Attention is counted in full, not halved for the causal mask. The backward pass "
+    "counts twice the forward, and what a step computes a second time to save memory does not count.",
+    "Memory is that of tensors in one process, with weights, gradients and optimizer state in float32; torch itself, "
+    "the allocator's waste and other processes are left out. GB are 10^9 bytes, GiB 2^30.",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """What a run is planned on."""
+
+    name: str
+    kind: str
+    """"cpu" or "cuda": which kernels there are."""
+    flops: float | None
+    """Peak FLOP/s at the run's precision; None where no source says."""
+    memory: float | None
+    """Bytes."""
+    source: str
+
+
+def card_device(card: Card, precision: str, matmul_precision: str = "highest") -> Device:
+    """A card of the table, at the precision of a run."""
+    exact = "tf32" if precision == "fp32" and matmul_precision == "high" else precision
+    memory = card.memory if isinstance(card.memory, float | int) else max(card.memory)
+    kind = "cpu" if card.key.startswith("m") else "cuda"
+    return Device(card.key, kind, card_flops(card, exact), memory * 1e9, card.source)
+
+
+def account(
+    name: str,
+    config: RunConfig,
+    *,
+    device: Device | None = None,
+    mfu: float = DEFAULT_MFU,
+    tokens: int | None = None,
+    fit_memory: int | None = None,
+    fit_hours: float | None = None,
+) -> dict[str, Any]:
+    """The whole account of a run.
+
+    Args:
+        tokens: of the run; by default those of its steps.
+        fit_memory: bytes to fill with the largest batch, and with the largest model.
+        fit_hours: time to fill with tokens, and with the largest model that sees 20 tokens a parameter.
+
+    Raises:
+        ConfigError: no vocabulary size; fit_hours without a device whose peak is known.
+    """
+    model, data, train = config.model, config.data, config.train
+    if model.vocab_size == 0:
+        raise ConfigError(f"{name}: model.vocab_size = 0 is taken from the data; give it, e.g. --vocab-size 10000")
+    flops = step_flops(model, config.optim, data.batch_size)
+    step_tokens = data.batch_size * model.context_length
+    tokens = config.train.max_iters * step_tokens if tokens is None else tokens
+    document: dict[str, Any] = {
+        "name": name,
+        "model": dataclasses.asdict(model)
+        | {"d_ff": model.ffn_dim, "head_dim": model.head_dim, "num_kv_heads": model.kv_heads},
+        "setting": {
+            "batch_size": data.batch_size,
+            "micro_batch_size": data.batch_size // data.passes(),
+            "passes": data.passes(),
+            "optimizer": config.optim.optimizer,
+            "precision": train.precision,
+            "attention": train.attention,
+            "kernels": train.kernels,
+            "activation_checkpointing": train.activation_checkpointing,
+        },
+        "parameters": parameter_values(model),
+        "flops": _flops(config, device),
+        "memory": memory_values(config, _kind(device)),
+        "run": {
+            "tokens": tokens,
+            "step_tokens": step_tokens,
+            "steps": -(-tokens // step_tokens),
+            "tokens_per_parameter": tokens / parameter_count(model),
+            "flops": tokens * flops.model // step_tokens,
+        },
+    }
+    if device is not None:
+        document["device"] = dataclasses.asdict(device)
+        document["run"] |= _time(document["run"]["flops"], tokens, flops.model, device, mfu)
+    if fit_memory is not None or fit_hours is not None:
+        document["fit"] = _fit(config, device, mfu, fit_memory, fit_hours)
+    document["conventions"] = list(CONVENTIONS)
+    return document
+
+
+def parameter_values(model: ModelConfig) -> dict[str, int]:
+    """Parameters by component, as plain values."""
+    count = parameters(model)
+    derived = ("block", "blocks", "non_embedding", "total")
+    return dataclasses.asdict(count) | {name: getattr(count, name) for name in derived}
+
+
+def _flops(config: RunConfig, device: Device | None) -> dict[str, Any]:
+    model = config.model
+    products = forward_products(model)
+    forward = forward_flops(model)
+    components: Counter[str] = Counter()
+    for product in products:
+        components[product.component] += product.flops
+    step = step_flops(model, config.optim, config.data.batch_size)
+    repeated = config.data.batch_size * repeated_flops(model, config.train, device=_kind(device))
+    return {
+        "products": [dataclasses.asdict(p) | {"flops": p.flops, "share": p.flops / forward} for p in products],
+        "components": {name: {"flops": flops, "share": flops / forward} for name, flops in components.items()},
+        "forward_per_sequence": forward,
+        "per_token": 3 * forward / model.context_length,
+        "step": {
+            "forward": step.forward,
+            "backward": step.backward,
+            "optimizer": step.optimizer,
+            "repeated": repeated,
+            "model": step.model,
+        },
+    }
+
+
+def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
+    """Memory of a training step, as plain values.
+
+    Args:
+        kind: "cpu" or "cuda".
+    """
+    passes = config.data.passes()
+    memory = step_memory(
+        config.model, config.optim, config.train,
+        batch_size=config.data.batch_size // passes, passes=passes, device=kind,
+    )  # fmt: skip
+    kept = [
+        {
+            "component": tensor.component, "name": tensor.name, "shape": tensor.shape, "width": tensor.width,
+            "times": tensor.times, "bytes": tensor.size,
+        }
+        for tensor in memory.kept
+    ]  # fmt: skip
+    return {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer_state": memory.optimizer_state,
+        "activations": memory.activations,
+        "kept": kept,
+        "working": memory.working,
+        "peak": memory.peak,
+        "peak_moment": memory.moment,
+        "checkpoint_copy": memory.checkpoint_copy,
+    }
+
+
+def _time(run_flops: int, tokens: int, step: int, device: Device, mfu: float) -> dict[str, Any]:
+    if device.flops is None:
+        return {"mfu": mfu, "seconds": None, "seconds_per_step": None, "tokens_per_second": None}
+    whole = seconds(run_flops, device.flops, mfu)
+    return {
+        "mfu": mfu,
+        "seconds": whole,
+        "seconds_per_step": seconds(step, device.flops, mfu),
+        "tokens_per_second": tokens / whole if whole else None,
+    }
+
+
+def _fit(
+    config: RunConfig, device: Device | None, mfu: float, fit_memory: int | None, fit_hours: float | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    micro = config.data.batch_size // config.data.passes()
+    options = (config.model, config.optim, config.train)
+    if fit_memory is not None:
+        found |= {
+            "memory": fit_memory,
+            "batch_size": largest_batch(*options, fit_memory, device=_kind(device)),
+            "model_at_batch_size": micro,
+            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, device=_kind(device))),
+        }
+    if fit_hours is not None:
+        if device is None or device.flops is None:
+            raise ConfigError("--fit-hours needs a device whose peak is known; give --device, such as h200 or cpu")
+        if not fit_hours > 0:
+            raise ConfigError(f"--fit-hours = {fit_hours:g}; expected a positive number")
+        time = 3600 * fit_hours
+        found |= {
+            "hours": fit_hours,
+            "tokens": tokens_within(config.model, time, device.flops, mfu),
+            "tokens_per_parameter": TOKENS_PER_PARAMETER,
+            "model_for_hours": _shape(model_for_budget(config.model, time, device.flops, mfu)),
+        }
+    return found
+
+
+def _shape(model: ModelConfig | None) -> dict[str, int] | None:
+    if model is None:
+        return None
+    return {
+        "parameters": parameter_count(model), "num_layers": model.num_layers, "d_model": model.d_model,
+        "num_heads": model.num_heads, "d_ff": model.ffn_dim,
+    }  # fmt: skip
+
+
+def _kind(device: Device | None) -> str:
+    return "cuda" if device is None else device.kind

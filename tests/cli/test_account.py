@@ -1,0 +1,186 @@
+"""`groundup account`: what a person sees, and what a program reads."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.account.presets import PRESETS
+from groundup.cli.main import main
+from groundup.config import RunConfig, override, save_toml
+
+
+def command(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as end:
+        main(["account", *map(str, arguments)])
+    return int(end.value.code or 0), *capsys.readouterr()
+
+
+def document(*arguments: object, capsys: pytest.CaptureFixture[str]) -> dict:
+    code, out, err = command(*arguments, "--json", capsys=capsys)
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_a_report_answers_what_a_person_asks(capsys):
+    code, out, err = command("gpt2-xl", "--device", "h200", "--precision", "bf16", "--tokens", "10B", capsys=capsys)
+    assert (code, err) == (0, "")
+    for part in (
+        "48 layers, d_model 1,600, 25 heads of 64",
+        "2,127,057,600",
+        "4,513,336,524,800",
+        "(1,024 x 1,600) (1,600 x 6,400)",
+        "989.5 TFLOP/s (NVIDIA H200 data sheet, 2024), of which 40%",
+        "fits the 141.00 GB of h200",
+        "67% are the feed-forward layers",
+        "2mnp for (m x n) times (n x p)",
+        "GB are 10^9 bytes, GiB 2^30",
+    ):
+        assert part in " ".join(out.split()), part
+
+
+def test_a_report_fits_80_columns(capsys, monkeypatch):
+    from groundup.track import console
+
+    monkeypatch.setattr(console, "make_console", lambda: console.Console(width=80, highlight=False))
+    options = ("--device", "h100", "--fit-memory", "80GB", "--fit-hours", 24, "--kept", "--exercise")
+    _, out, _ = command("llama3-1b", *options, capsys=capsys)
+    assert max(len(line.rstrip()) for line in out.splitlines()) <= 80
+
+
+def test_json_has_keys_that_stay(capsys):
+    found = document("report-36m", "--device", "h200", "--fit-memory", "80GB", "--fit-hours", 2, capsys=capsys)
+    assert list(found) == [
+        "name", "model", "setting", "parameters", "flops", "memory", "run", "device", "fit", "conventions"
+    ]  # fmt: skip
+    assert found["parameters"]["total"] == 35_938_816
+    assert found["flops"]["step"]["model"] == 3 * 128 * found["flops"]["forward_per_sequence"]
+    assert sum(product["flops"] for product in found["flops"]["products"]) == found["flops"]["forward_per_sequence"]
+    assert sum(tensor["bytes"] for tensor in found["memory"]["kept"]) == found["memory"]["activations"]
+    assert {"tokens", "steps", "flops", "mfu", "seconds", "seconds_per_step", "tokens_per_second"} <= set(found["run"])
+    assert {"memory", "batch_size", "model", "hours", "tokens", "model_for_hours"} <= set(found["fit"])
+
+
+def test_options_change_the_run(capsys):
+    found = document(
+        "gpt2-small", "--context-length", 256, "--batch-size", 32, "--micro-batch-size", 8, "--optimizer", "muon",
+        "--precision", "bf16", "--attention", "flash", "--kernels", "fast", "--activation-checkpointing",
+        "--set", "num_kv_heads=4", "--set", "model.tie_embeddings=true", capsys=capsys,
+    )  # fmt: skip
+    assert (found["setting"]["batch_size"], found["setting"]["passes"]) == (32, 4)
+    assert (found["setting"]["optimizer"], found["setting"]["precision"]) == ("muon", "bf16")
+    assert found["setting"]["activation_checkpointing"] is True
+    assert (found["model"]["context_length"], found["model"]["num_kv_heads"]) == (256, 4)
+    assert found["parameters"]["head"] == 0
+
+
+def test_a_recipe_a_file_and_a_run_are_targets_too(capsys, tmp_path: Path):
+    named = document("tinystories", capsys=capsys)
+    assert named["run"]["tokens"] == 40_960_000
+    config = override(RunConfig(), {"model.vocab_size": 300, "model.d_model": 64, "model.num_heads": 4})
+    save_toml(config, tmp_path / "mine.toml")
+    (tmp_path / "run").mkdir()
+    save_toml(config, tmp_path / "run" / "config.toml")
+    from_file = document(tmp_path / "mine.toml", capsys=capsys)
+    from_run = document(tmp_path / "run", capsys=capsys)
+    assert from_file["parameters"] == from_run["parameters"]
+    assert from_file["model"]["d_model"] == 64
+
+
+def test_two_side_by_side(capsys):
+    code, out, _ = command("--compare", "gpt2-small", "gpt2-medium", "--device", "a100", capsys=capsys)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines()]
+    assert ["parameters", "190,460,160", "505,629,696", "2.65", "x"] in rows
+    first, second = document("--compare", "gpt2-small", "gpt2-medium", capsys=capsys)
+    assert (first["name"], second["name"]) == ("gpt2-small", "gpt2-medium")
+
+
+def test_a_sweep_is_a_row_for_each_value_and_a_picture(capsys, tmp_path: Path):
+    for kind, head in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        picture = tmp_path / f"sweep.{kind}"
+        sweep = ("--sweep", "context_length=256,1024,16384", "--plot", picture)
+        code, out, err = command("gpt2-xl", *sweep, capsys=capsys)
+        assert (code, err) == (0, "")
+        assert picture.read_bytes().startswith(head)
+    assert "55.2%" in out
+    found = document("gpt2-xl", "--sweep", "num_layers=12,24", capsys=capsys)
+    assert [row["value"] for row in found["rows"]] == ["12", "24"]
+    assert found["rows"][1]["flops_per_token"] > 1.8 * found["rows"][0]["flops_per_token"]
+
+
+def test_numbers_beyond_all_machines_stay_exact(capsys):
+    found = document("gpt2-xl", "--tokens", "1e30", "--device", "b200", "--precision", "bf16", capsys=capsys)
+    assert found["run"]["tokens"] == 10**30
+    assert found["run"]["flops"] == 10**30 * 3 * 4_513_336_524_800 // 1024
+    code, out, _ = command("gpt2-xl", "--tokens", "1e30", "--device", "b200", "--precision", "bf16", capsys=capsys)
+    assert (code, "years" in out) == (0, True)
+
+
+def test_the_presets_are_listed(capsys):
+    code, out, _ = command(capsys=capsys)
+    assert code == 0
+    assert all(name in out for name in PRESETS)
+
+
+def test_the_exercise_is_answered(capsys):
+    _, out, _ = command("gpt2-xl", "--exercise", "--mfu", 0.5, capsys=capsys)
+    for figure in ("34,032,921,600", "16,461,471,744", "13,864,969,804,185,600", "6,583.56 days = 18.02 years"):
+        assert figure in out
+
+
+def test_the_processor_is_measured(capsys, monkeypatch):
+    module = importlib.import_module("groundup.train.dry_run")  # of the name, the package has the function
+    measure = module.measure_matmul_flops
+    monkeypatch.setattr(module, "measure_matmul_flops", lambda *a: measure(*a, size=64, rounds=1))
+    found = document("report-36m", "--device", "cpu", capsys=capsys)
+    assert found["device"]["source"].startswith("measured now on ")
+    assert found["device"]["flops"] > 0
+    assert found["run"]["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gpt2-x1"], "no preset, recipe or run 'gpt2-x1'; did you mean 'gpt2-xl'?"),
+        (["gpt2-xl", "gpt2-small"], "2 targets (gpt2-xl gpt2-small); expected one target, or two with --compare"),
+        (["--compare", "gpt2-xl"], "1 targets (gpt2-xl); expected two targets"),
+        (["gpt2-xl", "--device", "h20"], "no device 'h20' in the table; did you mean h200"),
+        (["gpt2-xl", "--device", "h200", "--mfu", "1.5"], "mfu = 1.5; expected a share of the peak in (0, 1]"),
+        (["gpt2-xl", "--batch-size", "-4"], "data.batch_size = -4; expected at least 1"),
+        (["gpt2-xl", "--context-length", "0"], "model.context_length = 0; expected at least 1"),
+        (["gpt2-xl", "--set", "num_heads=7"], "model.num_heads = 7 does not divide model.d_model = 1600"),
+        (["gpt2-xl", "--set", "d_ff=many"], "model.d_ff = 'many'; expected a whole number"),
+        (["gpt2-xl", "--set", "d_fff=3"], "unknown option d_fff; did you mean 'd_ff'?"),
+        (["gpt2-xl", "--set", "d_ff"], "--set d_ff; expected NAME=VALUE"),
+        (["gpt2-xl", "--tokens", "-1"], "'-1' is no number; expected one such as 10000, 1e9 or 300B"),
+        (["gpt2-xl", "--fit-memory", "80"], "'80' is no size; expected a number and its unit"),
+        (["gpt2-xl", "--fit-hours", "3"], "--fit-hours needs a device whose peak is known"),
+        (["gpt2-xl", "--fit-hours", "-3", "--device", "h200"], "--fit-hours = -3; expected a positive number"),
+        (["gpt2-xl", "--sweep", "context_length"], "--sweep context_length; expected NAME=VALUE,VALUE"),
+        (["gpt2-xl", "--plot", "a.png"], "--plot draws a sweep; give --sweep too"),
+        (["gpt2-xl", "--sweep", "d_ff=8,9", "--plot", "a.bmp"], "--plot a.bmp; expected a file that ends in .png"),
+        (["demo"], "demo: model.vocab_size = 0 is taken from the data; give it, e.g. --vocab-size 10000"),
+        (["."], ". is a folder without config.toml; expected the folder of a run"),
+        (["gpt2-xl", "--wrong"], "--wrong"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = command(*arguments, capsys=capsys)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_it_needs_neither_torch_nor_numpy():
+    code = (
+        "import sys\nfrom groundup.cli.main import main\n"
+        "try: main(['account', 'gpt2-xl', '--json', '--device', 'h200'])\nexcept SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr.strip() == "[]"
