@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 from groundup.account.section import Section
@@ -109,13 +108,6 @@ def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
             axes.set_xticks(x, [row["value"] for row in rows])
             axes.minorticks_off()
     return figure
-
-
-def picture(figure: Figure, kind: str) -> bytes:
-    """A figure as a file's bytes: "png", "svg" or "pdf"."""
-    file = io.BytesIO()
-    figure.savefig(file, format=kind, dpi=150)
-    return file.getvalue()
 
 
 def _is_number(text: str) -> bool:

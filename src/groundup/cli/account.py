@@ -180,17 +180,17 @@ def _device(name: str | None, config: RunConfig) -> Device | None:
 
 
 def _sweep(target: str, text: str, plot: Path | None, one: Any, *, json_output: bool) -> None:
-    from groundup.account.sweep import parse_sweep, picture, sweep_figure, sweep_rows, sweep_section
-    from groundup.files import write_atomically
+    from groundup.account.picture import picture_kind, write_picture
+    from groundup.account.sweep import parse_sweep, sweep_figure, sweep_rows, sweep_section
     from groundup.track.console import make_console, print_section
 
     name, values = parse_sweep(text)
-    if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
-        raise ConfigError(f"--plot {plot}; expected a file that ends in .png, .svg or .pdf")
+    if plot is not None:
+        picture_kind(plot)
     documents = [one(target, **_change(name, value)) for value in values]
     rows = sweep_rows(documents, values)
     if plot is not None:
-        write_atomically(plot, picture(sweep_figure(target, name, rows), plot.suffix[1:]))
+        write_picture(sweep_figure(target, name, rows), plot)
     if json_output:
         print(json.dumps({"name": target, "option": name, "rows": rows}, indent=1))
         return

@@ -1,0 +1,1 @@
+"""Questions about training, and the runs that answer them."""
