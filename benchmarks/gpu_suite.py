@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 
 from groundup.account import parameter_count, peak_flops, training_flops_per_token
+from groundup.account.memory import step_memory
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from groundup.train.environment import device_name
 from groundup.version import VERSION
@@ -140,8 +141,20 @@ def speed(trainee: Groundup, batches: list[tuple[torch.Tensor, torch.Tensor]], s
         "share_of_measured_peak": short(flops_per_s / peak), "matmul_tflops": short(peak / 1e12),
         "optimizer_ms": short(statistics.median(alone) / block * 1e3),
         "optimizer_share": short(statistics.median(alone) / statistics.median(whole)),
-        "peak_memory_gb": short(torch.cuda.max_memory_allocated() / 1e9) if device != "cpu" else None,
+        **memory_beside_the_account(trainee.config, batch_size, device),
         "first_step_s": short(first_step),
+    }  # fmt: skip
+
+
+def memory_beside_the_account(config: RunConfig, batch_size: int, device: str) -> Row:
+    """The most that was allocated, and what `groundup account` says of it; a compiled model is counted uncompiled."""
+    if device == "cpu":
+        return {"peak_memory_gb": None}
+    predicted = step_memory(config.model, config.optim, config.train, batch_size=batch_size, device="cuda").peak
+    found = torch.cuda.max_memory_allocated()
+    return {
+        "peak_memory_gb": short(found / 1e9), "predicted_memory_gb": short(predicted / 1e9),
+        "predicted_by_found": short(predicted / found),
     }  # fmt: skip
 
 
@@ -211,8 +224,8 @@ def main() -> None:
         report.add(row)
     report.finish(
         ["case", "model", "optimizer", "call", "loss", "tokens_per_s", "ratio_to_published", "mfu",
-         "share_of_measured_peak", "optimizer_share", "peak_memory_gb", "growth_gb", "ratio_to_full_logits",
-         "first_step_s", "losses_agree", "why", "timed_out_s", "error"]
+         "share_of_measured_peak", "optimizer_share", "peak_memory_gb", "predicted_by_found", "growth_gb",
+         "ratio_to_full_logits", "first_step_s", "losses_agree", "why", "timed_out_s", "error"]
     )  # fmt: skip
 
 
