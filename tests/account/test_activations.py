@@ -1,31 +1,16 @@
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from account_measure import saved_by_autograd
 from groundup.account.activations import kept_for_backward
-from groundup.config import ModelConfig, RunConfig, TrainConfig
-from groundup.train.build import build_loss, build_model
+from groundup.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 BASE = {"vocab_size": 500, "context_length": 48, "d_model": 64, "num_layers": 3, "num_heads": 4, "d_ff": 160}
 
 
-def saved_by_autograd(model: ModelConfig, train: TrainConfig, batch_size: int) -> int:
-    """Bytes of the distinct pieces of memory that autograd's own hook is shown, weights aside."""
-    lm = build_model(RunConfig(model=model, train=train), "cpu")
-    loss = build_loss(lm, compile=False, chunked=train.kernels == "fast")
-    x = torch.randint(model.vocab_size, (batch_size, model.context_length))
-    weights = {p.untyped_storage().data_ptr() for p in lm.parameters()}
-    seen = {}
-
-    def note(tensor):
-        memory = tensor.untyped_storage()
-        if memory.data_ptr() not in weights:
-            seen[memory.data_ptr()] = memory.nbytes()
-        return tensor.detach()  # keeps the memory, so that no address is given out twice
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = loss(x, x.clone())
-    del result
-    return sum(seen.values())
+def run(model: ModelConfig, train: TrainConfig, batch_size: int) -> RunConfig:
+    return RunConfig(model=model, train=train, data=DataConfig(batch_size=batch_size))
 
 
 def predicted(model: ModelConfig, train: TrainConfig, batch_size: int) -> int:
@@ -51,7 +36,7 @@ def predicted(model: ModelConfig, train: TrainConfig, batch_size: int) -> int:
 def test_bytes_are_those_that_autograd_saves(options, kernels, attention, precision):
     model = ModelConfig(**BASE, **options)
     train = TrainConfig(kernels=kernels, attention=attention, precision=precision)
-    assert predicted(model, train, 5) == saved_by_autograd(model, train, 5)
+    assert predicted(model, train, 5) == saved_by_autograd(run(model, train, 5))
 
 
 @pytest.mark.parametrize("kernels", ["plain", "fast"])
@@ -59,4 +44,43 @@ def test_bytes_are_those_that_autograd_saves(options, kernels, attention, precis
 def test_with_checkpointing_a_block_keeps_its_input(kernels, precision):
     model = ModelConfig(**BASE)
     train = TrainConfig(kernels=kernels, precision=precision, activation_checkpointing=True)
-    assert predicted(model, train, 5) == saved_by_autograd(model, train, 5)
+    assert predicted(model, train, 5) == saved_by_autograd(run(model, train, 5))
+
+
+@given(
+    vocab_size=st.integers(2, 300),
+    context_length=st.integers(1, 40),
+    shared=st.integers(1, 3),
+    kv_heads=st.integers(1, 3),
+    pairs=st.integers(1, 5),
+    layers=st.integers(1, 3),
+    d_ff=st.integers(1, 90),
+    batch_size=st.integers(1, 5),
+    options=st.fixed_dictionaries(
+        {
+            "norm": st.sampled_from(["pre", "post", "none"]),
+            "position": st.sampled_from(["rope", "none"]),
+            "ffn": st.sampled_from(["swiglu", "silu"]),
+            "tie_embeddings": st.booleans(),
+        }
+    ),
+    train=st.builds(
+        TrainConfig,
+        kernels=st.sampled_from(["fast", "plain"]),
+        attention=st.sampled_from(["flash", "plain"]),
+        precision=st.sampled_from(["fp32", "bf16"]),
+        activation_checkpointing=st.booleans(),
+    ),
+)
+@settings(deadline=None, max_examples=100)
+def test_so_they_are_for_every_shape_and_way_to_compute(
+    vocab_size, context_length, shared, kv_heads, pairs, layers, d_ff, batch_size, options, train
+):
+    heads = shared * kv_heads
+    model = ModelConfig(
+        vocab_size=vocab_size, context_length=context_length, d_model=2 * pairs * heads, num_layers=layers,
+        num_heads=heads, num_kv_heads=kv_heads, d_ff=d_ff, **options,
+    )  # fmt: skip
+    found = saved_by_autograd(run(model, train, batch_size))
+    tolerance = 0.02 if train.kernels == "plain" else 0.05
+    assert predicted(model, train, batch_size) == pytest.approx(found, rel=tolerance, abs=64)

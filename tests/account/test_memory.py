@@ -1,22 +1,20 @@
 """Memory of a training step, against what torch allocates and what a process takes."""
 
-import json
-import os
-import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
 
+from account_measure import Step, process_growth, run_of, tensor_peak
 from groundup.account import memory as accounted
 from groundup.account.flops import BLOCKED_ROWS
-from groundup.account.memory import optimizer_state_bytes, positions_at_once, step_memory
-from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from groundup.account.memory import StepMemory, optimizer_state_bytes, positions_at_once, step_memory
+from groundup.config import RunConfig, to_dict
 from groundup.nn import blocked_attention, fused, loss
-from groundup.optim import build_optimizer, clip_gradients, muon
-from groundup.train.build import build_loss, build_model
+from groundup.optim import muon
 from groundup.train.guards import checkpoint_bytes
+from side_by_side import in_fresh_process
 
 BASE = {"vocab_size": 6000, "context_length": 128, "d_model": 128, "num_layers": 4, "num_heads": 4}
 RUNS: list[dict[str, Any]] = [
@@ -42,85 +40,34 @@ RUNS: list[dict[str, Any]] = [
 ]
 
 
-def parts(run: dict[str, Any]) -> tuple[ModelConfig, OptimConfig, TrainConfig, int]:
-    model = ModelConfig(**{**BASE, **run.get("model", {})})
-    return model, OptimConfig(**run.get("optim", {})), TrainConfig(**run.get("train", {})), run.get("batch", 8)
+def config_of(run: dict[str, Any]) -> RunConfig:
+    batch, passes = run.get("batch", 8), run.get("passes", 1)
+    sections = {name: run.get(name, {}) for name in ("optim", "train")}
+    data = {"batch_size": batch * passes, "micro_batch_size": batch}
+    return run_of({"model": {**BASE, **run.get("model", {})}, "data": data, **sections})
 
 
-def a_step(model: ModelConfig, optim: OptimConfig, train: TrainConfig, batch: int, passes: int = 1):
-    """One training step, ready to be made again and again."""
-    lm = build_model(RunConfig(model=model, train=train), "cpu")
-    loss_function = build_loss(lm, compile=False, chunked=train.kernels == "fast")
-    optimizer = build_optimizer(lm, optim)
-    x = torch.randint(model.vocab_size, (batch, model.context_length))
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        for _ in range(passes):
-            loss_function(x, x.clone()).backward()
-        clip_gradients(lm.parameters(), 1.0)
-        optimizer.step()
-
-    return lm, optimizer, step
-
-
-def allocated_at_most(step) -> int:
-    """The most bytes of tensors that a step has at once beyond what was there, by the profiler's record of them."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
+def predicted(config: RunConfig) -> StepMemory:
+    passes = config.data.passes()
+    return step_memory(
+        config.model, config.optim, config.train, batch_size=config.data.batch_size // passes, passes=passes
+    )
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_the_peak_of_a_step_is_what_torch_allocates(run):
-    model, optim, train, batch = parts(run)
-    passes = run.get("passes", 1)
-    lm, optimizer, step = a_step(model, optim, train, batch, passes)
-    step()
-    optimizer.zero_grad(set_to_none=True)
-    always_there = checkpoint_bytes(lm, optimizer)
-    predicted = step_memory(model, optim, train, batch_size=batch, passes=passes)
-    assert predicted.weights + predicted.optimizer_state == always_there
-    assert predicted.peak == pytest.approx(always_there + allocated_at_most(step), rel=0.02)
+    config = config_of(run)
+    assert predicted(config).peak == pytest.approx(tensor_peak(config), rel=0.02)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_state_of_an_optimizer_is_what_it_holds(optimizer):
-    model, optim, train, batch = parts({"optim": {"optimizer": optimizer}, "batch": 2})
-    lm, built, step = a_step(model, optim, train, batch)
+    config = config_of({"optim": {"optimizer": optimizer}, "batch": 2})
+    step = Step(config)
     step()
-    assert optimizer_state_bytes(model, optim) == checkpoint_bytes(lm, built) - 4 * sum(
-        p.numel() for p in lm.parameters()
-    )
-
-
-PROCESS = """
-import gc, json, sys
-import torch
-from groundup.train import build
-sys.path.insert(0, sys.argv[1])
-from test_memory import BASE, a_step, parts
-
-def kilobytes(field):
-    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
-
-torch.set_num_threads(1)
-run = json.loads(sys.argv[2])
-small = {"vocab_size": 300, "context_length": 16, "d_model": 32, "num_layers": 1, "num_heads": 2}
-_, _, warm_up = a_step(*parts({**run, "model": small, "batch": 2}))
-warm_up()
-gc.collect()
-before = kilobytes("VmRSS")
-*kept, step = a_step(*parts(run))
-for _ in range(3):
-    step()
-print(1024 * (kilobytes("VmHWM") - before))
-"""
+    weights = sum(p.nbytes for p in step.model.parameters())
+    assert predicted(config).weights == weights
+    assert optimizer_state_bytes(config.model, config.optim) == checkpoint_bytes(step.model, step.optimizer) - weights
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
@@ -139,14 +86,11 @@ def test_a_process_takes_what_is_predicted(run):
     """With an allocator that wastes nothing: each large block is the system's own. What glibc's heap wastes beyond,
     where freed memory is kept for speed, is in docs/accounting.md.
     """
-    model, optim, train, batch = parts(run)
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**17)}
-    folder = os.path.dirname(__file__)
-    taken = subprocess.run(
-        [sys.executable, "-c", PROCESS, folder, json.dumps(run)],
-        env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert step_memory(model, optim, train, batch_size=batch).peak == pytest.approx(int(taken.stdout), rel=0.1)
+    config = config_of(run)
+    exact = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
+    name = f"account_measure:{process_growth.__name__}"
+    found = in_fresh_process(name, {"run": to_dict(config)}, threads=1, time_limit=300, variables=exact)
+    assert predicted(config).peak == pytest.approx(found["bytes"], rel=0.1)
 
 
 def test_sizes_of_chunks_are_those_that_the_layers_take():

@@ -32,3 +32,23 @@ def work(model: ModelConfig, optim: OptimConfig, train: TrainConfig, batch_size:
         "parameters": float(parameter_count(model)),
         "calls": float(layers),
     }
+
+
+def cpu_step_seconds(
+    model: ModelConfig, optim: OptimConfig, train: TrainConfig, *, batch_size: int, flops_per_second: float
+) -> float:
+    """Seconds of a step on a CPU."""
+    found = work(model, optim, train, batch_size)
+    return sum(COSTS[kind] * amount for kind, amount in found.items()) / flops_per_second
+
+
+COSTS = {
+    "weights": 1.05,
+    "attention": 1.2,
+    "stream": 500.0,
+    "gate": 500.0,
+    "scores": 100.0,
+    "logits": 200.0,
+    "parameters": 50.0,
+    "calls": 1e7,
+}

@@ -1,0 +1,137 @@
+"""What a training step really takes: memory by three measures, and time.
+
+Used by `account_accuracy.py`, and by the tests that hold `groundup account` to it.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.account.step_time import cpu_step_seconds
+from groundup.config import ModelConfig, RunConfig, from_dict
+from groundup.optim import build_optimizer, clip_gradients
+from groundup.train.build import build_loss, build_model, prepare_device
+from groundup.train.measure import measure_matmul_flops
+
+Row = dict[str, Any]
+
+
+class Step:
+    """A training step of a run on synthetic tokens, to be made again and again; nothing of the process is set."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.model = build_model(config, "cpu")
+        chunked = config.train.kernels == "fast"
+        self.loss: Callable[[Tensor, Tensor], Tensor] = build_loss(self.model, compile=False, chunked=chunked)
+        self.optimizer = build_optimizer(self.model, config.optim)
+        batch_size, self.passes = config.data.batch_size // config.data.passes(), config.data.passes()
+        self.x = torch.randint(config.model.vocab_size, (batch_size, config.model.context_length))
+
+    def __call__(self) -> None:
+        """Forward, backward, clipping and update."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for _ in range(self.passes):
+            self.loss(self.x, self.x.clone()).backward()
+        clip_gradients(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+
+def run_of(run: dict[str, dict[str, Any]]) -> RunConfig:
+    """A run from nested values: ``{"model": {…}, "data": {"batch_size": 8}}``."""
+    return from_dict(RunConfig, run)
+
+
+def saved_by_autograd(config: RunConfig) -> int:
+    """Bytes of the distinct pieces of memory that autograd's own hook is shown in a forward pass, weights aside."""
+    step = Step(config)
+    weights = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        memory = tensor.untyped_storage()
+        if memory.data_ptr() not in weights:
+            seen[memory.data_ptr()] = memory.nbytes()
+        return tensor.detach()  # keeps the memory, so that no address is given out twice
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = step.loss(step.x, step.x.clone())
+    del result
+    return sum(seen.values())
+
+
+def allocated_at_most(step: Callable[[], None]) -> int:
+    """The most bytes of tensors that a step has at once beyond what was there, by the profiler's record of them."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most
+
+
+def tensor_peak(config: RunConfig) -> int:
+    """The most bytes of tensors in a step after the first, weights and optimizer state included."""
+    step = Step(config)
+    step()
+    step.optimizer.zero_grad(set_to_none=True)
+    state = [v for values in step.optimizer.state.values() for v in values.values() if isinstance(v, Tensor)]
+    there = sum(p.nbytes for p in step.model.parameters()) + sum(v.nbytes for v in state)
+    return there + allocated_at_most(step)
+
+
+def process_growth(run: dict[str, dict[str, Any]], prepared: bool = False) -> Row:
+    """By how much three steps raise the most that this process has had resident. Linux only.
+
+    Args:
+        prepared: set the process as `groundup train` does, so that the C library keeps what is freed.
+    """
+    torch.set_num_threads(1)
+    config = run_of(run)
+    if prepared:
+        prepare_device(config.train, "cpu")
+    small = ModelConfig(vocab_size=300, context_length=16, d_model=32, num_layers=1, num_heads=2)
+    Step(RunConfig(model=small, optim=config.optim, train=config.train))()
+    gc.collect()
+    before = _resident("VmRSS")
+    step = Step(config)
+    for _ in range(3):
+        step()
+    return {"bytes": _resident("VmHWM") - before}
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def step_time(run: dict[str, dict[str, Any]], seconds: float = 6.0) -> Row:
+    """Median seconds of a step, and what is predicted from the matrix throughput measured between the steps."""
+    config = run_of(run)
+    prepare_device(config.train, "cpu")
+    step = Step(config)
+    step()
+    step()
+    times, speeds = [], []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 5:
+        speeds.append(measure_matmul_flops("cpu", rounds=3))
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    flops_per_s = statistics.median(speeds)
+    predicted = cpu_step_seconds(
+        config.model, config.optim, config.train, batch_size=config.data.batch_size, flops_per_second=flops_per_s
+    )
+    found = statistics.median(times)
+    return {"seconds": found, "predicted_seconds": predicted, "matmul_flops_per_s": flops_per_s, "steps": len(times)}
