@@ -131,7 +131,7 @@ def step_time(run: dict[str, dict[str, Any]], seconds: float = 6.0) -> Row:
         times.append(time.perf_counter() - began)
     flops_per_s = statistics.median(speeds)
     predicted = cpu_step_seconds(
-        config.model, config.optim, config.train, batch_size=config.data.batch_size, flops_per_second=flops_per_s
+        config.model, config.train, batch_size=config.data.batch_size, flops_per_second=flops_per_s
     )
     found = statistics.median(times)
     return {"seconds": found, "predicted_seconds": predicted, "matmul_flops_per_s": flops_per_s, "steps": len(times)}

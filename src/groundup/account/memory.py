@@ -15,8 +15,7 @@ _FLOAT32 = 4
 MUON_BATCH_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}
 LOSS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 ROWS_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
-ROW_BLOCKS = 2**21
-"""Bytes of the few rows that the fast kernels work on at a time on a CPU."""
+GATE_ELEMENTS = 2**20 // 12
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,14 @@ def _at_the_gate(model: ModelConfig, train: TrainConfig, batch_size: int, device
     W2 took in is gone already.
     """
     stream, inner = _stream(model, train, batch_size), _inner(model, train, batch_size)
-    blocks_of_rows = ROW_BLOCKS if device == "cpu" and train.kernels == "fast" and model.ffn == "swiglu" else 0
+    rows_at_once = 0
+    if device == "cpu" and train.kernels == "fast" and model.ffn == "swiglu":
+        rows = min(batch_size * model.context_length, max(16, GATE_ELEMENTS // model.ffn_dim))
+        rows_at_once = 5 * _FLOAT32 * rows * model.ffn_dim
     w2_gradient = _FLOAT32 * model.d_model * model.ffn_dim
     # A norm after the sublayer has had its gradient by then, and lets go of what it kept.
     through = 0 if model.norm == "post" else stream
-    return through + 2 * inner + w2_gradient + blocks_of_rows
+    return through + 2 * inner + w2_gradient + rows_at_once
 
 
 def _at_attention(model: ModelConfig, train: TrainConfig, batch_size: int, device: str) -> int:
