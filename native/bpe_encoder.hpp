@@ -46,7 +46,7 @@ class BpeEncoder {
         ShortPretokenCache short_pretokens;
         LongPretokenCache long_pretokens;
         MergeScratch scratch;
-        MergeLanes<uint16_t, 16> lanes;
+        MergeLanes<15, 16> lanes;
         std::array<PretokenKey, PretokenEnds::kCapacity> keys;
         std::array<ShortPretokenCache::Slot*, PretokenEnds::kCapacity> homes;
         std::array<Miss, PretokenEnds::kCapacity> misses;
