@@ -197,6 +197,7 @@ class Encoder {
                 encoder_->encode_pretokens(bytes.bytes().data(), bytes.bytes().size(), begin, some, *workspace, ids);
                 begin = some.back();
             }
+            encoder_->insert_misses(*workspace, ids);
         }
         return array_of(std::move(ids));
     }
