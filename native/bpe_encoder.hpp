@@ -109,7 +109,12 @@ class BpeEncoder {
     static void set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace);
     static void remember(const Miss& miss, Workspace& workspace);
     std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
-    uint32_t id_of(uint32_t symbol) const;
+
+    uint32_t id_of(uint32_t symbol) const {
+        const uint32_t id = merges_.id(symbol);
+        if (id == kNoRank) [[unlikely]] throw MissingByteError(static_cast<uint8_t>(symbol));
+        return id;
+    }
 
     MergeTable merges_;
     std::unordered_map<std::string, uint32_t> whole_;

@@ -120,20 +120,20 @@ void BpeEncoder::merge_misses(Lanes& lanes, std::span<Miss* const> misses, Works
         return;
     }
     lanes.merge(
-        merges_, misses.size(), [&](size_t i) { return misses[i]->pretoken(); },
+        merges_, misses.size(),
+        [&](size_t i) {
+            return Lanes::Lane::kMostBytes <= PretokenKey::kLongest ? misses[i]->key.view() : misses[i]->pretoken();
+        },
         [&](size_t i, const auto& lane) {
-            std::array<uint32_t, Lanes::Lane::kMostBytes> ids;
-            size_t count = 0;
-            lane.for_each_symbol([&](uint32_t symbol) { ids[count++] = id_of(symbol); });
-            set_ids(*misses[i], {ids.data(), count}, workspace);
+            IdBuffer& ids = workspace.rare_ids;
+            ids.make_room(Lanes::Lane::kMostBytes);
+            uint32_t* next = ids.end();
+            lane.for_each_symbol([&](uint32_t symbol) { *next++ = id_of(symbol); });
+            misses[i]->first_id = static_cast<uint32_t>(ids.size());
+            misses[i]->id_count = static_cast<uint32_t>(next - ids.end());
+            ids.advance(misses[i]->id_count);
             remember(*misses[i], workspace);
         });
-}
-
-uint32_t BpeEncoder::id_of(uint32_t symbol) const {
-    const uint32_t id = merges_.id(symbol);
-    if (id == kNoRank) throw MissingByteError(static_cast<uint8_t>(symbol));
-    return id;
 }
 
 std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {

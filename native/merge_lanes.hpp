@@ -26,14 +26,20 @@ class MergeLane {
    public:
     static constexpr size_t kMostBytes = most_bytes;
 
+    // In a lane for up to 15 bytes, 16 may be read, whatever those behind are: then all loops have a fixed length.
     void start(const MergeTable& merges, std::span<const uint8_t> bytes) {
         size_ = bytes.size();
-        candidates_.fill(kNone);
+        const size_t end = kMostBytes < 16 ? kMostBytes : size_;
+        const uint8_t* const byte = bytes.data();
         next_ = kFollowing;
         previous_ = kPreceding;
+        candidates_.fill(kNone);
+        for (size_t i = 0; i < end; ++i) symbols_[i + 1] = byte[i];
+        for (size_t i = 1; i < end; ++i) {
+            const uint32_t first = candidate(merges.byte_rank(byte[i - 1], byte[i]), i);
+            candidates_[i] = i < size_ ? first : kNone;
+        }
         symbols_[0] = symbols_[size_ + 1] = merges.no_symbol();
-        for (size_t i = 0; i < size_; ++i) symbols_[i + 1] = bytes[i];
-        for (size_t i = 1; i < size_; ++i) candidates_[i] = candidate(merges.byte_rank(bytes[i - 1], bytes[i]), i);
     }
 
     // Makes the merge that comes first; false if there is none.
