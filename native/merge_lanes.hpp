@@ -83,20 +83,20 @@ class MergeLane {
         return rank * static_cast<uint32_t>(kPlaces) | static_cast<uint32_t>(place);
     }
 
-    // As eight strands, none of which waits for another.
     uint32_t least_candidate() const {
-        std::array<uint32_t, 8> least;
-        for (size_t i = 0; i < 8; ++i) least[i] = std::min(candidates_[i], candidates_[i + 8]);
-        if constexpr (kMostBytes >= 16) {
-            for (size_t begin = 16; begin <= size_; begin += 8) {
-                for (size_t i = 0; i < 8; ++i) least[i] = std::min(least[i], candidates_[begin + i]);
-            }
+        if constexpr (kMostBytes < 16) {
+            // Eight strands, none of which waits for another, and not by vectors: they would wait for the last stores.
+            std::array<uint32_t, 8> least;
+            for (size_t i = 0; i < 8; ++i) least[i] = std::min(candidates_[i], candidates_[i + 8]);
+            for (size_t i = 0; i < 4; ++i) least[i] = std::min(least[i], least[i + 4]);
+            return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
         }
-        for (size_t i = 0; i < 4; ++i) least[i] = std::min(least[i], least[i + 4]);
-        return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+        uint32_t least = kNone;
+        for (size_t i = 1; i < size_; ++i) least = std::min(least, candidates_[i]);
+        return least;
     }
 
-    std::array<uint32_t, kMostBytes / 8 * 8 + 8> candidates_;
+    std::array<uint32_t, kMostBytes + 1> candidates_;
     std::array<uint32_t, kMostBytes + 2> symbols_;
     Links next_, previous_;
     size_t size_;
