@@ -79,26 +79,22 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
     ids.make_room(kMostIds * ends.size());
     ids.prefetch(ends.size());
-    Miss* const misses = workspace.misses.data();
-    size_t miss_count = workspace.miss_count;
-    uint32_t* const first = ids.data();
-    uint32_t* next = ids.end();
+    Missed* const missed = workspace.missed.data();
+    size_t missed_count = 0;
+    uint32_t* const first = ids.end();
+    uint32_t* next = first;
     for (size_t i = 0; i < ends.size(); ++i) {
         if (homes[i]->key == keys[i]) [[likely]] {
             next += homes[i]->copy_ids(next);
         } else if (cache.find_beside(homes[i], keys[i])) {
             next += homes[i]->copy_ids(next);
         } else {
-            // Its other slots are on their way until it is dealt with.
-            cache.prefetch_others(homes[i]);
-            start = i == 0 ? begin : ends[i - 1];
-            misses[miss_count++] = {text + start, ends[i] - start, keys[i], homes[i],
-                                    static_cast<size_t>(next - first), 0, 0, 0};
+            missed[missed_count++] = {static_cast<uint32_t>(i), static_cast<uint32_t>(next - first)};
         }
     }
-    ids.advance(static_cast<size_t>(next - ids.end()));
-    workspace.miss_count = miss_count;
-    if (miss_count >= kManyMisses) insert_misses(workspace, ids);
+    if (missed_count > 0) collect_misses({missed, missed_count}, text, begin, ends, ids.size(), workspace);
+    ids.advance(static_cast<size_t>(next - first));
+    if (workspace.miss_count >= kManyMisses) insert_misses(workspace, ids);
 }
 
 IdBuffer EncodeStream::feed(std::span<const uint8_t> piece) {

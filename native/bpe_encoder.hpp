@@ -46,6 +46,12 @@ class BpeEncoder {
         std::span<const uint8_t> pretoken() const { return {bytes, size}; }
     };
 
+    // What is noted of it at once: its place among the pretokens that are looked up together, and how many ids of those
+    // come before.
+    struct Missed {
+        uint32_t index, ids_before;
+    };
+
     // So many misses are dealt with together, or somewhat more, since this is asked after some pretokens.
     static constexpr size_t kManyMisses = 64;
 
@@ -57,6 +63,7 @@ class BpeEncoder {
         MergeLanes<15, 16> lanes;
         std::array<PretokenKey, PretokenEnds::kCapacity> keys;
         std::array<ShortPretokenCache::Slot*, PretokenEnds::kCapacity> homes;
+        std::array<Missed, PretokenEnds::kCapacity> missed;
         std::array<Miss, kManyMisses + PretokenEnds::kCapacity> misses;
         std::array<Miss*, kManyMisses + PretokenEnds::kCapacity> unseen, others;
         size_t miss_count = 0;  // whose ids are still to come
@@ -102,6 +109,8 @@ class BpeEncoder {
    private:
     static constexpr size_t kIdleWorkspaces = 64;
 
+    static void collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
+                               std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace);
     static void insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspace& workspace);
     void encode_misses(std::span<Miss> misses, Workspace& workspace) const;
     template <typename Lanes>

@@ -8,6 +8,19 @@
 
 namespace groundup {
 
+// Keeps what is needed of the pretokens that were missed among those of one look-up, `ids_before` ids into the text.
+void BpeEncoder::collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
+                                std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace) {
+    for (const auto [index, ids_between] : missed) {
+        ShortPretokenCache::Slot* const home = workspace.homes[index];
+        // The other slots are on their way until it is dealt with.
+        workspace.short_pretokens.prefetch_others(home);
+        const size_t start = index == 0 ? begin : ends[index - 1];
+        workspace.misses[workspace.miss_count++] = {text + start, ends[index] - start, workspace.keys[index], home,
+                                                    ids_before + ids_between, 0, 0, 0};
+    }
+}
+
 void BpeEncoder::insert_misses(Workspace& workspace, IdBuffer& ids) const {
     if (workspace.miss_count == 0) return;
     const std::span<Miss> misses(workspace.misses.data(), workspace.miss_count);
