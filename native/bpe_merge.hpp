@@ -102,8 +102,8 @@ inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }
 
-// The definition for proper merges of bytes that repeat themselves, as in rules of dashes: all merges of the lowest rank
-// in one sweep, since what a merge makes has only later merges, none of which could come between. False if so many
+// The definition for proper merges of bytes that repeat themselves, as in rules of dashes: all merges of the lowest
+// rank in one sweep, since what a merge makes has only later merges, none of which could come between. False if so many
 // different merges apply that other ways are faster; then scratch.symbols holds nothing of use.
 inline bool merge_in_sweeps(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
     std::vector<uint32_t>&symbols = scratch.symbols, &ranks = scratch.ranks;
