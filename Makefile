@@ -40,7 +40,7 @@ $(VENV)/tools.stamp: constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("groundup needs Python >= 3.11, this is " + sys.version.split()[0] + "; set PYTHON=") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing the build tools and torch (the first time only)"
-	$(PIP) cmake ninja nanobind scikit-build-core torch
+	$(PIP) cmake ninja nanobind numpy scikit-build-core torch
 	touch $@
 
 $(VENV)/demo.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)

@@ -21,6 +21,7 @@
 #include "bpe_encoder.hpp"
 #include "bpe_trainer.hpp"
 #include "encode_texts.hpp"
+#include "numpy_array.hpp"
 #include "pretoken_counter.hpp"
 #include "python_text.hpp"
 #include "window.hpp"
@@ -64,17 +65,6 @@ nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>> array_of(IdBuffer ids) {
     auto* const owner = new IdBuffer(std::move(ids));
     const nb::capsule capsule(owner, [](void* buffer) noexcept { delete static_cast<IdBuffer*>(buffer); });
     return {owner->data(), {size}, capsule};
-}
-
-nb::object copy_of(std::span<const uint32_t> ids) {
-    static const nb::object& empty = *new nb::object(nb::module_::import_("numpy").attr("empty"));
-    static const nb::object& uint32 = *new nb::object(nb::module_::import_("numpy").attr("dtype")("uint32"));
-    nb::object array = empty(ids.size(), uint32);
-    Py_buffer view;
-    if (PyObject_GetBuffer(array.ptr(), &view, PyBUF_WRITABLE) != 0) throw nb::python_error();
-    if (!ids.empty()) std::memcpy(view.buf, ids.data(), ids.size_bytes());
-    PyBuffer_Release(&view);
-    return array;
 }
 
 template <typename Element>
@@ -165,7 +155,7 @@ class Encoder {
         } else {
             encode_all();
         }
-        return copy_of(ids.ids());
+        return copy_to_array(ids.ids());
     }
 
     nb::list encode_batch_to_lists(const nb::list& texts, const Specials& specials, size_t threads) {
@@ -197,6 +187,7 @@ class Encoder {
                 encoder_->encode_pretokens(bytes.bytes().data(), bytes.bytes().size(), begin, some, *workspace, ids);
                 begin = some.back();
             }
+            encoder_->insert_misses(*workspace, ids);
         }
         return array_of(std::move(ids));
     }

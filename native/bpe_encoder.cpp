@@ -41,6 +41,7 @@ BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
     const MergeScratch& scratch = workspace_->scratch;
     if (std::max(scratch.symbols.capacity(), scratch.result.capacity()) > kKeptSymbols) workspace_->scratch = {};
     if (workspace_->rare_ids.capacity() > kKeptSymbols) workspace_->rare_ids = {};
+    workspace_->miss_count = 0;  // not so after an exception
     for (std::atomic<Workspace*>& place : encoder_.idle_) {
         Workspace* expected = nullptr;
         if (place.compare_exchange_strong(expected, workspace_.get(), std::memory_order_release)) {
@@ -58,12 +59,12 @@ void BpeEncoder::encode(Splitter& splitter, const SpecialTokens& specials, std::
             encode_pretokens(text.data(), text.size(), begin, ends, workspace, ids);
         },
         [&](uint32_t id) { ids.push_back(id); });
+    insert_misses(workspace, ids);
 }
 
 void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
                                   Workspace& workspace, IdBuffer& ids) const {
     ShortPretokenCache& cache = workspace.short_pretokens;
-    cache.grow_if_full();
     // Two passes, so that the memory of all slots is on its way before the first is looked at.
     const auto home_of = cache.home();
     PretokenKey* const keys = workspace.keys.data();
@@ -78,8 +79,8 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
     ids.make_room(kMostIds * ends.size());
     ids.prefetch(ends.size());
-    Miss* const misses = workspace.misses.data();
-    size_t miss_count = 0;
+    Missed* const missed = workspace.missed.data();
+    size_t missed_count = 0;
     uint32_t* const first = ids.end();
     uint32_t* next = first;
     for (size_t i = 0; i < ends.size(); ++i) {
@@ -88,13 +89,12 @@ void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t b
         } else if (cache.find_beside(homes[i], keys[i])) {
             next += homes[i]->copy_ids(next);
         } else {
-            misses[miss_count++] = {static_cast<uint32_t>(i), static_cast<uint32_t>(next - first), 0, 0, 0};
+            missed[missed_count++] = {static_cast<uint32_t>(i), static_cast<uint32_t>(next - first)};
         }
     }
-    const auto found = static_cast<size_t>(next - first);
-    if (miss_count == 0) return ids.advance(found);
-    encode_misses({text, begin, ends}, {misses, miss_count}, workspace);
-    insert_ids(ids, found, {misses, miss_count}, workspace);
+    if (missed_count > 0) collect_misses({missed, missed_count}, text, begin, ends, ids.size(), workspace);
+    ids.advance(static_cast<size_t>(next - first));
+    if (workspace.miss_count >= kManyMisses) insert_misses(workspace, ids);
 }
 
 IdBuffer EncodeStream::feed(std::span<const uint8_t> piece) {

@@ -35,25 +35,41 @@ class BpeEncoder {
    public:
     // A pretoken that was not found where it is looked for first.
     struct Miss {
-        uint32_t index;               // among those that are encoded together
-        uint32_t ids_before;          // of the others
-        uint32_t first_id, id_count;  // in Workspace::rare_ids
+        const uint8_t* bytes;
+        size_t size;
+        PretokenKey key;
+        ShortPretokenCache::Slot* home;
+        size_t ids_before;            // of those that were found, and of special tokens
         uint64_t hash;                // for LongPretokenCache; 0 if it was not needed yet
+        uint32_t first_id, id_count;  // in Workspace::rare_ids
+
+        std::span<const uint8_t> pretoken() const { return {bytes, size}; }
     };
+
+    // What is noted of it at once: its place among the pretokens that are looked up together, and how many ids of those
+    // come before.
+    struct Missed {
+        uint32_t index, ids_before;
+    };
+
+    // So many misses are dealt with together, or somewhat more, since this is asked after some pretokens.
+    static constexpr size_t kManyMisses = 64;
 
     // What one thread at a time works with.
     struct Workspace {
         ShortPretokenCache short_pretokens;
         LongPretokenCache long_pretokens;
         MergeScratch scratch;
-        MergeLanes<uint16_t, 16> lanes;
+        MergeLanes<15, 16> lanes;
         std::array<PretokenKey, PretokenEnds::kCapacity> keys;
         std::array<ShortPretokenCache::Slot*, PretokenEnds::kCapacity> homes;
-        std::array<Miss, PretokenEnds::kCapacity> misses;
-        std::array<Miss*, PretokenEnds::kCapacity> unseen, others;
-        IdBuffer rare_ids;  // of the misses
-        IdBuffer moved;     // ids between which those are put
-        IdBuffer ids;       // for short results
+        std::array<Missed, PretokenEnds::kCapacity> missed;
+        std::array<Miss, kManyMisses + PretokenEnds::kCapacity> misses;
+        std::array<Miss*, kManyMisses + PretokenEnds::kCapacity> unseen, others;
+        size_t miss_count = 0;  // whose ids are still to come
+        IdBuffer rare_ids;      // of the misses
+        IdBuffer moved;         // ids between which those are put
+        IdBuffer ids;           // for short results
     };
 
     // Gives the workspace back when the call ends, also by an exception.
@@ -82,34 +98,32 @@ class BpeEncoder {
     void encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
                 Workspace& workspace, IdBuffer& ids) const;
 
-    // Appends the ids of pretokens that follow one another from `begin` on. Of the text `readable` bytes may be read.
+    // Appends the ids of pretokens that follow one another from `begin` on, some of them not before insert_misses(). Of
+    // the text `readable` bytes may be read, until then.
     void encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
                           Workspace& workspace, IdBuffer& ids) const;
+
+    // Puts the ids of all misses where they belong.
+    void insert_misses(Workspace& workspace, IdBuffer& ids) const;
 
    private:
     static constexpr size_t kIdleWorkspaces = 64;
 
-    // Where the pretokens lie that are encoded together.
-    struct Pretokens {
-        const uint8_t* text;
-        size_t begin;
-        std::span<const uint64_t> ends;
-
-        std::span<const uint8_t> operator[](size_t index) const {
-            const size_t start = index == 0 ? begin : ends[index - 1];
-            return {text + start, ends[index] - start};
-        }
-    };
-
-    static void insert_ids(IdBuffer& ids, size_t found, std::span<const Miss> misses, Workspace& workspace);
-    void encode_misses(const Pretokens& pretokens, std::span<Miss> misses, Workspace& workspace) const;
+    static void collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
+                               std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace);
+    static void insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspace& workspace);
+    void encode_misses(std::span<Miss> misses, Workspace& workspace) const;
     template <typename Lanes>
-    void merge_misses(Lanes& lanes, const Pretokens& pretokens, std::span<Miss* const> misses,
-                      Workspace& workspace) const;
+    void merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const;
     static void set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace);
-    static void remember(std::span<const uint8_t> pretoken, const Miss& miss, Workspace& workspace);
+    static void remember(const Miss& miss, Workspace& workspace);
     std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
-    uint32_t id_of(uint32_t symbol) const;
+
+    uint32_t id_of(uint32_t symbol) const {
+        const uint32_t id = merges_.id(symbol);
+        if (id == kNoRank) [[unlikely]] throw MissingByteError(static_cast<uint8_t>(symbol));
+        return id;
+    }
 
     MergeTable merges_;
     std::unordered_map<std::string, uint32_t> whole_;

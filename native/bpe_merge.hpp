@@ -28,13 +28,17 @@ struct MergeCandidate {
 };
 
 // What is as short as this merges by looking at every pair (merge_lanes.hpp).
-using ShortLanes = MergeLanes<uint64_t, 8>;
+using ShortLanes = MergeLanes<64, 8>;
 inline constexpr size_t kLongestShort = ShortLanes::Lane::kMostBytes;
+
+// Sweeps take 8 bytes a symbol.
+inline constexpr size_t kLongestSwept = 4096;
 
 // Memory that is kept from one pretoken to the next.
 struct MergeScratch {
     ShortLanes lanes;
     std::vector<uint32_t> symbols;
+    std::vector<uint32_t> ranks;           // of merge_in_sweeps
     std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
     std::vector<MergeCandidate> heap;
 
@@ -98,6 +102,37 @@ inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }
 
+// The definition for proper merges of bytes that repeat themselves, as in rules of dashes: all merges of the lowest
+// rank in one sweep, since what a merge makes has only later merges, none of which could come between. False if so many
+// different merges apply that other ways are faster; then scratch.symbols holds nothing of use.
+inline bool merge_in_sweeps(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
+    std::vector<uint32_t>&symbols = scratch.symbols, &ranks = scratch.ranks;
+    symbols.assign(bytes.begin(), bytes.end());
+    ranks.resize(bytes.size());  // of the pairs that begin at each symbol
+    for (size_t i = 0; i + 1 < bytes.size(); ++i) ranks[i] = merges.byte_rank(bytes[i], bytes[i + 1]);
+    ranks.back() = kNoRank;
+    for (size_t swept = 0; swept < 3 * bytes.size(); swept += symbols.size()) {
+        const uint32_t least = *std::min_element(ranks.begin(), ranks.end());
+        if (least == kNoRank) return true;
+        const uint32_t product = merges.product(least);
+        size_t kept = 0;
+        for (size_t i = 0; i < symbols.size(); ++kept) {
+            const bool merges_here = ranks[i] == least;
+            const uint32_t symbol = merges_here ? product : symbols[i];
+            if (kept > 0) {
+                const bool is_new = merges_here || symbols[kept - 1] == product;
+                ranks[kept - 1] = is_new ? merges.rank(symbols[kept - 1], symbol) : ranks[i - 1];
+            }
+            symbols[kept] = symbol;
+            i += merges_here ? 2 : 1;
+        }
+        symbols.resize(kept);
+        ranks.resize(kept);
+        ranks.back() = kNoRank;
+    }
+    return false;
+}
+
 // The symbols of some bytes, valid until the next call with this scratch.
 inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<const uint8_t> bytes,
                                          MergeScratch& scratch) {
@@ -110,6 +145,7 @@ inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<con
             });
         return scratch.symbols;
     }
+    if (merges.are_proper() && merge_in_sweeps(merges, bytes, scratch)) return scratch.symbols;
     scratch.symbols.assign(bytes.begin(), bytes.end());
     merge_by_heap(merges, scratch);
     return scratch.symbols;
@@ -261,6 +297,7 @@ class BlockMerger {
 inline std::span<uint32_t> merge_pretoken(const MergeTable& merges, std::span<const uint8_t> pretoken,
                                           MergeScratch& scratch) {
     if (pretoken.size() <= kLongestShort || !merges.are_proper()) return merge_at_once(merges, pretoken, scratch);
+    if (pretoken.size() <= kLongestSwept && merge_in_sweeps(merges, pretoken, scratch)) return scratch.symbols;
     BlockMerger(merges, pretoken, scratch).run();
     return scratch.result;
 }

@@ -8,16 +8,38 @@
 
 namespace groundup {
 
-// Puts the ids of the misses between the `found` ones at the end of `ids`.
-void BpeEncoder::insert_ids(IdBuffer& ids, size_t found, std::span<const Miss> misses, Workspace& workspace) {
+// Keeps what is needed of the pretokens that were missed among those of one look-up, `ids_before` ids into the text.
+void BpeEncoder::collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
+                                std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace) {
+    for (const auto [index, ids_between] : missed) {
+        ShortPretokenCache::Slot* const home = workspace.homes[index];
+        // The other slots are on their way until it is dealt with.
+        workspace.short_pretokens.prefetch_others(home);
+        const size_t start = index == 0 ? begin : ends[index - 1];
+        workspace.misses[workspace.miss_count++] = {text + start, ends[index] - start, workspace.keys[index], home,
+                                                    ids_before + ids_between, 0, 0, 0};
+    }
+}
+
+void BpeEncoder::insert_misses(Workspace& workspace, IdBuffer& ids) const {
+    if (workspace.miss_count == 0) return;
+    const std::span<Miss> misses(workspace.misses.data(), workspace.miss_count);
+    encode_misses(misses, workspace);
+    insert_ids(ids, misses, workspace);
+    workspace.miss_count = 0;
+    workspace.short_pretokens.grow_if_full();
+}
+
+// Puts the ids of the misses between the others.
+void BpeEncoder::insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspace& workspace) {
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
-    const size_t unmoved = misses[0].ids_before;
+    const size_t unmoved = misses[0].ids_before, found = ids.size();
     IdBuffer& moved = workspace.moved;
     moved.clear();
     moved.make_room(found - unmoved + 1);  // also of none, so that there is memory to copy nothing from
-    moved.append({ids.end() + unmoved, found - unmoved});
-    ids.make_room(found + workspace.rare_ids.size() + kMostIds);
-    uint32_t* next = ids.end() + unmoved;
+    moved.append(ids.ids().subspan(unmoved));
+    ids.make_room(workspace.rare_ids.size() + kMostIds);
+    uint32_t* next = ids.data() + unmoved;
     for (size_t i = 0; i < misses.size(); ++i) {
         const Miss& miss = misses[i];
         const uint32_t* const rare = workspace.rare_ids.data() + miss.first_id;
@@ -33,37 +55,33 @@ void BpeEncoder::insert_ids(IdBuffer& ids, size_t found, std::span<const Miss> m
 
 // Pretokens that are long, that have many ids, that were not seen before, or that share their place with others; all
 // at once, so that their memory is on its way together, and merges take turns.
-void BpeEncoder::encode_misses(const Pretokens& pretokens, std::span<Miss> misses, Workspace& workspace) const {
+void BpeEncoder::encode_misses(std::span<Miss> misses, Workspace& workspace) const {
     ShortPretokenCache& cache = workspace.short_pretokens;
     workspace.rare_ids.clear();
     workspace.rare_ids.make_room(ShortPretokenCache::kMostIds * (misses.size() + 1));
-    for (const Miss& miss : misses) cache.prefetch_others(workspace.homes[miss.index]);
     size_t unseen = 0, others = 0;
     for (Miss& miss : misses) {
-        const PretokenKey& key = workspace.keys[miss.index];
-        ShortPretokenCache::Slot* const home = workspace.homes[miss.index];
-        const std::span<const uint8_t> pretoken = pretokens[miss.index];
-        if (pretoken.size() <= PretokenKey::kLongest) {
-            if (!cache.find(home, key)) {
+        if (miss.size <= PretokenKey::kLongest) {
+            if (!cache.find(miss.home, miss.key)) {
                 workspace.unseen[unseen++] = &miss;
                 continue;
             }
-            if (home->key == key) {
+            if (miss.home->key == miss.key) {
                 std::array<uint32_t, ShortPretokenCache::kMostIds> ids;
-                set_ids(miss, {ids.data(), home->copy_ids(ids.data())}, workspace);
+                set_ids(miss, {ids.data(), miss.home->copy_ids(ids.data())}, workspace);
                 continue;
             }
         }
-        if (pretoken.size() <= LongPretokenCache::kLongest) {
-            miss.hash = hash_bytes(pretoken.data(), pretoken.size());
+        if (miss.size <= LongPretokenCache::kLongest) {
+            miss.hash = hash_bytes(miss.bytes, miss.size);
             workspace.long_pretokens.prefetch(miss.hash);
         }
         workspace.others[others++] = &miss;
     }
-    merge_misses(workspace.lanes, pretokens, {workspace.unseen.data(), unseen}, workspace);
+    merge_misses(workspace.lanes, {workspace.unseen.data(), unseen}, workspace);
     unseen = 0;
     for (Miss* const miss : std::span(workspace.others.data(), others)) {
-        const std::span<const uint8_t> pretoken = pretokens[miss->index];
+        const std::span<const uint8_t> pretoken = miss->pretoken();
         if (pretoken.size() <= LongPretokenCache::kLongest) {
             const std::span<const uint32_t> found = workspace.long_pretokens.find(pretoken, miss->hash);
             if (!found.empty()) {
@@ -75,10 +93,10 @@ void BpeEncoder::encode_misses(const Pretokens& pretokens, std::span<Miss> misse
             workspace.unseen[unseen++] = miss;
         } else {
             set_ids(*miss, merged_ids(pretoken, workspace), workspace);
-            remember(pretoken, *miss, workspace);
+            remember(*miss, workspace);
         }
     }
-    merge_misses(workspace.scratch.lanes, pretokens, {workspace.unseen.data(), unseen}, workspace);
+    merge_misses(workspace.scratch.lanes, {workspace.unseen.data(), unseen}, workspace);
     workspace.rare_ids.make_room(ShortPretokenCache::kMostIds);
 }
 
@@ -89,14 +107,14 @@ void BpeEncoder::set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& w
 }
 
 // Puts the ids of a miss where they will be found.
-void BpeEncoder::remember(std::span<const uint8_t> pretoken, const Miss& miss, Workspace& workspace) {
+void BpeEncoder::remember(const Miss& miss, Workspace& workspace) {
+    const std::span<const uint8_t> pretoken = miss.pretoken();
     const std::span<const uint32_t> ids = workspace.rare_ids.ids().subspan(miss.first_id, miss.id_count);
     const bool is_short = pretoken.size() <= PretokenKey::kLongest;
     if (is_short) {
-        const PretokenKey& key = workspace.keys[miss.index];
-        ShortPretokenCache::Slot* const home = workspace.homes[miss.index];
         // It is there if it occurs twice among the misses, or if it has many ids and these were forgotten.
-        if (!workspace.short_pretokens.find(home, key)) workspace.short_pretokens.insert(home, key, ids);
+        ShortPretokenCache& cache = workspace.short_pretokens;
+        if (!cache.find(miss.home, miss.key)) cache.insert(miss.home, miss.key, ids);
     }
     const bool lies_in_slot = is_short && ids.size() <= ShortPretokenCache::kMostIds;
     if (lies_in_slot || pretoken.size() > LongPretokenCache::kLongest) return;
@@ -106,30 +124,29 @@ void BpeEncoder::remember(std::span<const uint8_t> pretoken, const Miss& miss, W
 
 // Pretokens that are in no cache.
 template <typename Lanes>
-void BpeEncoder::merge_misses(Lanes& lanes, const Pretokens& pretokens, std::span<Miss* const> misses,
-                              Workspace& workspace) const {
+void BpeEncoder::merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const {
     if (!whole_.empty()) {
         for (Miss* const miss : misses) {
-            set_ids(*miss, merged_ids(pretokens[miss->index], workspace), workspace);
-            remember(pretokens[miss->index], *miss, workspace);
+            set_ids(*miss, merged_ids(miss->pretoken(), workspace), workspace);
+            remember(*miss, workspace);
         }
         return;
     }
     lanes.merge(
-        merges_, misses.size(), [&](size_t i) { return pretokens[misses[i]->index]; },
+        merges_, misses.size(),
+        [&](size_t i) {
+            return Lanes::Lane::kMostBytes <= PretokenKey::kLongest ? misses[i]->key.view() : misses[i]->pretoken();
+        },
         [&](size_t i, const auto& lane) {
-            std::array<uint32_t, Lanes::Lane::kMostBytes> ids;
-            size_t count = 0;
-            lane.for_each_symbol([&](uint32_t symbol) { ids[count++] = id_of(symbol); });
-            set_ids(*misses[i], {ids.data(), count}, workspace);
-            remember(pretokens[misses[i]->index], *misses[i], workspace);
+            IdBuffer& ids = workspace.rare_ids;
+            ids.make_room(Lanes::Lane::kMostBytes);
+            uint32_t* next = ids.end();
+            lane.for_each_symbol([&](uint32_t symbol) { *next++ = id_of(symbol); });
+            misses[i]->first_id = static_cast<uint32_t>(ids.size());
+            misses[i]->id_count = static_cast<uint32_t>(next - ids.end());
+            ids.advance(misses[i]->id_count);
+            remember(*misses[i], workspace);
         });
-}
-
-uint32_t BpeEncoder::id_of(uint32_t symbol) const {
-    const uint32_t id = merges_.id(symbol);
-    if (id == kNoRank) throw MissingByteError(static_cast<uint8_t>(symbol));
-    return id;
 }
 
 std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {

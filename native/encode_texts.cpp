@@ -90,6 +90,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
 }
 
 uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, Text text) {
+    constexpr size_t kManyIds = size_t{1} << 12;
     uint64_t count = 0;
     const BpeEncoder::BorrowedWorkspace workspace(encoder);
     IdBuffer ids;
@@ -97,11 +98,15 @@ uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, Tex
     splitter.advance(
         specials, text.data(), text.size(), true,
         [&](size_t begin, std::span<const uint64_t> ends) {
-            ids.clear();
             encoder.encode_pretokens(text.data(), text.size(), begin, ends, *workspace, ids);
+            if (ids.size() < kManyIds) return;
+            encoder.insert_misses(*workspace, ids);
             count += ids.size();
+            ids.clear();
         },
         [&](uint32_t) { ++count; });
+    encoder.insert_misses(*workspace, ids);
+    count += ids.size();
     return count;
 }
 

@@ -1,6 +1,7 @@
 // A large table of zeros, on huge pages where the system has them.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -21,7 +22,8 @@ inline constexpr size_t kHugePageBytes = size_t{1} << 21, kSmallPageBytes = size
 //
 // The system hands out memory page by page, zeroed; with pages of 2 MiB that takes a fifth of the time that it takes
 // with pages of 4 KiB. In a virtual machine they may be ones that its host has to find first, and that takes four
-// times as long. So pages are touched one by one as they are needed, and after a slow one small pages have to do.
+// times as long. So pages are touched one by one as they are needed, and for a while after a slow one small pages have
+// to do, for all memory: what is slow for one array is slow for the next.
 class FreshMemory {
    public:
     FreshMemory() = default;
@@ -40,13 +42,16 @@ class FreshMemory {
     void advance() {
 #if defined(__linux__)
         constexpr auto kSlow = std::chrono::microseconds(500);
+        constexpr auto kWhile = std::chrono::seconds(1);
+        const auto start = Clock::now().time_since_epoch();
+        const bool are_quick = start.count() >= next_try_.load(std::memory_order_relaxed);
         auto* const page = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(ready_) + kHugePageBytes - 1) &
                                                       ~(kHugePageBytes - 1));
-        if (are_quick_ && page < end_ && static_cast<size_t>(end_ - page) >= kHugePageBytes) {
+        if (are_quick && page < end_ && static_cast<size_t>(end_ - page) >= kHugePageBytes) {
             madvise(page, kHugePageBytes, MADV_HUGEPAGE);
-            const auto start = std::chrono::steady_clock::now();
             *static_cast<volatile uint8_t*>(page) = 0;
-            are_quick_ = std::chrono::steady_clock::now() - start < kSlow;
+            const auto now = Clock::now().time_since_epoch();
+            if (now - start > kSlow) next_try_.store((now + kWhile).count(), std::memory_order_relaxed);
             ready_ = page + kHugePageBytes;
             return;
         }
@@ -54,7 +59,7 @@ class FreshMemory {
         constexpr size_t kSome = size_t{1} << 18;
         constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers do not have
         auto* const begin = reinterpret_cast<uint8_t*>(reinterpret_cast<uintptr_t>(ready_) & ~(kSmallPageBytes - 1));
-        if (!are_quick_ && static_cast<size_t>(end_ - begin) >= kSome && madvise(begin, kSome, kPopulateWrite) == 0) {
+        if (!are_quick && static_cast<size_t>(end_ - begin) >= kSome && madvise(begin, kSome, kPopulateWrite) == 0) {
             ready_ = begin + kSome;
             return;
         }
@@ -64,7 +69,9 @@ class FreshMemory {
 
     uint8_t* ready_ = nullptr;  // memory below may be written
     uint8_t* end_ = nullptr;
-    bool are_quick_ = true;
+
+    using Clock = std::chrono::steady_clock;
+    static inline std::atomic<Clock::rep> next_try_ = 0;  // of a huge page
 };
 
 // Random reads of a table of many megabytes miss the TLB as often as the cache; with pages of 2 MiB they do not.

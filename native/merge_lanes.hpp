@@ -16,93 +16,97 @@
 
 namespace groundup {
 
-// A pretoken of at least one byte, and at most as many as Mask has bits, on its way to symbols.
+// A pretoken of at least one byte, and at most as many as it says, on its way to symbols.
 //
-// The definition: look for the lowest rank, merge there. Symbols stay at the position of their first byte, and a bit
-// mask says which positions still have one. Rank and position are one number, so the least is the leftmost lowest. In
-// the arrays position i is at i + 1, with something before and behind that merges with nothing, so that all symbols
-// have neighbours.
-template <typename Mask>
+// The definition: look for the lowest rank, merge there. Symbols stay at the place of their first byte, in a list that
+// is linked both ways. Rank and place are one number, so the least is the leftmost lowest. Places are counted from one,
+// with something before and behind that merges with nothing, so that all symbols have neighbours.
+template <size_t most_bytes>
 class MergeLane {
    public:
-    static constexpr size_t kMostBytes = 8 * sizeof(Mask);
+    static constexpr size_t kMostBytes = most_bytes;
 
+    // In a lane for up to 15 bytes, 16 may be read, whatever those behind are: then all loops have a fixed length.
     void start(const MergeTable& merges, std::span<const uint8_t> bytes) {
         size_ = bytes.size();
+        const size_t end = kMostBytes < 16 ? kMostBytes : size_;
+        const uint8_t* const byte = bytes.data();
+        next_ = kFollowing;
+        previous_ = kPreceding;
         candidates_.fill(kNone);
-        symbols_.front() = symbols_.back() = merges.no_symbol();
-        for (size_t i = 0; i < size_; ++i) symbols_[i + 1] = bytes[i];
-        for (size_t i = 0; i + 1 < size_; ++i) {
-            candidates_[i + 1] = candidate(merges.byte_rank(bytes[i], bytes[i + 1]), i);
+        for (size_t i = 0; i < end; ++i) symbols_[i + 1] = byte[i];
+        for (size_t i = 1; i < end; ++i) {
+            const uint32_t first = candidate(merges.byte_rank(byte[i - 1], byte[i]), i);
+            candidates_[i] = i < size_ ? first : kNone;
         }
-        present_ = static_cast<Mask>(static_cast<Mask>(~Mask{0}) >> (kMostBytes - size_));
+        symbols_[0] = symbols_[size_ + 1] = merges.no_symbol();
     }
 
     // Makes the merge that comes first; false if there is none.
     bool step(const MergeTable& merges) {
         const uint32_t least = least_candidate();
         if (least >= kNone) return false;
-        const uint32_t left = least % kMostBytes;
-        const auto after = static_cast<Mask>(present_ & ~Mask{1} << left);
-        const auto before = static_cast<Mask>(present_ & ((Mask{1} << left) - 1));
-        const size_t right = lowest(after), next = lowest(static_cast<Mask>(after & (after - 1)));
-        const size_t previous = width(before);  // counted from one
-        const uint32_t product = merges.product(least / kMostBytes);
-        present_ = static_cast<Mask>(present_ & ~(Mask{1} << right));
-        symbols_[left + 1] = product;
-        candidates_[right + 1] = kNone;
-        candidates_[left + 1] = candidate(merges.rank(product, symbols_[next + 1]), left);
-        candidates_[previous] = candidate(merges.rank(symbols_[previous], product), previous - 1);
+        const size_t left = least % kPlaces, right = next_[left], after = next_[right], before = previous_[left];
+        const uint32_t product = merges.product(least / kPlaces);
+        next_[left] = static_cast<uint8_t>(after);
+        previous_[after] = static_cast<uint8_t>(left);
+        symbols_[left] = product;
+        candidates_[right] = kNone;
+        candidates_[left] = candidate(merges.rank(product, symbols_[after]), left);
+        candidates_[before] = candidate(merges.rank(symbols_[before], product), before);
         return true;
     }
 
     // Calls found(symbol) for each symbol that is left, in order.
     template <typename Found>
     void for_each_symbol(Found&& found) const {
-        for (Mask left = present_; left != 0; left = static_cast<Mask>(left & (left - 1))) {
-            found(symbols_[static_cast<size_t>(std::countr_zero(left)) + 1]);
-        }
+        for (size_t i = 1; i <= size_; i = next_[i]) found(symbols_[i]);
     }
 
    private:
-    static constexpr uint32_t kNone = kNoRank / kMostBytes * kMostBytes;  // and above
+    static constexpr size_t kPlaces = std::bit_ceil(kMostBytes + 1);
+    static constexpr uint32_t kNone = kNoRank / kPlaces * kPlaces;  // and above
+    using Links = std::array<uint8_t, kMostBytes + 2>;
 
-    static uint32_t candidate(uint32_t rank, size_t position) {
-        return rank * static_cast<uint32_t>(kMostBytes) | static_cast<uint32_t>(position % kMostBytes);
-    }
+    static constexpr Links kFollowing = [] {
+        Links links{};
+        for (size_t i = 0; i < links.size(); ++i) links[i] = static_cast<uint8_t>(i + 1);
+        return links;
+    }();
+    static constexpr Links kPreceding = [] {
+        Links links{};
+        for (size_t i = 1; i < links.size(); ++i) links[i] = static_cast<uint8_t>(i - 1);
+        return links;
+    }();
 
-    // std::countr_zero and std::bit_width, without the branch that some processors need for zero.
-    static size_t lowest(Mask mask) {
-        if constexpr (kMostBytes == 64) return static_cast<size_t>(std::countr_zero(mask));
-        return static_cast<size_t>(std::countr_zero(uint64_t{mask} | uint64_t{1} << (kMostBytes % 64)));
-    }
-    static size_t width(Mask mask) {
-        if constexpr (kMostBytes == 64) return static_cast<size_t>(std::bit_width(mask));
-        return static_cast<size_t>(std::bit_width(uint64_t{mask} << 1 | 1)) - 1;
+    static uint32_t candidate(uint32_t rank, size_t place) {
+        return rank * static_cast<uint32_t>(kPlaces) | static_cast<uint32_t>(place);
     }
 
     uint32_t least_candidate() const {
-        uint32_t least = candidates_[0];
-        if constexpr (kMostBytes == 16) {
-            // Not by vectors: they would wait for the last three stores.
-            for (size_t i = 1; i < kMostBytes; ++i) least = std::min(least, candidates_[i]);
-        } else {
-            for (size_t i = 1; i < size_; ++i) least = std::min(least, candidates_[i]);
+        if constexpr (kMostBytes < 16) {
+            // Eight strands, none of which waits for another, and not by vectors: they would wait for the last stores.
+            std::array<uint32_t, 8> least;
+            for (size_t i = 0; i < 8; ++i) least[i] = std::min(candidates_[i], candidates_[i + 8]);
+            for (size_t i = 0; i < 4; ++i) least[i] = std::min(least[i], least[i + 4]);
+            return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
         }
+        uint32_t least = kNone;
+        for (size_t i = 1; i < size_; ++i) least = std::min(least, candidates_[i]);
         return least;
     }
 
     std::array<uint32_t, kMostBytes + 1> candidates_;
     std::array<uint32_t, kMostBytes + 2> symbols_;
-    Mask present_;
+    Links next_, previous_;
     size_t size_;
 };
 
 // Some pretokens, and one merge in each after the other until none is left in any.
-template <typename Mask, size_t lane_count>
+template <size_t most_bytes, size_t lane_count>
 class MergeLanes {
    public:
-    using Lane = MergeLane<Mask>;
+    using Lane = MergeLane<most_bytes>;
 
     // Calls bytes_of(i) for the bytes of pretoken i < count, and done(i, lane) when it is merged, in any order.
     template <typename BytesOf, typename Done>

@@ -47,7 +47,9 @@ class PairHash {
     uint32_t operator()(uint32_t left, uint32_t right) const {
         const uint64_t hash = hash_of({left, right});
         const Slot slot = slots_[slot_of(hash, displacements_[hash >> kBucketShift])];
-        return (slot >> kSymbolBits == hash >> kSlotBits ? static_cast<uint32_t>(slot & kSymbols) : 0) - 1;
+        // As a mask, because a compiler may make a branch of a condition, and whether a pair merges cannot be foreseen.
+        const uint32_t found = -static_cast<uint32_t>(slot >> kSymbolBits == hash >> kSlotBits);
+        return (static_cast<uint32_t>(slot & kSymbols) & found) - 1;
     }
 
    private:

@@ -157,11 +157,9 @@ class LongPretokenCache {
     // Adds a pretoken that is not here. When the budget is used up, everything starts afresh.
     void insert(std::span<const uint8_t> pretoken, uint64_t hash, std::span<const uint32_t> ids) {
         const bool full = 4 * (count_ + 1) > 3 * slots_.size();
-        if (bytes_.size() + pretoken.size() > kMostBytes || (full && slots_.size() == kMostSlots)) {
+        if (byte_count_ + pretoken.size() > kMostBytes || (full && slots_.size() == kMostSlots)) {
             std::fill(slots_.begin(), slots_.end(), Slot());
-            bytes_.clear();
-            ids_.clear();
-            count_ = 0;
+            byte_count_ = id_count_ = count_ = 0;
         } else if (full) {
             std::vector<Slot> old(2 * slots_.size());
             old.swap(slots_);
@@ -169,16 +167,23 @@ class LongPretokenCache {
                 if (slot.size > 0) free_slot(slot.hash) = slot;
             }
         }
-        free_slot(hash) = {hash, static_cast<uint32_t>(bytes_.size()), static_cast<uint32_t>(pretoken.size()),
-                           static_cast<uint32_t>(ids_.size()), static_cast<uint32_t>(ids.size())};
-        bytes_.insert(bytes_.end(), pretoken.begin(), pretoken.end());
-        ids_.insert(ids_.end(), ids.begin(), ids.end());
+        if (byte_count_ >= kMany) {
+            bytes_.make_ready(byte_count_ + pretoken.size());
+            ids_.make_ready(id_count_ + ids.size());
+        }
+        free_slot(hash) = {hash, static_cast<uint32_t>(byte_count_), static_cast<uint32_t>(pretoken.size()),
+                           static_cast<uint32_t>(id_count_), static_cast<uint32_t>(ids.size())};
+        std::copy(pretoken.begin(), pretoken.end(), bytes_.data() + byte_count_);
+        std::copy(ids.begin(), ids.end(), ids_.data() + id_count_);
+        byte_count_ += pretoken.size();
+        id_count_ += ids.size();
         ++count_;
     }
 
    private:
-    static constexpr size_t kMostSlots = size_t{1} << 18;  // 6 MiB
+    static constexpr size_t kMostSlots = size_t{1} << 19;  // 12 MiB
     static constexpr size_t kMostBytes = size_t{1} << 23;  // and at most four times as much for the ids
+    static constexpr size_t kMany = size_t{1} << 18;       // few need no huge pages
 
     struct Slot {
         uint64_t hash = 0;
@@ -194,9 +199,10 @@ class LongPretokenCache {
     }
 
     std::vector<Slot> slots_ = std::vector<Slot>(size_t{1} << 10);
-    std::vector<uint8_t> bytes_;
-    std::vector<uint32_t> ids_;
-    size_t count_ = 0;
+    // As large as they can become, since nothing is copied then, and what is not used is never touched.
+    HugeArray<uint8_t> bytes_{kMostBytes};
+    HugeArray<uint32_t> ids_{kMostBytes};
+    size_t byte_count_ = 0, id_count_ = 0, count_ = 0;
 };
 
 }  // namespace groundup

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
 #include "hash.hpp"
 
@@ -74,6 +75,9 @@ struct PretokenKey {
         std::memcpy(bytes.data() + 8, &high, 8);
         return bytes;
     }
+
+    // The bytes where they lie; 16 may be read.
+    std::span<const uint8_t> view() const { return {reinterpret_cast<const uint8_t*>(this), size()}; }
 
    private:
     struct Mask {

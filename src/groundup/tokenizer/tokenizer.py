@@ -266,8 +266,11 @@ class Tokenizer:
         Raises:
             TokenizerError: as `encode`; or the text is neither str nor bytes of any kind.
         """
+        threads = checked_thread_count(num_threads)
+        if type(text) is str and allowed_special == "all" and not disallowed_special:
+            return self._encoder.encode_to_array(text, self._special_tokens.all, threads)
         specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
-        return self._encoder.encode_to_array(text, specials, checked_thread_count(num_threads))
+        return self._encoder.encode_to_array(text, specials, threads)
 
     def encode_bytes(self, data: "Buffer") -> "NDArray[np.uint32]":
         """`encode_to_numpy` on one thread, as a plain function from bytes to ids."""

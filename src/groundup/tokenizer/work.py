@@ -22,6 +22,8 @@ def checked_thread_count(num_threads: int | None) -> int:
     Raises:
         TokenizerError: it is no integer, none at all, or absurdly many.
     """
+    if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:
+        return num_threads  # what it nearly always is, before anything that takes as long as a short text
     if num_threads is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(cores, MOST_THREADS)
