@@ -40,26 +40,31 @@ def shard(data: Path) -> Path:
     return next(data.glob("shard-*.bin"))
 
 
+def train_in_a_process(config: RunConfig, tmp_path: Path, preparation: str) -> str:
+    """`groundup train` after some lines of Python, which must fail as a user's mistake does; returns what it says."""
+    save_toml(config, tmp_path / "recipe.toml")
+    program = f"{preparation}\nfrom groundup.cli.main import main\nmain(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    return ended.stderr
+
+
 def test_shards_cut_off_under_the_run_end_it_with_a_checkpoint_of_the_last_step(
     config: RunConfig, data: Path, tmp_path: Path
 ):
     """In a process of its own: read through the map, the missing pages would kill it by SIGBUS."""
     config = override(config, {"data.train": str(data)})
-    save_toml(config, tmp_path / "recipe.toml")
     whole = shard(data).read_bytes()
-    program = (
+    cuts = (
         "import os, groundup.track.console as console\n"
         "class Cuts(console.ConsoleDisplay):\n"
         "    def step(self, step, loss):\n"
         f"        if step == 9: os.truncate({str(shard(data))!r}, 0)\n"
         "console.ConsoleDisplay = Cuts\n"
-        "from groundup.cli.main import main\n"
-        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert "was cut off while the run was reading it: 0 bytes, expected" in ended.stderr
+    said = train_in_a_process(config, tmp_path, cuts)
+    assert "was cut off while the run was reading it: 0 bytes, expected" in said
     assert RunDirectory(config.run_dir).checkpoint("latest").name == "step-9"
     with shard(data).open("wb") as file:
         file.write(whole)
@@ -128,8 +133,7 @@ def test_a_run_directory_that_vanishes_ends_the_run_in_one_line(config: RunConfi
 def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Path, name: str):
     """A limit on the size of files is the disk that fills up; the checkpoints' files are allowed to be larger."""
     config = override(config, {"train.log_interval": 1, "sample.interval": 1})
-    save_toml(config, tmp_path / "recipe.toml")
-    program = (
+    fills_up = (
         "import resource, signal, groundup.track.jsonl as j\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write = j.JsonlSink._write\n"
@@ -139,14 +143,10 @@ def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Pa
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))\n"
         "    write(self, name, line)\n"
         "j.JsonlSink._write = limited\n"
-        "from groundup.cli.main import main\n"
-        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert name in ended.stderr
-    assert "free some space and resume" in ended.stderr
+    said = train_in_a_process(config, tmp_path, fills_up)
+    assert name in said
+    assert "free some space and resume" in said
     assert not (config.run_dir / name).read_bytes().endswith(b"\n")
     assert train(config, resume=True).finished
     whole = train(override(config, {"name": "whole"})).run_dir
