@@ -13,7 +13,7 @@ import pytest
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.data.shards import TokenShards
-from groundup.errors import DataError, TrainingError
+from groundup.errors import DataError, MissingExtraError, TrainingError
 from groundup.track import JsonlSink, Silent, read_jsonl
 from groundup.train import RunDirectory, train
 from groundup.train.data_guard import DataGuard
@@ -172,6 +172,40 @@ def test_a_line_that_the_disk_takes_only_a_part_of_is_dropped_on_resume(tmp_path
     assert (tmp_path / "metrics.jsonl").stat().st_size == size + 5
     JsonlSink(tmp_path, after_step=2).close()
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_said_of_the_run(config: RunConfig, tmp_path: Path):
+    fills_up = (
+        "import resource, signal, groundup.train.record as record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "whole = record.environment\n"
+        "def limited(device):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "    return whole(device)\n"
+        "record.environment = limited\n"
+    )
+    said = train_in_a_process(config, tmp_path, fills_up)
+    assert f"cannot write {config.run_dir}" in said
+    assert "free some space" in said
+    assert train(config).finished
+
+
+def test_a_run_that_could_not_begin_is_not_in_the_way(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Whoever installs what was missing repeats the same command."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError):
+        train(override(config, {"track.wandb": True}))
+    assert train(override(config, {"train.seed": 1})).finished
+    with pytest.raises(TrainingError, match="exists already"):
+        train(config)
+
+
+def test_a_config_that_is_not_a_runs_is_left_alone(config: RunConfig):
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "config.toml").write_text("mine = true\n")
+    with pytest.raises(TrainingError, match="exists already"):
+        train(config)
+    assert (config.run_dir / "config.toml").read_text() == "mine = true\n"
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", ".config.toml.7.tmp"]], ids=str)
