@@ -136,6 +136,23 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert not list(in_tmp_path.iterdir())
 
 
+def test_one_of_several_ranks_ends_without_taking_torchs_threads_apart():
+    """A regular exit, at which this program would write a line, may end in an abort instead of the exit code."""
+    program = (
+        "import atexit; from groundup.cli.main import main; atexit.register(print, 'regular'); main(['train', '--x'])"
+    )
+    ended = {}
+    for ranks in ("1", "2"):
+        launch = {"RANK": "0", "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+        ended[ranks] = subprocess.run(
+            [sys.executable, "-c", program], env=os.environ | launch, capture_output=True, text=True
+        )
+    assert [end.returncode for end in ended.values()] == [2, 2]
+    assert [end.stdout for end in ended.values()] == ["regular\n", ""]
+    assert ended["1"].stderr == ended["2"].stderr
+    assert ended["2"].stderr.startswith("groundup: unknown option --x")
+
+
 def test_bad_values_of_the_tokenizer_and_the_sampler(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     small = ["tokenizer", "train", corpus, "--vocab-size"]
     code, _, err = run(*small, 256, "--out", tmp_path / "t", capsys=capsys)
