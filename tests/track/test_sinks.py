@@ -14,7 +14,7 @@ from rich.console import Console
 
 from groundup.config import TrackConfig
 from groundup.errors import MissingExtraError
-from groundup.track import JsonlSink, external_sinks, read_jsonl
+from groundup.track import JsonlSink, Silent, Sinks, external_sinks, read_jsonl
 from groundup.track.console import ConsoleDisplay
 from groundup.track.curve import loss_curve
 
@@ -121,6 +121,23 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'groundup\[{package}\]'"):
         external_sinks(TrackConfig(**options), tmp_path, "name", {})
+
+
+def test_a_sink_that_cannot_be_closed_leaves_no_other_open():
+    closed = []
+
+    class Part(Silent):
+        def __init__(self, name: str):
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            if self.name == "full":
+                raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Sinks([Part("full"), Part("terminal")]).close()
+    assert closed == ["full", "terminal"]
 
 
 def show(*, terminal: bool) -> str:

@@ -16,6 +16,7 @@ def as_before():
     before = matmul.fp32_precision
     wide_products._suits_this_processor.cache_clear()
     yield
+    torch.set_float32_matmul_precision("highest")
     matmul.fp32_precision = before
     wide_products._suits_this_processor.cache_clear()
 
@@ -38,6 +39,15 @@ def test_the_permission_is_not_given_where_products_are_rounded(monkeypatch: pyt
     monkeypatch.setattr(torch, "bmm", lambda a, b: (a.bfloat16() @ b.bfloat16()).float())
     assert not use_wide_products()
     assert torch.backends.mkldnn.matmul.fp32_precision == before
+
+
+def test_torch_can_still_say_how_it_multiplies():
+    """It raises where its two ways to set that differ, and torch.compile asks when it tunes."""
+    torch.set_float32_matmul_precision("highest")
+    taken = use_wide_products()
+    assert torch.get_float32_matmul_precision() == ("medium" if taken else "highest")
+    torch.set_float32_matmul_precision("highest")
+    assert torch.backends.mkldnn.matmul.fp32_precision != "bf16"
 
 
 @pytest.mark.parametrize("vendor", ["GenuineIntel", ""])

@@ -181,19 +181,15 @@ class Trainer:
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
                 self.display.note(warning)
-        try:
-            with Interruption() as interruption:
-                if not resumed:
-                    self.reporter.report(None)
-                while self._steps_launched < total and self._goes_on(interruption):
-                    self._step()
-                self._book(0)
-                self._finish()
-        finally:
-            self.profiler.close()
-            self.feed.close()
-            self.writer.close()
-            self.sinks.close()
+        with ExitStack() as closing, Interruption() as interruption:
+            for part in (self.sinks, self.writer, self.feed, self.profiler):  # each, from the last to the first
+                closing.callback(part.close)
+            if not resumed:
+                self.reporter.report(None)
+            while self._steps_launched < total and self._goes_on(interruption):
+                self._step()
+            self._book(0)
+            self._finish()
         return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
 
     def _goes_on(self, interruption: Interruption) -> bool:
