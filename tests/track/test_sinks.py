@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ from rich.console import Console
 
 from groundup.config import TrackConfig
 from groundup.errors import MissingExtraError
-from groundup.track import JsonlSink, external_sinks, read_jsonl
+from groundup.track import JsonlSink, Silent, Sinks, external_sinks, read_jsonl
 from groundup.track.console import ConsoleDisplay
 from groundup.track.curve import loss_curve
 
@@ -85,6 +87,31 @@ def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pyt
     assert [part for part in expected if part not in content] == []
 
 
+@pytest.mark.parametrize(
+    ("key", "said"), [({}, "API key"), ({"WANDB_API_KEY": "bad"}, "WANDB_API_KEY invalid")], ids=str
+)
+def test_wandb_that_does_not_start_says_how_to_go_without(tmp_path: Path, key: dict[str, str], said: str):
+    """In a process of its own: W&B reads the environment once."""
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from groundup.config import TrackConfig\n"
+        "from groundup.errors import TrainingError\n"
+        "from groundup.track import external_sinks\n"
+        "try: external_sinks(TrackConfig(wandb=True), Path(sys.argv[1]), 'name', {})\n"
+        "except TrainingError as error: print(error)\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path],
+        env=kept | {"HOME": str(tmp_path)} | key,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"W&B does not start: .*{said}.*WANDB_MODE=offline", done.stdout)
+
+
 @pytest.mark.parametrize(("package", "options"), [("wandb", {"wandb": True}), ("tensorboard", {"tensorboard": True})])
 def test_a_missing_package_is_named_with_its_extra(
     package: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +121,23 @@ def test_a_missing_package_is_named_with_its_extra(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'groundup\[{package}\]'"):
         external_sinks(TrackConfig(**options), tmp_path, "name", {})
+
+
+def test_a_sink_that_cannot_be_closed_leaves_no_other_open():
+    closed = []
+
+    class Part(Silent):
+        def __init__(self, name: str):
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+            if self.name == "full":
+                raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        Sinks([Part("full"), Part("terminal")]).close()
+    assert closed == ["full", "terminal"]
 
 
 def show(*, terminal: bool) -> str:
@@ -137,6 +181,20 @@ def test_the_latest_numbers_stand_under_the_bar_and_fit_80_columns(mfu: float | 
         for part in ("gradient norm 1.2e+02", "234,568 tokens/s", "MFU n/a" if mfu is None else "MFU 41.2%"):
             assert part in numbers
         assert "memory 123" in numbers
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_validation_line_fits_80_columns_of_a_terminal_and_a_file_has_the_speed_too(terminal: bool):
+    file = io.StringIO()
+    display = ConsoleDisplay(Console(file=file, force_terminal=terminal, width=80 if terminal else 160))
+    display.begin({}, 50_000, 0)
+    display.metrics(
+        MEASURED | {"train_loss": 3.14159, "val_loss": 3.21987, "val_perplexity": 25.0248, "val_bpb": 1.912612}
+    )
+    display.close()
+    line = "step    10  valid loss 3.2199 (train 3.1416)  perplexity 25.02  1.9126 bits/byte"
+    assert line in file.getvalue()
+    assert (f"{line}  234,568 tokens/s\n" in file.getvalue()) == (not terminal)
 
 
 def test_a_line_without_numbers_for_a_person_is_not_shown():

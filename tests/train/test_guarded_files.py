@@ -13,7 +13,7 @@ import pytest
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.data.shards import TokenShards
-from groundup.errors import DataError, TrainingError
+from groundup.errors import DataError, MissingExtraError, TrainingError
 from groundup.track import JsonlSink, Silent, read_jsonl
 from groundup.train import RunDirectory, train
 from groundup.train.data_guard import DataGuard
@@ -40,26 +40,31 @@ def shard(data: Path) -> Path:
     return next(data.glob("shard-*.bin"))
 
 
+def train_in_a_process(config: RunConfig, tmp_path: Path, preparation: str) -> str:
+    """`groundup train` after some lines of Python, which must fail as a user's mistake does; returns what it says."""
+    save_toml(config, tmp_path / "recipe.toml")
+    program = f"{preparation}\nfrom groundup.cli.main import main\nmain(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.count("\n") == 1
+    return ended.stderr
+
+
 def test_shards_cut_off_under_the_run_end_it_with_a_checkpoint_of_the_last_step(
     config: RunConfig, data: Path, tmp_path: Path
 ):
     """In a process of its own: read through the map, the missing pages would kill it by SIGBUS."""
     config = override(config, {"data.train": str(data)})
-    save_toml(config, tmp_path / "recipe.toml")
     whole = shard(data).read_bytes()
-    program = (
+    cuts = (
         "import os, groundup.track.console as console\n"
         "class Cuts(console.ConsoleDisplay):\n"
         "    def step(self, step, loss):\n"
         f"        if step == 9: os.truncate({str(shard(data))!r}, 0)\n"
         "console.ConsoleDisplay = Cuts\n"
-        "from groundup.cli.main import main\n"
-        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert "was cut off while the run was reading it: 0 bytes, expected" in ended.stderr
+    said = train_in_a_process(config, tmp_path, cuts)
+    assert "was cut off while the run was reading it: 0 bytes, expected" in said
     assert RunDirectory(config.run_dir).checkpoint("latest").name == "step-9"
     with shard(data).open("wb") as file:
         file.write(whole)
@@ -128,8 +133,7 @@ def test_a_run_directory_that_vanishes_ends_the_run_in_one_line(config: RunConfi
 def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Path, name: str):
     """A limit on the size of files is the disk that fills up; the checkpoints' files are allowed to be larger."""
     config = override(config, {"train.log_interval": 1, "sample.interval": 1})
-    save_toml(config, tmp_path / "recipe.toml")
-    program = (
+    fills_up = (
         "import resource, signal, groundup.track.jsonl as j\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write = j.JsonlSink._write\n"
@@ -139,14 +143,10 @@ def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Pa
         "        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))\n"
         "    write(self, name, line)\n"
         "j.JsonlSink._write = limited\n"
-        "from groundup.cli.main import main\n"
-        f"main(['train', {str(tmp_path / 'recipe.toml')!r}])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.count("\n") == 1
-    assert name in ended.stderr
-    assert "free some space and resume" in ended.stderr
+    said = train_in_a_process(config, tmp_path, fills_up)
+    assert name in said
+    assert "free some space and resume" in said
     assert not (config.run_dir / name).read_bytes().endswith(b"\n")
     assert train(config, resume=True).finished
     whole = train(override(config, {"name": "whole"})).run_dir
@@ -172,6 +172,40 @@ def test_a_line_that_the_disk_takes_only_a_part_of_is_dropped_on_resume(tmp_path
     assert (tmp_path / "metrics.jsonl").stat().st_size == size + 5
     JsonlSink(tmp_path, after_step=2).close()
     assert [line["step"] for line in read_jsonl(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_said_of_the_run(config: RunConfig, tmp_path: Path):
+    fills_up = (
+        "import resource, signal, groundup.train.record as record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "whole = record.environment\n"
+        "def limited(device):\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
+        "    return whole(device)\n"
+        "record.environment = limited\n"
+    )
+    said = train_in_a_process(config, tmp_path, fills_up)
+    assert f"cannot write {config.run_dir}" in said
+    assert "free some space" in said
+    assert train(config).finished
+
+
+def test_a_run_that_could_not_begin_is_not_in_the_way(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Whoever installs what was missing repeats the same command."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(MissingExtraError):
+        train(override(config, {"track.wandb": True}))
+    assert train(override(config, {"train.seed": 1})).finished
+    with pytest.raises(TrainingError, match="exists already"):
+        train(config)
+
+
+def test_a_config_that_is_not_a_runs_is_left_alone(config: RunConfig):
+    config.run_dir.mkdir(parents=True)
+    (config.run_dir / "config.toml").write_text("mine = true\n")
+    with pytest.raises(TrainingError, match="exists already"):
+        train(config)
+    assert (config.run_dir / "config.toml").read_text() == "mine = true\n"
 
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", ".config.toml.7.tmp"]], ids=str)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.config import RunConfig, from_dict, load_toml, override
+from groundup.config import RunConfig, TrainConfig, from_dict, load_toml, override
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, FileMissingError, TrainingError
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import read_jsonl
 from groundup.train import RunDirectory, evaluate_run, seconds_per_step, train
-from groundup.train.build import build_model, build_optimizer, load_tokenizer
+from groundup.train.build import build_model, build_optimizer, load_tokenizer, prepare_device
 
 
 def metrics(run: Path) -> list[dict]:
@@ -160,6 +160,15 @@ def test_a_taken_run_directory_is_not_touched(config: RunConfig):
     assert train(override(config, {"train.max_iters": 3}), overwrite=True).summary["step"] == 3
 
 
+def test_the_gpu_that_is_named_is_the_current_one(monkeypatch: pytest.MonkeyPatch):
+    """Events and kernels go to the current device, which would be the first one."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cuda:1", "cpu"):
+        prepare_device(TrainConfig(), device)
+    assert chosen == ["cuda:1"]
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -168,6 +177,7 @@ def test_a_taken_run_directory_is_not_touched(config: RunConfig):
         ({"model.vocab_size": 299}, ConfigError, r"model\.vocab_size = 299.*300"),
         ({"model.context_length": 100_000}, DataError, "tokens, but one sequence of context_length = 100000"),
         ({"train.device": "cuda:99"}, ConfigError, "cuda:99"),
+        ({"train.device": "gpu"}, ConfigError, "'gpu' cannot be used here: expected auto, cpu, cuda, cuda:N or mps"),
     ],
 )
 def test_impossible_runs_are_refused_before_anything_is_written(

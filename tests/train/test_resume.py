@@ -1,6 +1,8 @@
 """A run that was interrupted equals one that never was."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -293,6 +295,16 @@ def test_one_run_is_trained_by_one_process(config: RunConfig):
     with RunDirectory(config.run_dir).locked(), pytest.raises(TrainingError, match="by another process"):
         train(config, overwrite=True)
     assert train(config, resume=True).finished
+
+
+def test_a_file_system_without_locks_is_no_other_process(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Lustre and some network drives refuse every lock."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert train(config).finished
 
 
 def test_data_that_vanishes_during_the_run_costs_no_finished_step(config: RunConfig, tokens: Path, tmp_path: Path):

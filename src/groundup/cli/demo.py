@@ -17,6 +17,7 @@ from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
 from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
+from groundup.cores import wait_asleep_where_busy
 from groundup.errors import ConfigError, DataError
 from groundup.track.console import make_console
 
@@ -42,6 +43,7 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | 
         steps: how many steps to train, instead.
         seed: of the stories and the model.
     """
+    wait_asleep_where_busy()
     console = make_console()
     if not (0 < minutes < math.inf and (steps is None or steps > 0)):
         raise ConfigError(f"--minutes {minutes} --steps {steps}; expected positive numbers")

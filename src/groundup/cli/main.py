@@ -72,17 +72,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
     print(f"groundup: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+    leave(2)
 
 
 def leave(code: int) -> NoReturn:
     """End the process with this exit code.
 
-    One of several ranks that has done its work goes at once. Threads that torch has for talking to the others are taken
-    apart at a regular exit, which now and then ends in an abort (seen with gloo under load), and torchrun would take
-    that for a failure.
+    One of several ranks goes at once. At a regular exit the threads of a gloo group that was not taken apart are still
+    there, which ends in an abort ("terminate called without an active exception", pytorch/pytorch#190489); and after an
+    error it must not be taken apart, since that may wait for a rank that is lost.
     """
-    if code == 0 and Launch.from_environment().ranks > 1:
+    if Launch.from_environment().ranks > 1:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

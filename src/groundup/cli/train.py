@@ -8,6 +8,7 @@ from groundup.cli.flags import Flags, read_flags
 from groundup.cli.parse import parse
 from groundup.config import RunConfig, load_recipe
 from groundup.config.recipe import recipes_dir
+from groundup.cores import wait_asleep_where_busy
 from groundup.errors import ConfigError, GroundupError
 from groundup.launch import Launch
 
@@ -17,11 +18,11 @@ def train(arguments: list[str]) -> int:
 
     A run that stops at its limit of time has done what it was told, and returns 0.
 
-
     Under torchrun it is 0 after a signal too: torchrun takes anything else for a failure, and would start the job
     again.
     """
     launch = Launch.from_environment()
+    wait_asleep_where_busy()
     try:
         flags = read_flags(arguments)
         if flags.resume and flags.overwrite:

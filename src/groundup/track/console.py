@@ -76,7 +76,8 @@ class ConsoleDisplay:
         due = numbers and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES and not self._progress
         if "val_loss" in line or due:
             self._last_line = time.monotonic()
-            self.note(f"step {line['step']:>{len(str(self._total))}}  {_validation(line) or numbers}")
+            said = _validation(line, speed=not self._progress) or numbers
+            self.note(f"step {line['step']:>{len(str(self._total))}}  {said}")
 
     def sample(self, line: Metrics) -> None:
         if self.show_samples:
@@ -151,12 +152,14 @@ def _numbers(line: Metrics) -> str:
     return "  ".join(parts)
 
 
-def _validation(line: Metrics) -> str:
+def _validation(line: Metrics, *, speed: bool) -> str:
+    """What an evaluation found; without the speed, which stands under the bar, it fits 80 columns."""
     if "val_loss" not in line:
         return ""
-    parts = [f"valid loss {line['val_loss']:.4f}", f"perplexity {line['val_perplexity']:,.2f}"]
+    train = f" (train {line['train_loss']:.4f})" if "train_loss" in line else ""
+    parts = [f"valid loss {line['val_loss']:.4f}{train}", f"perplexity {line['val_perplexity']:,.2f}"]
     if line["val_bpb"] is not None:
         parts.append(f"{line['val_bpb']:.4f} bits/byte")
-    if "train_loss" in line:
-        parts.append(f"(train {line['train_loss']:.4f}, {line['tokens_per_second']:,.0f} tok/s)")
+    if speed and train:
+        parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
     return "  ".join(parts)

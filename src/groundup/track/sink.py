@@ -1,6 +1,7 @@
 """What a sink is, and what a display adds to it."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 Metrics = Mapping[str, Any]
@@ -48,8 +49,9 @@ class Sinks:
             sink.sample(line)
 
     def close(self) -> None:
-        for sink in self.sinks:
-            sink.close()
+        with ExitStack() as closing:  # one that cannot be closed leaves no other open
+            for sink in reversed(self.sinks):
+                closing.callback(sink.close)
 
 
 class Silent:

@@ -14,7 +14,7 @@ class WandbSink:
 
     Raises:
         MissingExtraError: the package wandb is not installed.
-        TrainingError: W&B refuses to start, for want of a login.
+        TrainingError: W&B does not start, for want of a login or of a network.
     """
 
     def __init__(self, run_dir: Path, project: str, name: str, config: Metrics):
@@ -34,9 +34,10 @@ class WandbSink:
                 dir=str(run_dir),
                 config=dict(config),
             )
-        except wandb.errors.UsageError as error:
+        except wandb.errors.Error as error:
             raise TrainingError(
-                f"W&B does not start: {error}; log in with `wandb login`, or set WANDB_MODE=offline"
+                f"W&B does not start: {str(error).rstrip('.')}; log in with `wandb login` where there is a network, or "
+                f"set WANDB_MODE=offline, which needs neither"
             ) from None
         self._html = wandb.Html
 

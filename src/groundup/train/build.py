@@ -40,7 +40,7 @@ def choose_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        if torch.device(name).type not in ("cpu", "cuda", "mps"):
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
             raise RuntimeError("expected auto, cpu, cuda, cuda:N or mps")
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
@@ -150,8 +150,12 @@ def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
 
 
 def prepare_device(config: TrainConfig, device: str) -> None:
-    """Settings of the whole process that a run wants: how float32 is multiplied, and that freed memory is kept."""
+    """Settings of the whole process that a run wants: how float32 is multiplied, which GPU is the current one, and
+    that freed memory is kept."""
     torch.set_float32_matmul_precision(config.matmul_precision)
+    if device.startswith("cuda"):
+        # Events are recorded on the current device. On another one they would say that copies from this one are done.
+        torch.cuda.set_device(device)
     if device == "cpu" and config.kernels == "fast":
         keep_freed_memory()
         use_wide_products()

@@ -9,6 +9,8 @@ A process alone goes the same way with nobody to ask: :class:`Ranks` itself is t
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from torch import Tensor
 from groundup.errors import ConfigError, GroundupError
 from groundup.launch import Launch
 from groundup.train.fresh_start import name_of_this_start
-from groundup.train.lost_rank import AnotherRankError, parting
+from groundup.train.lost_rank import AnotherRankError, lingering, parting
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 TIMEOUT = timedelta(minutes=30)
 """How long the others wait for a rank, which may be writing a checkpoint on a slow disk meanwhile."""
+
+
+_LAST_PATIENCE = 5.0
+"""Seconds that the first rank waits for the others to leave before it does."""
 
 
 @dataclass(frozen=True)
@@ -200,17 +206,26 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
     dist.init_process_group(
         backend, store=PrefixStore("tensors", store), rank=launch.rank, world_size=launch.ranks, timeout=TIMEOUT
     )
-    with parting(launch, PrefixStore("parting", store), run):
-        yield ManyRanks(launch, PrefixStore("words", store))
-    # Only where all went well: with a rank that is lost, it may wait for it.
-    dist.destroy_process_group()
-    _leave_last(launch, PrefixStore("leaving", store))
+    with lingering():
+        try:
+            with parting(launch, PrefixStore("parting", store), run):
+                yield ManyRanks(launch, PrefixStore("words", store))
+            # Only where all went well: with a rank that is lost, it may wait for it.
+            dist.destroy_process_group()
+        finally:
+            _leave_last(launch, PrefixStore("leaving", store))
 
 
 def _leave_last(launch: Launch, store: Store) -> None:
-    # Without torchrun the store lives in the first rank, which must not take it along while another still asks.
+    # Without torchrun's own the store lives in the first rank, which must not take it along while another still asks.
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        return
     with suppress(RuntimeError):
-        if launch.is_main:
-            store.wait([f"rank {rank}" for rank in range(1, launch.ranks)], timedelta(seconds=10))
-        else:
+        if not launch.is_main:
             store.set(f"rank {launch.rank}", "")
+            return
+        others = [f"rank {rank}" for rank in range(1, launch.ranks)]
+        # Not store.wait(), which writes lines of its own where it waits in vain, as for a rank that was killed.
+        end = time.monotonic() + _LAST_PATIENCE
+        while time.monotonic() < end and not store.check(others):
+            time.sleep(0.02)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from groundup.account import parameter_count, training_flops_per_token
+from groundup.account import parameter_count
 from groundup.config import RunConfig, override
-from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
@@ -36,25 +34,20 @@ from groundup.train.build import (
 from groundup.train.checkpoint import FORMAT, VERSION, CheckpointContent
 from groundup.train.data_guard import DataGuard
 from groundup.train.distributed import Intent, Ranks, joined
-from groundup.train.evaluate import Evaluation, evaluate
 from groundup.train.feed import Feed
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.lost_rank import AnotherRankError
-from groundup.train.measure import known_peak, peak_memory
 from groundup.train.parallel import make_parallel
 from groundup.train.plan import describe, disk_warning
 from groundup.train.profile import StepProfiler
 from groundup.train.ratios import update_ratios
 from groundup.train.record import open_record
+from groundup.train.report import Reporter
 from groundup.train.resume import restore
 from groundup.train.run_directory import RunDirectory
-from groundup.train.sample_text import sample_line
 from groundup.train.state import TrainState
 from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
-
-if TYPE_CHECKING:
-    from groundup.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -151,7 +144,6 @@ class Trainer:
         self.lag = 1 if self.device.startswith("cuda") else 0
         self._launched: deque[Launched] = deque()
         self.state = TrainState()
-        self._peak = (known_peak(config.train, self.device) or 0.0) * ranks.size
 
     def run_all(self, *, resume: bool) -> TrainResult:
         """All steps that are left."""
@@ -170,27 +162,34 @@ class Trainer:
         self.guard = DataGuard(self.train_store, self.valid_store)
         total = self.config.train.max_iters
         self.display.begin(self.plan(), total, self.state.step)
-        self._sitting_began = time.perf_counter() - self.state.wall_seconds
-        self._last_logged = (self.state.tokens, self.state.train_seconds)
+        began = time.perf_counter() - self.state.wall_seconds
+        self._clock = lambda: time.perf_counter() - began
+        self.reporter = Reporter(
+            self.config,
+            self.state,
+            self.sinks,
+            model=self.model,
+            parallel=self.parallel,
+            store=self.valid_store,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            clock=self._clock,
+        )
         self.limit = TimeLimit(self.config.train, reached=self.state.progress)
         left = total - self.state.step if self.ranks.is_main else 0
         self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
                 self.display.note(warning)
-        try:
-            with Interruption() as interruption:
-                if not resumed:
-                    self._report(None)
-                while self._steps_launched < total and self._goes_on(interruption):
-                    self._step()
-                self._book(0)
-                self._finish()
-        finally:
-            self.profiler.close()
-            self.feed.close()
-            self.writer.close()
-            self.sinks.close()
+        with ExitStack() as closing, Interruption() as interruption:
+            for part in (self.sinks, self.writer, self.feed, self.profiler):  # each, from the last to the first
+                closing.callback(part.close)
+            if not resumed:
+                self.reporter.report(None)
+            while self._steps_launched < total and self._goes_on(interruption):
+                self._step()
+            self._book(0)
+            self._finish()
         return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
 
     def _goes_on(self, interruption: Interruption) -> bool:
@@ -272,7 +271,7 @@ class Trainer:
             if found.get("loss_spike"):
                 self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
             self.display.step(state.step, loss)
-            is_best = self._report({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
+            is_best = self.reporter.report({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
             # After the report: a checkpoint of a step must find the step's lines already in the record.
             if is_best or state.step % config.train.checkpoint_interval == 0:
                 self._save(best=is_best)
@@ -287,79 +286,9 @@ class Trainer:
         kept = max(self.run.steps(), default=None)
         return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
 
-    def _report(
-        self, step_metrics: dict[str, Any] | None, found: Mapping[str, Any] | None = None, *, last: bool = False
-    ) -> bool:
-        """Metrics, evaluation and sample, where the step is one for them.
-
-        Args:
-            step_metrics: for the steps that have a line; None before the first.
-            found: what is worth a line at any step.
-            last: whether it is the run's last step.
-
-        Returns:
-            Whether the step's validation loss is the best so far.
-        """
-        config, state = self.config, self.state
-        line: dict[str, Any] = dict(found or {})
-        if step_metrics is not None and (last or state.step % config.train.log_interval == 0):
-            line = self._training_metrics() | step_metrics | line
-        is_best = False
-        if self.valid_store is not None and (last or state.step % config.train.eval_interval == 0):
-            scored = self._evaluate(self.valid_store)
-            line |= {
-                "val_loss": scored.loss,
-                "val_perplexity": scored.perplexity,
-                "val_bpb": scored.bits_per_byte,
-            }
-            better = state.best_val_loss is None or scored.loss < state.best_val_loss
-            is_best = better and state.step > 0 and math.isfinite(scored.loss)
-            if is_best:
-                state.best_val_loss, state.best_step = scored.loss, state.step
-        if line:
-            state.wall_seconds = time.perf_counter() - self._sitting_began
-            heading = {"step": state.step, "tokens": state.tokens, "wall_seconds": round(state.wall_seconds, 3)}
-            self.sinks.metrics(heading | line)
-        interval = config.sample.interval
-        if interval and self.tokenizer and state.step and (last or state.step % interval == 0):
-            self._sample(self.tokenizer)
-        return is_best
-
-    def _training_metrics(self) -> dict[str, Any]:
-        state = self.state
-        tokens, seconds = self._last_logged
-        rate = (state.tokens - tokens) / max(state.train_seconds - seconds, 1e-9)
-        self._last_logged = (state.tokens, state.train_seconds)
-        mean_loss = sum(state.pending_losses) / len(state.pending_losses)
-        state.pending_losses = []
-        mfu = rate * training_flops_per_token(self.config.model) / self._peak if self._peak else None
-        return {
-            "train_loss": mean_loss,
-            "tokens_per_second": round(rate, 1),
-            "mfu": mfu,
-            "peak_memory": peak_memory(self.device),
-        }
-
-    def _evaluate(self, store: TokenShards) -> Evaluation:
-        with self.parallel.reading(self.model):
-            return evaluate(
-                self.model,
-                store,
-                self.config.model.context_length,
-                batch_size=self.config.train.eval_batch_size,
-                limit=self.config.train.eval_windows,
-                ranks=self.ranks,
-            )
-
-    def _sample(self, tokenizer: Tokenizer) -> None:
-        if self.ranks.is_main or self.parallel.all_compute:
-            with self.parallel.reading(self.model):
-                line = sample_line(self.model, tokenizer, self.config, self.state.step)
-            self.sinks.sample(line)
-
     def _save(self, *, best: bool = False, wait: bool = False) -> None:
         state = self.state
-        state.wall_seconds = time.perf_counter() - self._sitting_began
+        state.wall_seconds = self._clock()
         content = CheckpointContent.of(self.model, self.optimizer, state.to_dict() | self.identity)
         self.writer.save(state.step, content, best=best, wait=wait)
 

@@ -34,7 +34,7 @@ class AnotherRankError(GroundupError, RuntimeError):
 
 @contextmanager
 def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
-    """Within the block, an error is told once, and a first SIGTERM leaves the time for that.
+    """Within the block, an error is told once; to be used within :func:`lingering`, which leaves the time for that.
 
     Args:
         store: where the ranks note that they live, and who has spoken.
@@ -43,7 +43,6 @@ def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
         TrainingError: another rank is gone; says which, and which checkpoint there is.
         AnotherRankError: instead of the error, where another rank tells it or has caused it.
     """
-    previous = _linger_on_sigterm()
     try:
         yield
     except AnotherRankError:
@@ -65,20 +64,27 @@ def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
     except Exception:
         _claim(store)
         raise
-    finally:
-        if previous is not None:
-            signal.alarm(0)
-            signal.signal(signal.SIGTERM, previous)
 
 
-def _linger_on_sigterm() -> signal._HANDLER:
-    # torchrun sends SIGTERM to the others as soon as it sees that one has died, often before they know themselves.
+@contextmanager
+def lingering() -> Iterator[None]:
+    """Within the block, a first SIGTERM leaves some seconds to find out what has happened.
+
+    torchrun sends it to the others as soon as it sees that one has died, often before they know themselves.
+    """
+
     def linger(number: int, frame: FrameType | None) -> None:
         signal.alarm(_LAST_SECONDS)
 
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
-        return None
-    return signal.signal(signal.SIGTERM, linger)
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, linger)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _is_about_contact(error: RuntimeError) -> bool:

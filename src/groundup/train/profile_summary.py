@@ -34,7 +34,9 @@ _PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::matmul", "aten::l
 _AROUND_PRODUCTS = ("_SharedInputProduct", "MmBackward", "AddmmBackward")
 _COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to", "aten::_to_copy", "aten::cat"}
 _EMBEDDING = ("aten::index_select", "aten::embedding", "IndexSelectBackward", "EmbeddingBackward")
-_ATTENTION = ("scaled_dot_product", "ScaledDotProduct", "_TurnedHeads", "aten::bmm", "BmmBackward")
+_ATTENTION = (
+    "scaled_dot_product", "ScaledDotProduct", "causal_attention", "_TurnedHeads", "aten::bmm", "BmmBackward",
+)  # fmt: skip
 _OUTER = {"Optimizer.": OPTIMIZER, DATA: BATCHES, CLIPPING: NORM}
 
 

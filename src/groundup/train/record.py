@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from groundup.config import RunConfig, flatten
+from groundup.config import RunConfig, TrainConfig, flatten
+from groundup.errors import GroundupError, TrainingError
 from groundup.track import Display, JsonlSink, Sinks, external_sinks
 from groundup.train.checkpoint_ranks import RankedCheckpoints
 from groundup.train.checkpoint_writer import CheckpointWriter
@@ -34,33 +37,36 @@ def open_record(
     sinks, writer = Sinks([]), None
     with ranks.meeting():
         if ranks.is_main:
-            sinks, writer = _open(run, config, device, tokenizer, display, ranks, after_step)
+            with _errors_of(run):
+                run.create(config, environment(device) | {"ranks": ranks.size})
+                if tokenizer is not None:
+                    tokenizer.save(run.tokenizer_dir)
+                run.sweep()
+                run.prune(config.train.keep_checkpoints)
+                extra = external_sinks(config.track, run.path, config.name, flatten(config))
+                jsonl = JsonlSink(run.path, after_step=after_step)
+            sinks, writer = Sinks([jsonl, *extra, display]), _writer(run, config.train, jsonl)
     sharded = config.train.checkpoint_format == "sharded"
     if writer is not None and ranks.size == 1 and not sharded:
         return sinks, writer
     return sinks, RankedCheckpoints(writer, ranks, sharded=sharded)
 
 
-def _open(
-    run: RunDirectory,
-    config: RunConfig,
-    device: str,
-    tokenizer: Tokenizer | None,
-    display: Display,
-    ranks: Ranks,
-    after_step: int,
-) -> tuple[Sinks, CheckpointWriter]:
-    run.create(config, environment(device) | {"ranks": ranks.size})
-    if tokenizer is not None:
-        tokenizer.save(run.tokenizer_dir)
-    run.sweep()
-    run.prune(config.train.keep_checkpoints)
-    extra = external_sinks(config.track, run.path, config.name, flatten(config))
-    jsonl = JsonlSink(run.path, after_step=after_step)
-    writer = CheckpointWriter(
-        run,
-        keep=config.train.keep_checkpoints,
-        background=config.train.background_checkpoints,
-        sync_record=jsonl.sync,
+@contextmanager
+def _errors_of(run: RunDirectory) -> Iterator[None]:
+    # A full disk does not say which file it was, and the other ranks hear of our own errors only.
+    try:
+        yield
+    except GroundupError:
+        raise
+    except OSError as error:
+        raise TrainingError(
+            f"cannot write {run.path}: {error.strerror or error}; free some space or mend the permissions, and start "
+            f"again"
+        ) from None
+
+
+def _writer(run: RunDirectory, config: TrainConfig, record: JsonlSink) -> CheckpointWriter:
+    return CheckpointWriter(
+        run, keep=config.keep_checkpoints, background=config.background_checkpoints, sync_record=record.sync
     )
-    return Sinks([jsonl, *extra, display]), writer

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
+_MADE_FIRST = {"config.toml", "environment.json", "checkpoints", "tokenizer", "tensorboard", "wandb", "wandb_id"}
+"""What a run has before its first line of metrics."""
 
 
 class RunDirectory:
@@ -63,10 +65,13 @@ class RunDirectory:
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
 
     def is_untouched(self) -> bool:
-        """Whether nothing is there yet, but what a process that was killed while it started may have left."""
+        """Whether nothing is there yet, but what a process that failed or was killed while it started has left."""
         if not self.path.exists():
             return True
-        return all(p.name == ".lock" or p.name.endswith(".tmp") for p in self.path.iterdir())
+        there = {p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".tmp")}
+        # A config.toml by itself may be anybody's; with the rest it is that of a run which never made a line.
+        begun = {"config.toml", "environment.json"} <= there <= _MADE_FIRST
+        return not there or (begun and not self.steps())
 
     def may_train(self, *, resume: bool, overwrite: bool, launch: Launch) -> bool:
         """Whether to resume, where that is possible, in a run that may be trained at all.
@@ -120,10 +125,12 @@ class RunDirectory:
         with (self.path / ".lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise TrainingError(
                     f"{self.path} is being trained by another process; wait for it, or stop it"
                 ) from None
+            except OSError:
+                pass  # some network file systems have no locks, and none is better than no run
             yield
 
     def clear(self) -> None:

@@ -27,7 +27,9 @@ def use_wide_products() -> bool:
         Whether it took effect, for the whole process.
     """
     if suits := _suits_this_processor():
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
+        # oneDNN's own switch would do, but torch.get_float32_matmul_precision(), which torch.compile asks when it
+        # tunes, raises where the two differ. On a GPU, which such a run does not use, this allows TF32.
+        torch.set_float32_matmul_precision("medium")
     return suits
 
 
