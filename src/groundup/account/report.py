@@ -11,7 +11,8 @@ from groundup.account.flops import forward_flops, forward_products, repeated_flo
 from groundup.account.hardware import Card, card_flops
 from groundup.account.memory import step_memory
 from groundup.account.params import parameter_count, parameters
-from groundup.account.training_time import seconds, step_flops, tokens_within
+from groundup.account.step_time import cpu_step_seconds
+from groundup.account.training_time import check_mfu, seconds, step_flops, tokens_within
 from groundup.config import ModelConfig, RunConfig
 from groundup.errors import ConfigError
 
@@ -38,6 +39,8 @@ class Device:
     memory: float | None
     """Bytes."""
     source: str
+    measured: bool = False
+    """The peak is that of a product timed here, not a data sheet's."""
 
 
 def card_device(card: Card, precision: str, matmul_precision: str = "highest") -> Device:
@@ -53,7 +56,7 @@ def account(
     config: RunConfig,
     *,
     device: Device | None = None,
-    mfu: float = DEFAULT_MFU,
+    mfu: float | None = None,
     tokens: int | None = None,
     fit_memory: int | None = None,
     fit_hours: float | None = None,
@@ -61,6 +64,8 @@ def account(
     """The whole account of a run.
 
     Args:
+        mfu: the share of the device's peak that training reaches; by default what is predicted for a step on a CPU,
+            and :data:`DEFAULT_MFU` elsewhere.
         tokens: of the run; by default those of its steps.
         fit_memory: bytes to fill with the largest batch, and with the largest model.
         fit_hours: time to fill with tokens, and with the largest model that sees 20 tokens a parameter.
@@ -99,11 +104,14 @@ def account(
             "flops": tokens * flops.model // step_tokens,
         },
     }
+    if mfu is not None:
+        check_mfu(mfu)
+    share = _share_of_peak(config, device) if mfu is None else mfu
     if device is not None:
         document["device"] = dataclasses.asdict(device)
-        document["run"] |= _time(document["run"]["flops"], tokens, flops.model, device, mfu)
+        document["run"] |= _time(document["run"]["flops"], tokens, flops.model, device, share)
     if fit_memory is not None or fit_hours is not None:
-        document["fit"] = _fit(config, device, mfu, fit_memory, fit_hours)
+        document["fit"] = _fit(config, device, share, fit_memory, fit_hours)
     document["conventions"] = list(CONVENTIONS)
     return document
 
@@ -180,6 +188,19 @@ def _time(run_flops: int, tokens: int, step: int, device: Device, mfu: float) ->
         "seconds_per_step": seconds(step, device.flops, mfu),
         "tokens_per_second": tokens / whole if whole else None,
     }
+
+
+def _share_of_peak(config: RunConfig, device: Device | None) -> float:
+    """What a step reaches of a measured processor's fastest product, where that can be predicted."""
+    train = config.train
+    as_fitted = train.precision == "fp32" and train.kernels == "fast" and train.attention == "flash"
+    if device is None or not device.measured or not device.flops or not as_fitted:
+        return DEFAULT_MFU
+    passes, batch_size = config.data.passes(), config.data.batch_size
+    whole = passes * cpu_step_seconds(
+        config.model, train, batch_size=batch_size // passes, flops_per_second=device.flops
+    )
+    return min(1.0, step_flops(config.model, config.optim, batch_size).model / whole / device.flops)
 
 
 def _fit(

@@ -74,7 +74,8 @@ def _account(
         set_option: any other option of a run, as NAME=VALUE; may be repeated.
         device: a card, such as h200, a100-40gb or rtx4090; or cpu, which is measured now. Without one no time is given,
             and the memory is that of a GPU.
-        mfu: the share of the device's peak that training reaches; 0.4 by default.
+        mfu: the share of the device's peak that training reaches; by default 0.4 of a card's, and what is predicted for
+            a step on the cpu.
         tokens: of the whole run, such as 300B; by default the recipe's steps.
         fit_memory: fill so much, such as 80GB or 80GiB, with the largest batch or model.
         fit_hours: fill so much time with tokens, or with the largest model that sees 20 tokens a parameter.
@@ -106,7 +107,7 @@ def _account(
             raise ConfigError(f"--set {pair}; expected NAME=VALUE, such as d_ff=1024")
         changes |= _change(name, value)
     rest: dict[str, Any] = {
-        "mfu": DEFAULT_MFU if mfu is None else mfu,
+        "mfu": mfu,
         "tokens": None if tokens is None else parse_count(tokens),
         "fit_memory": None if fit_memory is None else parse_size(fit_memory),
         "fit_hours": fit_hours,
@@ -122,7 +123,7 @@ def _account(
     documents = [one(target) for target in targets]
     if exercise:
         for target, document in zip(targets, documents, strict=True):
-            document["exercise"] = _exercise(override(find(target), changes), rest["mfu"])
+            document["exercise"] = _exercise(override(find(target), changes), DEFAULT_MFU if mfu is None else mfu)
     if json_output:
         print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
         return

@@ -55,7 +55,7 @@ def measured_cpu(config: TrainConfig) -> Device:
     flops = measure_matmul_flops("cpu", config.precision)
     threads = torch.get_num_threads()
     how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
-    return Device("cpu", "cpu", flops, float(total_memory("cpu")), how)
+    return Device("cpu", "cpu", flops, float(total_memory("cpu")), how, measured=True)
 
 
 def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Iterator[Section]:
