@@ -6,13 +6,26 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, MissingExtraError
 from groundup.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _KINDS = (".png", ".svg", ".pdf")
+
+
+def new_figure(width: float, height: float, purpose: str) -> Figure:
+    """An empty figure of so many inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed; the message names the purpose.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtraError.for_package("matplotlib", "plot", purpose) from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def picture_kind(path: Path) -> str:

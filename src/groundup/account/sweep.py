@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from groundup.account.picture import new_figure
 from groundup.account.section import Section
 from groundup.account.units import flops_text, size_text, time_text
-from groundup.errors import ConfigError, MissingExtraError
+from groundup.errors import ConfigError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,11 +80,7 @@ def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.for_package("matplotlib", "plot", "the picture of a sweep") from None
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = new_figure(10, 4, "the picture of a sweep")
     left, right = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=11)
     numbers = all(_is_number(row["value"]) for row in rows)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from groundup.account.picture import new_figure
 from groundup.account.section import Section
-from groundup.errors import ConfigError, MissingExtraError
+from groundup.errors import ConfigError
 from groundup.optim import SGD
 
 if TYPE_CHECKING:
@@ -86,11 +87,7 @@ def toy_sgd_figure(found: dict[float, list[float]]) -> Figure:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError.for_package("matplotlib", "plot", "the picture of an experiment") from None
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    figure = new_figure(7, 4.2, "the picture of an experiment")
     axes = figure.subplots()
     for i, (rate, losses) in enumerate(found.items()):
         axes.plot(
