@@ -130,8 +130,10 @@ def memory_section(
     if copy and one_memory:
         rows.append(("copy of a checkpoint being written", size_text(copy), ""))
     needed = memory["peak"] + (copy if one_memory else 0)
-    there_is = f" of {size_text(total)}" if total else ""
-    rows.append(("peak", f"{size_text(needed)} = {needed / _GIB:,.2f} GiB{there_is}", moment))
+    in_gib = f", {needed / _GIB:,.2f} GiB" if needed >= _GIB else ""
+    rows.append(("peak", size_text(needed), moment + in_gib))
+    if total:
+        rows.append(("there is", size_text(total), ""))
     if copy and not one_memory:
         rows.append(("in the host's memory", size_text(copy), "the copy of a checkpoint being written"))
     note = "The peak is less than the sum where gradients come as activations go."
