@@ -19,9 +19,10 @@ from groundup.account.step_time import cpu_step_seconds
 from groundup.config import ModelConfig, RunConfig, from_dict
 from groundup.optim import build_optimizer, clip_gradients
 from groundup.train.build import build_loss, build_model, prepare_device
-from groundup.train.measure import measure_matmul_flops
 
 Row = dict[str, Any]
+PRODUCT = 1024
+"""Rows and columns of the product that a machine is measured by, as in groundup.train.measure."""
 
 
 class Step:
@@ -116,20 +117,29 @@ def _resident(field: str) -> int:
 
 
 def step_time(run: dict[str, dict[str, Any]], seconds: float = 6.0) -> Row:
-    """Median seconds of a step, and what is predicted from the matrix throughput measured between the steps."""
+    """Median seconds of a step, and what is predicted from the matrix throughput measured between the steps.
+
+    On one thread it is CPU time, which others on the machine disturb less; on several it is time on the clock.
+    """
     config = run_of(run)
     prepare_device(config.train, "cpu")
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     step = Step(config)
     step()
     step()
-    times, speeds = [], []
+    left, right = torch.randn(2, PRODUCT, PRODUCT)
+    out = torch.empty(PRODUCT, PRODUCT)
+    times, products = [], []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 5:
-        speeds.append(measure_matmul_flops("cpu", rounds=3))
-        began = time.perf_counter()
+        for _ in range(3):
+            began = clock()
+            torch.mm(left, right, out=out)
+            products.append(clock() - began)
+        began = clock()
         step()
-        times.append(time.perf_counter() - began)
-    flops_per_s = statistics.median(speeds)
+        times.append(clock() - began)
+    flops_per_s = 2 * PRODUCT**3 / statistics.median(products)
     predicted = cpu_step_seconds(
         config.model, config.train, batch_size=config.data.batch_size, flops_per_second=flops_per_s
     )
