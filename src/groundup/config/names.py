@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +15,11 @@ from groundup.errors import ConfigError
 
 def short_names() -> dict[str, str]:
     """Last parts of option names that are unique, to the full names."""
+    return dict(_short_names())
+
+
+@functools.cache
+def _short_names() -> dict[str, str]:
     full_names = list(flatten(RunConfig()))
     count = Counter(name.split(".")[-1] for name in full_names)
     return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
@@ -25,11 +31,15 @@ def full_name(name: str) -> str:
     Raises:
         ConfigError: there is no such option; the nearest is named.
     """
-    known = flatten(RunConfig())
-    full = name if name in known else short_names().get(name)
+    full = _full_names().get(name)
     if full is None:
-        raise ConfigError(f"unknown option {name}{suggestion(name, [*short_names(), *known])}")
+        raise ConfigError(f"unknown option {name}{suggestion(name, _full_names())}")
     return full
+
+
+@functools.cache
+def _full_names() -> dict[str, str]:
+    return _short_names() | {name: name for name in flatten(RunConfig())}
 
 
 def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:

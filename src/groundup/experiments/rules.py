@@ -18,13 +18,21 @@ from groundup.errors import ConfigError
 
 Number = int | float
 
+
+def _power(base: Number, exponent: Number) -> float:
+    # Of floats: 9 ** 9 ** 9 is then an overflow at once, and not a number with 370 million digits.
+    found = float(base) ** exponent
+    if isinstance(found, complex):
+        raise ValueError(f"{base} ** {exponent} is not real")
+    return found
+
+
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    # Of floats: 9 ** 9 ** 9 is then an overflow at once, and not a number with 370 million digits.
-    ast.Pow: lambda base, exponent: float(base) ** exponent,
+    ast.Pow: _power,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sqrt": math.sqrt, "log": math.log, "exp": math.exp, "min": min, "max": max, "round": round,
@@ -58,7 +66,7 @@ class Rule:
             found = self._value(self._tree, options)
         except (ArithmeticError, ValueError) as error:
             raise ConfigError(f"{self.text!r} has no value where {self._where(options)}: {error}") from None
-        if isinstance(found, complex) or not math.isfinite(found):
+        if not math.isfinite(found):
             raise ConfigError(f"{self.text!r} = {found} where {self._where(options)}; expected a finite number")
         return found
 

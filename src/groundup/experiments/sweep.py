@@ -171,7 +171,7 @@ class _Sweep:
             elif outcome.ending in ("crashed", "lost"):
                 if self._may_try_again(cell, outcome):
                     waiting.append(cell)
-            elif outcome.ending != "paused":
+            elif outcome.ending != "paused" or cell.name not in steps:  # or train.max_minutes have passed
                 self._record(cell, outcome)
 
     def _interrupt(self) -> None:
