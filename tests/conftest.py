@@ -25,6 +25,7 @@ SENTENCES = [
     "The dog looked at the moon in the pond and sat on the mat.",
 ]
 
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real text and GPT-2 files; tests that want it skip where it is absent."""

@@ -63,6 +63,7 @@ class Pool:
         self._selector.close()
 
     def _deal(self) -> None:
+        """Give waiting jobs to workers that have none, and start those that are not there."""
         for worker in self._workers:
             while self._waiting and worker.job is None:
                 if not worker.alive:  # also one that died while it had nothing to do
@@ -71,15 +72,17 @@ class Pool:
                     self._selector.register(worker.answers, selectors.EVENT_READ, worker)
                 job = self._waiting.popleft()
                 if not worker.give(job):
-                    self._waiting.appendleft(job)
-                    worker.end()
+                    self._bury(worker, job)
 
     def _hear(self, worker: _Worker) -> None:
         answer = worker.answer()
         job, worker.job = worker.job, None
         if answer is not None:
             self._outcomes.append(Outcome.from_json(json.loads(answer)))
-            return
+        else:
+            self._bury(worker, job)
+
+    def _bury(self, worker: _Worker, job: Job | None) -> None:
         self._forget(worker)
         worker.end()
         if job is not None:
