@@ -18,6 +18,14 @@ settings.register_profile("explore", deadline=None)
 settings.load_profile("explore" if os.environ.get("GROUNDUP_EXPLORE") else "repeatable")
 
 
+SENTENCES = [
+    "The cat sat on the mat and looked at the moon.",
+    "A dog ran to the pond, and the cat ran after it.",
+    '"Come back," said the cat, "the moon is in the pond!"',
+    "The dog looked at the moon in the pond and sat on the mat.",
+]
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real text and GPT-2 files; tests that want it skip where it is absent."""
@@ -53,3 +61,21 @@ def gpt2_files(data_dir: Path) -> tuple[Path, Path]:
     if not all(file.is_file() for file in files):
         pytest.skip(f"no GPT-2 vocabulary in {data_dir / 'gpt2'}")
     return files
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``text``, ``tokenizer/``, and the shards ``train/`` and ``valid/``."""
+    from groundup.data.encode import encode_files
+    from groundup.tokenizer import Tokenizer, train_bpe
+
+    folder = tmp_path_factory.mktemp("tokens")
+    for name, repeats in (("train", 60), ("valid", 5)):
+        documents = [" ".join(SENTENCES[i % 4 :] + SENTENCES[: i % 3]) for i in range(repeats)]
+        (folder / f"{name}.txt").write_text("\n<|endoftext|>\n".join(documents), encoding="utf-8")
+    vocab, merges = train_bpe(folder / "train.txt", 300, ["<|endoftext|>"])
+    tokenizer = Tokenizer(vocab, merges, ["<|endoftext|>"])
+    tokenizer.save(folder / "tokenizer")
+    for name in ("train", "valid"):
+        encode_files(folder / f"{name}.txt", tokenizer, folder / name)
+    return folder

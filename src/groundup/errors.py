@@ -33,6 +33,19 @@ class TrainingError(GroundupError, RuntimeError):
     """Training cannot go on: non-finite loss or gradients, or a run directory in the way."""
 
 
+class DivergenceError(TrainingError):
+    """Loss or gradients are no longer finite: what became of the run, not a fault of the machine.
+
+    Args:
+        message: the line for the user.
+        step: at which it happened; nothing of it was applied.
+    """
+
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
+        self.step = step
+
+
 class MissingExtraError(GroundupError, ImportError):
     """An optional package is needed for what was asked."""
 

@@ -1,6 +1,7 @@
-"""Writing files so that a crash, a kill or a full disk leaves the old content or the new, never half."""
+"""Writing files so that a crash, a kill or a full disk leaves the old content or the new, never half; and locks."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,3 +45,24 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, taken: Exception) -> Iterator[None]:
+    """Hold a lock, which goes with the process, however it ends; the file tells the process's id.
+
+    Args:
+        taken: raised where another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise taken from None
+        except OSError:
+            pass  # some network file systems have no locks, and none is better than no run
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

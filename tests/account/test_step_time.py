@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from account_accuracy import BASE, SHAPES, run_config
-from account_measure import run_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from account_accuracy import BASE, SHAPES, run_config
+from account_measure import run_of
 from groundup.account.flops import forward_flops
 from groundup.account.step_time import cpu_step_seconds
 from groundup.config import ModelConfig, TrainConfig

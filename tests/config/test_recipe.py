@@ -85,7 +85,10 @@ def test_a_recipe_names_only_what_differs_from_the_defaults(tmp_path):
         ({"model": {"d_modl": 64}}, r"unknown option model\.d_modl; did you mean 'd_model'\?"),
         ({"modle": {}}, r"unknown option modle; did you mean 'model'\?"),
         ({"optim": {"learning_rate": 1.0}}, r"unknown option optim\.learning_rate; did you mean '\w+_learning_rate'\?"),
-        ({"track": {"xyzzy": 1}}, r"unknown option track\.xyzzy; valid: tensorboard, wandb, wandb_project, wandb_run"),
+        (
+            {"track": {"xyzzy": 1}},
+            r"unknown option track\.xyzzy; valid: group, tensorboard, wandb, wandb_project, wandb_run",
+        ),
         ({"model": {"d_model": "64"}}, r"model\.d_model = '64' \(str\); expected int"),
         ({"model": {"d_model": 64.0}}, r"model\.d_model = 64\.0 \(float\); expected int"),
         ({"model": {"num_layers": True}}, r"model\.num_layers = True \(bool\); expected int"),

@@ -11,9 +11,8 @@ from tyro.conf import UseAppendAction, arg
 from groundup.account.presets import PRESETS
 from groundup.account.report import DEFAULT_MFU, Device, account, card_device
 from groundup.account.units import parse_count, parse_size
-from groundup.cli.flags import short_names
 from groundup.cli.parse import call
-from groundup.config import RunConfig, flatten, load_recipe, override
+from groundup.config import RunConfig, flatten, full_name, load_recipe, override
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError, FileMissingError
 
@@ -151,12 +150,8 @@ def find(target: str) -> RunConfig:
 
 def _change(name: str, value: str) -> dict[str, Any]:
     """One option by its full or short name, as the type it has."""
-    known = flatten(RunConfig())
-    name = name.strip().replace("-", "_")
-    full = name if name in known else short_names().get(name)
-    if full is None:
-        raise ConfigError(f"unknown option {name}{suggestion(name, [*short_names(), *known])}")
-    now = known[full]
+    full = full_name(name.strip().replace("-", "_"))
+    now = flatten(RunConfig())[full]
     try:
         if isinstance(now, bool):
             return {full: {"true": True, "false": False}[value.lower()]}

@@ -8,10 +8,9 @@ enough where it is unique (``--d_model``), and the flags of the course's trainin
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from pathlib import Path
 
-from groundup.config import RunConfig, flatten, override
+from groundup.config import RunConfig, flatten, override, short_names
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
 
@@ -63,13 +62,6 @@ class Flags:
         if batches := self.deferred.get("eval_batches"):
             config = override(config, {"train.eval_windows": batches * batch_size})
         return config
-
-
-def short_names() -> dict[str, str]:
-    """Last parts of option names that are unique, to the full names."""
-    full_names = list(flatten(RunConfig()))
-    count = Counter(name.split(".")[-1] for name in full_names)
-    return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
 
 
 def read_flags(arguments: list[str]) -> Flags:

@@ -32,6 +32,7 @@ VERBS = {
         "what a run costs, before it starts: parameters, FLOPs, memory, time, what fits",
     ),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
+    "sweep": ("sweep", "sweep", "run an experiment: every cell of a plan, resumed where it was interrupted"),
     "experiment toy-sgd": ("experiment", "toy_sgd", "what a learning rate does, on the smallest problem there is"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),
     "generate": ("generate", "generate", "let a run's model write"),

@@ -349,6 +349,8 @@ class TrackConfig:
     """W&B project."""
     wandb_run_name: str = ""
     """W&B run name; empty takes the run's name."""
+    group: str = ""
+    """What W&B shows this run together with; a sweep sets it to its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,3 +378,13 @@ class RunConfig:
     def run_dir(self) -> Path:
         """Where the run is recorded."""
         return Path(self.runs_dir) / self.name
+
+
+def check_warmup(config: RunConfig) -> None:
+    """Refuse a warm-up that is longer than the run."""
+    if config.optim.warmup_iters > config.train.max_iters:
+        raise ConfigError(
+            f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
+            f"{config.train.max_iters}, so the rate would never come down; "
+            f"set it to {config.train.max_iters // 10}, say"
+        )

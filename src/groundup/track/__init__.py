@@ -26,5 +26,6 @@ def external_sinks(config: TrackConfig, run_dir: Path, run_name: str, options: M
     if config.wandb:
         from groundup.track.wandb import WandbSink
 
-        sinks.append(WandbSink(run_dir, config.wandb_project, config.wandb_run_name or run_name, options))
+        name = config.wandb_run_name or run_name
+        sinks.append(WandbSink(run_dir, config.wandb_project, name, options, group=config.group))
     return sinks

@@ -26,10 +26,10 @@ class _Console(Console):
         self.quiet = True
 
 
-def make_console() -> Console:
+def make_console(*, stderr: bool = False) -> Console:
     """A console as wide as the terminal; wide enough not to break lines where output goes to a file or pipe."""
-    console = _Console(highlight=False)
-    return console if console.is_terminal else _Console(highlight=False, width=_WIDTH_OF_FILES)
+    console = _Console(highlight=False, stderr=stderr)
+    return console if console.is_terminal else _Console(highlight=False, width=_WIDTH_OF_FILES, stderr=stderr)
 
 
 class ConsoleDisplay:

@@ -17,7 +17,7 @@ class WandbSink:
         TrainingError: W&B does not start, for want of a login or of a network.
     """
 
-    def __init__(self, run_dir: Path, project: str, name: str, config: Metrics):
+    def __init__(self, run_dir: Path, project: str, name: str, config: Metrics, group: str = ""):
         try:
             import wandb
         except ImportError:
@@ -29,6 +29,7 @@ class WandbSink:
             self._run = wandb.init(
                 project=project,
                 name=name,
+                group=group or None,
                 id=kept.read_text(encoding="utf-8"),
                 resume="allow",
                 dir=str(run_dir),

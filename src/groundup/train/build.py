@@ -112,16 +112,6 @@ def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
         )
 
 
-def check_warmup(config: RunConfig) -> None:
-    """Refuse a warm-up that is longer than the run."""
-    if config.optim.warmup_iters > config.train.max_iters:
-        raise ConfigError(
-            f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
-            f"{config.train.max_iters}, so the rate would never come down; "
-            f"set it to {config.train.max_iters // 10}, say"
-        )
-
-
 def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
     """The data's tokenizer, or None for bare ids that name none.
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from groundup.config import OptimConfig, TrainConfig
-from groundup.errors import TrainingError
+from groundup.errors import DivergenceError, TrainingError
 from groundup.train.state import TrainState
 
 _MEMORY_OF_LOSSES = 0.9
@@ -134,14 +134,15 @@ def free_bytes(folder: Path) -> int:
 
 def diverged(
     error: TrainingError, step: int, learning_rate: float, config: OptimConfig, kept: int | None
-) -> TrainingError:
+) -> DivergenceError:
     """The error of a step whose loss or gradient is not finite, with what is left and what to do.
 
     Args:
         kept: step of the newest checkpoint.
     """
     left = "no checkpoint had been written yet" if kept is None else f"checkpoint step-{kept} is good"
-    return TrainingError(
+    message = (
         f"step {step}: {error}, at learning rate {learning_rate:.2e}; nothing was applied and {left}; lower "
         f"optim.max_learning_rate ({config.max_learning_rate:g}) or lengthen optim.warmup_iters ({config.warmup_iters})"
     )
+    return DivergenceError(message, step)

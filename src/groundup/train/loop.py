@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from groundup.account import parameter_count
-from groundup.config import RunConfig, override
+from groundup.config import RunConfig, check_warmup, override
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
@@ -22,7 +22,6 @@ from groundup.train.build import (
     build_loss,
     build_model,
     build_optimizer,
-    check_warmup,
     choose_device,
     choose_precision,
     fit_vocabulary,
@@ -62,7 +61,12 @@ class TrainResult:
 
 
 def train(
-    config: RunConfig, *, resume: bool = False, overwrite: bool = False, display: Display | None = None
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    display: Display | None = None,
+    pause: Callable[[int], bool] | None = None,
 ) -> TrainResult:
     """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
 
@@ -73,6 +77,8 @@ def train(
             repeats the same command when it starts a job again, so does one that is not there.
         overwrite: delete what is in config.run_dir first.
         display: shows the run to a person; the first rank's is used.
+        pause: asked before each step, with the number of steps done; True ends the sitting with a checkpoint. The
+            schedule stays that of the whole run.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
@@ -87,7 +93,7 @@ def train(
         with ranks.meeting():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
-            trainer = Trainer(config, run, display or Silent(), ranks)
+            trainer = Trainer(config, run, display or Silent(), ranks, pause)
         with ranks.meeting():
             if ranks.is_main:
                 held.enter_context(run.locked())
@@ -109,7 +115,15 @@ class Launched(NamedTuple):
 class Trainer:
     """The objects of one run, and the loop over its steps."""
 
-    def __init__(self, config: RunConfig, run: RunDirectory, display: Display, ranks: Ranks | None = None):
+    def __init__(
+        self,
+        config: RunConfig,
+        run: RunDirectory,
+        display: Display,
+        ranks: Ranks | None = None,
+        pause: Callable[[int], bool] | None = None,
+    ):
+        self._pause = pause
         self.ranks = ranks = ranks or Ranks()
         self.run, self.display = run, display if ranks.is_main else Silent()
         self.train_store, self.valid_store = open_stores(config.data)
@@ -197,7 +211,7 @@ class Trainer:
         damage = self._check_files()
         own = Intent(
             interruption.signal or 0,
-            self.limit.passed,
+            self.limit.passed or (self._pause is not None and self._pause(self._steps_launched)),
             self.limit.progress((self._steps_launched + 1) / self.config.train.max_iters),
             damage is not None,
         )

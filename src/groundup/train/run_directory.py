@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import RunConfig, from_dict, load_toml, save_toml
 from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
-from groundup.files import write_atomically
+from groundup.files import locked, write_atomically
 from groundup.launch import Launch
 
 if TYPE_CHECKING:
@@ -121,16 +120,8 @@ class RunDirectory:
         Raises:
             TrainingError: another process is training it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise TrainingError(
-                    f"{self.path} is being trained by another process; wait for it, or stop it"
-                ) from None
-            except OSError:
-                pass  # some network file systems have no locks, and none is better than no run
+        taken = TrainingError(f"{self.path} is being trained by another process; wait for it, or stop it")
+        with locked(self.path / ".lock", taken):
             yield
 
     def clear(self) -> None:

@@ -1,0 +1,67 @@
+"""Names of options: the full one is its place in the config (``model.d_model``), the short one its last part."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.config.options import RunConfig
+from groundup.config.recipe import flatten, suggestion
+from groundup.errors import ConfigError
+
+
+def short_names() -> dict[str, str]:
+    """Last parts of option names that are unique, to the full names."""
+    return dict(_short_names())
+
+
+@functools.cache
+def _short_names() -> dict[str, str]:
+    full_names = list(flatten(RunConfig()))
+    count = Counter(name.split(".")[-1] for name in full_names)
+    return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
+
+
+def full_name(name: str) -> str:
+    """The full name of an option that is given by either.
+
+    Raises:
+        ConfigError: there is no such option; the nearest is named.
+    """
+    full = _full_names().get(name)
+    if full is None:
+        raise ConfigError(f"unknown option {name}{suggestion(name, _full_names())}")
+    return full
+
+
+@functools.cache
+def _full_names() -> dict[str, str]:
+    return _short_names() | {name: name for name in flatten(RunConfig())}
+
+
+def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A table whose keys are options, by their full names. ``model.d_model = 64`` is a table in a table for TOML.
+
+    Raises:
+        ConfigError: an unknown option, or one that is there by both of its names.
+    """
+    sections = {f.name for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(getattr(RunConfig(), f.name))}
+    written: dict[str, Any] = {}
+    for name, value in table.items():
+        if name in sections and isinstance(value, Mapping):
+            written |= {f"{name}.{last}": deeper for last, deeper in value.items()}
+        else:
+            written[name] = value
+    found: dict[str, Any] = {}
+    for name, value in written.items():
+        try:
+            full = full_name(name)
+        except ConfigError as error:
+            raise ConfigError(f"[{place}] {error}") from None
+        if full in found:
+            raise ConfigError(f"[{place}] has {full} twice, as {name} too; leave one of them out")
+        found[full] = value
+    return found

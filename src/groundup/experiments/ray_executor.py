@@ -1,0 +1,107 @@
+"""Cells as tasks of Ray, on the machines of a cluster that share the sweep's directory."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from groundup.errors import ConfigError, MissingExtraError
+from groundup.experiments.attempt import Job, Outcome, attempt
+
+_SECONDS_TO_CONNECT = 5.0
+_SECONDS_TO_WAIT = 1.0
+_DEFAULT_PORT = 6379
+
+
+class RayExecutor:
+    """Each job a task. A task whose worker or machine dies is "lost", and the sweep submits its cell again, which goes
+    on from the latest checkpoint wherever Ray places it.
+
+    Args:
+        address: of a running cluster, as ``host:port``, ``ray://host:port`` or ``auto``; without one a local cluster
+            of this process is started.
+        workers: cells at once of a local cluster.
+        threads: CPU threads of each cell; Ray counts them as its CPUs.
+        gpus: GPUs of each cell.
+
+    Raises:
+        MissingExtraError: the package ray is not installed.
+        ConfigError: nobody answers at the address.
+    """
+
+    memory_shares: int | None = None
+
+    def __init__(self, address: str | None = None, *, workers: int = 2, threads: int = 1, gpus: float = 0.0):
+        try:
+            import ray
+        except ImportError:
+            raise MissingExtraError.for_package("ray", "ray", "--executor ray") from None
+        self._ray, self._threads, self._gpus = ray, threads, gpus
+        if address is None:
+            ray.init(num_cpus=workers * threads, include_dashboard=False, log_to_driver=False, logging_level="error")
+        else:
+            _connect(ray, address)
+        self._task = ray.remote(_run).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
+        self._jobs: dict[Any, Job] = {}
+
+    @property
+    def slots(self) -> int:
+        """As many as the machines that are there now have room for; more may join."""
+        there = self._ray.cluster_resources()
+        room = int(there.get("CPU", 0) // self._threads)
+        if self._gpus:
+            room = min(room, int(there.get("GPU", 0) // self._gpus))
+        return max(1, room)
+
+    def submit(self, job: Job) -> None:
+        self._jobs[self._task.remote(job.to_json(), self._threads)] = job
+
+    def next(self) -> Outcome | None:
+        ended, _ = self._ray.wait(list(self._jobs), num_returns=1, timeout=_SECONDS_TO_WAIT)
+        if not ended:
+            return None
+        job = self._jobs.pop(ended[0])
+        try:
+            return Outcome.from_json(self._ray.get(ended[0]))
+        except self._ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:200]
+            return Outcome(cell=job.cell, ending="lost", message=f"{type(error).__name__}: {reason}")
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+def _run(job: dict[str, Any], threads: int) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(threads)
+    return attempt(Job.from_json(job)).to_json()
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Join a cluster. By itself, Ray waits for minutes for one that is not there, and then ends the process."""
+    if address not in ("auto", "local"):
+        host, port = _host_and_port(address)
+        try:
+            socket.create_connection((host, port), _SECONDS_TO_CONNECT).close()
+        except OSError as error:
+            raise ConfigError(
+                f"no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave "
+                f"--address out for a local one"
+            ) from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error")
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
+        raise ConfigError(
+            f"cannot join the Ray cluster at {address}: {' '.join(str(error).split())[:200]}; start one with "
+            f"`ray start --head`, or leave --address out for a local one"
+        ) from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:
+        host, port = port, str(_DEFAULT_PORT)
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ConfigError(f"--address {address}; expected auto, HOST:PORT or ray://HOST:PORT")
+    return host, int(port)

@@ -1,0 +1,154 @@
+"""The directory of a sweep: the plan, a run directory for each cell, and what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from groundup.config import flatten
+from groundup.errors import ConfigError, DataError, TrainingError
+from groundup.experiments.attempt import STOP_FILE
+from groundup.experiments.cells import Cell
+from groundup.experiments.plan import Plan
+from groundup.experiments.results import Result
+from groundup.files import locked, write_atomically
+from groundup.track import read_jsonl
+from groundup.version import VERSION, installed_version
+
+# What may differ in a cell that is taken over: where it lies and runs, and who is told of it.
+_FREE = ("name", "runs_dir", "train.device", "track.")
+_PATHS = ("data.train", "data.valid", "data.vocab", "data.merges")
+
+
+class SweepDirectory:
+    """``sweep.json`` (the plan and the options of every cell), ``results.jsonl`` (a line for every cell that has
+    ended, the last one counts), and the cells' run directories.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.stop_file = self.path / STOP_FILE
+        self._results = self.path / "results.jsonl"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep the directory to this sweep.
+
+        Raises:
+            TrainingError: another process runs a sweep in it.
+        """
+        taken = TrainingError(f"{self.path} has a sweep running in another process; wait for it, or stop it")
+        with locked(self.path / ".lock", taken):
+            self.stop_file.unlink(missing_ok=True)
+            self._cut_torn_line()
+            yield
+
+    def adopt(self, plan: Plan, cells: Iterable[Cell]) -> None:
+        """Write down what the cells are, after a look at what is there: a cell goes on only if it is the same.
+
+        Raises:
+            ConfigError: a cell was begun with other options; it is named with what differs.
+            TrainingError: the folder of a cell holds a run that no sweep has begun.
+            DataError: ``sweep.json`` is damaged.
+        """
+        base = _settled(flatten(plan.base))
+        known = self.known_options()
+        now = {cell.name: _settled(flatten(cell.config)) for cell in cells}
+        for name, options in now.items():
+            begun = (self.path / name / "config.toml").exists()
+            before = known.get(name)
+            if before is None and begun:
+                raise TrainingError(
+                    f"{self.path / name} holds a run that this sweep has not begun; move it away, or choose another "
+                    f"--directory"
+                )
+            if before is not None and begun:
+                _check_same(self.path / name, before, options)
+        document = {
+            "plan": plan.document,
+            "sha256": plan.sha256,
+            "budget": plan.chosen,
+            "versions": {"groundup": VERSION, "python": platform.python_version()}
+            | {package: installed_version(package) for package in ("torch", "numpy")},
+            "base": base,
+            "cells": {name: _difference(options, base) for name, options in (known | now).items()},
+        }
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / "sweep.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+    def known_options(self) -> dict[str, dict[str, Any]]:
+        """Options of all cells that were ever begun here.
+
+        Raises:
+            DataError: ``sweep.json`` is damaged.
+        """
+        path = self.path / "sweep.json"
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            base = document["base"]
+            return {name: base | difference for name, difference in document["cells"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path} is damaged ({type(error).__name__}: {error}); restore it, or choose another --directory"
+            ) from None
+
+    def results(self) -> dict[str, Result]:
+        """The last line of each cell.
+
+        Raises:
+            DataError: a line is none of ours.
+        """
+        if not self._results.exists():
+            return {}
+        try:
+            return {line["cell"]: Result(**line) for line in read_jsonl(self._results)}
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{self._results} is damaged ({error}); remove the line, and its cell is looked at again"
+            ) from None
+
+    def add(self, result: Result) -> None:
+        """Append a result, and see it to the disk."""
+        line = json.dumps(result.__dict__, ensure_ascii=False) + "\n"
+        with self._results.open("ab") as file:
+            file.write(line.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _cut_torn_line(self) -> None:
+        """Drop a line that a kill has left half written, before another is glued to it."""
+        if not self._results.exists():
+            return
+        content = self._results.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self._results, whole)
+
+
+def _settled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as they hold from any folder."""
+    return {name: str(Path(value).resolve()) if name in _PATHS and value else value for name, value in options.items()}
+
+
+def _difference(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in base or base[name] != value}
+
+
+def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = [
+        f"{name} (was {before.get(name)!r}, now {now[name]!r})"
+        for name in now
+        if before.get(name) != now[name] and not name.startswith(_FREE)
+    ]
+    if changed:
+        raise ConfigError(
+            f"{folder} was begun with other options: {', '.join(changed)}; put the plan back, remove the folder, or "
+            f"choose another --directory"
+        )
