@@ -51,7 +51,9 @@ def make_run(
             line |= {"val_loss": value, "val_perplexity": math.exp(value), "val_bpb": value * 0.37}
         lines.append(json.dumps(line))
     if status == "diverged":
-        lines.append(json.dumps({"step": ended + every, "tokens": ended * tokens_per_step, "train_loss": None}))
+        lines.append(
+            json.dumps({"step": ended + every, "tokens": (ended + every) * tokens_per_step, "train_loss": None})
+        )
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     settings = {"temperature": 0.8, "top_p": 0.9, "seed": seed}
     (folder / "samples.jsonl").write_text(

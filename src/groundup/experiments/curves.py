@@ -26,9 +26,7 @@ class Curve(NamedTuple):
 
 
 def smooth(values: Floats, share: float) -> Floats:
-    """Each value's mean with its neighbours: a centred window over this share of the curve, narrower at the ends.
-
-    At an end the window loses as much on its other side, so that a slope is not bent there.
+    """Each value's mean with its neighbours: a centred window over this share of the curve, cut off at its ends.
 
     Args:
         share: 0 leaves the curve as it is.
@@ -38,9 +36,9 @@ def smooth(values: Floats, share: float) -> Floats:
     if half == 0 or count == 0:
         return values
     place = np.arange(count)
-    reach = np.minimum(half, np.minimum(place, count - 1 - place))
+    first, after = np.maximum(place - half, 0), np.minimum(place + half + 1, count)
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    return np.asarray((sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1))
+    return np.asarray((sums[after] - sums[first]) / (after - first))
 
 
 def thin(curve: Curve, most: int) -> Curve:

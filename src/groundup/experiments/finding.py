@@ -80,7 +80,9 @@ def _sweep(study: Study, axis: str) -> str:
     alike = [_at(cell, axis) for cell in study.cells if cell in tested and differences[cell.label][1] >= ALPHA]
     worse = len(tested) - len(alike)
     if alike:
-        text += f"; {listed(alike)} {'is' if len(alike) == 1 else 'are'} not distinguishable from it (p ≥ {ALPHA})"
+        few = len(alike) <= _MOST_VARIANTS
+        named = listed(alike) if few else f"{len(alike)} values from {alike[0]} to {alike[-1]}"
+        text += f"; {named} {'is' if len(alike) == 1 else 'are'} not distinguishable from it (p ≥ {ALPHA})"
     if worse:
         text += f"; {_other(worse, bool(alike))} worse (p < {ALPHA})"
     if len(tested) < len(others):

@@ -59,14 +59,14 @@ def lines_of(study: Study) -> list[Line]:
 
 def style_of(study: Study) -> list[tuple[str, str]]:
     """Colour and dash of each cell; the baseline has the colour of text."""
-    styles, number = [], 0
-    for cell in study.cells:
-        if cell is study.baseline:
-            styles.append((INK, "solid"))
-            continue
-        styles.append((COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)]))
-        number += 1
-    return styles
+    shown = shown_cells(study)
+    # Those that are drawn first choose first: they are to be told apart.
+    order = [cell for cell in shown if cell is not study.baseline] + [c for c in study.cells if c not in shown]
+    styles = {
+        id(cell): (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)])
+        for number, cell in enumerate(order)
+    }
+    return [(INK, "solid") if cell is study.baseline else styles[id(cell)] for cell in study.cells]
 
 
 def shown_cells(study: Study) -> list[Cell]:
@@ -76,7 +76,7 @@ def shown_cells(study: Study) -> list[Cell]:
     ranked = [cell for cell, _ in study.ranked][:MOST_LINES]
     if study.baseline is not None and study.baseline not in ranked:
         ranked = [study.baseline, *ranked[: MOST_LINES - 1]]
-    return ranked or study.cells[:MOST_LINES]
+    return [cell for cell in study.cells if cell in ranked] or study.cells[:MOST_LINES]
 
 
 def pack(studies: list[list[Line]]) -> tuple[list[list[dict[str, Any]]], str]:

@@ -78,7 +78,6 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
         top = max(max(*point["values"], point["mean"] + (point["reach"] or 0.0)) for _, point in done)
         span = top - min(min(point["values"]) for _, point in done) or 1.0
         _mark_diverged(ax, points, top + 0.1 * span, along=along)
-        ax.margins(**{"y" if along else "x": 0.08})
         ax.update_datalim([(points[0]["at"], top + 0.2 * span)] if along else [(top + 0.12 * span, 0)])
     if along:
         ax.set(xlabel=ends["axis"], ylabel=ends["measure"])

@@ -27,7 +27,7 @@ _TAIL_BYTES = 1 << 16
 _TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """What one run left behind."""
 
@@ -145,7 +145,8 @@ def _flops_of(model: tuple[tuple[str, Any], ...]) -> float | None:
 def _read_lines(path: Path, lines: list[dict[str, Any]], *, whole: bool) -> list[str]:
     """Appends the lines up to the first that is damaged; returns what is wrong."""
     try:
-        if whole or path.stat().st_size <= _TAIL_BYTES:
+        whole = whole or path.stat().st_size <= _TAIL_BYTES
+        if whole:
             for line in read_jsonl(path):
                 if not isinstance(line, dict):
                     raise ValueError("no object")

@@ -22,7 +22,7 @@ _INCIDENTAL_SECTIONS = ("track.", "sample.")
 _MOST_OPTIONS_IN_A_LABEL = 3
 
 
-@dataclass
+@dataclass(eq=False)
 class Cell:
     """Runs that differ in nothing but their seed."""
 
@@ -51,7 +51,7 @@ class Cell:
         return self.diverged == len(self.runs)
 
 
-@dataclass
+@dataclass(eq=False)
 class Study:
     """Cells, and what they are compared by."""
 
@@ -115,15 +115,17 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
     singles: dict[Path, Run] = {}
     for given in paths:
         folder = _existing(Path(given))
-        before = len(sweeps) + len(singles)
-        known = folder.resolve() in sweeps or folder.resolve() in singles
-        for found in find_runs(folder):
-            if (found / "sweep.json").is_file():
-                sweeps.setdefault(found.resolve(), load_sweep(found))
-            else:
-                singles.setdefault(found.resolve(), read_run(found))
-        if not known and len(sweeps) + len(singles) == before:
+        places = list(find_runs(folder))
+        if not places:
             raise DataError(f"{folder} holds no run and no sweep; expected a folder that `groundup train` has made")
+        for place in places:
+            key = place.resolve()
+            if key in sweeps or key in singles:
+                continue
+            if (place / "sweep.json").is_file():
+                sweeps[key] = load_sweep(place)
+            else:
+                singles[key] = read_run(place)
     studies = list(sweeps.values())
     if singles:
         studies.append(_study_of_runs(list(singles.values())))
@@ -157,14 +159,13 @@ def load_sweep(folder: Path) -> Study:
     for result in latest_results(folder):
         place = folder / str(result.get("run") or result.get("cell"))
         run = read_run(place) if is_run(place) else Run(place, problem="its folder is missing")
-        runs.append(_with_result(run, result))
+        runs.append(apply_result(run, result))
     known = {run.path.resolve() for run in runs}
-    options = {name for run in runs for name in run.varied} or _varying(runs)
-    for place in find_runs(folder, into_sweeps=True):
-        if place.resolve() not in known:
-            run = read_run(place)
-            run.cell, run.varied = place.name, {name: run.options.get(name) for name in options}
-            runs.append(run)
+    others = [read_run(place) for place in find_runs(folder, into_sweeps=True) if place.resolve() not in known]
+    options = {name for run in runs for name in run.varied} or _varying(others)
+    for run in others:  # still going on, or never booked
+        run.cell, run.varied = run.path.name, {name: run.options.get(name) for name in options}
+    runs += others
     study = _study(str(plan.get("name") or folder.name), runs)
     study.folder, study.plan, study.question = folder, plan, str(plan.get("question") or "")
     versions = document.get("versions")
@@ -185,7 +186,7 @@ def latest_results(folder: Path) -> list[dict[str, Any]]:
     return list(latest.values())
 
 
-def _with_result(run: Run, result: dict[str, Any]) -> Run:
+def apply_result(run: Run, result: dict[str, Any]) -> Run:
     """A run with what the sweep knows of it, which goes before what its folder says."""
     status = result.get("status")
     if isinstance(status, str) and run.status != "broken":
@@ -234,10 +235,15 @@ def _study(name: str, runs: list[Run]) -> Study:
         cells.sort(key=_order)
     _tell_apart(cells)
     study = Study(name, cells)
-    tokenizers = {(run.options.get("model.vocab_size"), run.options.get("data.valid")) for run in runs if run.options}
-    if len(tokenizers) > 1 and all(run.figures.get("val_bpb") is not None for run in study.runs if not run.diverged):
-        study.measure = "val_bpb"
+    study.measure = measure_for(runs)
     return study
+
+
+def measure_for(runs: Sequence[Run]) -> str:
+    """What runs are compared by: bits per byte where they differ in tokenizer or text, and all have them."""
+    texts = {(run.options.get("model.vocab_size"), run.options.get("data.valid")) for run in runs if run.options}
+    all_have = all(run.figures.get("val_bpb") is not None for run in runs if run.status == "finished")
+    return "val_bpb" if len(texts) > 1 and all_have else "val_loss"
 
 
 def _label(runs: list[Run], names: list[str]) -> str:

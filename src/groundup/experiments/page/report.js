@@ -56,15 +56,15 @@
     return made;
   }
 
-  // A centred mean over a share of the curve, narrower at the ends by as much on both sides.
+  // A centred mean over a share of the curve, cut off at its ends: curves.py has the same.
   function smooth(values, share) {
     const count = values.length, half = Math.floor(share * count / 2);
     if (half === 0) return values;
     const sums = new Float64Array(count + 1), found = new Float64Array(count);
     for (let i = 0; i < count; i++) sums[i + 1] = sums[i] + values[i];
     for (let i = 0; i < count; i++) {
-      const reach = Math.min(half, i, count - 1 - i);
-      found[i] = (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1);
+      const first = Math.max(i - half, 0), after = Math.min(i + half + 1, count);
+      found[i] = (sums[after] - sums[first]) / (after - first);
     }
     return found;
   }
@@ -150,7 +150,9 @@
     }
 
     const list = legend.querySelector("ul");
-    study.cells.forEach((cell, index) => {
+    const order = [...study.shown, ...study.cells.keys()].filter((index, at, all) => all.indexOf(index) === at);
+    order.forEach(index => {
+      const cell = study.cells[index];
       const item = document.createElement("li"), label = document.createElement("label");
       const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: visible.has(index) });
       box.dataset.cell = index;
@@ -202,9 +204,10 @@
       const swap = (at, value) => along ? { x: at, y: value } : { x: value, y: at };
       const done = found.points.filter(p => p.mean !== null), gone = found.points.filter(p => p.diverged);
       const seeds = done.flatMap(p => p.values.map(value => [place(p), value]));
-      const [bottom, most] = [Math.min(...seeds.map(s => s[1])), Math.max(...done.map(p => Math.max(...p.values, p.mean + (p.reach || 0))))];
+      const bottom = Math.min(...done.map(p => Math.min(...p.values, p.mean - (p.reach || 0))));
+      const most = Math.max(...done.map(p => Math.max(...p.values, p.mean + (p.reach || 0))));
       const top = most + 0.1 * (most - bottom || 1);  // above all that is a number
-      const bars = { type: "data", symmetric: true, array: done.map(p => p.reach || 0), thickness: 1.8, width: 6, color: accent };
+      const bars = { type: "data", symmetric: true, array: done.map(p => p.reach), thickness: 1.8, width: 6, color: accent };
       const traces = [
         { ...swap(seeds.map(s => s[0]), seeds.map(s => s[1])), mode: "markers", hoverinfo: "skip",
           marker: { color: "rgba(0,0,0,0)", size: 7, line: { color: ink, width: 1 } }, opacity: 0.55 },
@@ -220,10 +223,19 @@
       const values = { range, title: { text: found.measure, standoff: 8 }, nticks: 8 };
       // With half a step of room at both ends, so that no mark lies on the frame.
       const ends = along && [found.points[0].at, found.points[found.points.length - 1].at].map(v => found.log ? Math.log10(v) : v);
+      // Marks that would run into one another are left out.
+      let free = -Infinity;
+      const ticks = along ? found.ticks.filter(value => {
+        const share = ((found.log ? Math.log10(value) : value) - ends[0]) / (ends[1] - ends[0]);
+        const at = share * 0.86 * (plot.clientWidth - 75), half = 4 * `${Number(value.toPrecision(4))}`.length + 4;
+        if (at - half < free) return false;
+        free = at + half;
+        return true;
+      }) : [];
       const room = along && (ends[1] - ends[0]) * 0.08;
       const places = along
         ? { title: { text: escape(found.axis), standoff: 10 }, type: found.log ? "log" : "linear", tickmode: "array",
-            range: [ends[0] - room, ends[1] + room], tickvals: found.ticks, ticktext: found.ticks.map(v => `${v}`) }
+            range: [ends[0] - room, ends[1] + room], tickangle: 0, tickvals: ticks, ticktext: ticks.map(v => `${Number(v.toPrecision(4))}`) }
         : { type: "category", autorange: "reversed", categoryorder: "array",
             categoryarray: found.points.map(place), range: undefined };
       Plotly.react(plot, traces, layout(along ? { xaxis: places, yaxis: values } : { xaxis: values, yaxis: places }), config);
