@@ -16,8 +16,9 @@ import numpy as np
 from groundup.account.flops import training_flops_per_token
 from groundup.config import ModelConfig, from_dict
 from groundup.errors import ConfigError
-from groundup.experiments.curves import Curve
+from groundup.experiments.curves import Curve, Floats
 from groundup.track import read_jsonl
+from groundup.track.jsonl import loads
 
 MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
@@ -147,7 +148,8 @@ def _read_lines(path: Path, lines: list[dict[str, Any]], *, whole: bool) -> list
     try:
         whole = whole or path.stat().st_size <= _TAIL_BYTES
         if whole:
-            for line in read_jsonl(path):
+            # All at once, which is quicker; one by one where something is wrong, to find it.
+            for line in _at_once(path) or read_jsonl(path):
                 if not isinstance(line, dict):
                     raise ValueError("no object")
                 lines.append(line)
@@ -166,18 +168,34 @@ def _read_lines(path: Path, lines: list[dict[str, Any]], *, whole: bool) -> list
     return []
 
 
+def _at_once(path: Path) -> list[Any]:
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1].rstrip(b"\n")
+    try:
+        found = loads(b"[%b]" % complete.replace(b"\n", b","))
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
 def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
+    steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
     found = {}
     for measure in MEASURES:
-        rows = [
-            (line["step"], value, line.get("wall_seconds") or 0.0)
-            for line in lines
-            if isinstance(value := line.get(measure), float | int) and "step" in line
-        ]
-        if rows:
-            table = np.array(rows, dtype=np.float64).T
-            found[measure] = Curve(*table)
+        values = _column(lines, measure)
+        there = np.isfinite(values) & np.isfinite(steps)
+        if np.any(there):
+            found[measure] = Curve(steps[there], values[there], seconds[there])
     return found
+
+
+def _column(lines: list[dict[str, Any]], name: str) -> Floats:
+    """The numbers of a name, line by line; NaN where there is none."""
+    values = [line.get(name) for line in lines]
+    try:
+        return np.array(values, dtype=np.float64)  # which makes NaN of None
+    except (TypeError, ValueError):  # something that is no number
+        return np.array([_number(value) for value in values], dtype=np.float64)
 
 
 def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -192,11 +210,13 @@ def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
     tokens = _number(run.summary.get("tokens")) or _number(last.get("tokens"))
     if steps and tokens:
         run.tokens_per_step = tokens / steps
-    losses = [value for line in lines if (value := _number(line.get("val_loss"))) is not None]
     best = _number(run.summary.get("best_val_loss"))
+    if best is None:
+        losses = (_number(line.get("val_loss")) for line in lines)
+        best = min((value for value in losses if value is not None), default=None)
     return {
         **{measure: _number(last.get(measure)) for measure in MEASURES},
-        "best_val_loss": best if best is not None else min(losses, default=None),
+        "best_val_loss": best,
         "steps": steps,
         "tokens": tokens,
         "seconds": _number(run.summary.get("wall_seconds")) or _number(last.get("wall_seconds")),
