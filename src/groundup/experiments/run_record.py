@@ -127,19 +127,21 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+        else:  # no option is a list; one that is, is shown as text
+            yield prefix + key, value if isinstance(value, str | int | float | bool) else str(value)
 
 
 def _flops_per_token(model: Any) -> float | None:
-    return _flops_of(tuple(sorted(model.items()))) if isinstance(model, dict) and model.get("vocab_size") else None
+    if not isinstance(model, dict) or not model.get("vocab_size"):
+        return None
+    return _flops_of(json.dumps(model, sort_keys=True, default=str))
 
 
 @functools.lru_cache(maxsize=4096)
-def _flops_of(model: tuple[tuple[str, Any], ...]) -> float | None:
+def _flops_of(model: str) -> float | None:
     try:
-        return training_flops_per_token(from_dict(ModelConfig, dict(model), place="model"))
-    except (ConfigError, TypeError):  # written by another version, whose options this one does not know
+        return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
+    except ConfigError:  # written by another version, whose options this one does not know
         return None
 
 
@@ -193,9 +195,12 @@ def _column(lines: list[dict[str, Any]], name: str) -> Floats:
     """The numbers of a name, line by line; NaN where there is none."""
     values = [line.get(name) for line in lines]
     try:
-        return np.array(values, dtype=np.float64)  # which makes NaN of None
-    except (TypeError, ValueError):  # something that is no number
-        return np.array([_number(value) for value in values], dtype=np.float64)
+        column = np.array(values, dtype=np.float64)  # which makes NaN of None
+        if column.ndim == 1:
+            return column
+    except (TypeError, ValueError):
+        pass
+    return np.array([finite(value) for value in values], dtype=np.float64)  # there is something that is no number
 
 
 def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -206,22 +211,22 @@ def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
                 last[key] = line.get(key)
         if all(last.get(key) is not None for key in MEASURES):
             break
-    steps = _number(run.summary.get("step")) or _number(last.get("step"))
-    tokens = _number(run.summary.get("tokens")) or _number(last.get("tokens"))
+    steps = finite(run.summary.get("step")) or finite(last.get("step"))
+    tokens = finite(run.summary.get("tokens")) or finite(last.get("tokens"))
     if steps and tokens:
         run.tokens_per_step = tokens / steps
-    best = _number(run.summary.get("best_val_loss"))
+    best = finite(run.summary.get("best_val_loss"))
     if best is None:
-        losses = (_number(line.get("val_loss")) for line in lines)
+        losses = (finite(line.get("val_loss")) for line in lines)
         best = min((value for value in losses if value is not None), default=None)
     return {
-        **{measure: _number(last.get(measure)) for measure in MEASURES},
+        **{measure: finite(last.get(measure)) for measure in MEASURES},
         "best_val_loss": best,
         "steps": steps,
         "tokens": tokens,
-        "seconds": _number(run.summary.get("wall_seconds")) or _number(last.get("wall_seconds")),
+        "seconds": finite(run.summary.get("wall_seconds")) or finite(last.get("wall_seconds")),
         "flops": tokens * run.flops_per_token if tokens and run.flops_per_token else None,
-        "parameters": _number(run.summary.get("parameters")),
+        "parameters": finite(run.summary.get("parameters")),
     }
 
 
@@ -233,6 +238,11 @@ def _status(run: Run, lines: list[dict[str, Any]]) -> str:
     return "diverged" if last["train_loss"] is None else "unfinished"
 
 
-def _number(value: Any) -> float | None:
-    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if ok else None
+def finite(value: Any) -> float | None:
+    """The number that this is, if it is a finite one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None

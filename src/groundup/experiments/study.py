@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import DataError, FileMissingError
-from groundup.experiments.run_record import Run, is_run, read_run
+from groundup.experiments.run_record import Run, finite, is_run, read_run
 from groundup.experiments.statistics import Difference, Estimate, compare, estimate, holm
 from groundup.track import read_jsonl
 
@@ -197,8 +197,8 @@ def apply_result(run: Run, result: dict[str, Any]) -> Run:
     if isinstance(result.get("seed"), int):
         run.options[_SEED] = result["seed"]
     for name in ("steps", "tokens", "seconds", "train_loss", "val_loss", "best_val_loss", "val_bpb"):
-        if _is_number(result.get(name)):
-            run.figures[name] = result[name]
+        if (value := finite(result.get(name))) is not None:
+            run.figures[name] = value
     run.problem = run.problem or str(result.get("message") or "")
     return run
 
