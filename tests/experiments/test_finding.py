@@ -47,7 +47,7 @@ def test_one_seed_claims_nothing(tmp_path):
     assert "1.3000 (one seed)" in text
     assert "no interval" in text
     assert "worse" not in text
-    assert "p" not in text.replace("prob", "").split("one seed")[0].split("(")[-1]
+    assert "distinguishable" not in text
 
 
 def test_a_seed_that_diverges_is_told_and_left_out(tmp_path):
@@ -84,6 +84,17 @@ def test_noise_alone_is_hardly_ever_called_a_difference(tmp_path):
     assert claims <= 1
 
 
+def test_many_variants_are_counted(tmp_path):
+    cells = {f"v{i}": {"variant": f"v{i}", "losses": near(1.4 + 0.1 * (i % 3)), "steps": 20} for i in range(8)}
+    cells["v7"]["losses"] = [None] * 3
+    cells["v6"]["losses"] = [1.2]
+    text = sentence(make_sweep(tmp_path / "many", cells, baseline="v0"))
+    assert text == (
+        "Against v0 (validation loss 1.4000 ± 0.0025, 3 seeds), of 7 others 4 are higher, 1 is not distinguishable, 1 "
+        "diverged and 1 has too few seeds for a test; lowest is v6 (1.2000)."
+    )
+
+
 def test_a_grid_names_the_lowest_cell(tmp_path):
     cells = {
         f"{d}-{n}": {"varied": {"model.d_model": d, "model.num_layers": n}, "losses": near(2 - d / 128 - n / 10)}
@@ -92,7 +103,7 @@ def test_a_grid_names_the_lowest_cell(tmp_path):
     }
     text = sentence(make_sweep(tmp_path / "grid", cells))
     assert text.startswith("Of 4 cells, d_model = 64, num_layers = 2 has the lowest validation loss: 1.3000 ± 0.0025")
-    assert "3 are worse" in text
+    assert "3 are worse (p < 0.01)" in text
 
 
 def test_plain_runs_are_grouped_by_what_differs(tmp_path):

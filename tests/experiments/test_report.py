@@ -196,3 +196,13 @@ def test_runs_named_one_by_one_and_a_link_to_their_folder_count_once(tmp_path: P
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     (study,) = load_studies([tmp_path / "runs" / "a0", tmp_path / "runs", tmp_path / "link"])
     assert len(study.runs) == 2
+
+
+def test_reading_runs_needs_no_torch(tmp_path):
+    make_run(tmp_path / "run")
+    code = (
+        "import sys; from groundup.experiments.report import write_report; from groundup.experiments.run_index import "
+        f"list_runs; write_report([{str(tmp_path)!r}]); list_runs(__import__('pathlib').Path({str(tmp_path)!r})); "
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

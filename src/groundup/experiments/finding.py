@@ -163,7 +163,7 @@ def _counted(study: Study, others: list[Cell], differences: dict[str, tuple[Diff
     gone = sum(cell.all_diverged for cell in others)
     untested = sum(c.label not in differences and not c.diverged and bool(c.values(study.measure)) for c in others)
     parts += [f"{gone} diverged"] if gone else []
-    parts += [f"{untested} with too few seeds for a test"] if untested else []
+    parts += [f"{untested} {'has' if untested == 1 else 'have'} too few seeds for a test"] if untested else []
     best, value = study.ranked[0]
     return f"of {len(others)} others {listed(parts)}; lowest is {best.label} ({estimate_text(value)})"
 
@@ -181,7 +181,8 @@ def _best_of(study: Study) -> str:
         verb = "is" if len(alike) == 1 else "are"
         text += f"; {named} {verb} not distinguishable from it (p ≥ {ALPHA})"
     if len(alike) < len(differences):
-        text += f"; {len(differences) - len(alike)} {'is' if len(differences) - len(alike) == 1 else 'are'} worse"
+        worse = len(differences) - len(alike)
+        text += f"; {worse} {'is' if worse == 1 else 'are'} worse (p < {ALPHA})"
     if len(differences) < sum(not cell.diverged for cell, _ in study.ranked) - 1:
         text += "; where a cell has one seed there is no interval and no test, and a small difference may be the seed's"
     gone = [cell.label for cell in study.cells if cell.all_diverged]

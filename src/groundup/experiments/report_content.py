@@ -96,7 +96,7 @@ def _table(study: Study) -> tuple[list[str], list[Row]]:
     others = [name for name in MEASURES if name != measure and any(cell.values(name) for cell in study.cells)]
     name = short_name(study.axis, [study.axis]) if study.axis else "cell"
     against = f"against {'the baseline' if study.baseline else 'the lowest'}"
-    header = [name, "seeds", MEASURES[measure], *([against] if len(study.cells) > 1 else [])]
+    header = [name, "runs", MEASURES[measure], *([against] if len(study.cells) > 1 else [])]
     header += [*(MEASURES[other] for other in others), "steps", "tokens", "FLOPs", "time"]
     ranked = study.ranked
     best = ranked[0][0] if ranked else None
@@ -181,7 +181,7 @@ def _method(study: Study) -> list[tuple[str, str]]:
     names = list(dict.fromkeys(name for cell in study.cells for name in cell.varied))
     for name in names[:8]:
         values = dict.fromkeys(
-            value_text(value)
+            value_text(value) or '""'
             for cell in study.cells
             if (value := cell.varied.get(name, cell.runs[0].options.get(name))) is not None
         )
@@ -238,6 +238,8 @@ def _limits(study: Study) -> list[str]:
             f"Differences smaller than {span} could have gone unseen: so large a true difference shows at p < "
             f"{ALPHA:g} in {100 * POWER:.0f} % of such experiments."
         )
+        if study.baseline is None:
+            found.append("The lowest is chosen by the same runs that it is tested with: its lead is a little too good.")
     statuses = Counter(run.status for run in study.runs)
     for status in ("unfinished", "stopped", "crashed", "broken"):
         if statuses[status]:

@@ -207,7 +207,7 @@
       const bottom = Math.min(...done.map(p => Math.min(...p.values, p.mean - (p.reach || 0))));
       const most = Math.max(...done.map(p => Math.max(...p.values, p.mean + (p.reach || 0))));
       const top = most + 0.1 * (most - bottom || 1);  // above all that is a number
-      const bars = { type: "data", symmetric: true, array: done.map(p => p.reach), thickness: 1.8, width: 6, color: accent };
+      const bars = { visible: done.some(p => p.reach), type: "data", symmetric: true, array: done.map(p => p.reach), thickness: 1.8, width: 6, color: accent };
       const traces = [
         { ...swap(seeds.map(s => s[0]), seeds.map(s => s[1])), mode: "markers", hoverinfo: "skip",
           marker: { color: "rgba(0,0,0,0)", size: 7, line: { color: ink, width: 1 } }, opacity: 0.55 },
