@@ -32,10 +32,11 @@ from groundup.account import parameter_count
 from groundup.config import ModelConfig
 from groundup.data.shards import TokenShards
 from groundup.errors import GroundupError, TrainingError
+from groundup.experiments.curves import mean_curve, tokens_to_reach
+from groundup.experiments.statistics import paired
 from groundup.train.build import choose_precision
 from learning_plot import check_plot, draw
 from learning_runs import Corpus, Runs, Settings
-from learning_statistics import mean_curve, paired, tokens_to_reach
 from side_by_side import Report, Row, UnavailableError, labelled, short
 from train_peers import OURS, PEER
 
@@ -115,7 +116,9 @@ def parity(bench: Bench) -> dict[str, list[Row]]:
            "peer": labelled(PEER), "peer_call": "LlamaForCausalLM, SDPA, torch.optim.AdamW fused, float32"}  # fmt: skip
     row |= bench.about | {"seeds": len(ours), "rate": bench.base.rate}
     row |= spread("ours_loss", ours) | spread("peer_loss", theirs)
-    row |= {f"difference_{name}": short(value) for name, value in difference._asdict().items() if name != "p"}
+    row["difference_mean"] = short(difference.mean)
+    row["difference_deviation"] = short(statistics.stdev(a - b for a, b in zip(ours, theirs, strict=True)))
+    row["difference_low"], row["difference_high"] = short(difference.low), short(difference.high)
     row["paired_p"] = short(difference.p)
     row["within_noise"] = bool(abs(difference.mean) <= min(map(statistics.stdev, (ours, theirs))))
     firsts = [abs(a["curve"][0][1] - b["curve"][0][1]) for a, b in zip(found[OURS], found[PEER], strict=True)]

@@ -290,3 +290,14 @@ def test_the_gpu_suite_measures_what_fits_into_its_time(tmp_path: Path) -> None:
     assert rows[-1]["losses_agree"]
     late = rows_of("gpu_suite.py", tmp_path / "late.json", "--quick", "--minutes", "0")
     assert {row["what"] for row in late} == {"left out"}
+
+
+def test_reports_and_lists_are_measured(tmp_path: Path) -> None:
+    for package in ("jinja2", "matplotlib", "plotly", "scipy"):
+        pytest.importorskip(package)
+    rows = rows_of(
+        "experiments_report.py", tmp_path / "rows.json", "--runs", "4", "--points", "50", "--rounds", "1"
+    )  # fmt: skip
+    assert [row["what"] for row in rows] == ["report", "list of runs, made anew", "list of runs, nothing changed"]
+    assert all(row["runs"] == 4 and 0 < row["wall_s_median"] <= row["wall_s_max"] for row in rows)
+    assert 0 < rows[0]["page_mb"] < 8

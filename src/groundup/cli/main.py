@@ -34,6 +34,9 @@ VERBS = {
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
     "sweep": ("sweep", "sweep", "run an experiment: every cell of a plan, resumed where it was interrupted"),
     "experiment toy-sgd": ("experiment", "toy_sgd", "what a learning rate does, on the smallest problem there is"),
+    "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
+    "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
+    "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),
     "generate": ("generate", "generate", "let a run's model write"),
 }

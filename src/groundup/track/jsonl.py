@@ -11,6 +11,11 @@ from groundup.errors import TrainingError
 from groundup.files import write_atomically
 from groundup.track.sink import Metrics
 
+try:  # five times as fast, which a report on hundreds of runs is glad of
+    from orjson import loads as loads
+except ImportError:
+    from json import loads as loads  # type: ignore[assignment]
+
 
 class JsonlSink:
     """``metrics.jsonl`` and ``samples.jsonl`` in a run directory, each line handed to the system at once.
@@ -60,7 +65,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSONL file. A last line cut off by a crash is left out."""
     # On bytes: a text may hold other line separators than "\n", and the cut may lie inside a character.
     for line in path.read_bytes().split(b"\n")[:-1]:
-        yield json.loads(line)
+        yield loads(line)
 
 
 def _line(values: Metrics) -> str:

@@ -1,0 +1,38 @@
+"""`groundup report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup.cli.parse import call
+from groundup.errors import ConfigError
+
+
+def report(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_report, arguments, "report")
+
+
+def _report(runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: str = "") -> None:
+    """Write a report on runs and sweeps: one HTML page that needs no network, and Markdown with pictures.
+
+    groundup report runs/learning-rate --out docs/study
+
+    Args:
+        runs: run directories, sweep directories, or folders of them. Each sweep is a chapter; runs named one by one
+            are one chapter, and are compared by the options they differ in.
+        out: the folder to write report.html, report.md and images/ into. By default report/ in the folder that is
+            reported on, or here where several are.
+        title: of the page.
+    """
+    if not runs:
+        raise ConfigError("nothing to report on; give runs or sweeps, such as runs/NAME")
+    from groundup.experiments.finding import finding
+    from groundup.experiments.report import write_report
+    from groundup.track.console import make_console
+
+    written = write_report(runs, out, title=title)
+    console = make_console()
+    for study in written.studies:
+        console.print(f"{study.name}: {finding(study)}", markup=False)
+    console.print(f"{written.page} ({written.page.stat().st_size / 1e6:.1f} MB) and {written.markdown}", markup=False)

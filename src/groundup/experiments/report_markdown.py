@@ -1,0 +1,56 @@
+"""The report for a repository: Markdown that shows the pictures beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+from groundup.errors import MissingExtraError
+from groundup.experiments.report_content import Content
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
+
+
+def render_markdown(contents: Sequence[Content], images: Sequence[Sequence[tuple[str, str]]], title: str) -> str:
+    """The Markdown of a report.
+
+    Args:
+        images: of each study, files and what they show.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    try:
+        import jinja2
+    except ImportError:
+        raise MissingExtraError.for_package("jinja2", "report", "a report") from None
+    # No HTML comes out of it that was not escaped: `line` and `row` escape what Markdown would take for markup.
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters |= {"line": line, "row": row, "fenced": fenced, "anchor": anchor}
+    template = (resources.files("groundup.experiments") / "page" / "report.md").read_text(encoding="utf-8")
+    text = environment.from_string(template).render(title=title, studies=contents, images=images)
+    return str(text).rstrip() + "\n"
+
+
+def line(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+
+
+def row(cells: Sequence[str]) -> str:
+    """A row of a table."""
+    return f"| {' | '.join(line(cell) or ' ' for cell in cells)} |"
+
+
+def fenced(text: str) -> str:
+    """A block that shows the text as it is: its fence is longer than any run of backticks in it."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def anchor(heading: str) -> str:
+    """The name by which a heading is linked to, as GitHub makes it."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")

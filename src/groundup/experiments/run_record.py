@@ -1,0 +1,248 @@
+"""A run directory as a report reads it: tolerant of what is missing, plain about what is damaged."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.account.flops import training_flops_per_token
+from groundup.config import ModelConfig, from_dict
+from groundup.errors import ConfigError
+from groundup.experiments.curves import Curve, Floats
+from groundup.track import read_jsonl
+from groundup.track.jsonl import loads
+
+MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
+UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
+# Of a run's last lines: enough for a validation in all but the rarest settings, little enough for thousands of runs.
+_TAIL_BYTES = 1 << 16
+# Any of these makes a folder a run, or what is left of one.
+_TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
+
+
+@dataclass(eq=False)
+class Run:
+    """What one run left behind."""
+
+    path: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    """Flat, by dotted name, as config.toml has them."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
+    """val_loss, val_bpb, train_loss, best_val_loss, steps, tokens, seconds, flops: as they were at the end."""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    status: str = "unfinished"
+    """finished, stopped, diverged, crashed, unfinished or broken."""
+    problem: str = ""
+    """What is damaged or went wrong, in words."""
+    tokens_per_step: float = math.nan
+    flops_per_token: float | None = None
+    cell: str = ""
+    varied: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.options.get("name") or self.path.name)
+
+    @property
+    def seed(self) -> int:
+        seed = self.options.get("train.seed", 0)
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def diverged(self) -> bool:
+        return self.status == "diverged"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run, or what is left of one."""
+    return any((folder / name).is_file() for name in _TRACES) or (folder / "checkpoints").is_dir()
+
+
+def read_run(path: Path, *, curves: bool = True) -> Run:
+    """Everything about a run; never raises for what is in the folder.
+
+    Args:
+        curves: read all of metrics.jsonl and the samples; without, only its end, for the last figures.
+    """
+    run, problems = Run(path), []
+    for name, read in (("config.toml", _toml), ("environment.json", _object), ("summary.json", _object)):
+        try:
+            content = read(path / name)
+        except FileNotFoundError:
+            if name == "config.toml":
+                problems.append("it has no config.toml")
+        except (OSError, ValueError) as error:
+            problems.append(f"{name} cannot be read: {error}")
+        else:
+            if name == "config.toml":
+                run.options, run.flops_per_token = dict(_flat(content)), _flops_per_token(content.get("model"))
+            else:
+                setattr(run, name.partition(".")[0], content)
+    lines: list[dict[str, Any]] = []
+    problems += _read_lines(path / "metrics.jsonl", lines, whole=curves)
+    if curves:
+        problems += _read_lines(path / "samples.jsonl", run.samples, whole=True)
+        run.curves = _curves(lines)
+    run.tags = read_tags(path)
+    run.figures = _figures(run, lines)
+    run.problem = "; ".join(problems)
+    run.status = "broken" if problems else _status(run, lines)
+    return run
+
+
+def read_tags(path: Path) -> list[str]:
+    """Tags of a run; none where there is no such file, or no such list in it."""
+    try:
+        tags = json.loads((path / "tags.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object, found {type(content).__name__}")
+    return content
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:  # no option is a list; one that is, is shown as text
+            yield prefix + key, value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _flops_per_token(model: Any) -> float | None:
+    if not isinstance(model, dict) or not model.get("vocab_size"):
+        return None
+    return _flops_of(json.dumps(model, sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=4096)
+def _flops_of(model: str) -> float | None:
+    try:
+        return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
+    except ConfigError:  # written by another version, whose options this one does not know
+        return None
+
+
+def _read_lines(path: Path, lines: list[dict[str, Any]], *, whole: bool) -> list[str]:
+    """Appends the lines up to the first that is damaged; returns what is wrong."""
+    try:
+        whole = whole or path.stat().st_size <= _TAIL_BYTES
+        if whole:
+            # All at once, which is quicker; one by one where something is wrong, to find it.
+            for line in _at_once(path) or read_jsonl(path):
+                if not isinstance(line, dict):
+                    raise ValueError("no object")
+                lines.append(line)
+        else:
+            with path.open("rb") as file:
+                file.seek(-_TAIL_BYTES, 2)
+                # What comes before the first and after the last line end is cut off.
+                lines += [line for line in map(json.loads, file.read().split(b"\n")[1:-1]) if isinstance(line, dict)]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        where = f"line {len(lines) + 1}" if whole else "one of its last lines"
+        return [f"{path.name} is damaged: {where} is no JSON object"]
+    except OSError as error:
+        return [f"{path.name} cannot be read: {error.strerror or error}"]
+    return []
+
+
+def _at_once(path: Path) -> list[Any]:
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1].rstrip(b"\n")
+    try:
+        found = loads(b"[%b]" % complete.replace(b"\n", b","))
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
+    steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
+    found = {}
+    for measure in MEASURES:
+        values = _column(lines, measure)
+        there = np.isfinite(values) & np.isfinite(steps)
+        if np.any(there):
+            found[measure] = Curve(steps[there], values[there], seconds[there])
+    return found
+
+
+def _column(lines: list[dict[str, Any]], name: str) -> Floats:
+    """The numbers of a name, line by line; NaN where there is none."""
+    values = [line.get(name) for line in lines]
+    try:
+        column = np.array(values, dtype=np.float64)  # which makes NaN of None
+        if column.ndim == 1:
+            return column
+    except (TypeError, ValueError):
+        pass
+    return np.array([finite(value) for value in values], dtype=np.float64)  # there is something that is no number
+
+
+def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
+    last: dict[str, Any] = {}
+    for line in reversed(lines):
+        for key in (*MEASURES, "step", "tokens", "wall_seconds"):
+            if last.get(key) is None:
+                last[key] = line.get(key)
+        if all(last.get(key) is not None for key in MEASURES):
+            break
+    steps = finite(run.summary.get("step")) or finite(last.get("step"))
+    tokens = finite(run.summary.get("tokens")) or finite(last.get("tokens"))
+    if steps and tokens:
+        run.tokens_per_step = tokens / steps
+    best = finite(run.summary.get("best_val_loss"))
+    if best is None:
+        losses = (finite(line.get("val_loss")) for line in lines)
+        best = min((value for value in losses if value is not None), default=None)
+    return {
+        **{measure: finite(last.get(measure)) for measure in MEASURES},
+        "best_val_loss": best,
+        "steps": steps,
+        "tokens": tokens,
+        "seconds": finite(run.summary.get("wall_seconds")) or finite(last.get("wall_seconds")),
+        "flops": tokens * run.flops_per_token if tokens and run.flops_per_token else None,
+        "parameters": finite(run.summary.get("parameters")),
+    }
+
+
+def _status(run: Run, lines: list[dict[str, Any]]) -> str:
+    if run.summary:
+        return "finished" if run.summary.get("finished") else "stopped"
+    # A loss that was not finite is written as null.
+    last = next((line for line in reversed(lines) if "train_loss" in line), {"train_loss": 0.0})
+    return "diverged" if last["train_loss"] is None else "unfinished"
+
+
+def finite(value: Any) -> float | None:
+    """The number that this is, if it is a finite one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None

@@ -1,0 +1,208 @@
+"""A report is complete, needs nothing but itself, and shows hostile texts as texts."""
+
+import base64
+import html.parser
+import json
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.errors import DataError, FileMissingError
+from groundup.experiments.report import write_report
+from groundup.experiments.report_curves import lines_of, pack
+from groundup.experiments.report_markdown import fenced, line
+from groundup.experiments.study import load_studies
+from made_runs import ablations_sweep, make_run, make_sweep, rates_sweep
+
+for package in ("jinja2", "matplotlib", "plotly", "scipy"):
+    pytest.importorskip(package)
+
+HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> | ``` $x_1$ "'&"""
+
+
+class Page(html.parser.HTMLParser):
+    """Elements with their attributes, the text a reader sees, and the texts of scripts by their id."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.shown, self.scripts, self._inside = "", {}, ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._inside = f"{tag}:{dict(attrs).get('id') or ''}"
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside.startswith(("script", "style")):
+            self.scripts[self._inside.partition(":")[2]] = data
+        else:
+            self.shown += data
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    ablations_sweep(folder / "ablations")
+    losses = {1e-3: [1.5, 1.51, 1.49], 2e-3: [1.4, 1.41, 1.39], 4e-3: [None, 1.45, 1.44], 8e-3: [None, None, None]}
+    rates_sweep(folder / "rates", losses)
+    return write_report([folder / "ablations", folder / "rates"], folder / "out")
+
+
+def test_a_report_has_all_that_a_reader_asks_for(written):
+    page, markdown = Page(written.page.read_text()).shown, written.markdown.read_text()
+    for text in (page, markdown.replace("\\", "")):
+        for part in (
+            "Does each part of the block earn its place?", "Which learning rate is best?", "Against baseline",
+            "1.4003 ± 0.0038", "3 of 3 diverged", "1.4450 ± 0.0635 (1 of 3 diverged)", "What this cannot show",
+            "Differences smaller than", "Welch's t-test", "32 x 64 tokens", "temperature 0.8, top-p 0.9, seed 0",
+            "Once there was a cat.", "TFLOPs", "Some Processor 9000", "torch 2.13.0", "commit 0123456789ab",
+            "groundup sweep ablations", "groundup report",
+        ):  # fmt: skip
+            assert part in text, part
+
+
+def test_markdown_shows_pictures_that_exist(written):
+    images = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", written.markdown.read_text())
+    assert len(images) == 4
+    for image in images:
+        assert (written.markdown.parent / image).read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (written.markdown.parent / image).with_suffix(".svg").read_text()
+
+
+def test_the_page_fetches_nothing(written):
+    page = Page(written.page.read_text())
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "data", "action"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("#", "data:")), (tag, target)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", "".join(
+        text for name, text in page.scripts.items() if name not in ("plotly", "numbers", "data")
+    ))  # fmt: skip
+
+
+def test_what_stands_in_runs_cannot_leave_its_place(tmp_path):
+    cells = {"a": {"variant": HOSTILE, "losses": [1.4, 1.5], "sample": HOSTILE}, "b": {"variant": "b", "losses": [1.4]}}
+    make_sweep(tmp_path / "runs", cells, baseline="b", question=HOSTILE)
+    written = write_report([tmp_path / "runs"], tmp_path / "out", title=HOSTILE)
+    page = Page(written.page.read_text())
+    assert [tag for tag, _ in page.elements].count("script") == 4
+    assert "img" not in [tag for tag, _ in page.elements]
+    assert page.shown.count(HOSTILE) >= 4
+    assert json.loads(page.scripts["data"])["studies"][0]["cells"][0]["label"] == HOSTILE
+    markdown = written.markdown.read_text()
+    outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
+    assert "\\<img" in outside
+    assert not re.search(r"(?<!\\)<", outside)
+
+
+def test_markdown_escapes():
+    assert line("a | b\n# c") == r"a \| b \# c"
+    assert fenced("```` x") == "`````text\n```` x\n`````"
+
+
+def test_the_numbers_of_the_page_are_those_of_the_runs(tmp_path):
+    make_run(tmp_path / "run", steps=400, every=1)
+    (study,) = load_studies([tmp_path / "run"])
+    (described,), packed = pack([lines_of(study)])
+    numbers = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<f4")
+    by_measure = {about["m"]: about for about in described}
+    assert sorted(by_measure) == ["train_loss", "val_loss"]  # bits per byte are a multiple of the loss
+    assert by_measure["val_loss"]["b"] == pytest.approx(0.37)
+    assert by_measure["val_loss"]["t"] == 32 * 64
+    first = described[0]
+    curve = study.cells[0].runs[0].curves[first["m"]]
+    count = first["n"]
+    assert numbers[:count] == pytest.approx(curve.steps)
+    assert numbers[count : 2 * count] == pytest.approx(curve.values, rel=1e-6)
+    assert numbers[2 * count : 3 * count] == pytest.approx(curve.seconds, rel=1e-6)
+
+
+def test_a_report_is_the_same_again(tmp_path, written):
+    again = write_report([run.folder for run in written.studies], tmp_path)
+    assert again.markdown.read_text().replace(str(tmp_path), "") == written.markdown.read_text().replace(
+        str(written.markdown.parent), ""
+    )
+    for one, other in zip(written.images, again.images, strict=True):
+        if one.suffix == ".svg":
+            assert one.read_bytes() == other.read_bytes()
+
+
+def test_damaged_runs_are_reported_as_such(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
+    (runs / "lr-0.001-seed0" / "config.toml").write_text("[[[")
+    (runs / "lr-0.002-seed0" / "metrics.jsonl").write_text('{"step": 1, "train_loss": 2.0}\nnot json\n')
+    with (runs / "results.jsonl").open("a") as file:
+        file.write('{"cell": "gone", "run": "gone", "status": "crashed", "message": "no room"}\n')
+    written = write_report([runs], tmp_path / "out")
+    text = written.markdown.read_text().replace("\\", "")
+    assert "config.toml cannot be read" in text
+    assert "metrics.jsonl is damaged: line 2 is no JSON object" in text
+    assert "2 runs are broken and in no mean" in text
+    assert "1 run is crashed and in no mean" in text
+
+
+def test_a_sweep_without_its_plan_or_its_results(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
+    (runs / "results.jsonl").unlink()
+    (study,) = load_studies([runs])
+    assert [cell.label for cell in study.cells] == [f"max_learning_rate = {rate}" for rate in (0.001, 0.002, 0.004)]
+    (runs / "sweep.json").write_text("{")
+    with pytest.raises(DataError, match=r"sweep\.json cannot be read"):
+        write_report([runs], tmp_path / "out")
+
+
+def test_nothing_to_report_on(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no run and no sweep"):
+        write_report([tmp_path / "empty"])
+    with pytest.raises(FileMissingError, match="no folder"):
+        write_report([tmp_path / "absent"])
+    done = subprocess.run([sys.executable, "-m", "groundup", "report"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "groundup: nothing to report on; give runs or sweeps, such as runs/NAME\n"
+
+
+def test_the_verb_writes_it_and_says_what_was_found(tmp_path):
+    ablations_sweep(tmp_path / "ablations")
+    command = [sys.executable, "-m", "groundup", "report", tmp_path / "ablations", "--out", tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert "post-norm is higher by 0.0500" in done.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.long
+def test_five_hundred_runs_of_five_thousand_points_keep_to_their_size(tmp_path):
+    for number in range(500):
+        options = {"optim.max_learning_rate": 1e-3 * (1 + number // 2 / 100)}
+        loss = 1.4 + number * 7919 % 500 / 1000
+        make_run(tmp_path / f"run-{number:03}", loss=loss, seed=number % 2, steps=5000, every=1, options=options)
+    written = write_report([tmp_path], tmp_path / "out")
+    assert written.page.stat().st_size <= 8e6
+    assert len(written.studies[0].runs) == 500
+
+
+def test_runs_named_one_by_one_and_a_link_to_their_folder_count_once(tmp_path: Path):
+    for seed in range(2):
+        make_run(tmp_path / "runs" / f"a{seed}", seed=seed)
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    (study,) = load_studies([tmp_path / "runs" / "a0", tmp_path / "runs", tmp_path / "link"])
+    assert len(study.runs) == 2
+
+
+def test_reading_runs_needs_no_torch(tmp_path):
+    make_run(tmp_path / "run")
+    code = (
+        "import sys; from groundup.experiments.report import write_report; from groundup.experiments.run_index import "
+        f"list_runs; write_report([{str(tmp_path)!r}]); list_runs(__import__('pathlib').Path({str(tmp_path)!r})); "
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,0 +1,62 @@
+"""Two runs side by side."""
+
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("scipy")
+
+from groundup.experiments.run_comparison import compare_runs, comparison_sections
+from made_runs import ablations_sweep, make_run
+
+
+def sections(one, other):
+    return {section.title: section for section in comparison_sections(compare_runs(one, other))}
+
+
+def test_two_runs_of_one_seed_each(tmp_path):
+    make_run(tmp_path / "a", loss=1.5, options={"model.norm": "pre"})
+    make_run(tmp_path / "b", loss=1.4, options={"model.norm": "post"}, steps=300)
+    found = sections(tmp_path / "a", tmp_path / "b")
+    assert ("model.norm", "pre", "post") in found["options that differ"].rows
+    assert ("validation loss", "1.5000", "1.4000", "-0.1000") in found["at the end"].rows
+    assert ("steps", "200", "300", "1.5 x") in found["at the end"].rows
+    way = found["validation loss on the way"].rows
+    assert (way[0][0], way[-1][0]) == ("0", "200")
+    assert "too few seeds" in found["validation loss by seed"].note
+
+
+def test_runs_of_a_sweep_bring_the_seeds_of_their_cell(tmp_path):
+    folder = ablations_sweep(tmp_path / "ablations")
+    found = sections(folder / "baseline-seed1", folder / "post-norm-seed0")["validation loss by seed"]
+    assert found.rows[0] == ("baseline", "3", "1.4000, 1.4020, 1.3990")
+    assert "post-norm is higher by 0.0500" in found.note
+
+
+def test_folders_of_seeds(tmp_path):
+    for name, loss in (("a", 1.5), ("b", 1.4)):
+        for seed in range(3):
+            make_run(tmp_path / name / str(seed), loss=loss + seed / 1000, seed=seed)
+    assert "b is lower by 0.1000" in sections(tmp_path / "a", tmp_path / "b")["validation loss by seed"].note
+
+
+def test_a_run_with_itself_and_one_without_a_record(tmp_path):
+    make_run(tmp_path / "a", loss=1.5)
+    assert sections(tmp_path / "a", tmp_path / "a")["options that differ"].note == "They have the same options."
+    make_run(tmp_path / "b", status="diverged")
+    (tmp_path / "b" / "metrics.jsonl").unlink()
+    assert "on the way" not in " ".join(sections(tmp_path / "a", tmp_path / "b"))
+
+
+def test_the_verb(tmp_path):
+    pytest.importorskip("plotly")
+    folder = ablations_sweep(tmp_path / "ablations")
+    command = ["compare", folder / "baseline-seed0", folder / "nope-seed0", "--html", tmp_path / "page.html"]
+    done = subprocess.run([sys.executable, "-m", "groundup", *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "model.position" in done.stdout
+    assert "not distinguishable" in done.stdout
+    assert "<title>baseline and no position</title>" in (tmp_path / "page.html").read_text()
+    command = [sys.executable, "-m", "groundup", "compare", str(folder / "baseline-seed0")]
+    assert subprocess.run(command, capture_output=True).returncode == 2
