@@ -290,3 +290,10 @@ def test_the_gpu_suite_measures_what_fits_into_its_time(tmp_path: Path) -> None:
     assert rows[-1]["losses_agree"]
     late = rows_of("gpu_suite.py", tmp_path / "late.json", "--quick", "--minutes", "0")
     assert {row["what"] for row in late} == {"left out"}
+
+
+def test_sweeps_are_held_against_the_same_runs_without_one(tmp_path: Path) -> None:
+    rows = rows_of("experiments.py", tmp_path / "rows.json", "--quick", "--executors", "inline", "pool")
+    assert [row["executor"] for row in rows] == ["bare", "inline", "pool"]
+    assert [row["cells"] for row in rows] == [4, 4, 4]
+    assert [row["failed"] for row in rows[1:]] == [0, 0]
