@@ -301,3 +301,10 @@ def test_reports_and_lists_are_measured(tmp_path: Path) -> None:
     assert [row["what"] for row in rows] == ["report", "list of runs, made anew", "list of runs, nothing changed"]
     assert all(row["runs"] == 4 and 0 < row["wall_s_median"] <= row["wall_s_max"] for row in rows)
     assert 0 < rows[0]["page_mb"] < 8
+
+
+def test_sweeps_are_held_against_the_same_runs_without_one(tmp_path: Path) -> None:
+    rows = rows_of("experiments.py", tmp_path / "rows.json", "--quick", "--executors", "inline", "pool")
+    assert [row["executor"] for row in rows] == ["bare", "inline", "pool"]
+    assert [row["cells"] for row in rows] == [4, 4, 4]
+    assert [row["failed"] for row in rows[1:]] == [0, 0]

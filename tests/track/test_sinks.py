@@ -73,12 +73,12 @@ def test_tensorboard_files_hold_the_scalars_and_the_text(tmp_path: Path):
 def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    config = TrackConfig(wandb=True, wandb_project="p", wandb_run_name="the-name")
+    config = TrackConfig(wandb=True, wandb_project="p", wandb_run_name="the-name", group="the-sweep")
     (sink,) = external_sinks(config, tmp_path, "name", {"model.d_model": 64})
     feed(sink)
     kept = (tmp_path / "wandb_id").read_text()
     (record,) = tmp_path.glob(f"wandb/offline-run-*-{kept}/*.wandb")
-    expected = (b"the-name", b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model")
+    expected = (b"the-name", b"the-sweep", b"train_loss", b"3.5", b"val_loss", b"3.25", b"model.d_model")
     # W&B's own process may still be writing when the run is finished.
     deadline = time.monotonic() + 60
     while not all(part in record.read_bytes() for part in expected) and time.monotonic() < deadline:

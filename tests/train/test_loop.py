@@ -10,7 +10,7 @@ import torch
 
 from groundup.config import RunConfig, TrainConfig, from_dict, load_toml, override
 from groundup.data.shards import TokenShards
-from groundup.errors import ConfigError, DataError, FileMissingError, TrainingError
+from groundup.errors import ConfigError, DataError, DivergenceError, FileMissingError, TrainingError
 from groundup.optim import get_lr_cosine_schedule
 from groundup.track import read_jsonl
 from groundup.train import RunDirectory, evaluate_run, seconds_per_step, train
@@ -144,9 +144,10 @@ def test_weight_decay_spares_norms_and_embeddings_unless_told_otherwise(config: 
 def test_divergence_stops_the_run_and_keeps_the_good_checkpoint(config: RunConfig):
     hot = override(config, {"optim.max_learning_rate": 1e30, "optim.grad_clip": 0.0, "optim.warmup_iters": 10})
     with pytest.raises(
-        TrainingError, match=r"step \d+: .*(loss is|not finite|overflows).*lower optim.max_learning_rate"
-    ):
+        DivergenceError, match=r"step \d+: .*(loss is|not finite|overflows).*lower optim.max_learning_rate"
+    ) as diverged:
         train(hot)
+    assert str(diverged.value).startswith(f"step {diverged.value.step}: ")
     lines = metrics(config.run_dir)
     assert all(math.isfinite(line.get("val_loss", 0)) for line in lines)
 

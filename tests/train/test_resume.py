@@ -83,6 +83,14 @@ def test_stopped_after_every_single_step_equals_uninterrupted(
     assert record(config.run_dir) == uninterrupted(config)
 
 
+@pytest.mark.parametrize("step", [1, 8, 13])
+def test_paused_at_a_step_and_resumed_equals_uninterrupted(config: RunConfig, uninterrupted: Callable, step: int):
+    paused = train(config, pause=lambda done: done >= step)
+    assert (paused.finished, paused.signal, paused.summary["step"]) == (False, None, step)
+    assert train(config, resume=True, pause=lambda done: done > 24).finished
+    assert record(config.run_dir) == uninterrupted(config)
+
+
 @pytest.mark.long
 def test_a_compiled_run_stopped_and_resumed_equals_uninterrupted(config: RunConfig, uninterrupted: Callable):
     config = override(config, {"train.compile": True})

@@ -61,6 +61,8 @@ def _sweep(
         dry_run: show the cells and their cost, and run nothing.
         json_output: print the results as JSON at the end, and the rest on standard error.
     """
+    from rich.text import Text
+
     from groundup.cli.progress import progress_bar
     from groundup.experiments.plan import load_plan
     from groundup.experiments.results import results_section
@@ -86,7 +88,7 @@ def _sweep(
         return 128 + result.signal
     crashed = [r for r in result.results.values() if r.status == "crashed"]
     for found in crashed:
-        console.print(f"{found.cell} crashed: {found.message}")
+        console.print(Text(f"{found.cell} crashed: {found.message}"))
     if crashed:
         console.print("the same command tries them again")
     console.print(f"read what came of it with\n  groundup report {place}")
@@ -148,6 +150,8 @@ def _heading(console: Console, plan: Plan) -> None:
 
 def _watch(console: Console, plan: Plan, update: Update) -> Watch:
     """What shows a sweep to a person: a bar by the cells' FLOPs on a terminal, and a line for each that ends."""
+    from rich.text import Text
+
     from groundup.account.units import time_text
     from groundup.experiments.cost import cost_section
     from groundup.experiments.sweep import Watch
@@ -171,11 +175,11 @@ def _watch(console: Console, plan: Plan, update: Update) -> Watch:
             loss = "" if result.val_loss is None else f", valid loss {result.val_loss:.4f}"
             why = f": {result.message}" if result.message else ""
             ends = f"{result.status} after {result.steps:,} steps, {time_text(result.seconds)}{loss}{why}"
-            console.print(f"{result.cell}  {ends}")
+            console.print(Text(f"{result.cell}  {ends}"))
             self._show()
 
         def note(self, text: str) -> None:
-            console.print(text)
+            console.print(Text(text))
 
         def _show(self) -> None:
             total = sum(self.flops.values())
