@@ -157,9 +157,8 @@ def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, 
 
 def _counted(study: Study, others: list[Cell], differences: dict[str, tuple[Difference, float]]) -> str:
     verdicts = [verdict(*pair) for pair in differences.values()]
-    parts = [
-        f"{verdicts.count(word)} {word}" for word in ("lower", "higher", "not distinguishable") if word in verdicts
-    ]
+    counts = [(verdicts.count(word), word) for word in ("lower", "higher", "not distinguishable") if word in verdicts]
+    parts = [f"{count} {'is' if count == 1 else 'are'} {word}" for count, word in counts]
     gone = sum(cell.all_diverged for cell in others)
     untested = sum(c.label not in differences and not c.diverged and bool(c.values(study.measure)) for c in others)
     parts += [f"{gone} diverged"] if gone else []
