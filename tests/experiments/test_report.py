@@ -65,7 +65,7 @@ def test_a_report_has_all_that_a_reader_asks_for(written):
             "1.4003 ± 0.0038", "3 of 3 diverged", "1.4450 ± 0.0635 (1 of 3 diverged)", "What this cannot show",
             "Differences smaller than", "Welch's t-test", "32 x 64 tokens", "temperature 0.8, top-p 0.9, seed 0",
             "Once there was a cat.", "TFLOPs", "Some Processor 9000", "torch 2.13.0", "commit 0123456789ab",
-            "groundup sweep ablations", "groundup report",
+            "groundup sweep ablations.toml", "groundup report",
         ):  # fmt: skip
             assert part in text, part
 
@@ -206,3 +206,17 @@ def test_reading_runs_needs_no_torch(tmp_path):
         "print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_one_plan_in_two_folders_is_told_apart(tmp_path):
+    for name in ("first", "second"):
+        rates_sweep(tmp_path / name, {1e-3: [1.5], 2e-3: [1.4]})
+        document = json.loads((tmp_path / name / "sweep.json").read_text())
+        document["plan"]["name"], document["budget"] = "rates", "minutes"
+        (tmp_path / name / "sweep.json").write_text(json.dumps(document))
+    written = write_report([tmp_path], tmp_path / "out")
+    text = written.markdown.read_text()
+    assert "## rates (first)" in text
+    assert "[rates (second)](#rates-second)" in text
+    assert "groundup sweep rates.toml --budget minutes" in text
+    assert len(set(written.images)) == len(written.images)

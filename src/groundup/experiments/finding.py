@@ -134,7 +134,10 @@ def _against(study: Study, baseline: Cell) -> str:
 
 def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, float]], baseline: Estimate) -> str:
     if cell.all_diverged:
-        return f"{cell.label} diverges" + (f" with all {len(cell.runs)} seeds" if len(cell.runs) > 1 else "")
+        count = len(cell.runs)
+        return f"{cell.label} diverges" + (
+            f" with {'both' if count == 2 else f'all {count}'} seeds" if count > 1 else ""
+        )
     value = cell.estimate(study.measure)
     if value is None:
         return f"{cell.label} has not finished"
@@ -157,9 +160,8 @@ def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, 
 
 def _counted(study: Study, others: list[Cell], differences: dict[str, tuple[Difference, float]]) -> str:
     verdicts = [verdict(*pair) for pair in differences.values()]
-    parts = [
-        f"{verdicts.count(word)} {word}" for word in ("lower", "higher", "not distinguishable") if word in verdicts
-    ]
+    counts = [(verdicts.count(word), word) for word in ("lower", "higher", "not distinguishable") if word in verdicts]
+    parts = [f"{count} {'is' if count == 1 else 'are'} {word}" for count, word in counts]
     gone = sum(cell.all_diverged for cell in others)
     untested = sum(c.label not in differences and not c.diverged and bool(c.values(study.measure)) for c in others)
     parts += [f"{gone} diverged"] if gone else []
@@ -205,7 +207,7 @@ def _at(cell: Cell, axis: str) -> str:
     return value_text(cell.varied[axis])
 
 
-def listed(parts: Iterable[str]) -> str:
+def listed(parts: Iterable[str], joint: str = "and") -> str:
     """One, one and another, or several with commas."""
     words = list(parts)
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"

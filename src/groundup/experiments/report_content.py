@@ -193,9 +193,13 @@ def _method(study: Study) -> list[tuple[str, str]]:
     rows.append(("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{len(seeds)}"))
 
     def common(name: str) -> Any:
-        values = [run.options.get(name) for run in intact]
-        first = values[0]
-        return "varies" if any(value != first for value in values) else first
+        values = list(dict.fromkeys(run.options.get(name) for run in intact))
+        if len(values) == 1:
+            return values[0]
+        if len(values) <= 3:
+            return listed((_text(value) for value in values), "or")
+        numbers = [value for value in values if isinstance(value, int | float)]
+        return f"{value_text(min(numbers))} to {value_text(max(numbers))}" if len(numbers) == len(values) else "varied"
 
     parameters = [value for run in intact if (value := run.figures.get("parameters"))]
     many = [count_text(value) for value in (min(parameters), max(parameters))] if parameters else []
@@ -323,8 +327,9 @@ def _commit(git: dict[str, Any]) -> str:
 
 def _commands(study: Study) -> list[str]:
     if study.folder is not None:
-        plan = study.plan.get("file") or study.plan.get("name") or study.name
-        return [f"groundup sweep {shlex.quote(str(plan))}"]
+        plan = study.plan.get("file") or f"{study.plan.get('name') or study.name}.toml"
+        budget = f" --budget {shlex.quote(str(study.budget))}" if study.budget else ""
+        return [f"groundup sweep {shlex.quote(str(plan))}{budget}"]
     shown = [run for run in study.runs if run.options][:3]
     again = [
         f"groundup train {shlex.quote(str(run.path / 'config.toml'))} --name {shlex.quote(f'{run.name}-again')}"

@@ -62,6 +62,8 @@ class Study:
     """Of the sweep; none where runs were named one by one."""
     plan: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
+    budget: str = ""
+    """The one that was chosen of those that the plan has."""
     baseline: Cell | None = None
     measure: str = "val_loss"
     """Validation loss; bits per byte where the runs differ in tokenizer or text, since their losses do not compare."""
@@ -127,6 +129,10 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
             else:
                 singles[key] = read_run(place)
     studies = list(sweeps.values())
+    names = [study.name for study in studies]
+    for study in studies:
+        if names.count(study.name) > 1 and study.folder is not None:  # one plan in several folders
+            study.name += f" ({study.folder.name})"
     if singles:
         studies.append(_study_of_runs(list(singles.values())))
     return studies
@@ -170,6 +176,7 @@ def load_sweep(folder: Path) -> Study:
     study.folder, study.plan, study.question = folder, plan, str(plan.get("question") or "")
     versions = document.get("versions")
     study.versions = versions if isinstance(versions, dict) else {}
+    study.budget = str(document.get("budget") or "")
     study.baseline = _baseline(study.cells, plan.get("baseline"))
     return study
 
