@@ -172,6 +172,7 @@ def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
         "activations": memory.activations,
         "kept": kept,
         "working": memory.working,
+        "workspace": memory.workspace,
         "peak": memory.peak,
         "peak_moment": memory.moment,
         "checkpoint_copy": memory.checkpoint_copy,

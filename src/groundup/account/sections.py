@@ -127,6 +127,8 @@ def memory_section(
     rows += [(f"kept: {component}", size_text(size), "") for component, size in kept.items()]
     moment, copy = _MOMENTS[memory["peak_moment"]], memory["checkpoint_copy"]
     rows.append(("on its way", size_text(memory["working"]), moment))
+    if memory["workspace"]:
+        rows.append(("cuBLAS's workspace", size_text(memory["workspace"]), ""))
     if copy and one_memory:
         rows.append(("copy of a checkpoint being written", size_text(copy), ""))
     needed = memory["peak"] + (copy if one_memory else 0)
