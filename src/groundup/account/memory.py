@@ -17,8 +17,8 @@ LOSS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 ROWS_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
 GATE_ELEMENTS = 2**20 // 12
 CUBLAS_WORKSPACE = 2 * 2**25
-"""Bytes that torch gives cuBLAS to work in: 32 MiB on Hopper (8 MiB on cards before it) for each of the two threads that
-multiply, that of the forward and that of the backward pass. max_memory_allocated counts them."""
+"""Bytes that torch gives cuBLAS to work in: 32 MiB on Hopper (8 MiB on cards before it) for each of the two threads
+that multiply, that of the forward and that of the backward pass. max_memory_allocated counts them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class StepMemory:
     """cuBLAS's, on a GPU; all the time."""
     checkpoint_copy: int
     """In the host's memory while a checkpoint is written in the background; on a CPU that is the same memory."""
+    needed: int
+    """Of the device: the peak, and on a CPU the copy of a checkpoint."""
     peak: int
     """The most that is held at once, the copy of a checkpoint left out. Less than the sum of the parts: gradients
     come while activations go."""
@@ -90,6 +92,8 @@ def step_memory(
     moment = max(moments, key=lambda name: sum(moments[name]))
     held, working = moments[moment]
     workspace = CUBLAS_WORKSPACE if device == "cuda" else 0
+    peak = weights + state + held + working + workspace
+    copy = weights + state if train.background_checkpoints else 0
     return StepMemory(
         weights=weights,
         gradients=weights,
@@ -97,8 +101,9 @@ def step_memory(
         kept=kept,
         working=working,
         workspace=workspace,
-        checkpoint_copy=weights + state if train.background_checkpoints else 0,
-        peak=weights + state + held + working + workspace,
+        checkpoint_copy=copy,
+        needed=peak + (0 if device == "cuda" else copy),
+        peak=peak,
         moment=moment,
     )
 
@@ -212,5 +217,5 @@ def positions_at_once(positions: int, vocab_size: int, device: str = "cpu") -> i
     """How many positions' logits exist at a time in the loss that never holds all (groundup.nn.loss)."""
     chunks = -(-positions // max(256, LOSS_ELEMENTS.get(device, 2**28) // vocab_size))
     # A loss in so many chunks that the search matters here is one that nobody waits for.
-    even = next((n for n in range(chunks, min(2 * chunks, chunks + 10**5)) if positions % n == 0), chunks)
+    even = next((n for n in range(chunks, min(2 * chunks, chunks + 10**4)) if positions % n == 0), chunks)
     return -(-positions // even)
