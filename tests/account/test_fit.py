@@ -69,6 +69,13 @@ def test_even_a_memory_beyond_all_machines_is_filled_at_once(memory):
     assert (largest_model(run.model, run.optim, run.train, memory, batch_size=1) is None) == (memory == 10**9)
 
 
+def test_gradients_of_the_passes_before_have_to_fit_too():
+    options, memory = (MODEL, OptimConfig(), TrainConfig()), 4 * GIB
+    batch = largest_batch(*options, memory, passes=4)
+    assert step_memory(*options, batch_size=batch, passes=4, device="cuda").peak <= memory
+    assert batch < largest_batch(*options, memory)
+
+
 def test_on_a_cpu_the_copy_of_a_checkpoint_has_to_fit_too():
     train, optim, memory = TrainConfig(), OptimConfig(), 2 * GIB
     batch = largest_batch(MODEL, optim, train, memory, device="cpu")

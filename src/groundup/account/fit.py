@@ -31,10 +31,15 @@ def largest(fits: Callable[[int], bool]) -> int:
 
 
 def largest_batch(
-    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, device: str = "cuda"
+    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, passes: int = 1, device: str = "cuda"
 ) -> int:
-    """Most sequences of one forward pass whose step fits so many bytes; 0 if not even one does."""
-    return largest(lambda batch: step_memory(model, optim, train, batch_size=batch, device=device).needed <= memory)
+    """Most sequences of one forward pass whose step, of so many passes, fits so many bytes; 0 if not even one does."""
+
+    def fits(batch_size: int) -> bool:
+        one = step_memory(model, optim, train, batch_size=batch_size, passes=passes, device=device)
+        return one.needed <= memory
+
+    return largest(fits)
 
 
 def scaled(model: ModelConfig, kv_heads: int) -> ModelConfig:
@@ -60,13 +65,15 @@ def largest_model(
     memory: float,
     *,
     batch_size: int,
+    passes: int = 1,
     device: str = "cuda",
 ) -> ModelConfig | None:
     """The largest model of a family that trains within so many bytes; None if not even one head of keys does."""
 
     def fits(kv_heads: int) -> bool:
         one = scaled(model, kv_heads)
-        return step_memory(one, optim, train, batch_size=batch_size, device=device).needed <= memory
+        needed = step_memory(one, optim, train, batch_size=batch_size, passes=passes, device=device).needed
+        return needed <= memory
 
     kv_heads = largest(fits)
     return scaled(model, kv_heads) if kv_heads else None

@@ -218,14 +218,15 @@ def _fit(
     config: RunConfig, device: Device | None, mfu: float, fit_memory: int | None, fit_hours: float | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    micro = config.data.batch_size // config.data.passes()
+    passes = config.data.passes()
+    micro = config.data.batch_size // passes
     options = (config.model, config.optim, config.train)
     if fit_memory is not None:
         found |= {
             "memory": fit_memory,
-            "batch_size": largest_batch(*options, fit_memory, device=_kind(device)),
+            "batch_size": largest_batch(*options, fit_memory, passes=passes, device=_kind(device)),
             "model_at_batch_size": micro,
-            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, device=_kind(device))),
+            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, passes=passes, device=_kind(device))),
         }
     if fit_hours is not None:
         if device is None or device.flops is None:
