@@ -54,11 +54,34 @@ def test_the_largest_model_of_a_family_fits_and_the_next_does_not(preset):
     found = largest_model(run.model, *options, memory, batch_size=2)
     assert found is not None
     assert found.head_dim == run.model.head_dim
+    assert found.num_heads / found.kv_heads == run.model.num_heads / run.model.kv_heads
     assert found.num_layers / found.d_model == pytest.approx(run.model.num_layers / run.model.d_model, rel=0.1)
     assert found.ffn_dim / found.d_model == pytest.approx(run.model.ffn_dim / run.model.d_model, rel=0.1)
     assert step_memory(found, *options, batch_size=2, device="cuda").peak <= memory
-    wider = scaled(run.model, found.num_heads + 1)
+    wider = scaled(run.model, found.kv_heads + 1)
     assert step_memory(wider, *options, batch_size=2, device="cuda").peak > memory
+
+
+@pytest.mark.parametrize("memory", [10**9, 10**40, 10**300])
+def test_even_a_memory_beyond_all_machines_is_filled_at_once(memory):
+    run = PRESETS["llama3-8b"][1]
+    assert (largest_batch(run.model, run.optim, run.train, memory) > 0) == (memory > 10**9)
+    assert (largest_model(run.model, run.optim, run.train, memory, batch_size=1) is None) == (memory == 10**9)
+
+
+def test_gradients_of_the_passes_before_have_to_fit_too():
+    options, memory = (MODEL, OptimConfig(), TrainConfig()), 4 * GIB
+    batch = largest_batch(*options, memory, passes=4)
+    assert step_memory(*options, batch_size=batch, passes=4, device="cuda").peak <= memory
+    assert batch < largest_batch(*options, memory)
+
+
+def test_on_a_cpu_the_copy_of_a_checkpoint_has_to_fit_too():
+    train, optim, memory = TrainConfig(), OptimConfig(), 2 * GIB
+    batch = largest_batch(MODEL, optim, train, memory, device="cpu")
+    said = step_memory(MODEL, optim, train, batch_size=batch, device="cpu")
+    assert said.needed == said.peak + said.checkpoint_copy <= memory
+    assert largest_batch(MODEL, optim, TrainConfig(background_checkpoints=False), memory, device="cpu") > batch
 
 
 def test_a_family_without_a_member_that_small_has_none():

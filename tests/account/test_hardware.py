@@ -4,7 +4,8 @@ from typing import get_args
 import pytest
 
 from groundup.account import peak_flops
-from groundup.account.hardware import CARDS, Precision, card_flops, find_card, named_card
+from groundup.account.hardware import CARDS, Precision, card_flops, find_card, named_card, smallest_memory
+from groundup.account.report import card_device
 from groundup.errors import ConfigError
 
 
@@ -110,3 +111,24 @@ def test_a_device_that_is_not_in_the_table_is_refused_with_what_is(said, hint):
 def test_a_sheet_without_tensor_cores_has_no_peak_for_bfloat16():
     assert card_flops(named_card("m1"), "bf16") is None
     assert card_flops(named_card("m1"), "fp32") == 2.6e12
+
+
+def test_of_a_name_that_is_sold_in_several_sizes_the_smallest_is_promised():
+    assert smallest_memory(named_card("v100")) == 16e9
+    assert smallest_memory(named_card("h200")) == 141e9
+
+
+@pytest.mark.parametrize(
+    ("card", "precision", "matmul_precision", "found"),
+    [
+        ("h100", "auto", "highest", ("cuda", "bf16", 989.5e12)),
+        ("t4", "auto", "highest", ("cuda", "fp32", 8.1e12)),
+        ("h100", "fp32", "high", ("cuda", "tf32", 494.7e12)),
+        ("t4", "fp32", "high", ("cuda", "fp32", 8.1e12)),
+        ("m1", "auto", "highest", ("mps", "fp32", 2.6e12)),
+        ("t4", "bf16", "highest", ("cuda", "bf16", None)),
+    ],
+)
+def test_the_peak_is_that_of_the_precision_that_a_run_takes_there(card, precision, matmul_precision, found):
+    device = card_device(named_card(card), precision, matmul_precision)
+    assert (device.kind, device.precision, device.flops) == found

@@ -93,6 +93,31 @@ def test_a_process_takes_what_is_predicted(run):
     assert predicted(config).peak == pytest.approx(found["bytes"], rel=0.1)
 
 
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"batch": 16},
+        {"model": {"d_model": 256}, "batch": 12},
+        {"train": {"precision": "bf16"}, "batch": 24},
+        {"train": {"activation_checkpointing": True}, "batch": 24},
+        {"train": {"precision": "bf16", "activation_checkpointing": True}, "batch": 24},
+        {"model": {"norm": "post"}, "batch": 16},
+        {"model": {"num_kv_heads": 1}, "batch": 16},
+    ],
+    ids=str,
+)
+def test_on_a_gpu_the_layers_take_all_rows_at_once(run, monkeypatch):
+    """The same code with the sizes that it takes on a GPU, where there is none; only attention's kernel is another."""
+    monkeypatch.setattr(fused, "row_blocks", lambda x, temporaries: iter([slice(None)]))
+    monkeypatch.setattr(loss, "_rows_at_once", lambda logits: accounted.ROWS_ELEMENTS["cuda"] // logits.shape[-1])
+    monkeypatch.setattr(loss, "_positions_at_once", lambda x, size: positions_at_once(len(x), size, "cuda"))
+    monkeypatch.setattr(blocked_attention, "suits", lambda queries: False)
+    config = config_of({**run, "model": {"vocab_size": 500, **run.get("model", {})}})
+    said = step_memory(config.model, config.optim, config.train, batch_size=config.data.batch_size, device="cuda")
+    assert said.moment == "backward"
+    assert said.peak - said.workspace == pytest.approx(tensor_peak(config), rel=0.02)
+
+
 def test_sizes_of_chunks_are_those_that_the_layers_take():
     assert accounted.MUON_BATCH_ELEMENTS == muon.BATCH_ELEMENTS
     assert BLOCKED_ROWS == blocked_attention.ROWS

@@ -10,7 +10,7 @@ from groundup.account.units import count_text, flops_text, parse_count, parse_si
 from groundup.errors import ConfigError
 
 UNITS = {"bytes": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-SECONDS = {"s": 1, "min": 60, "h": 3600, "days": 86400}
+SECONDS = {"ms": 1e-3, "s": 1, "min": 60, "h": 3600, "days": 86400}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +44,9 @@ def test_a_size_reads_back_to_what_it_was_and_never_has_four_digits_below_gigaby
     ("seconds", "text"),
     [
         (0, "0.0 s"),
+        (0.0345, "34.5 ms"),
+        (0.9994, "999 ms"),
+        (0.9996, "1.0 s"),
         (2.44, "2.4 s"),
         (9.96, "10 s"),
         (48, "48 s"),
@@ -63,10 +66,13 @@ def test_durations(seconds: float, text: str):
 
 @given(seconds=st.floats(0, 9e7))
 def test_a_duration_reads_back_to_what_it_was(seconds: float):
-    parts = re.findall(r"([\d,.]+) (s|min|h|days)", time_text(seconds))
+    parts = re.findall(r"([\d,.e-]+) (ms|s|min|h|days)", time_text(seconds))
     assert " ".join(f"{number} {unit}" for number, unit in parts) == time_text(seconds)
     value = sum(float(number.replace(",", "")) * SECONDS[unit] for number, unit in parts)
     # Half a minute from rounding to minutes, and half of the last unit shown.
+    if parts[0][1] == "ms":
+        assert value == pytest.approx(seconds, rel=0.006)
+        return
     smallest = 0.1 if "." in parts[-1][0] else SECONDS[parts[-1][1]]
     assert abs(value - seconds) <= smallest / 2 + (30 if parts[-1][1] == "h" else 0) + 1e-6
     if len(parts) == 2:
@@ -108,7 +114,7 @@ def test_a_size_is_read_with_its_unit(text: str, size: int):
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["80", "GB", "", "-1GB", "80 apples", "1.2.3GB", "nanGB"])
+@pytest.mark.parametrize("text", ["80", "GB", "", "-1GB", "1e999GB", "80 apples", "1.2.3GB", "nanGB"])
 def test_a_size_without_a_unit_or_number_is_refused(text: str):
     with pytest.raises(ConfigError, match="is no size; expected a number and its unit, such as 80GB or 80GiB"):
         parse_size(text)

@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ def test_a_sweep_is_a_row_for_each_value_and_a_picture(capsys, tmp_path: Path):
         assert picture.read_bytes().startswith(head)
     assert "55.2%" in out
     found = document("gpt2-xl", "--sweep", "num_layers=12,24", capsys=capsys)
-    assert [row["value"] for row in found["rows"]] == ["12", "24"]
+    assert [row["value"] for row in found["rows"]] == [12, 24]
     assert found["rows"][1]["flops_per_token"] > 1.8 * found["rows"][0]["flops_per_token"]
 
 
@@ -120,6 +121,48 @@ def test_numbers_beyond_all_machines_stay_exact(capsys):
     assert (code, "years" in out) == (0, True)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gpt2-xl", "--set", "num_layers=1000000000"],
+        ["report-36m", "--context-length", 10**18],
+        ["report-36m", "--batch-size", 10**18 + 3],
+        ["gpt2-xl", "--fit-memory", "1e40PB"],
+        ["gpt2-xl", "--fit-hours", "1e300", "--device", "h200"],
+    ],
+    ids=str,
+)
+def test_a_size_beyond_all_machines_has_its_answer_at_once(arguments, capsys):
+    began = time.perf_counter()
+    assert document(*arguments, capsys=capsys)["parameters"]["total"] > 0
+    assert time.perf_counter() - began < 2
+
+
+def test_precision_auto_is_what_the_device_multiplies(capsys):
+    options = ("owt", "--precision", "auto")
+    found = {card: document(*options, "--device", card, capsys=capsys) for card in ("h100", "t4")}
+    assert [one["setting"]["precision"] for one in found.values()] == ["bf16", "fp32"]
+    assert [one["device"]["flops"] for one in found.values()] == [989.5e12, 8.1e12]
+    assert document(*options, capsys=capsys)["setting"]["precision"] == "bf16"
+
+
+def test_a_run_that_does_not_fit_says_so_everywhere(capsys):
+    _, out, _ = command("gpt2-xl", "--device", "a100-40gb", capsys=capsys)
+    for part in ("GiB of 40.00 GB", "It will not fit", "10.99 GB more than there are", "does not fit the 40.00 GB"):
+        assert part in out
+
+
+def test_a_run_over_several_processes_is_counted_as_one(capsys):
+    _, out, _ = command("report-36m", "--set", "parallel=fsdp", capsys=capsys)
+    assert "fsdp, counted as one process with a whole model" in out
+
+
+def test_the_devices_are_listed(capsys):
+    code, out, _ = command("--devices", capsys=capsys)
+    assert (code, "h200-nvl" in out, "4,800" in out, "NVIDIA H200 data sheet, 2024" in out) == (0, True, True, True)
+    assert {"key", "bf16", "memory", "bandwidth", "source"} <= set(document("--devices", capsys=capsys)[0])
+
+
 def test_the_presets_are_listed(capsys):
     code, out, _ = command(capsys=capsys)
     assert code == 0
@@ -127,7 +170,7 @@ def test_the_presets_are_listed(capsys):
 
 
 def test_the_exercise_is_answered(capsys):
-    _, out, _ = command("gpt2-xl", "--exercise", "--mfu", 0.5, capsys=capsys)
+    _, out, _ = command("gpt2-xl", "--exercise", capsys=capsys)
     for figure in ("34,032,921,600", "16,461,471,744", "13,864,969,804,185,600", "6,583.56 days = 18.02 years"):
         assert figure in out
 
@@ -159,11 +202,20 @@ def test_the_processor_is_measured(capsys, monkeypatch):
         (["gpt2-xl", "--tokens", "-1"], "'-1' is no number; expected one such as 10000, 1e9 or 300B"),
         (["gpt2-xl", "--fit-memory", "80"], "'80' is no size; expected a number and its unit"),
         (["gpt2-xl", "--fit-hours", "3"], "--fit-hours needs a device whose peak is known"),
-        (["gpt2-xl", "--fit-hours", "-3", "--device", "h200"], "--fit-hours = -3; expected a positive number"),
+        (["gpt2-xl", "--fit-hours", "-3", "--device", "h200"], "--fit-hours = -3; expected a positive, finite number"),
         (["gpt2-xl", "--sweep", "context_length"], "--sweep context_length; expected NAME=VALUE,VALUE"),
         (["gpt2-xl", "--plot", "a.png"], "--plot draws a sweep; give --sweep too"),
         (["gpt2-xl", "--sweep", "d_ff=8,9", "--plot", "a.bmp"], "--plot a.bmp; expected a file that ends in .png"),
         (["demo"], "demo: model.vocab_size = 0 is taken from the data; give it, e.g. --vocab-size 10000"),
+        (
+            ["gpt2-xl", "--fit-hours", "inf", "--device", "h200"],
+            "--fit-hours = inf; expected a positive, finite number",
+        ),
+        (["gpt2-xl", "--tokens", "1e400"], "gpt2-xl: a result is beyond 1e308"),
+        (["gpt2-xl", "--device", "h200", "--mfu", "1e-320", "--tokens", "1e300", "--json"], "a result is beyond 1e308"),
+        (["--compare", "gpt2-xl", "gpt2-small", "--sweep", "d_ff=8"], "--compare and --sweep both make columns"),
+        (["gpt2-xl", "--kept", "--sweep", "d_ff=8"], "--exercise and --kept tell of one run"),
+        (["--sweep", "d_ff=8"], "no target; expected one target, or two with --compare"),
         (["."], ". is a folder without config.toml; expected the folder of a run"),
         (["gpt2-xl", "--wrong"], "--wrong"),
     ],

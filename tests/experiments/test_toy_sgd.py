@@ -81,11 +81,22 @@ def test_the_command_prints_a_table_and_draws_curves(capsys, tmp_path: Path):
     assert all(len(run["losses"]) == 3 for run in found["runs"])
 
 
+def test_json_has_no_infinity(capsys):
+    _, out, _ = command("--learning-rates", "1e30", "--json", capsys=capsys)
+    (run,) = json.loads(out, parse_constant=pytest.fail)["runs"]
+    assert run["losses"][0] == pytest.approx(24.1693, abs=1e-4)
+    assert run["losses"][1:] == [None] * 9
+    assert run["finding"] == "diverges to infinity"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--steps", "0"], "steps = 0; expected at least 1"),
         (["--learning-rates", "-1"], "lr = -1"),
+        (["--learning-rates", "nan"], "lr = nan"),
+        (["--learning-rates", "1e300"], "learning rate = 1e+300; expected at most 1e+38"),
+        (["--seed", "-1"], "seed = -1; expected a number from 0"),
         (["--learning-rates", "1", "1"], "each only once"),
         (["--plot", "a.gif"], "expected a file that ends in .png, .svg or .pdf"),
     ],

@@ -158,7 +158,10 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str) 
     lines += [("attention", "weighted values", "B S D", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # a fused kernel of torch's
         lines += [("attention", "logarithms of the sums", "B H S", 4)]
-        if device == "cpu" and train.kernels == "plain" and model.position == "rope":
+        # The result lies in memory as the queries do, and turned ones lie head after head; the product after it wants
+        # position after position. A GPU's kernel for float32 writes it so at once.
+        as_the_queries = device == "cpu" or width == 2
+        if as_the_queries and train.kernels == "plain" and model.position == "rope":
             lines += [("attention", "weighted values, head after head", "B S D", width)]
     return lines
 

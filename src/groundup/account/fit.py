@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 
 from groundup.account.flops import forward_flops
 from groundup.account.memory import step_memory
@@ -30,24 +31,31 @@ def largest(fits: Callable[[int], bool]) -> int:
 
 
 def largest_batch(
-    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, device: str = "cuda"
+    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, passes: int = 1, device: str = "cuda"
 ) -> int:
-    """Most sequences of one forward pass whose step fits so many bytes; 0 if not even one does."""
-    return largest(lambda batch: step_memory(model, optim, train, batch_size=batch, device=device).peak <= memory)
+    """Most sequences of one forward pass whose step, of so many passes, fits so many bytes; 0 if not even one does."""
+
+    def fits(batch_size: int) -> bool:
+        one = step_memory(model, optim, train, batch_size=batch_size, passes=passes, device=device)
+        return one.needed <= memory
+
+    return largest(fits)
 
 
-def scaled(model: ModelConfig, heads: int) -> ModelConfig:
-    """A model of the same family with so many heads: head size, d_ff / d_model and depth / width stay as they are."""
-    d_model = heads * model.head_dim
-    layers = max(1, round(model.num_layers * heads / model.num_heads))
-    kv_heads = next(
-        n for n in range(max(1, round(heads * model.kv_heads / model.num_heads)), heads + 1) if heads % n == 0
-    )
-    d_ff = model.d_ff and 64 * max(1, round(model.d_ff * heads / model.num_heads / 64))
+def scaled(model: ModelConfig, kv_heads: int) -> ModelConfig:
+    """A model of the same family with so many heads of keys: head size, queries that share one, d_ff / d_model and
+    depth / width stay as they are.
+    """
+    heads = kv_heads * model.num_heads // model.kv_heads
+    d_ff = model.d_ff and 64 * max(1, _rounded(model.d_ff * heads, 64 * model.num_heads))
     return dataclasses.replace(
-        model, d_model=d_model, num_layers=layers, num_heads=heads,
-        num_kv_heads=kv_heads if model.num_kv_heads else 0, d_ff=d_ff,
+        model, d_model=heads * model.head_dim, num_layers=max(1, _rounded(model.num_layers * heads, model.num_heads)),
+        num_heads=heads, num_kv_heads=kv_heads if model.num_kv_heads else 0, d_ff=d_ff,
     )  # fmt: skip
+
+
+def _rounded(number: int, by: int) -> int:
+    return (2 * number + by) // (2 * by)  # in whole numbers, however large
 
 
 def largest_model(
@@ -57,26 +65,29 @@ def largest_model(
     memory: float,
     *,
     batch_size: int,
+    passes: int = 1,
     device: str = "cuda",
 ) -> ModelConfig | None:
-    """The largest model of a family that trains within so many bytes; None if not even one head does."""
+    """The largest model of a family that trains within so many bytes; None if not even one head of keys does."""
 
-    def fits(heads: int) -> bool:
-        return step_memory(scaled(model, heads), optim, train, batch_size=batch_size, device=device).peak <= memory
+    def fits(kv_heads: int) -> bool:
+        one = scaled(model, kv_heads)
+        needed = step_memory(one, optim, train, batch_size=batch_size, passes=passes, device=device).needed
+        return needed <= memory
 
-    heads = largest(fits)
-    return scaled(model, heads) if heads else None
+    kv_heads = largest(fits)
+    return scaled(model, kv_heads) if kv_heads else None
 
 
 def model_for_budget(model: ModelConfig, time: float, flops_per_second: float, mfu: float) -> ModelConfig | None:
     """The largest model of a family that sees 20 tokens for each of its parameters in so many seconds."""
     check_mfu(mfu)
-    budget = time * flops_per_second * mfu
+    budget = Fraction(time) * Fraction(flops_per_second) * Fraction(mfu)
 
-    def fits(heads: int) -> bool:
-        one = scaled(model, heads)
+    def fits(kv_heads: int) -> bool:
+        one = scaled(model, kv_heads)
         tokens = TOKENS_PER_PARAMETER * parameter_count(one)
-        return 3 * forward_flops(one) / one.context_length * tokens <= budget
+        return 3 * forward_flops(one) * tokens <= budget * one.context_length
 
-    heads = largest(fits)
-    return scaled(model, heads) if heads else None
+    kv_heads = largest(fits)
+    return scaled(model, kv_heads) if kv_heads else None

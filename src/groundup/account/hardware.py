@@ -95,6 +95,11 @@ def find_card(device_name: str) -> Card | None:
     return next((card for card in CARDS if re.fullmatch(card.name, device_name)), None)
 
 
+def smallest_memory(card: Card) -> float:
+    """Bytes; of a name that is sold in several sizes, the smallest: a run that fits it fits them all."""
+    return 1e9 * (min(card.memory) if isinstance(card.memory, tuple) else card.memory)
+
+
 def named_card(name: str) -> Card:
     """The card that a person means: "h200", "A100-40GB", or the driver's full name.
 

@@ -16,6 +16,9 @@ MUON_BATCH_ELEMENTS = {"cpu": 2**21, "cuda": 2**24}
 LOSS_ELEMENTS = {"cpu": 2**22, "cuda": 2**28}
 ROWS_ELEMENTS = {"cpu": 2**18, "cuda": 2**27}
 GATE_ELEMENTS = 2**20 // 12
+CUBLAS_WORKSPACE = 2 * 2**25
+"""Bytes that torch gives cuBLAS to work in: 32 MiB on Hopper (8 MiB on cards before it) for each of the two threads
+that multiply, that of the forward and that of the backward pass. max_memory_allocated counts them."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,12 @@ class StepMemory:
     """Tensors that a forward pass keeps."""
     working: int
     """Results on their way, at the moment of the peak."""
+    workspace: int
+    """cuBLAS's, on a GPU; all the time."""
     checkpoint_copy: int
     """In the host's memory while a checkpoint is written in the background; on a CPU that is the same memory."""
+    needed: int
+    """Of the device: the peak, and on a CPU the copy of a checkpoint."""
     peak: int
     """The most that is held at once, the copy of a checkpoint left out. Less than the sum of the parts: gradients
     come while activations go."""
@@ -84,14 +91,19 @@ def step_memory(
     }
     moment = max(moments, key=lambda name: sum(moments[name]))
     held, working = moments[moment]
+    workspace = CUBLAS_WORKSPACE if device == "cuda" else 0
+    peak = weights + state + held + working + workspace
+    copy = weights + state if train.background_checkpoints else 0
     return StepMemory(
         weights=weights,
         gradients=weights,
         optimizer_state=state,
         kept=kept,
         working=working,
-        checkpoint_copy=weights + state if train.background_checkpoints else 0,
-        peak=weights + state + held + working,
+        workspace=workspace,
+        checkpoint_copy=copy,
+        needed=peak + (0 if device == "cuda" else copy),
+        peak=peak,
         moment=moment,
     )
 
@@ -109,7 +121,7 @@ def _at_the_loss(
     chunk = positions_at_once(positions, vocab_size, device)
     logits, weight = width * chunk * vocab_size, vocab_size * model.d_model
     if width == _FLOAT32:  # a chunk's logits become everything else in place
-        return held, logits + (_FLOAT32 * weight if chunk < positions and device != "cpu" else 0)
+        return held, logits
     # The weight in bfloat16, and a chunk's gradient of it, which a CPU widens before it adds it.
     gradient = width * weight + (_FLOAT32 * weight if device == "cpu" else 0)
     return held, logits + some_rows + width * weight + (gradient if chunk < positions else width * weight)
@@ -133,8 +145,8 @@ def _in_the_backward(
     if gradients:
         return gradients + layers * per_block, working
     # Gradients come where activations go: the most is at the last block, or at the first.
-    held = [(layer + 1) * per_block + head_gradient + (layers - 1 - layer) * block_gradient for layer in range(layers)]
-    return max(held), working
+    last, first = layers * per_block, per_block + (layers - 1) * block_gradient
+    return head_gradient + max(last, first), working
 
 
 def _at_the_gate(model: ModelConfig, train: TrainConfig, batch_size: int, device: str) -> int:
@@ -143,9 +155,12 @@ def _at_the_gate(model: ModelConfig, train: TrainConfig, batch_size: int, device
     """
     stream, inner = _stream(model, train, batch_size), _inner(model, train, batch_size)
     rows_at_once = 0
-    if device == "cpu" and train.kernels == "fast" and model.ffn == "swiglu":
-        rows = min(batch_size * model.context_length, max(16, GATE_ELEMENTS // model.ffn_dim))
-        rows_at_once = 5 * _FLOAT32 * rows * model.ffn_dim
+    if train.kernels == "fast" and model.ffn == "swiglu":
+        rows = batch_size * model.context_length  # on a GPU; on a CPU some, that stay in its cache
+        if device == "cpu":
+            rows = min(rows, max(16, GATE_ELEMENTS // model.ffn_dim))
+        # sigmoid(a), SiLU(a), their sum, and the slope
+        rows_at_once = 4 * _width(train) * rows * model.ffn_dim
     w2_gradient = _FLOAT32 * model.d_model * model.ffn_dim
     # A norm after the sublayer has had its gradient by then, and lets go of what it kept.
     through = 0 if model.norm == "post" else stream
@@ -194,11 +209,13 @@ def _update(model: ModelConfig, optim: OptimConfig, device: str) -> int:
         batch = min(matrices, max(1, limit // (rows * columns)))
         # The direction, its normalized copy and the next one; the product with itself and its polynomial.
         most = max(most, batch * (3 * rows * columns + 2 * min(rows, columns) ** 2))
-    return _FLOAT32 * most
+    # Where the products are quicker in bfloat16 (groundup.optim.muon.matrix_dtype).
+    return (2 if device == "cuda" else _FLOAT32) * most
 
 
 def positions_at_once(positions: int, vocab_size: int, device: str = "cpu") -> int:
     """How many positions' logits exist at a time in the loss that never holds all (groundup.nn.loss)."""
     chunks = -(-positions // max(256, LOSS_ELEMENTS.get(device, 2**28) // vocab_size))
-    even = next((n for n in range(chunks, 2 * chunks) if positions % n == 0), chunks)
+    # A loss in so many chunks that the search matters here is one that nobody waits for.
+    even = next((n for n in range(chunks, min(2 * chunks, chunks + 10**4)) if positions % n == 0), chunks)
     return -(-positions // even)

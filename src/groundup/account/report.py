@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
 from groundup.account.fit import TOKENS_PER_PARAMETER, largest_batch, largest_model, model_for_budget
 from groundup.account.flops import forward_flops, forward_products, repeated_flops
-from groundup.account.hardware import Card, card_flops
+from groundup.account.hardware import Card, card_flops, smallest_memory
 from groundup.account.memory import step_memory
 from groundup.account.params import parameter_count, parameters
 from groundup.account.step_time import cpu_step_seconds
 from groundup.account.training_time import check_mfu, seconds, step_flops, tokens_within
-from groundup.config import ModelConfig, RunConfig
+from groundup.config import ModelConfig, RunConfig, override
 from groundup.errors import ConfigError
 
 DEFAULT_MFU = 0.4
@@ -33,9 +34,11 @@ class Device:
 
     name: str
     kind: str
-    """"cpu" or "cuda": which kernels there are."""
+    """"cpu", "cuda" or "mps": which kernels there are."""
+    precision: str
+    """What the peak is of: "fp32", "tf32" or "bf16"."""
     flops: float | None
-    """Peak FLOP/s at the run's precision; None where no source says."""
+    """Peak FLOP/s; None where no source says."""
     memory: float | None
     """Bytes."""
     source: str
@@ -44,11 +47,12 @@ class Device:
 
 
 def card_device(card: Card, precision: str, matmul_precision: str = "highest") -> Device:
-    """A card of the table, at the precision of a run."""
-    exact = "tf32" if precision == "fp32" and matmul_precision == "high" else precision
-    memory = card.memory if isinstance(card.memory, float | int) else max(card.memory)
-    kind = "cpu" if card.key.startswith("m") else "cuda"
-    return Device(card.key, kind, card_flops(card, exact), memory * 1e9, card.source)
+    """A card of the table, at the precision of a run; "auto" is bf16 where the card multiplies it, fp32 elsewhere."""
+    kind = "mps" if card.name.startswith("Apple") else "cuda"
+    if precision == "auto":
+        precision = "bf16" if card.bf16 else "fp32"
+    exact = "tf32" if precision == "fp32" and matmul_precision == "high" and card.tf32 else precision
+    return Device(card.key, kind, exact, card_flops(card, exact), smallest_memory(card), card.source)
 
 
 def account(
@@ -72,7 +76,11 @@ def account(
 
     Raises:
         ConfigError: no vocabulary size; fit_hours without a device whose peak is known.
+        OverflowError: a result that no float can hold.
     """
+    if config.train.precision == "auto":
+        bf16 = device is None or device.precision == "bf16"
+        config = override(config, {"train.precision": "bf16" if bf16 else "fp32"})
     model, data, train = config.model, config.data, config.train
     if model.vocab_size == 0:
         raise ConfigError(f"{name}: model.vocab_size = 0 is taken from the data; give it, e.g. --vocab-size 10000")
@@ -92,6 +100,7 @@ def account(
             "attention": train.attention,
             "kernels": train.kernels,
             "activation_checkpointing": train.activation_checkpointing,
+            "parallel": train.parallel,
         },
         "parameters": parameter_values(model),
         "flops": _flops(config, device),
@@ -151,7 +160,7 @@ def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
     """Memory of a training step, as plain values.
 
     Args:
-        kind: "cpu" or "cuda".
+        kind: "cpu", "cuda" or "mps".
     """
     passes = config.data.passes()
     memory = step_memory(
@@ -172,9 +181,11 @@ def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
         "activations": memory.activations,
         "kept": kept,
         "working": memory.working,
+        "workspace": memory.workspace,
         "peak": memory.peak,
         "peak_moment": memory.moment,
         "checkpoint_copy": memory.checkpoint_copy,
+        "needed": memory.needed,
     }
 
 
@@ -207,20 +218,21 @@ def _fit(
     config: RunConfig, device: Device | None, mfu: float, fit_memory: int | None, fit_hours: float | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    micro = config.data.batch_size // config.data.passes()
+    passes = config.data.passes()
+    micro = config.data.batch_size // passes
     options = (config.model, config.optim, config.train)
     if fit_memory is not None:
         found |= {
             "memory": fit_memory,
-            "batch_size": largest_batch(*options, fit_memory, device=_kind(device)),
+            "batch_size": largest_batch(*options, fit_memory, passes=passes, device=_kind(device)),
             "model_at_batch_size": micro,
-            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, device=_kind(device))),
+            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, passes=passes, device=_kind(device))),
         }
     if fit_hours is not None:
         if device is None or device.flops is None:
             raise ConfigError("--fit-hours needs a device whose peak is known; give --device, such as h200 or cpu")
-        if not fit_hours > 0:
-            raise ConfigError(f"--fit-hours = {fit_hours:g}; expected a positive number")
+        if not 0 < fit_hours < math.inf:
+            raise ConfigError(f"--fit-hours = {fit_hours:g}; expected a positive, finite number")
         time = 3600 * fit_hours
         found |= {
             "hours": fit_hours,

@@ -36,7 +36,8 @@ def sections(document: dict[str, Any]) -> Iterator[Section]:
     yield parameter_section(document["parameters"])
     yield _flops(document)
     sequences = _sequences(document["setting"]["micro_batch_size"])
-    yield memory_section(document["memory"], f"memory of a pass over {sequences}")
+    there_is = (document.get("device") or {}).get("memory")
+    yield memory_section(document["memory"], f"memory of a pass over {sequences}", total=there_is)
     if "seconds" in document["run"]:
         yield _run(document)
     if "fit" in document:
@@ -47,6 +48,9 @@ def _head(document: dict[str, Any]) -> Section:
     model, setting = document["model"], document["setting"]
     shared = f" ({model['num_kv_heads']} of keys)" if model["num_kv_heads"] != model["num_heads"] else ""
     tied = ", tied" if model["tie_embeddings"] else ""
+    several = (
+        "" if setting["parallel"] == "ddp" else f"; {setting['parallel']}, counted as one process with a whole model"
+    )
     options = [
         f"{name} = {model[name]}" for name, usual in (("norm", "pre"), ("position", "rope")) if model[name] != usual
     ]
@@ -61,7 +65,8 @@ def _head(document: dict[str, Any]) -> Section:
         (
             "computed",
             f"{setting['precision']}, {setting['attention']} attention, {setting['kernels']} kernels"
-            + (", activations made again" if setting["activation_checkpointing"] else ""),
+            + (", activations made again" if setting["activation_checkpointing"] else "")
+            + several,
         ),
     ]
     return Section(document["name"], (), rows)
@@ -110,14 +115,11 @@ def _flops(document: dict[str, Any]) -> Section:
     return Section(title, ("product", "dimensions", "times", "FLOPs", "share"), rows, note)
 
 
-def memory_section(
-    memory: dict[str, Any], title: str, *, total: float | None = None, one_memory: bool = False
-) -> Section:
+def memory_section(memory: dict[str, Any], title: str, *, total: float | None = None) -> Section:
     """Memory of a training step by what holds it.
 
     Args:
         total: bytes that there are.
-        one_memory: the copy of a checkpoint that is being written lies in the same memory, as on a CPU.
     """
     names = {"weights": "weights", "gradients": "gradients", "optimizer_state": "optimizer state"}
     rows = [(name, size_text(memory[key]), "") for key, name in names.items()]
@@ -125,11 +127,13 @@ def memory_section(
     for tensor in memory["kept"]:
         kept[tensor["component"]] += tensor["bytes"]
     rows += [(f"kept: {component}", size_text(size), "") for component, size in kept.items()]
-    moment, copy = _MOMENTS[memory["peak_moment"]], memory["checkpoint_copy"]
+    moment, copy, needed = _MOMENTS[memory["peak_moment"]], memory["checkpoint_copy"], memory["needed"]
+    one_memory = needed > memory["peak"]
     rows.append(("on its way", size_text(memory["working"]), moment))
+    if memory["workspace"]:
+        rows.append(("cuBLAS's workspace", size_text(memory["workspace"]), ""))
     if copy and one_memory:
         rows.append(("copy of a checkpoint being written", size_text(copy), ""))
-    needed = memory["peak"] + (copy if one_memory else 0)
     in_gib = f", {needed / _GIB:,.2f} GiB" if needed >= _GIB else ""
     rows.append(("peak", size_text(needed), moment + in_gib))
     if total:
@@ -149,17 +153,19 @@ def memory_bar(document: dict[str, Any], width: int = 60) -> list[tuple[str, int
     parts = {
         "weights": memory["weights"],
         "optimizer state": memory["optimizer_state"],
-        "gradients and activations": max(0, memory["peak"] - fixed - memory["working"]),
-        "on its way": memory["working"],
+        "gradients and activations": max(0, memory["peak"] - fixed - memory["working"] - memory["workspace"]),
+        "on its way": memory["working"] + memory["workspace"],
     }
-    room = max(memory["peak"], (document.get("device") or {}).get("memory") or 0)
+    if memory["needed"] > memory["peak"]:
+        parts["copy of a checkpoint"] = memory["checkpoint_copy"]
+    room = max(memory["needed"], (document.get("device") or {}).get("memory") or 0)
     return [(name, round(width * size / room)) for name, size in parts.items()]
 
 
 def _run(document: dict[str, Any]) -> Section:
     run, device = document["run"], document["device"]
     rows = [
-        ("tokens", f"{run['tokens']:,} in {run['steps']:,} steps, {run['tokens_per_parameter']:,.1f} a parameter"),
+        ("tokens", f"{run['tokens']:,} in {run['steps']:,} steps, {run['tokens_per_parameter']:,.3g} a parameter"),
         ("FLOPs", flops_text(run["flops"])),
     ]
     if run["seconds"] is None:
@@ -185,7 +191,7 @@ def _fit(document: dict[str, Any]) -> Section:
                 memory,
                 f"hold a pass over {_sequences(fit['batch_size'])}"
                 if fit["batch_size"]
-                else "do not hold one sequence",
+                else "do not hold a pass over one sequence",
             )
         )
         rows.append(("", f"or, with {fit['model_at_batch_size']:,} a pass, {_model(fit['model'])}"))
@@ -214,12 +220,12 @@ def answer(document: dict[str, Any]) -> str:
     text = (
         f"{document['name']} has {count_text(count['total'])} parameters, {size_text(4 * count['total'])} in float32. "
         f"A token costs {flops_text(flops['per_token'])} to train on; of the forward pass {part['share']:.0%} are "
-        f"{_COMPONENTS[most]}. A step needs {size_text(memory['peak'])}"
+        f"{_COMPONENTS[most]}. A step needs {size_text(memory['needed'])}"
     )
     if device is None:
         return text + "."
     if device["memory"]:
-        fits = "fits" if memory["peak"] <= device["memory"] else "does not fit"
+        fits = "fits" if memory["needed"] <= device["memory"] else "does not fit"
         text += f", which {fits} the {size_text(device['memory'])} of {device['name']}"
     if run["seconds"] is not None:
         text += f". {count_text(run['tokens'])} tokens take {time_text(run['seconds'])} at {run['mfu']:.0%} of its peak"

@@ -32,7 +32,7 @@ def parse_sweep(text: str) -> tuple[str, list[str]]:
     return name.strip().replace("-", "_"), found
 
 
-def sweep_rows(documents: list[dict[str, Any]], values: list[str]) -> list[dict[str, Any]]:
+def sweep_rows(documents: list[dict[str, Any]], values: list[Any]) -> list[dict[str, Any]]:
     """What changes, value by value, as plain numbers."""
     rows = []
     for value, document in zip(values, documents, strict=True):
@@ -54,12 +54,14 @@ def sweep_rows(documents: list[dict[str, Any]], values: list[str]) -> list[dict[
 
 def sweep_section(name: str, rows: list[dict[str, Any]]) -> Section:
     """The sweep as a table."""
-    header = [name, "parameters", "a token", "attention", "kept", "peak"]
+    # What stays the same has no column: the table should fit a narrow terminal.
+    grows = len({row["parameters"] for row in rows}) > 1
+    header = [name, *(["parameters"] if grows else []), "a token", "attention", "kept", "peak"]
     timed = any(row["seconds"] is not None for row in rows)
     cells = [
         (
-            f"{int(row['value']):,}" if row["value"].isdigit() else row["value"],
-            f"{row['parameters']:,}",
+            f"{row['value']:,}" if _is_number(row["value"]) else str(row["value"]).lower(),
+            *([f"{row['parameters']:,}"] if grows else []),
             flops_text(row["flops_per_token"]),
             f"{row['attention_share']:.1%}",
             size_text(row["activations"]),
@@ -71,7 +73,8 @@ def sweep_section(name: str, rows: list[dict[str, Any]]) -> Section:
     note = (
         "attention: the share of the forward pass's FLOPs in scores and weighted values. kept: for the backward pass."
     )
-    return Section(f"as {name} changes", (*header, *(["the run"] if timed else [])), cells, note)
+    title = f"as {name} changes" + ("" if grows else f", with {rows[0]['parameters']:,} parameters")
+    return Section(title, (*header, *(["the run"] if timed else [])), cells, note)
 
 
 def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
@@ -84,7 +87,7 @@ def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
     left, right = figure.subplots(1, 2)
     figure.suptitle(title, fontsize=11)
     numbers = all(_is_number(row["value"]) for row in rows)
-    x = [float(row["value"]) for row in rows] if numbers else [row["value"] for row in rows]
+    x = [row["value"] if numbers else str(row["value"]).lower() for row in rows]
     left.plot(x, [row["flops_per_token"] / 1e9 for row in rows], "o-", color="#0072B2", label="forward and backward")
     attention = [row["flops_per_token"] * row["attention_share"] / 1e9 for row in rows]
     left.plot(x, attention, "s--", color="#E69F00", label="of which attention's scores and values")
@@ -102,14 +105,10 @@ def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
         axes.legend(frameon=False, fontsize=9)
         if numbers:
             axes.set_xscale("log", base=2)
-            axes.set_xticks(x, [row["value"] for row in rows])
+            axes.set_xticks(x, [f"{value:,}" for value in x])
             axes.minorticks_off()
     return figure
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

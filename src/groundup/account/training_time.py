@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from groundup.account.exercise import ADAMW_FLOPS_PER_PARAMETER
 from groundup.account.flops import forward_flops
@@ -68,18 +70,24 @@ def seconds(flops: float, flops_per_second: float, mfu: float) -> float:
 
     Raises:
         ConfigError: a share outside (0, 1], or a peak of 0 or less.
+        OverflowError: more seconds than a float can hold.
     """
     check_mfu(mfu)
     if not flops_per_second > 0:
         raise ConfigError(f"peak = {flops_per_second:g} FLOP/s; expected a positive number")
-    return flops / (flops_per_second * mfu)
+    found = flops / (flops_per_second * mfu)
+    if math.isinf(found):
+        raise OverflowError(
+            f"{flops:g} FLOPs at {flops_per_second:g} x {mfu:g} FLOP/s take longer than a float can say"
+        )
+    return found
 
 
 def tokens_within(model: ModelConfig, time: float, flops_per_second: float, mfu: float) -> int:
     """Tokens that a run of so many seconds sees; the optimizer's part is left out."""
     check_mfu(mfu)
-    per_sequence = 3 * forward_flops(model)
-    return int(time * flops_per_second * mfu * model.context_length // per_sequence)
+    budget = Fraction(time) * Fraction(flops_per_second) * Fraction(mfu)
+    return int(budget * model.context_length // (3 * forward_flops(model)))
 
 
 def check_mfu(mfu: float) -> None:

@@ -28,7 +28,7 @@ def size_text(count: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """A duration: 2.4 s, 48 s, 12 min, 3 h 05 min, 4 days 7 h, 18.0 years.
+    """A duration: 34 ms, 2.4 s, 48 s, 12 min, 3 h 05 min, 4 days 7 h, 18.0 years.
 
     Args:
         seconds: 0 or greater, and finite.
@@ -36,6 +36,8 @@ def time_text(seconds: float) -> str:
     if seconds >= 3 * _SECONDS_PER_YEAR:
         years = seconds / _SECONDS_PER_YEAR
         return f"{years:,.1f} years" if years < 1e6 else f"{years:.2e} years"
+    if 0 < seconds < 0.9995:
+        return f"{1e3 * seconds:.3g} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     if seconds < 99.5:
@@ -71,7 +73,7 @@ def parse_size(text: str) -> int:
     Raises:
         ConfigError: no size, or none with a unit.
     """
-    found = re.fullmatch(r"\s*([0-9][0-9_,.]*(?:e[0-9]+)?)\s*([a-z]+)\s*", text, re.IGNORECASE)
+    found = re.fullmatch(r"\s*([0-9][0-9_,.]*(?:e\+?[0-9]{1,2})?)\s*([a-z]+)\s*", text, re.IGNORECASE)
     units = {unit.lower(): scale for unit, scale in _BYTES.items()}
     number = _number(found[1]) if found else None
     if found is None or number is None or found[2].lower() not in units:

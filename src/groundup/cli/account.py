@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import UseAppendAction, arg
+from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from groundup.account.presets import PRESETS
-from groundup.account.report import DEFAULT_MFU, Device, account, card_device
+from groundup.account.report import Device, account, card_device
 from groundup.account.units import parse_count, parse_size
 from groundup.cli.parse import call
 from groundup.config import RunConfig, flatten, full_name, load_recipe, override
@@ -19,8 +19,10 @@ from groundup.errors import ConfigError, FileMissingError
 if TYPE_CHECKING:
     from rich.console import Console
 
-_BAR = "█"
-_COLOURS = ("blue", "yellow", "green", "magenta")
+# Told apart without colours too, as in a file.
+_CELLS = (("█", "blue"), ("▓", "yellow"), ("▒", "green"), ("░", "magenta"), ("▚", "cyan"))
+_FREE = "·"
+_EXERCISE_MFU = 0.5
 
 
 def account_verb(arguments: list[str]) -> None:
@@ -37,22 +39,23 @@ def _account(
     micro_batch_size: int | None = None,
     vocab_size: int | None = None,
     optimizer: Literal["adamw", "muon"] | None = None,
-    precision: Literal["fp32", "bf16"] | None = None,
+    precision: Literal["fp32", "bf16", "auto"] | None = None,
     attention: Literal["flash", "plain"] | None = None,
     kernels: Literal["fast", "plain"] | None = None,
-    activation_checkpointing: bool = False,
+    activation_checkpointing: Annotated[bool, FlagCreatePairsOff] = False,
     set_option: Annotated[UseAppendAction[tuple[str, ...]], arg(name="set")] = (),
     device: str | None = None,
     mfu: float | None = None,
     tokens: str | None = None,
     fit_memory: str | None = None,
     fit_hours: float | None = None,
-    compare: bool = False,
+    compare: Annotated[bool, FlagCreatePairsOff] = False,
     sweep: str | None = None,
     plot: Path | None = None,
-    exercise: bool = False,
-    kept: bool = False,
-    json_output: Annotated[bool, arg(name="json")] = False,
+    exercise: Annotated[bool, FlagCreatePairsOff] = False,
+    kept: Annotated[bool, FlagCreatePairsOff] = False,
+    devices: Annotated[bool, FlagCreatePairsOff] = False,
+    json_output: Annotated[bool, arg(name="json"), FlagCreatePairsOff] = False,
 ) -> None:
     """What a run costs, before it starts: parameters, FLOPs, memory, time, and what fits.
 
@@ -66,10 +69,11 @@ def _account(
         micro_batch_size: sequences of a pass.
         vocab_size: rows of the embedding table.
         optimizer: adamw or muon.
-        precision: of the matrix products.
+        precision: of the matrix products; auto is what the device multiplies fastest.
         attention: fused, which never holds the scores, or plain.
         kernels: fast, with a loss that never holds all logits, or plain.
-        activation_checkpointing: make the activations of each block again.
+        activation_checkpointing: make the activations of each block again; where a recipe has it,
+            --set activation_checkpointing=false turns it off.
         set_option: any other option of a run, as NAME=VALUE; may be repeated.
         device: a card, such as h200, a100-40gb or rtx4090; or cpu, which is measured now. Without one no time is given,
             and the memory is that of a GPU.
@@ -81,16 +85,26 @@ def _account(
         compare: two targets side by side.
         sweep: NAME=VALUE,VALUE,…: the same for several values of an option.
         plot: draw a sweep into this file (.png, .svg or .pdf).
-        exercise: also the course's written exercise: its formulas for activations, AdamW and training time.
+        exercise: also the course's written exercise: its formulas for activations, AdamW and training time, at half
+            of an A100's peak unless --mfu says otherwise.
         kept: list every tensor that is kept for the backward pass.
+        devices: list the cards that --device knows: peak, memory, bandwidth, and who says so.
         json_output: print JSON instead of tables.
     """
-    if not targets:
+    if devices:
+        _list_devices(json_output=json_output)
+        return
+    if not targets and not (compare or sweep or json_output):
         _list_presets()
         return
     if len(targets) != (2 if compare else 1):
         expected = "two targets" if compare else "one target, or two with --compare"
-        raise ConfigError(f"{len(targets)} targets ({' '.join(targets)}); expected {expected}")
+        found = f"{len(targets)} targets ({' '.join(targets)})" if targets else "no target"
+        raise ConfigError(f"{found}; expected {expected}")
+    if (compare or sweep) and (exercise or kept):
+        raise ConfigError("--exercise and --kept tell of one run; leave out --compare and --sweep")
+    if compare and sweep:
+        raise ConfigError("--compare and --sweep both make columns; give one of them")
     if plot is not None and sweep is None:
         raise ConfigError("--plot draws a sweep; give --sweep too, such as --sweep context_length=256,1024,4096")
     options = {
@@ -114,7 +128,12 @@ def _account(
 
     def one(target: str, **more: Any) -> dict[str, Any]:
         config = override(find(target), changes | more)
-        return account(target, config, device=_device(device, config), **rest)
+        try:
+            return account(target, config, device=_device(device, config), **rest)
+        except OverflowError:
+            raise ConfigError(
+                f"{target}: a result is beyond 1e308; expected sizes, counts and times below it"
+            ) from None
 
     if sweep is not None:
         _sweep(targets[0], sweep, plot, one, json_output=json_output)
@@ -122,9 +141,9 @@ def _account(
     documents = [one(target) for target in targets]
     if exercise:
         for target, document in zip(targets, documents, strict=True):
-            document["exercise"] = _exercise(override(find(target), changes), DEFAULT_MFU if mfu is None else mfu)
+            document["exercise"] = _exercise(override(find(target), changes), _EXERCISE_MFU if mfu is None else mfu)
     if json_output:
-        print(json.dumps(documents[0] if len(documents) == 1 else documents, indent=1))
+        _print_json(documents[0] if len(documents) == 1 else documents)
         return
     _print(documents, kept=kept)
 
@@ -140,7 +159,7 @@ def find(target: str) -> RunConfig:
     path = Path(target)
     if path.is_dir():
         if not (path / "config.toml").is_file():
-            raise FileMissingError(f"{target} is a folder without config.toml; expected the folder of a run")
+            raise FileMissingError(f"{target or '.'} is a folder without config.toml; expected the folder of a run")
         return load_recipe(str(path / "config.toml"))
     recipes = {recipe.stem for recipe in recipes_dir().glob("*.toml")}
     if target in recipes or path.suffix == ".toml" or path.is_file():
@@ -183,12 +202,12 @@ def _sweep(target: str, text: str, plot: Path | None, one: Any, *, json_output: 
     name, values = parse_sweep(text)
     if plot is not None:
         picture_kind(plot)
-    documents = [one(target, **_change(name, value)) for value in values]
-    rows = sweep_rows(documents, values)
+    changes = [_change(name, value) for value in values]
+    rows = sweep_rows([one(target, **change) for change in changes], [v for change in changes for v in change.values()])
     if plot is not None:
         write_picture(sweep_figure(target, name, rows), plot)
     if json_output:
-        print(json.dumps({"name": target, "option": name, "rows": rows}, indent=1))
+        _print_json({"name": target, "option": name, "rows": rows})
         return
     console = make_console()
     print_section(console, *sweep_section(name, rows))
@@ -229,14 +248,16 @@ def _print_bar(console: Console, document: dict[str, Any]) -> None:
     width = min(72, console.width - 4)
     bar, legend = Text("  "), Text("  ")
     parts = memory_bar(document, width)
-    for (name, cells), colour in zip(parts, _COLOURS, strict=True):
-        bar.append(_BAR * cells, style=colour)
-        legend.append(_BAR, style=colour).append(f" {name}  ")
-    memory = (document.get("device") or {}).get("memory")
-    if memory:
+    for (name, cells), (cell, colour) in zip(parts, _CELLS, strict=False):
+        bar.append(cell * cells, style=colour)
+        legend.append(cell, style=colour).append(f" {name}  ")
+    memory, needed = (document.get("device") or {}).get("memory"), document["memory"]["needed"]
+    if memory and needed > memory:
+        legend.append(f"{size_text(needed - memory)} more than there are", style="bold")
+    elif memory:
         free = max(0, width - sum(cells for _, cells in parts))
-        bar.append("░" * free, style="dim")
-        legend.append("░", style="dim").append(f" free of {size_text(memory)}")
+        bar.append(_FREE * free, style="dim")
+        legend.append(_FREE, style="dim").append(f" free of {size_text(memory)}")
     console.print(bar, no_wrap=True, crop=True, soft_wrap=True)
     console.print(legend)
     console.print()
@@ -246,6 +267,34 @@ def _exercise(config: RunConfig, mfu: float) -> dict[str, Any]:
     from groundup.account.exercise import exercise
 
     return exercise(config, mfu)
+
+
+def _print_json(document: object) -> None:
+    # No number that is none: JSON has neither NaN nor infinity.
+    print(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _list_devices(*, json_output: bool) -> None:
+    import dataclasses
+
+    from groundup.account.hardware import CARDS
+    from groundup.account.section import Section
+    from groundup.track.console import make_console, print_section
+
+    if json_output:
+        _print_json([dataclasses.asdict(card) for card in CARDS])
+        return
+    rows = []
+    for card in CARDS:
+        peaks = [f"{peak:,.4g}" if peak else "" for peak in (card.fp32, card.tf32, card.bf16 or card.fp16)]
+        sizes = card.memory if isinstance(card.memory, tuple) else (card.memory,)
+        rows.append((card.key, *peaks, " or ".join(f"{size:g}" for size in sizes), f"{card.bandwidth:,}", card.source))
+    header = ("device", "fp32", "tf32", "bf16", "GB", "GB/s", "source")
+    note = (
+        "Dense peaks in TFLOP/s; fp32 is without tensor cores; v100 and t4 have fp16 instead of bf16. Of several "
+        "sizes the smallest counts. cpu is measured when it is asked for."
+    )
+    print_section(make_console(), *Section("devices", header, rows, note))
 
 
 def _list_presets() -> None:

@@ -23,7 +23,8 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 def nearest_divisors(number: int, wanted: int) -> list[int]:
     """The one or two divisors of ``number`` closest to ``wanted``, for error messages."""
-    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    # Up to a million, and what these leave: so that an absurd number has its error message at once.
+    small = [d for d in range(1, min(math.isqrt(number), 10**6) + 1) if number % d == 0]
     divisors = sorted({*small, *(number // d for d in small)})
     below = [d for d in divisors if d < wanted][-1:]
     above = [d for d in divisors if d > wanted][:1]
@@ -104,7 +105,7 @@ class ModelConfig:
             return self.d_ff
         if self.ffn == "silu":
             return 4 * self.d_model
-        return 64 * math.ceil(8 * self.d_model / 3 / 64)
+        return 64 * -(-8 * self.d_model // (3 * 64))
 
 
 @dataclass(frozen=True, kw_only=True)

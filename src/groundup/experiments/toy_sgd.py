@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ELEMENTS = 100
+LARGEST_RATE = 1e38
+"""The largest power of ten that float32 holds."""
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 _MARKERS = "os^Dv"
 
@@ -29,12 +31,17 @@ def toy_sgd(learning_rates: Sequence[float], steps: int = 10, seed: int = 42) ->
         loss[t + 1] = loss[t] · (1 - 0.02 · rate / sqrt(t + 1))²
 
     Raises:
-        ConfigError: no rates, a negative one, or no steps.
+        ConfigError: no rates, one that is negative or that float32 cannot hold, no steps, or a seed that torch refuses.
     """
     if not learning_rates:
         raise ConfigError("no learning rates; expected at least one, such as 1")
     if steps < 1:
         raise ConfigError(f"steps = {steps}; expected at least 1")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"seed = {seed}; expected a number from 0 to 2^63 - 1")
+    too_large = [rate for rate in learning_rates if LARGEST_RATE < rate < math.inf]
+    if too_large:
+        raise ConfigError(f"learning rate = {too_large[0]:g}; expected at most {LARGEST_RATE:g}")
     found = {}
     for rate in learning_rates:
         generator = torch.Generator().manual_seed(seed)
@@ -74,9 +81,14 @@ def toy_sgd_section(found: dict[float, list[float]]) -> Section:
 
 
 def toy_sgd_document(found: dict[float, list[float]], seed: int) -> dict[str, Any]:
-    """The same as plain values."""
+    """The same as plain values; a loss that is no finite number is None, since JSON has no other word for it."""
     runs = [
-        {"learning_rate": rate, "losses": losses, "finding": behaviour(rate, losses)} for rate, losses in found.items()
+        {
+            "learning_rate": rate,
+            "losses": [loss if math.isfinite(loss) else None for loss in losses],
+            "finding": behaviour(rate, losses),
+        }
+        for rate, losses in found.items()
     ]
     return {"experiment": "toy-sgd", "seed": seed, "runs": runs}
 

@@ -15,7 +15,7 @@ from groundup.account.sections import memory_section, parameter_section
 from groundup.account.units import size_text, time_text
 from groundup.config import RunConfig, TrainConfig
 from groundup.track import Silent
-from groundup.train.build import prepare_device
+from groundup.train.build import choose_precision, prepare_device
 from groundup.train.loop import Trainer
 from groundup.train.measure import (
     known_peak,
@@ -52,10 +52,11 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
 def measured_cpu(config: TrainConfig) -> Device:
     """This machine's processor, for an account: its matrix throughput, measured now, and its memory."""
     prepare_device(config, "cpu")
-    flops = measure_matmul_flops("cpu", config.precision)
+    precision = choose_precision(config.precision, "cpu")
+    flops = measure_matmul_flops("cpu", precision)
     threads = torch.get_num_threads()
     how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
-    return Device("cpu", "cpu", flops, float(total_memory("cpu")), how, measured=True)
+    return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)
 
 
 def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Iterator[Section]:
@@ -90,10 +91,9 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
 
 
 def _memory_section(trainer: Trainer) -> Section:
-    on_gpu = trainer.device.startswith("cuda")
-    values = memory_values(trainer.config, "cuda" if on_gpu else "cpu")
-    total = total_memory(trainer.device)
-    section = memory_section(values, "memory", total=total, one_memory=not on_gpu)
+    kind = trainer.device.partition(":")[0]
+    values = memory_values(trainer.config, kind)
+    section = memory_section(values, "memory", total=total_memory(trainer.device))
     left_out = " Left out: torch itself, and what the allocator cannot fill."
     return section._replace(note=section.note + left_out)
 
