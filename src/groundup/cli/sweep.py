@@ -30,7 +30,7 @@ def sweep(arguments: list[str]) -> int:
 
 
 def _sweep(
-    plan: str,
+    plan: Annotated[str, arg(metavar="PLAN")],
     /,
     *,
     budget: str | None = None,
@@ -38,6 +38,7 @@ def _sweep(
     workers: int | None = None,
     executor: Literal["inline", "pool", "ray"] | None = None,
     threads: int | None = None,
+    gpus: float | None = None,
     address: str | None = None,
     retry: int = 2,
     dry_run: bool = False,
@@ -56,6 +57,7 @@ def _sweep(
         executor: inline, in this process; pool, processes that stay; or ray, on this machine or a cluster. By default a
             pool where there is more than one worker, and ray with --address.
         threads: CPU threads of each cell; by default the workers share the cores.
+        gpus: of each cell, on Ray; by default one where there are any.
         address: of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; its machines must share the directory.
         retry: how often a cell that crashes is tried again.
         dry_run: show the cells and their cost, and run nothing.
@@ -76,7 +78,7 @@ def _sweep(
     from groundup.experiments.sweep import run_sweep
 
     place = directory or loaded.default_directory
-    runs_them = _executor(executor, workers, threads, address, place)
+    runs_them = _executor(executor, workers, threads, gpus, address, place)
     with progress_bar(console) as update:
         watch = _watch(console, loaded, update)
         result = run_sweep(loaded, runs_them, directory=place, retries=retry, watch=watch)
@@ -95,18 +97,25 @@ def _sweep(
     return 1 if crashed else 0
 
 
-def _executor(kind: str | None, workers: int | None, threads: int | None, address: str | None, place: Path) -> Executor:
+def _executor(
+    kind: str | None,
+    workers: int | None,
+    threads: int | None,
+    gpus: float | None,
+    address: str | None,
+    place: Path,
+) -> Executor:
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}; expected at least 1")
     if address is not None and kind not in (None, "ray"):
         raise ConfigError(f"--address {address} is of a Ray cluster, and --executor {kind} runs here; leave one out")
     if kind == "ray" or address is not None:
-        from groundup.experiments.pool import visible_gpus
         from groundup.experiments.ray_executor import RayExecutor
 
-        gpus = 1.0 if address is None and visible_gpus() else 0.0
         return RayExecutor(address, workers=workers or 2, threads=threads or 1, gpus=gpus)
+    if gpus is not None:
+        raise ConfigError(f"--gpus {gpus:g} is for --executor ray; a pool deals out the GPUs that there are")
     from groundup.experiments.executor import InlineExecutor
     from groundup.experiments.pool import Pool, visible_gpus
 
@@ -124,15 +133,17 @@ def _executor(kind: str | None, workers: int | None, threads: int | None, addres
 
 
 def _show_plan(console: Console, plan: Plan, directory: Path | None) -> None:
+    from groundup.experiments.cells import cells_of
     from groundup.experiments.cost import cell_cost, check_memory, cost_section, this_device
     from groundup.experiments.sweep_directory import SweepDirectory
     from groundup.track.console import print_section
 
     _heading(console, plan)
-    device = this_device(plan.base)
-    cells = plan.cells(directory)
+    device, place = this_device(plan.base), directory or plan.default_directory
+    # A search makes its cells as it goes; the recipe itself stands for them.
+    cells = plan.cells(place) if plan.search is None else cells_of(plan, place, {}, label="a trial")
     costs = [cell_cost(cell, device) for cell in cells]
-    results = SweepDirectory(directory or plan.default_directory).results()
+    results = SweepDirectory(place).results()
     print_section(console, *cost_section(cells, costs, [name for name, r in results.items() if r.has_ended]))
     if plan.search is not None:
         options = plan.search.options

@@ -139,9 +139,10 @@ def cost_section(cells: Sequence[Cell], costs: Sequence[Cost], done: Iterable[st
         )
     left = [cost for cell, cost in zip(cells, costs, strict=True) if cell.name not in done]
     seconds = [cost.seconds for cost in left if cost.seconds is not None]
-    time = f", about {time_text(sum(seconds))} on this machine" if left and len(seconds) == len(left) else ""
-    note = (
-        f"{len(left)} of {len(cells)} runs to make: {flops_text(sum(cost.flops for cost in left))}{time}. Time at "
-        f"{DEFAULT_MFU:.0%} of the fastest matrix product here; a small model reaches less."
-    )
-    return Section("cells", ("cell", "seeds", "steps", "tokens", "FLOPs", "memory", "a run"), rows, note)
+    note = f"{len(left)} of {len(cells)} runs to make: {flops_text(sum(cost.flops for cost in left))}"
+    if left and len(seconds) == len(left):
+        note += (
+            f", about {time_text(sum(seconds))} on this machine, at {DEFAULT_MFU:.0%} of its fastest matrix product; "
+            f"a small model reaches less"
+        )
+    return Section("cells", ("cell", "seeds", "steps", "tokens", "FLOPs", "memory", "a run"), rows, f"{note}.")

@@ -22,26 +22,27 @@ class RayExecutor:
             of this process is started.
         workers: cells at once of a local cluster.
         threads: CPU threads of each cell; Ray counts them as its CPUs.
-        gpus: GPUs of each cell.
+        gpus: GPUs of each cell; by default one, where the machines have any. Without one a cell sees none.
 
     Raises:
         MissingExtraError: the package ray is not installed.
         ConfigError: nobody answers at the address.
     """
 
-    memory_shares: int | None = None
-
-    def __init__(self, address: str | None = None, *, workers: int = 2, threads: int = 1, gpus: float = 0.0):
+    def __init__(self, address: str | None = None, *, workers: int = 2, threads: int = 1, gpus: float | None = None):
         try:
             import ray
         except ImportError:
             raise MissingExtraError.for_package("ray", "ray", "--executor ray") from None
-        self._ray, self._threads, self._gpus = ray, threads, gpus
+        self._ray, self._threads = ray, threads
         if address is None:
             ray.init(num_cpus=workers * threads, include_dashboard=False, log_to_driver=False, logging_level="error")
         else:
             _connect(ray, address)
-        self._task = ray.remote(_run).options(num_cpus=threads, num_gpus=gpus, max_retries=0)
+        self._gpus = float(ray.cluster_resources().get("GPU", 0) > 0) if gpus is None else gpus
+        # Of other machines nothing is known here.
+        self.memory_shares: int | None = None if address is not None else 1 if self._gpus else workers
+        self._task = ray.remote(_run).options(num_cpus=threads, num_gpus=self._gpus, max_retries=0)
         self._jobs: dict[Any, Job] = {}
 
     @property
