@@ -115,7 +115,7 @@ def account(
     }
     if mfu is not None:
         check_mfu(mfu)
-    share = _share_of_peak(config, device) if mfu is None else mfu
+    share = share_of_peak(config, device) if mfu is None else mfu
     if device is not None:
         document["device"] = dataclasses.asdict(device)
         document["run"] |= _time(document["run"]["flops"], tokens, flops.model, device, share)
@@ -201,7 +201,7 @@ def _time(run_flops: int, tokens: int, step: int, device: Device, mfu: float) ->
     }
 
 
-def _share_of_peak(config: RunConfig, device: Device | None) -> float:
+def share_of_peak(config: RunConfig, device: Device | None) -> float:
     """What a step reaches of a measured processor's fastest product, where that can be predicted."""
     train = config.train
     as_fitted = train.precision == "fp32" and train.kernels == "fast" and train.attention == "flash"

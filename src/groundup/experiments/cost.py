@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from groundup.account.flops import forward_flops
 from groundup.account.memory import step_memory
-from groundup.account.report import DEFAULT_MFU
+from groundup.account.report import share_of_peak
 from groundup.account.section import Section
 from groundup.account.training_time import step_flops
 from groundup.account.units import flops_text, size_text, time_text
@@ -52,7 +52,8 @@ def this_device(config: RunConfig) -> Device:
     if card is not None:
         found = card_device(card, train.precision, train.matmul_precision)
         return dataclasses.replace(found, memory=float(total_memory(name)))
-    return Device(name, "cuda", None, float(total_memory(name)) if name.startswith("cuda") else None, "")
+    kind, memory = name.partition(":")[0], float(total_memory(name)) if name.startswith("cuda") else None
+    return Device(name, kind, train.precision, None, memory, "no data sheet")
 
 
 def cell_cost(cell: Cell, device: Device | None = None) -> Cost:
@@ -76,7 +77,8 @@ def cell_cost(cell: Cell, device: Device | None = None) -> Cost:
     evaluations = 1 + -(-train.max_iters // train.eval_interval) if config.data.valid else 0
     flops = train.max_iters * step_flops(model, config.optim, config.data.batch_size).model
     flops += evaluations * train.eval_windows * forward_flops(model)
-    seconds = flops / (device.flops * DEFAULT_MFU) if device and device.flops else None
+    share = share_of_peak(dataclasses.replace(config, model=model), device)
+    seconds = flops / (device.flops * share) if device and device.flops else None
     if train.max_minutes:
         limit = 60 * train.max_minutes
         seconds = limit if seconds is None or not train.finish_schedule else min(seconds, limit)
@@ -141,8 +143,5 @@ def cost_section(cells: Sequence[Cell], costs: Sequence[Cost], done: Iterable[st
     seconds = [cost.seconds for cost in left if cost.seconds is not None]
     note = f"{len(left)} of {len(cells)} runs to make: {flops_text(sum(cost.flops for cost in left))}"
     if left and len(seconds) == len(left):
-        note += (
-            f", about {time_text(sum(seconds))} on this machine, at {DEFAULT_MFU:.0%} of its fastest matrix product; "
-            f"a small model reaches less"
-        )
+        note += f", about {time_text(sum(seconds))} one after the other on this machine as it is now"
     return Section("cells", ("cell", "seeds", "steps", "tokens", "FLOPs", "memory", "a run"), rows, f"{note}.")
