@@ -78,9 +78,9 @@ def _sweep(
     from groundup.experiments.sweep import run_sweep
 
     place = directory or loaded.default_directory
-    runs_them = _executor(executor, workers, threads, gpus, address, place)
+    runs_them = choose_executor(executor, workers, threads, gpus, address, place)
     with progress_bar(console) as update:
-        watch = _watch(console, loaded, update)
+        watch = watch_sweep(console, loaded, update)
         result = run_sweep(loaded, runs_them, directory=place, retries=retry, watch=watch)
     if json_output:
         print(json.dumps([r.__dict__ for r in result.results.values()], indent=1))
@@ -97,7 +97,7 @@ def _sweep(
     return 1 if crashed else 0
 
 
-def _executor(
+def choose_executor(
     kind: str | None,
     workers: int | None,
     threads: int | None,
@@ -159,7 +159,7 @@ def _heading(console: Console, plan: Plan) -> None:
     console.print()
 
 
-def _watch(console: Console, plan: Plan, update: Update) -> Watch:
+def watch_sweep(console: Console, plan: Plan, update: Update) -> Watch:
     """What shows a sweep to a person: a bar by the cells' FLOPs on a terminal, and a line for each that ends."""
     from rich.text import Text
 

@@ -18,7 +18,8 @@
     [rules]                             # warmup_iters = "round(0.05 * max_iters)"
     [budget]                            # fixed = "tokens", amount = 5_000_000
     [stop]                              # rule = "median", at = [0.25, 0.5]
-    [budgets.minutes]                   # options, seeds, axes, recipe and budget of `--budget minutes`
+    [budgets.minutes]                   # options, seeds, axes, recipe, rules and budget of `--budget minutes`
+    [published]                         # source = "…", losses = { "0.001" = 1.377 }: figures to stand beside ours
 
 A plan is read strictly: an unknown key is an error that names the nearest one there is.
 """
@@ -45,9 +46,11 @@ if TYPE_CHECKING:
 
 _KEYS = (
     "name", "question", "recipe", "seeds", "baseline", "options", "axes", "zipped", "variants", "rules", "budget",
-    "budgets", "stop", "search",
+    "budgets", "stop", "search", "published",
 )  # fmt: skip
-_KEYS_OF_A_BUDGET = ("recipe", "seeds", "options", "axes", "budget")
+_KEYS_OF_A_BUDGET = ("recipe", "seeds", "baseline", "options", "axes", "rules", "budget")
+_MERGED = ("options", "axes", "rules")
+_DATA = ("data.train", "data.valid")
 # What a sweep decides by itself.
 _OURS = {
     "name": "cells are named by what they vary",
@@ -120,11 +123,12 @@ def find_plan(name_or_path: str) -> Path:
     raise FileMissingError(f"no plan named {name_or_path!r}{suggestion(name_or_path, shipped)}")
 
 
-def load_plan(name_or_path: str, budget: str | None = None) -> Plan:
+def load_plan(name_or_path: str, budget: str | None = None, *, data: Path | None = None) -> Plan:
     """Read a plan.
 
     Args:
         budget: one of its [budgets].
+        data: a folder to stand for ``data/`` where the plan names tokens.
 
     Raises:
         FileMissingError: no such plan, or no such recipe.
@@ -133,7 +137,10 @@ def load_plan(name_or_path: str, budget: str | None = None) -> Plan:
     path = find_plan(name_or_path)
     document = load_toml(path)
     try:
-        return read_plan(document, path.parent, hashlib.sha256(path.read_bytes()).hexdigest(), budget)
+        if data is not None:
+            document = _with_data(document, data)
+        plan = read_plan(document, path.parent, hashlib.sha256(path.read_bytes()).hexdigest(), budget)
+        return dataclasses.replace(plan, document=plan.document | {"file": name_or_path})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -141,6 +148,7 @@ def load_plan(name_or_path: str, budget: str | None = None) -> Plan:
 def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budget: str | None = None) -> Plan:
     """A plan from its values; recipes by a path are looked for in the folder."""
     _check_keys(document, _KEYS, "")
+    _check_published(_table(document, "published"))
     document = _with_budget(document, budget)
     for key in ("name", "question", "recipe"):
         if not isinstance(document.get(key), str) or not document[key].strip():
@@ -190,13 +198,37 @@ def _with_budget(document: Mapping[str, Any], chosen: str | None) -> dict[str, A
     if chosen not in budgets:
         raise ConfigError(f"unknown budget {chosen!r}{suggestion(chosen, budgets)}")
     for key, value in budgets[chosen].items():
-        if key not in ("options", "axes"):
+        if key not in _MERGED:
             whole[key] = value
             continue
         place = f"budgets.{chosen}"
         after = by_full_names(_table(budgets[chosen], key, place), f"{place}.{key}")
         whole[key] = by_full_names(_table(document, key), key) | after
     return whole
+
+
+def _with_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The plan with its paths of tokens below ``data/`` moved to another folder."""
+
+    def moved(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {inner: moved(inner, one) for inner, one in value.items()}
+        inside = key in _DATA and isinstance(value, str) and value.startswith("data/")
+        return str(folder / value.removeprefix("data/")) if inside else value
+
+    return {key: moved(key, value) for key, value in document.items()}
+
+
+def _check_published(table: Mapping[str, Any]) -> None:
+    """Figures of others: where they are from, and a loss, or a word such as "NaN", for each condition."""
+    if not table:
+        return
+    _check_keys(table, ("source", "losses"), "published")
+    if not isinstance(table.get("source"), str):
+        raise ConfigError(f"published.source = {table.get('source')!r}; expected a sentence that says whose figures")
+    for name, loss in _table(table, "losses", "published").items():
+        if isinstance(loss, bool) or not isinstance(loss, float | int | str):
+            raise ConfigError(f"published.losses.{name} = {loss!r}; expected a number, or a word in quotes")
 
 
 def _recipe(name: str, folder: Path) -> RunConfig:

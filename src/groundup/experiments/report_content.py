@@ -176,6 +176,11 @@ def _note(study: Study) -> str:
 def _method(study: Study) -> list[tuple[str, str]]:
     intact = [run for run in study.runs if run.options]
     rows: list[tuple[str, str]] = []
+    published = study.plan.get("published")
+    if isinstance(published, dict):
+        losses = published.get("losses") or {}
+        figures = "; ".join(f"{name}: {loss}" for name, loss in losses.items())
+        rows.append(("as published", f"{published.get('source', '')}{': ' if figures else ''}{figures}"))
     if study.plan.get("recipe"):
         rows.append(("recipe", str(study.plan["recipe"])))
     names = list(dict.fromkeys(name for cell in study.cells for name in cell.varied))

@@ -1,0 +1,147 @@
+"""`groundup reproduce`: the published study, from text to report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.rule import Rule
+from rich.text import Text
+
+from groundup.cli.parse import call
+from groundup.config import END_OF_TEXT
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from groundup.experiments.published_study import TextSource
+
+_STORIES_BYTES = {"train": 8_000_000, "valid": 500_000}
+
+
+def reproduce(arguments: list[str]) -> int:
+    """Parse and run; returns 0, 1 if a cell has crashed for good, or 128 + the signal that stopped it."""
+    return call(_reproduce, arguments, "reproduce")
+
+
+def _reproduce(
+    *,
+    budget: Literal["minutes", "laptop", "paper"] = "minutes",
+    data: Path | None = None,
+    directory: Path | None = None,
+    out: Path | None = None,
+    workers: int | None = None,
+    only: tuple[str, ...] = (),
+) -> int:
+    """Run the published study: learning rate, batch size, ablations, two texts, the ladder of speed; then report on it.
+    Interrupted, the same command goes on where it stopped.
+
+    groundup reproduce --budget minutes --data texts
+
+    Args:
+        budget: minutes, on two CPU cores; laptop, hours; paper, the original size, for a GPU.
+        data: a folder with stories/ (or tinystories/) and web/ (or webtext/), each with train and valid as .txt, .jsonl or
+            .parquet, also .zst and .gz. Without it the stories are groundup's own, and what needs web text is left out.
+        directory: of the study; runs/study-BUDGET by default.
+        out: folder for the report; report/ in the study's directory by default.
+        workers: runs at once; the cores of the CPU, or the GPUs, by default.
+        only: names of plans, to run no others.
+    """
+    import os
+
+    from groundup.cli.progress import progress_bar
+    from groundup.cli.sweep import choose_executor, watch_sweep
+    from groundup.config.recipe import suggestion
+    from groundup.errors import ConfigError
+    from groundup.experiments.finding import finding
+    from groundup.experiments.plan import load_plan
+    from groundup.experiments.pool import visible_gpus
+    from groundup.experiments.published_study import PLANS, possible_plans
+    from groundup.experiments.report import write_report
+    from groundup.experiments.sweep import run_sweep
+    from groundup.track.console import make_console
+
+    for name in only:
+        if name not in PLANS:
+            raise ConfigError(f"--only {name} is no plan of the study{suggestion(name, PLANS)}")
+    console = make_console()
+    place = (directory or Path("runs") / f"study-{budget}").resolve()
+    texts = _texts(place, data)
+    plans, left_out = possible_plans(budget, [text.name for text in texts])
+    if only:
+        plans = [name for name in plans if name in only]
+    _heading(console, "text to tokens")
+    for text in texts:
+        _tokens(console, text, place, budget)
+    for name, why in left_out.items():
+        console.print(Text(f"left out: {name} {why}"))
+    count = workers or len(visible_gpus()) or os.cpu_count() or 1
+    crashed = False
+    for name in plans:
+        _heading(console, name)
+        plan = load_plan(name, budget, data=place / "data")
+        executor = choose_executor(None, count, None, None, place / name)
+        with progress_bar(console) as update:
+            result = run_sweep(plan, executor, directory=place / name, watch=watch_sweep(console, plan, update))
+        if result.signal:
+            console.print(Text(f"stopped; the same command goes on with {place}"))
+            return 128 + result.signal
+        crashed |= any(found.status == "crashed" for found in result.results.values())
+    _heading(console, "the report")
+    _report_on_tokenizers(texts, place, budget)
+    written = write_report([place / name for name in plans], out or place / "report", title=f"The study, {budget}")
+    for study in written.studies:
+        console.print(Text(f"{study.name}: {finding(study)}"))
+    console.print(Text(f"{written.page} and {written.markdown}"))
+    return 1 if crashed else 0
+
+
+def _texts(place: Path, data: Path | None) -> list[TextSource]:
+    """The texts that were given, or stories of groundup's own."""
+    from groundup.experiments.published_study import TextSource, find_texts
+    from groundup.text.stories import write_stories
+
+    if data is not None:
+        return find_texts(data)
+    folder = place / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (split, size) in enumerate(_STORIES_BYTES.items()):
+        path = folder / f"{split}.txt"
+        if not path.exists():
+            write_stories(path, size, seed=seed, separator=END_OF_TEXT)
+    return [TextSource("stories", folder / "train.txt", folder / "valid.txt")]
+
+
+def _tokens(console: Console, text: TextSource, place: Path, budget: str) -> None:
+    """The tokenizer that is learned from a text, and both of its splits as shards; what is there already stays."""
+    from groundup.cli.encode import encode_with_progress
+    from groundup.cli.tokenizer import train_with_progress
+    from groundup.experiments.published_study import BUDGETS
+    from groundup.tokenizer import Tokenizer
+
+    folder = place / "tokenizers" / text.name
+    if (folder / "vocab.json").exists():
+        tokenizer = Tokenizer.load(folder)
+    else:
+        tokenizer = train_with_progress(console, [text.train], BUDGETS[budget][text.name], [END_OF_TEXT], folder)
+    for split, path in (("train", text.train), ("valid", text.valid)):
+        encode_with_progress(console, [path], tokenizer, place / "data" / text.name / split)
+
+
+def _report_on_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None:
+    """Compression and speed of the study's tokenizers on all its texts, beside the runs."""
+    from groundup.cli.tokenizer_report import report
+
+    folder = place / "tokenizer-report"
+    if (folder / "report.md").exists():
+        return
+    arguments = [f"{text.name}={text.train}" for text in texts]
+    for text in texts:
+        arguments += ["--held-out", f"{text.name}={text.valid}"]
+        arguments += ["--tokenizer", f"{text.name}={place / 'tokenizers' / text.name}"]
+    report([*arguments, "--out", str(folder), "--overwrite"])
+
+
+def _heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(Rule(f"[bold]{text}", align="left"))

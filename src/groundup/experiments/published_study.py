@@ -1,0 +1,75 @@
+"""The published study: which plans it consists of, and the texts that they are run on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.config import load_toml
+from groundup.errors import ConfigError, FileMissingError
+from groundup.experiments.plan import find_plan
+
+PLANS = ("learning-rate", "batch-size-fixed-rate", "batch-size-tuned-rate", "ablations", "corpora", "ladder")
+BUDGETS = {
+    "minutes": {"stories": 2048, "web": 2048},
+    "laptop": {"stories": 8192, "web": 8192},
+    "paper": {"stories": 10_000, "web": 32_000},
+}
+"""Tokens to learn from each text, by budget."""
+_FOLDERS = {"stories": ("stories", "tinystories", "TinyStories"), "web": ("web", "webtext", "owt", "openwebtext")}
+_ENDINGS = (".txt", ".txt.zst", ".txt.gz", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A text to train on, and one to measure on."""
+
+    name: str
+    """"stories" or "web"."""
+    train: Path
+    valid: Path
+
+
+def find_texts(folder: Path) -> list[TextSource]:
+    """The stories and the web text below a folder: ``tinystories/train.txt.zst`` and ``valid.txt.zst``, and so on.
+
+    Raises:
+        FileMissingError: neither is there.
+    """
+    found = []
+    for name, places in _FOLDERS.items():
+        for place in places:
+            splits = [_file(folder / place / split) for split in ("train", "valid")]
+            if splits[0] and splits[1]:
+                found.append(TextSource(name, splits[0], splits[1]))
+                break
+    if not found:
+        expected = " or ".join(f"{folder / places[0]}/train.txt and valid.txt" for places in _FOLDERS.values())
+        raise FileMissingError(f"no text in {folder}; expected {expected} (also .jsonl, .parquet, .zst, .gz)")
+    return found
+
+
+def possible_plans(budget: str, texts: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """The plans that can be run, and why each of the others cannot.
+
+    Raises:
+        ConfigError: no such budget.
+    """
+    if budget not in BUDGETS:
+        raise ConfigError(f"--budget {budget}; expected one of {', '.join(BUDGETS)}")
+    there, possible, left_out = set(texts), [], {}
+    for name in PLANS:
+        document = load_toml(find_plan(name))
+        wanted = {text for text in _FOLDERS if f"data/{text}/" in str(document)}
+        if budget not in document.get("budgets", {}):
+            left_out[name] = f"has no budget {budget!r}"
+        elif missing := wanted - there:
+            left_out[name] = f"needs the {' and the '.join(sorted(missing))} text, which is not there"
+        else:
+            possible.append(name)
+    return possible, left_out
+
+
+def _file(stem: Path) -> Path | None:
+    return next((path for ending in _ENDINGS if (path := stem.with_name(stem.name + ending)).is_file()), None)
