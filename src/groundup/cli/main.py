@@ -33,6 +33,11 @@ VERBS = {
     ),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
     "sweep": ("sweep", "sweep", "run an experiment: every cell of a plan, resumed where it was interrupted"),
+    "reproduce": (
+        "reproduce",
+        "reproduce",
+        "the published study, from text to report, in minutes or at its own size",
+    ),
     "experiment toy-sgd": ("experiment", "toy_sgd", "what a learning rate does, on the smallest problem there is"),
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -40,22 +41,22 @@ def _reproduce(
 
     Args:
         budget: minutes, on two CPU cores; laptop, hours; paper, the original size, for a GPU.
-        data: a folder with stories/ (or tinystories/) and web/ (or webtext/), each with train and valid as .txt, .jsonl or
-            .parquet, also .zst and .gz. Without it the stories are groundup's own, and what needs web text is left out.
+        data: a folder with stories/ (or tinystories/) and web/ (or webtext/), each with train and valid as .txt, .jsonl
+            or .parquet, also .zst and .gz. Without it the stories are groundup's own, and what needs web text is left
+            out.
         directory: of the study; runs/study-BUDGET by default.
         out: folder for the report; report/ in the study's directory by default.
         workers: runs at once; the cores of the CPU, or the GPUs, by default.
         only: names of plans, to run no others.
     """
-    import os
-
     from groundup.cli.progress import progress_bar
-    from groundup.cli.sweep import choose_executor, watch_sweep
+    from groundup.cli.sweep import watch_sweep
     from groundup.config.recipe import suggestion
     from groundup.errors import ConfigError
+    from groundup.experiments.executor import InlineExecutor
     from groundup.experiments.finding import finding
     from groundup.experiments.plan import load_plan
-    from groundup.experiments.pool import visible_gpus
+    from groundup.experiments.pool import Pool, visible_gpus
     from groundup.experiments.published_study import PLANS, possible_plans
     from groundup.experiments.report import write_report
     from groundup.experiments.sweep import run_sweep
@@ -75,25 +76,35 @@ def _reproduce(
         _tokens(console, text, place, budget)
     for name, why in left_out.items():
         console.print(Text(f"left out: {name} {why}"))
-    count = workers or len(visible_gpus()) or os.cpu_count() or 1
+    gpus = visible_gpus()
+    count = workers or len(gpus) or os.cpu_count() or 1
     crashed = False
     for name in plans:
         _heading(console, name)
         plan = load_plan(name, budget, data=place / "data")
-        executor = choose_executor(None, count, None, None, place / name)
+        executor = Pool(count, place_of(place, name) / ".workers", gpus=gpus) if count > 1 else InlineExecutor()
         with progress_bar(console) as update:
-            result = run_sweep(plan, executor, directory=place / name, watch=watch_sweep(console, plan, update))
+            result = run_sweep(
+                plan, executor, directory=place_of(place, name), watch=watch_sweep(console, plan, update)
+            )
         if result.signal:
             console.print(Text(f"stopped; the same command goes on with {place}"))
             return 128 + result.signal
         crashed |= any(found.status == "crashed" for found in result.results.values())
     _heading(console, "the report")
     _report_on_tokenizers(texts, place, budget)
-    written = write_report([place / name for name in plans], out or place / "report", title=f"The study, {budget}")
+    written = write_report(
+        [place_of(place, name) for name in plans], out or place / "report", title=f"The study, {budget}"
+    )
     for study in written.studies:
         console.print(Text(f"{study.name}: {finding(study)}"))
     console.print(Text(f"{written.page} and {written.markdown}"))
     return 1 if crashed else 0
+
+
+def place_of(place: Path, plan: str) -> Path:
+    """Where the sweep of a plan lies."""
+    return place / plan
 
 
 def _texts(place: Path, data: Path | None) -> list[TextSource]:

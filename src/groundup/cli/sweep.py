@@ -78,7 +78,7 @@ def _sweep(
     from groundup.experiments.sweep import run_sweep
 
     place = directory or loaded.default_directory
-    runs_them = choose_executor(executor, workers, threads, gpus, address, place)
+    runs_them = _executor(executor, workers, threads, gpus, address, place)
     with progress_bar(console) as update:
         watch = watch_sweep(console, loaded, update)
         result = run_sweep(loaded, runs_them, directory=place, retries=retry, watch=watch)
@@ -97,7 +97,7 @@ def _sweep(
     return 1 if crashed else 0
 
 
-def choose_executor(
+def _executor(
     kind: str | None,
     workers: int | None,
     threads: int | None,
