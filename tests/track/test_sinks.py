@@ -87,29 +87,38 @@ def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pyt
     assert [part for part in expected if part not in content] == []
 
 
-@pytest.mark.parametrize(
-    ("key", "said"), [({}, "API key"), ({"WANDB_API_KEY": "bad"}, "WANDB_API_KEY invalid")], ids=str
-)
-def test_wandb_that_does_not_start_says_how_to_go_without(tmp_path: Path, key: dict[str, str], said: str):
-    """In a process of its own: W&B reads the environment once."""
+def start_wandb(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Start and end a run in a process of its own: W&B reads the environment once."""
     program = (
         "import sys; from pathlib import Path\n"
         "from groundup.config import TrackConfig\n"
         "from groundup.errors import TrainingError\n"
         "from groundup.track import external_sinks\n"
-        "try: external_sinks(TrackConfig(wandb=True), Path(sys.argv[1]), 'name', {})\n"
+        "try: external_sinks(TrackConfig(wandb=True), Path(sys.argv[1]), 'name', {})[0].close()\n"
         "except TrainingError as error: print(error)\n"
     )
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path],
-        env=kept | {"HOME": str(tmp_path)} | key,
+    return subprocess.run(
+        [sys.executable, "-c", program, folder],
+        env=kept | {"HOME": str(folder)} | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
+
+
+def test_wandb_that_does_not_start_says_how_to_go_without(tmp_path: Path):
+    done = start_wandb(tmp_path, WANDB_API_KEY="bad")
     assert done.returncode == 0, done.stderr
-    assert re.search(f"W&B does not start: .*{said}.*WANDB_MODE=offline", done.stdout)
+    assert re.search("W&B does not start: .*WANDB_API_KEY invalid.*WANDB_MODE=offline", done.stdout)
+
+
+def test_wandb_without_an_account_records_offline_and_says_so(tmp_path: Path):
+    done = start_wandb(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("wandb/offline-run-*"))
+    assert "recorded offline" in done.stderr
+    assert "does not start" not in done.stdout
 
 
 @pytest.mark.parametrize(("package", "options"), [("wandb", {"wandb": True}), ("tensorboard", {"tensorboard": True})])

@@ -1,14 +1,16 @@
 """Weights & Biases."""
 
+import os
 import secrets
 from pathlib import Path
+from typing import Any
 
 from groundup.errors import MissingExtraError, TrainingError
 from groundup.track.sink import Metrics
 
 
 class WandbSink:
-    """Metrics and samples as a W&B run; ``WANDB_MODE=offline`` needs no account.
+    """Metrics and samples as a W&B run: offline where there is no account, or where ``WANDB_MODE=offline`` says so.
 
     The run's W&B id is kept in its directory: a resumed run continues it, and runs of one name stay apart.
 
@@ -25,21 +27,23 @@ class WandbSink:
         kept = run_dir / "wandb_id"
         if not kept.exists():
             kept.write_text(secrets.token_hex(4), encoding="utf-8")
+        about: dict[str, Any] = {
+            "project": project, "name": name, "group": group or None, "id": kept.read_text(encoding="utf-8"),
+            "resume": "allow", "dir": str(run_dir), "config": dict(config),
+        }  # fmt: skip
         try:
-            self._run = wandb.init(
-                project=project,
-                name=name,
-                group=group or None,
-                id=kept.read_text(encoding="utf-8"),
-                resume="allow",
-                dir=str(run_dir),
-                config=dict(config),
-            )
+            self._run = wandb.init(**about)
         except wandb.errors.Error as error:
-            raise TrainingError(
-                f"W&B does not start: {str(error).rstrip('.')}; log in with `wandb login` where there is a network, or "
-                f"set WANDB_MODE=offline, which needs neither"
-            ) from None
+            nobody_said = not ({"WANDB_MODE", "WANDB_API_KEY"} & set(os.environ))
+            if not (nobody_said and "api key" in str(error).lower()):
+                raise TrainingError(
+                    f"W&B does not start: {str(error).rstrip('.')}; log in with `wandb login` where there is a "
+                    f"network, or set WANDB_MODE=offline, which needs neither"
+                ) from None
+            self._run = wandb.init(**about, mode="offline")
+            wandb.termwarn(
+                f"nobody is logged in: recorded offline; `wandb sync {run_dir}/wandb/offline-*` sends it later"
+            )
         self._html = wandb.Html
 
     def metrics(self, line: Metrics) -> None:
