@@ -160,6 +160,14 @@ def test_a_sweep_without_its_plan_or_its_results(tmp_path):
         write_report([runs], tmp_path / "out")
 
 
+def test_a_run_that_is_still_going_on_stands_with_its_condition(tmp_path):
+    sweep = ablations_sweep(tmp_path / "sweep")
+    make_run(sweep / "post-norm-seed3", loss=1.45, seed=3, status="stopped", options={"model.norm": "post"})
+    (study,) = load_studies([sweep])
+    labels = {cell.label: len(cell.runs) for cell in study.cells}
+    assert labels == {"baseline": 3, "post-norm": 4, "no position": 3, "no norm": 3}
+
+
 def test_nothing_to_report_on(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no run and no sweep"):

@@ -66,7 +66,7 @@ def _reproduce(
         if name not in PLANS:
             raise ConfigError(f"--only {name} is no plan of the study{suggestion(name, PLANS)}")
     console = make_console()
-    place = (directory or Path("runs") / f"study-{budget}").resolve()
+    place = directory or Path("runs") / f"study-{budget}"
     texts = _texts(place, data)
     plans, left_out = possible_plans(budget, [text.name for text in texts])
     if only:
@@ -81,7 +81,7 @@ def _reproduce(
     crashed = False
     for name in plans:
         _heading(console, name)
-        plan = load_plan(name, budget, data=place / "data")
+        plan = load_plan(name, budget, data=place.resolve() / "data")
         executor = Pool(count, place_of(place, name) / ".workers", gpus=gpus) if count > 1 else InlineExecutor()
         with progress_bar(console) as update:
             result = run_sweep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -198,7 +199,7 @@ def _method(study: Study) -> list[tuple[str, str]]:
     rows.append(("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{len(seeds)}"))
 
     def common(name: str) -> Any:
-        values = list(dict.fromkeys(run.options.get(name) for run in intact))
+        values = list(dict.fromkeys(_from_here(run.options.get(name), study) for run in intact))
         if len(values) == 1:
             return values[0]
         if len(values) <= 3:
@@ -225,6 +226,16 @@ def _method(study: Study) -> list[tuple[str, str]]:
     if common("data.train"):
         rows.append(("data", f"{common('data.train')}; validation {common('data.valid') or 'none'}"))
     return [(name, str(text)) for name, text in rows]
+
+
+def _from_here(value: Any, study: Study) -> Any:
+    """A path as it looks from the folder of the sweeps, or from here: whoever reads has another machine."""
+    if not (isinstance(value, str) and os.path.isabs(value)):
+        return value
+    for folder in ([study.folder.resolve().parent] if study.folder else []) + [Path.cwd()]:
+        if Path(value).is_relative_to(folder):
+            return str(Path(value).relative_to(folder))
+    return value
 
 
 def _text(value: Any) -> str:

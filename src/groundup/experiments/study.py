@@ -169,8 +169,11 @@ def load_sweep(folder: Path) -> Study:
     known = {run.path.resolve() for run in runs}
     others = [read_run(place) for place in find_runs(folder, into_sweeps=True) if place.resolve() not in known]
     options = {name for run in runs for name in run.varied} or _varying(others)
+    twins = {_settings(run): run for run in runs if run.options}
     for run in others:  # still going on, or never booked
         run.cell, run.varied = run.path.name, {name: run.options.get(name) for name in options}
+        if (twin := twins.get(_settings(run))) is not None:
+            run.varied, run.variant = twin.varied, twin.variant
     runs += others
     study = _study(str(plan.get("name") or folder.name), runs)
     study.folder, study.plan, study.question = folder, plan, str(plan.get("question") or "")
@@ -225,9 +228,17 @@ def _varying(runs: Iterable[Run]) -> list[str]:
     return [
         name
         for name in names
-        if not (name in _INCIDENTAL or name.endswith(_INCIDENTAL_ENDINGS) or name.startswith(_INCIDENTAL_SECTIONS))
-        and len({_plain(run.options.get(name)) for run in runs if run.options}) > 1
+        if not _is_incidental(name) and len({_plain(run.options.get(name)) for run in runs if run.options}) > 1
     ]
+
+
+def _settings(run: Run) -> frozenset[tuple[str, Any]]:
+    """All that decides what a run learns, but for its seed."""
+    return frozenset((name, _plain(value)) for name, value in run.options.items() if not _is_incidental(name))
+
+
+def _is_incidental(name: str) -> bool:
+    return name in _INCIDENTAL or name.endswith(_INCIDENTAL_ENDINGS) or name.startswith(_INCIDENTAL_SECTIONS)
 
 
 def _study(name: str, runs: list[Run]) -> Study:
