@@ -111,7 +111,19 @@ def _where_it_diverges(study: Study, axis: str) -> str:
             f"{_at(gone[0], axis)} and above" if from_here and len(gone) > 1 else listed(_at(c, axis) for c in gone)
         )
         text = f"; it diverges at {places}"
+        if from_here and study.ranked:
+            text += _edge(study, axis, study.cells[-len(gone) - 1], gone[0])
     return text + _some_diverged(study.cells)
+
+
+def _edge(study: Study, axis: str, last: Cell, first_gone: Cell) -> str:
+    """How near the best value is to the edge of stability, which two values bracket."""
+    best = study.ranked[0][0].varied[axis]
+    below, above = last.varied[axis], first_gone.varied[axis]
+    if not 0 < best <= below < above:
+        return ""
+    places = f"between {_at(last, axis)} and {_at(first_gone, axis)}"
+    return f" (the edge lies {places}, the best at {best / above:.0%} to {best / below:.0%} of it)"
 
 
 def _against(study: Study, baseline: Cell) -> str:
