@@ -32,7 +32,7 @@ def test_a_sweep_names_the_best_its_equals_and_where_it_diverges(tmp_path):
     assert sentence(rates_sweep(tmp_path / "rates", losses)) == (
         "The validation loss is lowest at max_learning_rate = 0.002: 1.3500 ± 0.0025 (3 seeds); 0.003 is not "
         "distinguishable from it (p ≥ 0.01); the other 2 values that finished are worse (p < 0.01); it diverges at "
-        "0.01 and above."
+        "0.01 and above (the edge lies between 0.003 and 0.01, the best at 20% to 67% of it)."
     )
 
 
