@@ -61,7 +61,7 @@ def kept_for_backward(model: ModelConfig, train: TrainConfig, *, batch_size: int
     if train.activation_checkpointing:
         blocks = kept([("input", "input of the block", "B S D", width)], model.num_layers)
     else:
-        blocks = kept(_block(model, train, width, device), model.num_layers)
+        blocks = kept(_block(model, train, width, device, batch_size), model.num_layers)
     once: list[_Line] = [("input", "tokens and targets", "2 B S", 8)]
     if model.norm == "pre":
         once += _norm(train, width)
@@ -96,12 +96,12 @@ def count(shape: str, sizes: dict[str, int]) -> int:
     return total
 
 
-def _block(model: ModelConfig, train: TrainConfig, width: int, device: str) -> list[_Line]:
+def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
     pre, plain = model.norm == "pre", train.kernels == "plain"
     norms = _norm(train, width) if model.norm != "none" else []
     attention: list[_Line] = [("attention", "input" if pre else "input of the block", "B S D", width)]
     attention += _heads_plain(model) if plain else []
-    attention += _attention(model, train, width, device)
+    attention += _attention(model, train, width, device, batch_size)
     ffn: list[_Line] = [("feed-forward", "input", "B S D", width)]
     if model.ffn == "silu":
         ffn += [("feed-forward", name, "B S F", width) for name in ("W1 x", "sigmoid(W1 x)", "SiLU(W1 x)")]
@@ -133,11 +133,15 @@ def _heads_plain(model: ModelConfig) -> list[_Line]:
     return [("attention", "rotary angles", f"2 S {head_dim}", 4)] if model.position == "rope" else []
 
 
-def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str) -> list[_Line]:
+def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
     shared = model.kv_heads < model.num_heads
     if train.attention == "plain":
+        # The values of a single sequence or head need no copy, so they hold the whole product that they are part of.
+        single = 1 in (batch_size, model.num_heads) and not shared
+        whole_product = single and train.kernels == "fast" and model.position == "rope"
         return [
-            *[("attention", name, "B S D", width) for name in ("queries", "keys", "values")],
+            *[("attention", name, "B S D", width) for name in ("queries", "keys")],
+            ("attention", "values", "B S D + 2 B S J" if whole_product else "B S D", width),
             ("attention", "causal mask, twice", "2 S S", 1),
             ("attention", "scores", "B H S S", width),
             ("attention", "their maxima", "B H S", width),
