@@ -40,12 +40,6 @@ def test_it_is_the_number_of_parameters_of_the_model_that_is_built(
     assert count.ffn == sum(n for name, n in names.items() if name.startswith("layers.0.ffn"))
     assert count.head == names.get("lm_head.weight", 0)
     assert count.non_embedding == count.total - count.embedding - count.head
-    matrices = {
-        id(p): p.numel()
-        for name, p in model.named_parameters(remove_duplicate=False)
-        if p.ndim == 2 and not (name.startswith("token") and not tied)
-    }
-    assert count.matrices == sum(matrices.values())
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,6 @@ class Parameters:
         return self.blocks + self.final_norm
 
     @property
-    def matrices(self) -> int:
-        """Weights of the matrix products, the head's included; a tied table counts here too."""
-        return self.num_layers * (self.block - self.block_norms) + (self.head or self.embedding)
-
-    @property
     def total(self) -> int:
         """All, each counted once."""
         return self.embedding + self.blocks + self.final_norm + self.head
