@@ -166,3 +166,9 @@ def test_a_plan_that_is_not_of_the_study_is_refused(capsys):
     code, _, err = command("--only", "learning-rat", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)
     assert "--only learning-rat is no plan of the study; did you mean 'learning-rate'?" in err
+
+
+def test_fewer_workers_than_one_are_refused_before_anything_is_written(tmp_path, capsys):
+    code, _, err = command("--workers", 0, "--directory", tmp_path / "study", capsys=capsys)
+    assert (code, err) == (2, "groundup: --workers 0; expected at least 1\n")
+    assert not (tmp_path / "study").exists()

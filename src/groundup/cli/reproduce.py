@@ -62,6 +62,8 @@ def _reproduce(
     from groundup.experiments.sweep import run_sweep
     from groundup.track.console import make_console
 
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers}; expected at least 1")
     for name in only:
         if name not in PLANS:
             raise ConfigError(f"--only {name} is no plan of the study{suggestion(name, PLANS)}")
