@@ -32,7 +32,7 @@ def test_a_sweep_names_the_best_its_equals_and_where_it_diverges(tmp_path):
     assert sentence(rates_sweep(tmp_path / "rates", losses)) == (
         "The validation loss is lowest at max_learning_rate = 0.002: 1.3500 ± 0.0025 (3 seeds); 0.003 is not "
         "distinguishable from it (p ≥ 0.01); the other 2 values that finished are worse (p < 0.01); it diverges at "
-        "0.01 and above (the edge lies between 0.003 and 0.01, the best at 20% to 67% of it)."
+        "0.01 and above (the edge of stability lies between 0.003 and 0.01, the best at 20% to 67% of it)."
     )
 
 
@@ -90,7 +90,8 @@ def test_many_variants_are_counted(tmp_path):
     cells["v6"]["losses"] = [1.2]
     text = sentence(make_sweep(tmp_path / "many", cells, baseline="v0"))
     assert text == (
-        "Against v0 (validation loss 1.4000 ± 0.0025, 3 seeds), of 7 others 4 are higher, 1 is not distinguishable, 1 "
+        "Against v0 (validation loss 1.4000 ± 0.0025, 3 seeds), of 7 others 4 are higher (v1 +0.1000, v2 +0.2000, v4 "
+        "+0.1000 and v5 +0.2000), 1 is not distinguishable (v3 +0.0000), 1 "
         "diverged and 1 has too few seeds for a test; lowest is v6 (1.2000)."
     )
 

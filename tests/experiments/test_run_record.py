@@ -88,5 +88,5 @@ def test_whatever_is_in_the_files(config, metrics, samples, environment, summary
             studies = load_studies([place])
             assert sum(len(study.runs) for study in studies) == 1
             pack([lines_of(study) for study in studies])
-            assert content(studies[0], "").rows
+            assert content(studies[0], []).rows
             assert len(list_runs(Path(place))) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from groundup.experiments.published_study import TextSource
 
+_TOKENIZERS = "tokenizers"
 _STORIES_BYTES = {"train": 8_000_000, "valid": 500_000}
 
 
@@ -57,8 +59,9 @@ def _reproduce(
     from groundup.experiments.finding import finding
     from groundup.experiments.plan import load_plan
     from groundup.experiments.pool import Pool, visible_gpus
-    from groundup.experiments.published_study import PLANS, possible_plans
+    from groundup.experiments.published_study import LIMITS, PLANS, possible_plans
     from groundup.experiments.report import write_report
+    from groundup.experiments.report_front import Preface
     from groundup.experiments.sweep import run_sweep
     from groundup.track.console import make_console
 
@@ -74,8 +77,9 @@ def _reproduce(
     if only:
         plans = [name for name in plans if name in only]
     _heading(console, "text to tokens")
+    _learn_tokenizers(texts, place, budget)
     for text in texts:
-        _tokens(console, text, place, budget)
+        _encode(console, text, place)
     for name, why in left_out.items():
         console.print(Text(f"left out: {name} {why}"))
     gpus = visible_gpus()
@@ -94,10 +98,14 @@ def _reproduce(
             return 128 + result.signal
         crashed |= any(found.status == "crashed" for found in result.results.values())
     _heading(console, "the report")
-    _report_on_tokenizers(texts, place, budget)
-    written = write_report(
-        [place_of(place, name) for name in plans], out or place / "report", title=f"The study, {budget}"
+    preface = Preface(
+        f"The published study on a small language model, at the budget “{budget}”: what its learning rate, batch size, "
+        "parts and text are worth. Written by groundup from the runs themselves.",
+        LIMITS[budget],
+        _command(budget, data),
     )
+    folders = [*(place_of(place, name) for name in plans), place / _TOKENIZERS]
+    written = write_report(folders, out or place / "report", title=f"The study, {budget}", preface=preface)
     for study in written.studies:
         console.print(Text(f"{study.name}: {finding(study)}"))
     console.print(Text(f"{written.page} and {written.markdown}"))
@@ -125,34 +133,33 @@ def _texts(place: Path, data: Path | None) -> list[TextSource]:
     return [TextSource("stories", folder / "train.txt", folder / "valid.txt")]
 
 
-def _tokens(console: Console, text: TextSource, place: Path, budget: str) -> None:
-    """The tokenizer that is learned from a text, and both of its splits as shards; what is there already stays."""
+def _encode(console: Console, text: TextSource, place: Path) -> None:
+    """Both splits of a text as shards, by the tokenizer that was learned from it; what is there already stays."""
     from groundup.cli.encode import encode_with_progress
-    from groundup.cli.tokenizer import train_with_progress
-    from groundup.experiments.published_study import BUDGETS
     from groundup.tokenizer import Tokenizer
 
-    folder = place / "tokenizers" / text.name
-    if (folder / "vocab.json").exists():
-        tokenizer = Tokenizer.load(folder)
-    else:
-        tokenizer = train_with_progress(console, [text.train], BUDGETS[budget][text.name], [END_OF_TEXT], folder)
+    tokenizer = Tokenizer.load(place / _TOKENIZERS / "tokenizers" / text.name)
     for split, path in (("train", text.train), ("valid", text.valid)):
         encode_with_progress(console, [path], tokenizer, place / "data" / text.name / split)
 
 
-def _report_on_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None:
-    """Compression and speed of the study's tokenizers on all its texts, beside the runs."""
+def _learn_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None:
+    """The experiments on tokenizers, which learn one from each text and measure it on all."""
     from groundup.cli.tokenizer_report import report
+    from groundup.experiments.published_study import BUDGETS
 
-    folder = place / "tokenizer-report"
+    folder = place / _TOKENIZERS
     if (folder / "report.md").exists():
         return
     arguments = [f"{text.name}={text.train}" for text in texts]
     for text in texts:
         arguments += ["--held-out", f"{text.name}={text.valid}"]
-        arguments += ["--tokenizer", f"{text.name}={place / 'tokenizers' / text.name}"]
+        arguments += ["--vocab-size", f"{text.name}={BUDGETS[budget][text.name]}"]
     report([*arguments, "--out", str(folder), "--overwrite"])
+
+
+def _command(budget: str, data: Path | None) -> str:
+    return shlex.join(["groundup", "reproduce", "--budget", budget, *(["--data", str(data)] if data else [])])
 
 
 def _heading(console: Console, text: str) -> None:

@@ -10,6 +10,7 @@ from groundup.experiments.study import Cell, Study, short_name, value_text
 
 # More variants than that make a sentence nobody reads to its end; the table has them.
 _MOST_VARIANTS = 5
+_MOST_NAMED = 10
 
 
 def finding(study: Study) -> str:
@@ -103,17 +104,27 @@ def _other(count: int, after_alike: bool) -> str:
 
 
 def _where_it_diverges(study: Study, axis: str) -> str:
+    """Where all seeds end without a number, where they only come apart on the way, and between which values the edge
+    of stability lies."""
     gone = [cell for cell in study.cells if cell.all_diverged]
-    text = ""
-    if gone:
-        from_here = study.cells[len(study.cells) - len(gone) :] == gone
-        places = (
-            f"{_at(gone[0], axis)} and above" if from_here and len(gone) > 1 else listed(_at(c, axis) for c in gone)
-        )
-        text = f"; it diverges at {places}"
-        if from_here and study.ranked:
-            text += _edge(study, axis, study.cells[-len(gone) - 1], gone[0])
+    apart = [cell for cell in study.cells if cell.all_unstable]
+    text = f"; it diverges at {_places(study, gone, axis)}" if gone else ""
+    if further := [cell for cell in apart if cell not in gone]:
+        text += f"; at {listed(_at(cell, axis) for cell in further)} the loss rises above that of the untrained model"
+    if apart and _at_the_end(study, apart):
+        text += _edge(study, axis, study.cells[-len(apart) - 1], apart[0])
     return text + _some_diverged(study.cells)
+
+
+def _places(study: Study, cells: list[Cell], axis: str) -> str:
+    if len(cells) > 1 and _at_the_end(study, cells):
+        return f"{_at(cells[0], axis)} and above"
+    return listed(_at(cell, axis) for cell in cells)
+
+
+def _at_the_end(study: Study, cells: list[Cell]) -> bool:
+    """Whether these are the highest values, with some below them."""
+    return len(cells) < len(study.cells) and study.cells[-len(cells) :] == cells
 
 
 def _edge(study: Study, axis: str, last: Cell, first_gone: Cell) -> str:
@@ -123,7 +134,7 @@ def _edge(study: Study, axis: str, last: Cell, first_gone: Cell) -> str:
     if not 0 < best <= below < above:
         return ""
     places = f"between {_at(last, axis)} and {_at(first_gone, axis)}"
-    return f" (the edge lies {places}, the best at {best / above:.0%} to {best / below:.0%} of it)"
+    return f" (the edge of stability lies {places}, the best at {best / above:.0%} to {best / below:.0%} of it)"
 
 
 def _against(study: Study, baseline: Cell) -> str:
@@ -171,9 +182,13 @@ def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, 
 
 
 def _counted(study: Study, others: list[Cell], differences: dict[str, tuple[Difference, float]]) -> str:
-    verdicts = [verdict(*pair) for pair in differences.values()]
-    counts = [(verdicts.count(word), word) for word in ("lower", "higher", "not distinguishable") if word in verdicts]
-    parts = [f"{count} {'is' if count == 1 else 'are'} {word}" for count, word in counts]
+    parts = []
+    for word in ("lower", "higher", "not distinguishable"):
+        found = {label: pair[0] for label, pair in differences.items() if verdict(*pair) == word}
+        if found:
+            named = listed(f"{label} {difference.mean:+.4f}" for label, difference in found.items())
+            some = f" ({named})" if len(others) <= _MOST_NAMED else ""
+            parts.append(f"{len(found)} {'is' if len(found) == 1 else 'are'} {word}{some}")
     gone = sum(cell.all_diverged for cell in others)
     untested = sum(c.label not in differences and not c.diverged and bool(c.values(study.measure)) for c in others)
     parts += [f"{gone} diverged"] if gone else []

@@ -18,7 +18,7 @@
     [rules]                             # warmup_iters = "round(0.05 * max_iters)"
     [budget]                            # fixed = "tokens", amount = 5_000_000
     [stop]                              # rule = "median", at = [0.25, 0.5]
-    [budgets.minutes]                   # options, seeds, axes, recipe, rules and budget of `--budget minutes`
+    [budgets.minutes]                   # options, seeds, axes, variants, recipe, rules, budget of `--budget minutes`
     [published]                         # source = "…", losses = { "0.001" = 1.377 }: figures to stand beside ours
 
 A plan is read strictly: an unknown key is an error that names the nearest one there is.
@@ -48,7 +48,7 @@ _KEYS = (
     "name", "question", "recipe", "seeds", "baseline", "options", "axes", "zipped", "variants", "rules", "budget",
     "budgets", "stop", "search", "published",
 )  # fmt: skip
-_KEYS_OF_A_BUDGET = ("recipe", "seeds", "baseline", "options", "axes", "rules", "budget")
+_KEYS_OF_A_BUDGET = ("recipe", "seeds", "baseline", "options", "axes", "variants", "rules", "budget")
 _MERGED = ("options", "axes", "rules")
 _DATA = ("data.train", "data.valid")
 # What a sweep decides by itself.
@@ -197,14 +197,27 @@ def _with_budget(document: Mapping[str, Any], chosen: str | None) -> dict[str, A
         raise ConfigError(f"--budget {chosen}, but the plan has no [budgets]; leave it out")
     if chosen not in budgets:
         raise ConfigError(f"unknown budget {chosen!r}{suggestion(chosen, budgets)}")
+    place = f"budgets.{chosen}"
     for key, value in budgets[chosen].items():
-        if key not in _MERGED:
+        if key == "variants":
+            whole[key] = _with_variants(_named(document, key), _table(budgets[chosen], key, place), f"{place}.{key}")
+        elif key in _MERGED:
+            after = by_full_names(_table(budgets[chosen], key, place), f"{place}.{key}")
+            whole[key] = by_full_names(_table(document, key), key) | after
+        else:
             whole[key] = value
-            continue
-        place = f"budgets.{chosen}"
-        after = by_full_names(_table(budgets[chosen], key, place), f"{place}.{key}")
-        whole[key] = by_full_names(_table(document, key), key) | after
     return whole
+
+
+def _with_variants(
+    before: dict[str, dict[str, Any]], after: Mapping[str, Any], place: str
+) -> dict[str, dict[str, Any]]:
+    """Variants with a budget's own options over them, and after them those that only the budget has."""
+    merged = dict(before)
+    for name in after:
+        own = by_full_names(_table(after, name, place), f"{place}.{name}")
+        merged[name] = by_full_names(before.get(name, {}), f"variants.{name}") | own
+    return merged
 
 
 def _with_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from groundup.experiments.report_content import content, report_command
+from groundup.experiments.report_content import commands_of, content, report_command
 from groundup.experiments.report_curves import lines_of
+from groundup.experiments.report_front import Preface, front
 from groundup.experiments.report_markdown import render_markdown
 from groundup.experiments.report_page import render_page
 from groundup.experiments.report_plot import figures_of
+from groundup.experiments.report_tokenizers import is_tokenizer_report, tokenizer_chapters
 from groundup.experiments.study import Study, load_studies
 from groundup.files import write_atomically
 
@@ -28,24 +31,31 @@ class Written(NamedTuple):
     studies: list[Study]
 
 
-def write_report(paths: Sequence[str | Path], out: Path | None = None, *, title: str = "") -> Written:
-    """Read runs and sweeps, and write ``report.html``, ``report.md`` and ``images/`` into a folder.
+def write_report(
+    paths: Sequence[str | Path], out: Path | None = None, *, title: str = "", preface: Preface | None = None
+) -> Written:
+    """Read runs, sweeps and reports on tokenizers; write ``report.html``, ``report.md`` and ``images/`` into a folder.
 
     Args:
         out: the folder; by default ``report`` in the folder that is reported on, or here where several are.
         title: of the page; by default what the runs are called.
+        preface: what to say of all of them together, where one command has made them.
 
     Raises:
         FileMissingError: there is no such folder.
         DataError: nothing in it is a run.
         MissingExtraError: a package of the extra "report" is not installed.
     """
-    studies = load_studies(paths)
+    tokenizers = tokenizer_chapters(paths)
+    studies = load_studies([path for path in paths if not is_tokenizer_report(Path(path))])
+    preface = preface or Preface()
     out = out or (Path(paths[0]) / "report" if len(paths) == 1 and Path(paths[0]).is_dir() else Path("report"))
-    title = title or (studies[0].name if len(studies) == 1 else f"{len(studies)} experiments")
-    contents = [content(study, report_command(paths, out)) for study in studies]
+    names = [study.name for study in studies] + [chapter.name for chapter in tokenizers]
+    title = title or (names[0] if len(names) == 1 else f"{len(names)} experiments")
+    contents = [content(study, _commands(study, preface, report_command(paths, out))) for study in studies]
     lines = [lines_of(study) for study in studies]
-    page = render_page(studies, contents, lines, title)
+    first = front(title, preface, studies, contents, tokenizers)
+    page = render_page(first, studies, contents, lines, tokenizers)
     images: list[Path] = []
     named: list[list[tuple[str, str]]] = []
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -65,9 +75,21 @@ def write_report(paths: Sequence[str | Path], out: Path | None = None, *, title:
                 images.append(out / "images" / f"{stem}-{kind}.{ending}")
                 write_atomically(images[-1], file.getvalue())
             named[-1].append((f"images/{stem}-{kind}.png", f"{study.name}: {_ABOUT[kind]}"))
-    write_atomically(out / "report.md", render_markdown(contents, named, title))
+    pictures = []
+    for number, chapter in enumerate(tokenizers):
+        pictures.append(f"images/{chapter.name}-{number}.png" if chapter.picture else "")
+        if chapter.picture:
+            images.append(out / pictures[-1])
+            write_atomically(images[-1], chapter.picture)
+    write_atomically(out / "report.md", render_markdown(first, contents, tokenizers, named, pictures))
     write_atomically(out / "report.html", page)
     return Written(out / "report.html", out / "report.md", images, studies)
+
+
+def _commands(study: Study, preface: Preface, report: str) -> list[str]:
+    if preface.command:
+        return [f"{preface.command} --only {shlex.quote(str(study.plan.get('file') or study.name))}"]
+    return [*commands_of(study), report]
 
 
 def _stems(studies: Sequence[Study]) -> list[str]:

@@ -6,17 +6,20 @@ import json
 import os
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groundup.account.section import Section
 from groundup.account.units import count_text, flops_text, time_text
 from groundup.experiments.finding import difference_text, estimate_text, finding, listed, number, verdict
+from groundup.experiments.report_published import published_table
 from groundup.experiments.run_record import MEASURES, UNITS, Run
 from groundup.experiments.statistics import ALPHA, POWER, SEEDS_FOR_PAIRS
 from groundup.experiments.study import Cell, Study, short_name, value_text
 
+UNSTABLE = "the loss was once, after the start, more than 5 % above that of the untrained model"
 _MOST_SAMPLES = 12
 _MOST_SAMPLE_CHARACTERS = 1500
 
@@ -59,13 +62,15 @@ class Content:
     ground: list[tuple[str, str]]
     """Hardware and versions."""
     commands: list[str]
+    published: Section | None
+    """Somebody else's figures beside ours."""
 
 
-def content(study: Study, command: str) -> Content:
+def content(study: Study, commands: Sequence[str]) -> Content:
     """Everything a report says of a study.
 
     Args:
-        command: that makes the report.
+        commands: that make its runs and the report.
     """
     header, rows = _table(study)
     return Content(
@@ -78,9 +83,10 @@ def content(study: Study, command: str) -> Content:
         note=_note(study),
         limits=_limits(study),
         samples=_samples(study),
-        cost=_cost(study),
+        cost=cost(study.runs, len(study.cells)),
         ground=_ground(study),
-        commands=[*_commands(study), command],
+        commands=list(commands),
+        published=published_table(study),
     )
 
 
@@ -105,7 +111,9 @@ def _table(study: Study) -> tuple[list[str], list[Row]]:
     for cell in study.cells:
         value = cell.estimate(measure)
         text = estimate_text(value) if value else _ended(cell)
-        told = f"{text} ({_ended(cell)})" if value and cell.diverged else text
+        ends = [_ended(cell)] if value and cell.diverged else []
+        ends += [unstable_text(cell)] if value and unstable_text(cell) else []
+        told = f"{text} ({', '.join(ends)})" if ends else text
         name = _cell_name(study, cell)
         row = [(name, str(cell.varied[study.axis]) if study.axis else name), (str(len(cell.runs)), str(len(cell.runs)))]
         row.append((told, repr(value.mean) if value else ""))
@@ -152,6 +160,12 @@ def _ended(cell: Cell) -> str:
     return ", ".join(f"{number} of {len(cell.runs)} {status}" for status, number in count.items()) or "no validation"
 
 
+def unstable_text(cell: Cell) -> str:
+    """``2 of 3 unstable``, of runs that did not diverge; nothing where none is."""
+    count = cell.unstable - cell.diverged
+    return "" if not count else "unstable" if count == len(cell.runs) else f"{count} of {len(cell.runs)} unstable"
+
+
 def _mean(runs: Iterable[Run], figure: str, as_text: Callable[[float], str]) -> tuple[str, str]:
     values = [value for run in runs if (value := run.figures.get(figure)) is not None]
     mean = sum(values) / len(values) if values else 0.0
@@ -159,11 +173,14 @@ def _mean(runs: Iterable[Run], figure: str, as_text: Callable[[float], str]) -> 
 
 
 def _note(study: Study) -> str:
-    text = f"{MEASURES[study.measure].capitalize()} at the end of a run, in {UNITS[study.measure]}"
+    unit = f", in {UNITS[study.measure]}" if study.measure != "val_bpb" else ""
+    text = f"{MEASURES[study.measure].capitalize()} at the end of a run{unit}"
     if any(len(cell.values(study.measure)) > 1 for cell in study.cells):
         text += "; ± is half of Student's 95 % interval of the mean over seeds"
     if study.measure == "val_bpb":
         text += "; losses of other tokenizers or texts do not compare, bits per byte do"
+    if any(cell.unstable > cell.diverged for cell in study.cells):
+        text += f"; unstable: {UNSTABLE}"
     reference = reference_cell(study)
     tests = {d.test for d, _ in study.differences(reference).values()} if reference else set()
     if tests:
@@ -177,11 +194,6 @@ def _note(study: Study) -> str:
 def _method(study: Study) -> list[tuple[str, str]]:
     intact = [run for run in study.runs if run.options]
     rows: list[tuple[str, str]] = []
-    published = study.plan.get("published")
-    if isinstance(published, dict):
-        losses = published.get("losses") or {}
-        figures = "; ".join(f"{name}: {loss}" for name, loss in losses.items())
-        rows.append(("as published", f"{published.get('source', '')}{': ' if figures else ''}{figures}"))
     if study.plan.get("recipe"):
         rows.append(("recipe", str(study.plan["recipe"])))
     names = list(dict.fromkeys(name for cell in study.cells for name in cell.varied))
@@ -297,11 +309,13 @@ def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _cost(study: Study) -> list[tuple[str, str]]:
-    def total(figure: str) -> float:
-        return sum(run.figures.get(figure) or 0 for run in study.runs)
+def cost(runs: Sequence[Run], cells: int) -> list[tuple[str, str]]:
+    """What runs took all together."""
 
-    rows = [("runs", f"{len(study.runs):,} in {len(study.cells):,} cells")]
+    def total(figure: str) -> float:
+        return sum(run.figures.get(figure) or 0 for run in runs)
+
+    rows = [("runs", f"{len(runs):,} in {cells:,} cells")]
     rows.append(("tokens", count_text(total("tokens"))))
     if total("flops"):
         rows.append(("computation", flops_text(total("flops"))))
@@ -316,7 +330,8 @@ def _ground(study: Study) -> list[tuple[str, str]]:
         if not environment:
             continue
         device = f"{environment.get('device_name') or environment.get('cpu')} ({environment.get('device')}"
-        device += f", {environment.get('threads')} threads)" if environment.get("device") == "cpu" else ")"
+        threads = environment.get("threads")
+        device += f", {threads} thread{'s' * (threads != 1)})" if environment.get("device") == "cpu" else ")"
         packages = environment.get("packages")
         versions = {name: environment[name] for name in ("groundup", "python") if environment.get(name)}
         versions |= packages if isinstance(packages, dict) else {}
@@ -341,7 +356,8 @@ def _commit(git: dict[str, Any]) -> str:
     )
 
 
-def _commands(study: Study) -> list[str]:
+def commands_of(study: Study) -> list[str]:
+    """What to type to make a study's runs again."""
     if study.folder is not None:
         plan = study.plan.get("file") or f"{study.plan.get('name') or study.name}.toml"
         budget = f" --budget {shlex.quote(str(study.budget))}" if study.budget else ""

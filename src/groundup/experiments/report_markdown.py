@@ -6,17 +6,27 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 
+from groundup.account.section import Section
 from groundup.errors import MissingExtraError
 from groundup.experiments.report_content import Content
+from groundup.experiments.report_front import Front
+from groundup.experiments.report_tokenizers import TokenizerChapter
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 
 
-def render_markdown(contents: Sequence[Content], images: Sequence[Sequence[tuple[str, str]]], title: str) -> str:
+def render_markdown(
+    front: Front,
+    contents: Sequence[Content],
+    tokenizers: Sequence[TokenizerChapter],
+    images: Sequence[Sequence[tuple[str, str]]],
+    tokenizer_images: Sequence[str],
+) -> str:
     """The Markdown of a report.
 
     Args:
         images: of each study, files and what they show.
+        tokenizer_images: of each chapter on tokenizers, the file of its picture; empty where it has none.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -27,9 +37,13 @@ def render_markdown(contents: Sequence[Content], images: Sequence[Sequence[tuple
         raise MissingExtraError.for_package("jinja2", "report", "a report") from None
     # No HTML comes out of it that was not escaped: `line` and `row` escape what Markdown would take for markup.
     environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters |= {"line": line, "row": row, "fenced": fenced, "anchor": anchor}
+    environment.filters |= {
+        "line": line, "row": row, "table": table, "fenced": fenced, "anchor": anchor, "capital": capital,
+    }  # fmt: skip
     template = (resources.files("groundup.experiments") / "page" / "report.md").read_text(encoding="utf-8")
-    text = environment.from_string(template).render(title=title, studies=contents, images=images)
+    text = environment.from_string(template).render(
+        front=front, studies=contents, tokenizers=tokenizers, images=images, tokenizer_images=tokenizer_images
+    )
     return str(text).rstrip() + "\n"
 
 
@@ -41,6 +55,16 @@ def line(text: str) -> str:
 def row(cells: Sequence[str]) -> str:
     """A row of a table."""
     return f"| {' | '.join(line(cell) or ' ' for cell in cells)} |"
+
+
+def table(section: Section) -> str:
+    """A whole table."""
+    return "\n".join([row(section.header), f"|{' --- |' * len(section.header)}", *map(row, section.rows)])
+
+
+def capital(text: str) -> str:
+    """The text with a capital at its beginning."""
+    return text[:1].upper() + text[1:]
 
 
 def fenced(text: str) -> str:

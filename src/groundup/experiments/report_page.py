@@ -6,13 +6,17 @@ import base64
 import functools
 import math
 import zlib
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
 from groundup.errors import MissingExtraError
 from groundup.experiments.finding import estimate_text
-from groundup.experiments.report_content import Content, as_json
+from groundup.experiments.report_content import UNSTABLE, Content, as_json, unstable_text
 from groundup.experiments.report_curves import Line, pack, shown_cells, style_of
+from groundup.experiments.report_front import Front
+from groundup.experiments.report_markdown import capital
+from groundup.experiments.report_tokenizers import TokenizerChapter
 from groundup.experiments.run_record import MEASURES, UNITS
 from groundup.experiments.study import Cell, Study, short_name
 from groundup.version import VERSION
@@ -21,7 +25,13 @@ from groundup.version import VERSION
 _MOST_IN_A_SUMMARY = 40
 
 
-def render_page(studies: list[Study], contents: list[Content], lines: list[list[Line]], title: str) -> str:
+def render_page(
+    front: Front,
+    studies: Sequence[Study],
+    contents: Sequence[Content],
+    lines: list[list[Line]],
+    tokenizers: Sequence[TokenizerChapter] = (),
+) -> str:
     """The HTML of a report.
 
     Args:
@@ -35,6 +45,7 @@ def render_page(studies: list[Study], contents: list[Content], lines: list[list[
     except ImportError:
         raise MissingExtraError.for_package("jinja2", "report", "a report") from None
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["capital"] = capital
     described, numbers = pack(lines)
     summaries = [summary(study) for study in studies]
     data = {
@@ -49,9 +60,11 @@ def render_page(studies: list[Study], contents: list[Content], lines: list[list[
         "plotly": _plotly(),
     }  # fmt: skip
     page = environment.from_string(_page_file("report.html")).render(
-        title=title,
+        front=front,
         version=VERSION,
         studies=contents,
+        tokenizers=tokenizers,
+        pictures=[base64.b64encode(found.picture or b"").decode() for found in tokenizers],
         summaries=summaries,
         **{name: jinja2.utils.markupsafe.Markup(text) for name, text in trusted.items()},
     )
@@ -103,6 +116,8 @@ def summary(study: Study) -> dict[str, Any] | None:
     note = (
         "Bars: 95 % intervals of the mean; rings: single seeds." if several else "One seed each: there is no interval."
     )
+    if any(cell.unstable > cell.diverged for cell in cells):
+        note += f" Unstable: {UNSTABLE}."
     if len(cells) < len(study.cells):
         note += f" The {len(cells)} lowest of {len(study.cells)} cells."
     found: dict[str, Any] = {
@@ -131,6 +146,7 @@ def _point(study: Study, cell: Cell, best: bool) -> dict[str, Any]:
         "values": list(cell.values(study.measure).values()),
         "text": estimate_text(value) if value else "",
         "diverged": _short_end(cell),
+        "unstable": unstable_text(cell),
         "best": best,
     }
 

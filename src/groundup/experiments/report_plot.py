@@ -73,6 +73,12 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
     for place, point in done:
         where = [point["at"] if along else place] * len(point["values"])
         ax.scatter(*((where, point["values"]) if along else (point["values"], where)), zorder=4, **ring)
+    for place, point in done:
+        if point["unstable"]:
+            x, y = (point["at"], point["mean"]) if along else (point["mean"], place)
+            ax.plot(x, y, "o", color=_BAD, markersize=6, zorder=5)
+            ax.annotate(point["unstable"], (x, y), (0, -8) if along else (0, 6), textcoords="offset points", color=_BAD,
+                        fontsize=8, ha="center", va="top" if along else "bottom")  # fmt: skip
     if any(point["diverged"] for point in points):
         # Above all that is a number.
         top = max(max(*point["values"], point["mean"] + (point["reach"] or 0.0)) for _, point in done)

@@ -10,8 +10,9 @@ import numpy as np
 from groundup.account.section import Section
 from groundup.account.units import count_text, flops_text, time_text
 from groundup.experiments.finding import finding
-from groundup.experiments.report_content import content, report_command
+from groundup.experiments.report_content import commands_of, content, report_command
 from groundup.experiments.report_curves import lines_of
+from groundup.experiments.report_front import Preface, front
 from groundup.experiments.report_page import render_page
 from groundup.experiments.run_record import MEASURES, Run
 from groundup.experiments.study import Cell, Study, load_studies, measure_for, value_text
@@ -129,5 +130,6 @@ def write_comparison(study: Study, file: Path, targets: tuple[str, str]) -> None
     Raises:
         MissingExtraError: a package of the extra "report" is not installed.
     """
-    command = report_command(targets, file.parent)
-    write_atomically(file, render_page([study], [content(study, command)], [lines_of(study)], study.name))
+    contents = [content(study, [*commands_of(study), report_command(targets, file.parent)])]
+    first = front(study.name, Preface(), [study], contents, [])
+    write_atomically(file, render_page(first, [study], contents, [lines_of(study)]))

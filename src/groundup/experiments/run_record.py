@@ -24,6 +24,8 @@ MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_b
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
 # Of a run's last lines: enough for a validation in all but the rarest settings, little enough for thousands of runs.
 _TAIL_BYTES = 1 << 16
+# Above a loss at the start by so much, a later one is no noise of a batch.
+_ABOVE_THE_START = 1.05
 # Any of these makes a folder a run, or what is left of one.
 _TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
 
@@ -64,6 +66,15 @@ class Run:
     @property
     def diverged(self) -> bool:
         return self.status == "diverged"
+
+    @property
+    def unstable(self) -> bool:
+        """Whether it diverged, or its loss was once, after the start, 5 % above that of the untrained model."""
+        curves = [self.curves[name] for name in ("val_loss", "train_loss") if name in self.curves]
+        if self.diverged or not curves:
+            return self.diverged
+        start = min((curve.steps[0], curve.values[0]) for curve in curves)[1]
+        return any(bool(np.any(curve.values > _ABOVE_THE_START * start)) for curve in curves)
 
 
 def is_run(folder: Path) -> bool:

@@ -50,6 +50,15 @@ class Cell:
     def all_diverged(self) -> bool:
         return self.diverged == len(self.runs)
 
+    @property
+    def unstable(self) -> int:
+        """How many of its runs diverged, or had a loss above that of the untrained model on the way."""
+        return sum(run.unstable for run in self.runs)
+
+    @property
+    def all_unstable(self) -> bool:
+        return self.unstable == len(self.runs)
+
 
 @dataclass(eq=False)
 class Study:

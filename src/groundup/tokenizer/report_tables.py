@@ -39,7 +39,6 @@ def tables(report: dict[str, Any]) -> Iterator[ReportTable]:
 
 def markdown(report: dict[str, Any], picture: str | None = None) -> str:
     """The report as a page; `picture` is the name of an image to show at its top."""
-    system, settings = report["system"], report["settings"]
     parts = ["# Tokenizer report", f"{description(report)}."]
     if picture:
         parts.append(f"![bytes per token, speed, training time, encoding time]({picture})")
@@ -55,11 +54,7 @@ def markdown(report: dict[str, Any], picture: str | None = None) -> str:
         parts += [f"## {_capital(table.title)}", _markdown_table(table)]
         if table.note:
             parts.append(_capital(table.note) + ".")
-    parts.append(
-        f"Machine: {system['cpu']}, {system['cpu_count']} cores, load {_number(system['load_average'], '.1f')} when "
-        f"measured; {system['platform']}, Python {system['python']}. "
-        f"Training used {counted(settings['training_threads'], 'thread')}, encoding one."
-    )
+    parts.append(f"Machine: {machine(report)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,6 +63,16 @@ def description(report: dict[str, Any]) -> str:
     tokenizers, corpora = (", ".join(row["name"] for row in report[key]) for key in ("tokenizers", "corpora"))
     version, day = report["system"]["groundup"], report["created"][:10]
     return f"Tokenizers: {tokenizers}. Texts: {corpora}. groundup {version}, {day}"
+
+
+def machine(report: dict[str, Any]) -> str:
+    """What it was measured on."""
+    system, settings = report["system"], report["settings"]
+    return (
+        f"{system['cpu']}, {system['cpu_count']} cores, load {_number(system['load_average'], '.1f')} when measured; "
+        f"{system['platform']}, Python {system['python']}. Training used "
+        f"{counted(settings['training_threads'], 'thread')}, encoding one."
+    )
 
 
 def _compression(report: dict[str, Any]) -> ReportTable:

@@ -1,0 +1,85 @@
+"""The experiments on tokenizers as a chapter of a report: what `groundup tokenizer report` left in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.account.section import Section
+from groundup.experiments.finding import listed
+from groundup.tokenizer.report import FORMAT
+from groundup.tokenizer.report_folder import JSON_FILE, PLOT_FILE
+from groundup.tokenizer.report_tables import description, machine, tables
+
+NAME, QUESTION = "tokenizers", "What does a tokenizer learn from a text, and what is it worth on another?"
+
+
+@dataclass(frozen=True)
+class TokenizerChapter:
+    """A report on tokenizers in words, tables and one picture."""
+
+    name: str
+    question: str
+    finding: str
+    about: str
+    machine: str
+    tables: list[Section]
+    picture: bytes | None
+    """PNG."""
+
+
+def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
+    """Of all reports on tokenizers that lie in these folders or right below them."""
+    found = {}
+    for given in paths:
+        folder = next((place for place in (Path(given), "runs" / Path(given)) if place.is_dir()), None)
+        for place in [folder, *sorted(folder.iterdir())] if folder else []:
+            report = _read(place)
+            if report is not None:
+                found[place.resolve()] = _chapter(place, report)
+    return list(found.values())
+
+
+def is_tokenizer_report(place: Path) -> bool:
+    """Whether a folder is one that `groundup tokenizer report` has written, and no run."""
+    return _read(place) is not None
+
+
+def _read(place: Path) -> dict[str, Any] | None:
+    try:
+        report = json.loads((place / JSON_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and report.get("format") == FORMAT else None
+
+
+def _chapter(place: Path, report: dict[str, Any]) -> TokenizerChapter:
+    picture = place / PLOT_FILE
+    return TokenizerChapter(
+        name=NAME,
+        question=QUESTION,
+        finding=" ".join(_findings(report)),
+        about=description(report) + ".",
+        machine=machine(report),
+        tables=[Section(t.title, tuple(t.columns), [tuple(row) for row in t.rows], t.note) for t in tables(report)],
+        picture=picture.read_bytes() if picture.is_file() else None,
+    )
+
+
+def _findings(report: dict[str, Any]) -> Iterator[str]:
+    """For each text, how its own tokenizer fares beside the others."""
+    for corpus in report["corpora"]:
+        rates = {
+            row["tokenizer"]: row["held_out"]["bytes_per_token"]
+            for row in report["compression"]
+            if row["corpus"] == corpus["name"]
+        }
+        own = rates.pop(corpus["name"], None)
+        if own is None:
+            continue
+        others = [f"that of {name} {rate:.2f} ({rate / own - 1:+.0%})" for name, rate in rates.items()]
+        beside = f", {listed(others)}" if others else ""
+        yield f"On held-out {corpus['name']} the text's own tokenizer makes {own:.2f} bytes per token{beside}."
