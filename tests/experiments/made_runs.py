@@ -30,8 +30,13 @@ def make_run(
     options: dict[str, Any] | None = None,
     status: str = "finished",
     sample: str = "Once there was a cat.",
+    peak: float | None = None,
 ) -> dict[str, Any]:
-    """A run that ends at this validation loss, exactly; returns its line of results.jsonl."""
+    """A run that ends at this validation loss, exactly; returns its line of results.jsonl.
+
+    Args:
+        peak: a training loss that it has once, early on.
+    """
     rng = random.Random(f"{folder.name} {seed}")
     options = {**MODEL, "name": folder.name, "train.seed": seed, "train.max_iters": steps, **(options or {})}
     config = override(RunConfig(), options)
@@ -47,6 +52,8 @@ def make_run(
         if step:
             line |= {"train_loss": value + rng.gauss(0, noise), "tokens_per_second": 1e5 + rng.gauss(0, 1e3),
                      "mfu": None, "lr": 1e-3, "grad_norm": abs(rng.gauss(1, 0.2))}  # fmt: skip
+        if peak is not None and step == 10 * every:
+            line["train_loss"] = peak
         if step % (10 * every) == 0 or step == ended:
             line |= {"val_loss": value, "val_perplexity": math.exp(value), "val_bpb": value * 0.37}
         lines.append(json.dumps(line))

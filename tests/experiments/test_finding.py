@@ -42,6 +42,48 @@ def test_a_best_at_the_edge_is_said_to_be_there(tmp_path):
     assert "all other 2 values that finished are worse" in text
 
 
+def test_a_baseline_that_lost_a_seed_is_said_to_have(tmp_path):
+    cells = {
+        "a": {"variant": "a", "losses": [1.4, None, 1.41]},
+        "b": {"variant": "b", "losses": near(1.5), "varied": {"model.norm": "post"}},
+    }
+    text = sentence(make_sweep(tmp_path / "sweep", cells, baseline="a"))
+    assert "b is 0.0950 higher, without a test: seeds of the baseline diverged" in text
+    assert text.endswith("1 of 3 seeds of a diverged and is not in the mean.")
+    assert "too few" not in text
+
+
+def test_many_variants_that_have_not_finished_are_no_error(tmp_path):
+    cells = {f"v{i}": {"variant": f"v{i}", "losses": near(1.4) if i == 0 else [None, 1.5]} for i in range(8)}
+    text = sentence(make_sweep(tmp_path / "sweep", cells, baseline="v0"))
+    assert "of 7 others none has a result yet; lowest is v0" in text
+
+
+def test_where_losses_rise_above_their_start_is_the_edge_of_stability(tmp_path):
+    option, start = "optim.max_learning_rate", 6.9
+    cells = {
+        f"lr-{rate}": {"varied": {option: rate}, "losses": near(loss), "peak": peak}
+        for rate, loss, peak in ((1e-3, 1.5, None), (2e-3, 1.4, 1.04 * start), (4e-3, 2.0, 1.1 * start))
+    }
+    (study,) = load_studies([make_sweep(tmp_path / "rates", cells)])
+    assert [cell.unstable for cell in study.cells] == [0, 0, 3]
+    assert finding(study).endswith(
+        "; at 0.004 the loss rises above that of the untrained model (the edge of stability lies between 0.002 and "
+        "0.004, the best at 50% to 100% of it)."
+    )
+
+
+def test_some_unstable_seeds_are_no_edge(tmp_path):
+    option = "optim.max_learning_rate"
+    cells = {f"lr-{rate}": {"varied": {option: rate}, "losses": near(1.5 + rate)} for rate in (1e-3, 2e-3, 4e-3)}
+    folder = make_sweep(tmp_path / "rates", cells)
+    metrics = folder / "lr-0.004-seed1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{"step": 201, "train_loss": 20.0}\n')
+    (study,) = load_studies([folder])
+    assert [cell.unstable for cell in study.cells] == [0, 0, 1]
+    assert "edge" not in finding(study)
+
+
 def test_one_seed_claims_nothing(tmp_path):
     text = sentence(rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.3], 4e-3: [1.4]}))
     assert "1.3000 (one seed)" in text
@@ -64,7 +106,7 @@ def test_variants_are_compared_with_the_baseline(tmp_path):
         "Against baseline (validation loss 1.4003 ± 0.0038, 3 seeds), post-norm is higher by 0.0500 "
     )
     assert (
-        "no position is not distinguishable from it (+0.0007 ± 0.0041, p = 0.67; a difference of 0.0090 would" in text
+        "no position is not distinguishable from it (+0.0007 ± 0.0041, p = 0.67; a difference of 0.0109 would" in text
     )
     assert "no norm diverges with all 3 seeds" in text
     assert text.endswith("(Welch's t-test, 95 % intervals, p by Holm's correction for 2).")

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import math
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,22 @@ def test_a_budget_is_chosen_by_name():
         read_plan({"name": "p", "question": "?", "recipe": "demo"}, Path(), budget="paper")
 
 
+def test_a_budget_may_change_variants_and_have_more_of_them():
+    document = {
+        "name": "p", "question": "Why?", "recipe": "tinystories-cpu",
+        "variants": {"base": {}, "narrow": {"d_model": 96, "model": {"num_heads": 3}}},
+        "budgets": {"small": {"variants": {"narrow": {"model.d_model": 48}, "deep": {"num_layers": 8}}}, "large": {}},
+    }  # fmt: skip
+
+    def shapes(budget: str | None) -> list[tuple[str | None, int, int, int]]:
+        cells = read_plan(document, Path(), budget=budget).cells()
+        models = [cell.config.model for cell in cells]
+        return [(c.variant, m.d_model, m.num_heads, m.num_layers) for c, m in zip(cells, models, strict=True)]
+
+    assert shapes(None) == shapes("large") == [("base", 192, 3, 4), ("narrow", 96, 3, 4)]
+    assert shapes("small") == [("base", 192, 3, 4), ("narrow", 48, 3, 4), ("deep", 192, 3, 8)]
+
+
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
@@ -207,6 +225,7 @@ def test_a_budget_is_chosen_by_name():
         ({"search": {"space": {"batch_size": {"log": [1.5, 8]}}}}, r"expected whole numbers"),
         ({"search": {"space": {"batch_size": [1, 2]}}, "axes": {"eps": [1.0]}}, r"\[search\] chooses the cells itself"),
         ({"budgets": {"m": {"seed": 1}}}, r"unknown key budgets\.m\.seed; did you mean 'seeds'"),
+        ({"budgets": {"m": {"variants": {"y": {"nrm": 1}}}}}, r"\[budgets\.m\.variants\.y\] unknown option nrm"),
         ({"axes": [1]}, r"axes = \[1\]; expected a table"),
     ],
 )  # fmt: skip
@@ -223,6 +242,9 @@ def test_what_is_no_plan_is_refused_with_the_place(tables: dict[str, Any], said:
         ({"axes": {"data": {"train": ["a/b", "a b"]}}}, r"two cells are named train=a-b,seed-0"),
         ({"axes": {"batch_size": [8]}, "rules": {"warmup_iters": "batch_size / 3"}}, r"batch_size=8: .* put round"),
         ({"axes": {"batch_size": [8]}, "baseline": {"batch_size": 16}}, r"is none of the cells: batch_size=8"),
+        ({"axes": {"batch_size": [8, 16], "eps": [1e-8, 1e-6]}, "baseline": {"eps": 1e-8}}, r"is 2 of the cells \("),
+        ({"axes": {"batch_size": [8, 16]}, "baseline": {}}, r"is 2 of the cells \(batch_size=8, batch_size=16\)"),
+        ({"axes": {"batch_size": [8, 16]}, "variants": {"a": {}}, "baseline": "a"}, r"variant = … where there are"),
         ({"axes": {"norm": ["pre", 3]}}, r"cell norm=3: model\.norm = 3; expected one of"),
         ({"rules": {"batch_size": "max_iters"}, "budget": {"fixed": "tokens", "amount": 1e6}}, r"circle"),
         ({"stop": {"rule": "median", "at": [0.5]}, "options": {"eval_interval": 5000}}, r"all: .* evaluate it more"),
@@ -231,6 +253,23 @@ def test_what_is_no_plan_is_refused_with_the_place(tables: dict[str, Any], said:
 def test_a_cell_that_cannot_be_is_named(tables: dict[str, Any], said: str):
     with pytest.raises(ConfigError, match=said):
         plan_of(**tables).cells()
+
+
+def test_a_baseline_among_variants_and_axes_names_both():
+    tables = {"axes": {"batch_size": [8, 16]}, "variants": {"a": {}, "b": {"norm": "none"}}}
+    cells = plan_of(**tables, baseline={"variant": "b", "batch_size": 16}).cells()
+    assert [cell.condition for cell in cells if cell.is_baseline] == ["b,batch_size=16"]
+    with pytest.raises(ConfigError, match=r"baseline = 'c' is no variant"):
+        plan_of(**tables, baseline={"variant": "c"})
+
+
+def test_the_plan_in_the_documentation_can_be_run():
+    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    document = tomllib.loads(example)
+    for budget in (None, *document["budgets"]):
+        cells = read_plan(document, Path(), budget=budget).cells()
+        assert sum(cell.is_baseline for cell in cells) == len({cell.seed for cell in cells})
 
 
 def test_names_are_legal_however_long_their_values_are():

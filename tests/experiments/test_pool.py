@@ -104,6 +104,14 @@ def test_workers_leave_when_the_sweep_is_killed(tmp_path: Path):
         time.sleep(0.05)
 
 
+def test_cells_by_the_clock_have_a_process_each(make_plan: MakePlan, tmp_path: Path):
+    plan = make_plan(budget={"fixed": "minutes", "amount": 0.004}, seeds=3, options={"max_iters": 100_000})
+    result = run_sweep(plan, Pool(1, tmp_path / "workers"), directory=tmp_path / "sweep")
+    assert [found.status for found in result.results.values()] == ["finished"] * 3
+    holders = {int((tmp_path / "sweep" / name / ".lock").read_text()) for name in result.results}
+    assert len(holders) == 3
+
+
 def test_cores_and_gpus_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("groundup.experiments.pool.cores", lambda: 7)
     pool = Pool(3, tmp_path, gpus=["0", "1"])

@@ -164,12 +164,44 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     assert (tmp_path / "study" / "report" / "report.html").exists()
     assert command(*options, capsys=capsys)[0] == 0
     assert results.read_text() == before
+    # A chapter by itself stays in the report of all; other texts are refused.
+    other = str(tmp_path / "other.toml")
+    Path(other).write_text(Path(small).read_text().replace('"corpora"', '"other"').replace('"Which?"', '"Another?"'))
+    monkeypatch.setattr(published_study, "PLANS", (small, other))
+    assert command(*options, "--only", other, capsys=capsys)[0] == 0
+    assert results.read_text() == before
+    again = (tmp_path / "study" / "report" / "report.md").read_text()
+    assert "Which?" in again
+    assert "Another?" in again
+    write_texts(tmp_path / "stories-only", "stories")
+    code, _, err = command("--data", tmp_path / "stories-only", "--directory", tmp_path / "study", capsys=capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "was begun with other texts (stories, web, now stories); give it the same --data" in err
 
 
 def test_a_plan_that_is_not_of_the_study_is_refused(capsys):
     code, _, err = command("--only", "learning-rat", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)
     assert "--only learning-rat is no plan of the study; did you mean 'learning-rate'?" in err
+
+
+def test_a_plan_that_was_asked_for_and_cannot_be_run_is_an_error(tmp_path, capsys):
+    write_texts(tmp_path, "stories")
+    code, _, err = command("--data", tmp_path, "--directory", tmp_path / "s", "--only", "corpora", capsys=capsys)
+    assert (code, err) == (
+        2, "groundup: --only corpora cannot be run: it needs the web text, which is not there\n"
+    )  # fmt: skip
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_any_run(tmp_path, capsys, monkeypatch):
+    from importlib import util
+
+    there = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "plotly" else there(name, *rest))
+    code, _, err = command("--directory", tmp_path / "study", capsys=capsys)
+    assert code == 2
+    assert err == "groundup: a report needs the package plotly; install it with: pip install 'groundup[report]'\n"
+    assert not (tmp_path / "study").exists()
 
 
 def test_fewer_workers_than_one_are_refused_before_anything_is_written(tmp_path, capsys):

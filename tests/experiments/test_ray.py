@@ -71,6 +71,12 @@ def test_a_cluster_that_is_not_there_is_said_within_seconds():
         assert time.monotonic() - began < 30
 
 
+@pytest.mark.long
+def test_cells_that_no_machine_has_room_for_are_refused():
+    with pytest.raises(ConfigError, match=r"a cell takes 1 CPUs and 3 GPUs of Ray, and no machine has as many"):
+        RayExecutor(workers=1, gpus=3)
+
+
 def test_addresses():
     assert _host_and_port("ray://head:10001") == ("head", 10001)
     assert _host_and_port("head") == ("head", 6379)

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groundup.cli.tokenizer_report import report as tokenizer_report
 from groundup.errors import DataError, FileMissingError
+from groundup.experiments.finding import finding
 from groundup.experiments.report import write_report
 from groundup.experiments.report_curves import lines_of, pack
+from groundup.experiments.report_front import Preface
 from groundup.experiments.report_markdown import fenced, line
+from groundup.experiments.report_published import published_table
 from groundup.experiments.study import load_studies
 from made_runs import ablations_sweep, make_run, make_sweep, rates_sweep
 
@@ -102,6 +106,74 @@ def test_what_stands_in_runs_cannot_leave_its_place(tmp_path):
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
     assert "\\<img" in outside
     assert not re.search(r"(?<!\\)<", outside)
+
+
+def test_figures_of_others_stand_beside_those_of_the_same_cells(tmp_path):
+    losses = {"baseline": 1.349, "no position": 1.39, "no norm": "NaN", "another": 2}
+    folder = ablations_sweep(tmp_path / "ablations", published={"source": "A paper. One seed", "losses": losses})
+    table = published_table(load_studies([folder])[0])
+    assert table.header == (
+        "cell", "as published", "ours", "published, less its baseline", "ours, less its baseline",
+    )  # fmt: skip
+    assert table.rows == [
+        ("baseline", "1.349", "1.400", "+0.000", "+0.000"),
+        ("no position", "1.390", "1.401", "+0.041", "+0.001"),
+        ("no norm", "NaN", "diverged", "", ""),
+        ("another", "2.000", "", "+0.651", ""),
+    ]
+    assert table.note == "Validation loss in nats per token. A paper. One seed."
+    page, markdown = (text.read_text() for text in write_report([folder], tmp_path / "out")[:2])
+    assert "A paper. One seed." in Page(page).shown
+    assert "| no position | 1.390 | 1.401 | +0.041 | +0.001 |" in markdown
+
+
+def test_published_values_along_an_axis_are_matched_as_numbers(tmp_path):
+    published = {"source": "A paper", "losses": {"1e-3": 1.377, "5e-3": 2.29}}
+    losses = {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.6]}
+    folder = rates_sweep(tmp_path / "rates", losses, published=published, baseline={"max_learning_rate": 1e-3})
+    table = published_table(load_studies([folder])[0])
+    assert table.header == ("max_learning_rate", "as published", "ours")
+    assert table.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
+
+
+def test_figures_that_match_no_cell_stand_alone(tmp_path):
+    published = {"source": "A paper", "losses": {"42 M": 3.7}}
+    table = published_table(load_studies([ablations_sweep(tmp_path / "ladder", published=published)])[0])
+    assert (table.header, table.rows) == (("cell", "as published"), [("42 M", "3.700")])
+    assert published_table(load_studies([ablations_sweep(tmp_path / "none")])[0]) is None
+
+
+def test_a_report_on_tokenizers_is_a_chapter(tmp_path):
+    text = tmp_path / "cats.txt"
+    text.write_text("<|endoftext|>".join(f"The {i} cats sat on mat {i * i}.\n" for i in range(300)))
+    tokenizers = tmp_path / "study" / "tokenizers"
+    arguments = [f"cats={text}", "--vocab-size", "300", "--out", str(tokenizers)]
+    tokenizer_report(arguments)
+    rates_sweep(tmp_path / "study" / "rates", {1e-3: [1.5], 2e-3: [1.4]})
+    for paths, chapters in (([tmp_path / "study"], 2), ([tokenizers], 1)):
+        written = write_report(paths, tmp_path / "out")
+        page, markdown = written.page.read_text(), written.markdown.read_text()
+        for part in ("On held-out cats the text's own tokenizer makes", "Longest tokens", "original report"):
+            assert part in Page(page).shown
+            assert part in markdown
+        assert ("## What was found" in markdown) == (chapters > 1)
+        assert (tmp_path / "out" / "images" / "tokenizers-0.png").read_bytes().startswith(b"\x89PNG")
+        assert "(images/tokenizers-0.png)" in markdown
+        assert str(tmp_path) not in markdown.replace(f"{tmp_path}/out", "").replace(str(paths[0]), "")
+
+
+def test_the_preface_of_a_study_comes_first_and_has_its_own_command(tmp_path):
+    folders = [ablations_sweep(tmp_path / "ablations"), rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})]
+    preface = Preface("Of two <things>.", ["All is small."], "groundup reproduce --data texts")
+    written = write_report(folders, tmp_path / "out", title="Two things", preface=preface)
+    page, markdown = Page(written.page.read_text()).shown, written.markdown.read_text()
+    for part in ("Two things", "Of two <things>.", "All is small.", "groundup reproduce --data texts --only rates"):
+        assert part in page
+        assert part in markdown.replace("\\", "")
+    assert markdown.index("All is small") < markdown.index("## What it took") < markdown.index("\n## ablations")
+    assert "groundup sweep" not in markdown
+    for study in written.studies:
+        assert markdown.count(finding(study).split(",")[0].replace("_", "\\_")) == 2  # in front, and in its chapter
 
 
 def test_markdown_escapes():

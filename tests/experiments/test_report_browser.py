@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from groundup.experiments.report import write_report
+from groundup.experiments.report_front import Preface
 from made_runs import ablations_sweep, make_sweep, rates_sweep
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ HOSTILE = '<img src=x onerror="window.hacked = 1"><a href="https://example.com">
 
 # Boxes of the texts that may stand beside one another: those of the page, and in a plot its titles and ticks.
 BOXES = """() => [...document.querySelectorAll(
-    'h1, h2, h3, .question, .finding, .strip dt, .strip dd, .note, .controls label, .legend .tools > *, .legend li, '
+    'h1, h2, h3, nav a, header > ul li, thead span, .question, .finding, .strip dt, .strip dd, .note, '
+    + '.controls label, .legend .tools > *, .legend li, '
     + 'summary, .pairs dt, .pairs dd, pre, .xtitle, .ytitle, .xtick text, .ytick text, .text text')]
   .map(element => [element.textContent.trim().slice(0, 40), element.getBoundingClientRect(), element])
   .filter(([text, box]) => text && box.width && box.height)
@@ -42,10 +44,16 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     ablations_sweep(folder / "ablations")
     rates = {1e-3: [1.5, 1.51], 2e-3: [1.4, 1.41], 3e-3: [1.39, 1.42], 4e-3: [None, 1.45], 8e-3: [None, None]}
-    rates_sweep(folder / "rates", rates)
+    published = {"source": "A paper on rates", "losses": {"1e-3": 1.377, "5e-3": "NaN"}}
+    rates_sweep(folder / "rates", rates, published=published)
     cells = {f"c{i}": {"variant": f"variant number {i} {HOSTILE}", "losses": [1.4 + i / 50]} for i in range(20)}
     make_sweep(folder / "many", cells, question=HOSTILE)
-    return write_report([folder / name for name in ("ablations", "rates", "many")], folder / "out").page
+    begun, _ = (make_sweep(folder / name, {"a": {"losses": [1.4, 1.5]}}) for name in ("begun", "after"))
+    for metrics in begun.glob("*/metrics.jsonl"):
+        metrics.unlink()
+    names = ("ablations", "rates", "many", "begun", "after")
+    preface = Preface("Of all that there is.", [f"Nothing {HOSTILE}" * 3], "groundup reproduce")
+    return write_report([folder / name for name in names], folder / "out", preface=preface).page
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -128,6 +136,12 @@ def test_no_text_lies_on_another(page: Page) -> None:
         if min(a[3], b[3]) - max(a[1], b[1]) > slack and min(a[4], b[4]) - max(a[2], b[2]) > slack
     ]
     assert overlapping == []
+
+
+def test_a_chapter_without_curves_takes_none_from_others(page: Page) -> None:
+    assert page.locator("#curves-3").is_hidden()
+    assert page.locator("#curves-4 .main-svg").first.is_visible()
+    assert page.locator("#published-1-title").is_visible()
 
 
 def test_the_axes_can_be_chosen(page: Page) -> None:

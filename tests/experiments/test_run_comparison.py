@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from groundup.errors import DataError
 from groundup.experiments.run_comparison import compare_runs, comparison_sections
 from made_runs import ablations_sweep, make_run
 
@@ -32,6 +33,22 @@ def test_runs_of_a_sweep_bring_the_seeds_of_their_cell(tmp_path):
     found = sections(folder / "baseline-seed1", folder / "post-norm-seed0")["validation loss by seed"]
     assert found.rows[0] == ("baseline", "3", "1.4000, 1.4020, 1.3990")
     assert "post-norm is higher by 0.0500" in found.note
+
+
+def test_the_figures_are_those_of_the_runs_that_were_named(tmp_path):
+    folder = ablations_sweep(tmp_path / "ablations")
+    found = sections(folder / "baseline-seed1", folder / "baseline-seed2")
+    assert ("validation loss", "1.4020", "1.3990", "-0.0030") in found["at the end"].rows
+    assert ("train.seed", "1", "2") in found["options that differ"].rows
+    assert found["validation loss on the way"].rows[-1][1:] == ("1.4020", "1.3990", "-0.0030")
+
+
+def test_a_folder_of_several_settings_is_no_side_of_a_comparison(tmp_path):
+    folder = ablations_sweep(tmp_path / "ablations")
+    with pytest.raises(
+        DataError, match=r"holds runs of 4 settings \(baseline, post-norm, no position, …\); name a run"
+    ):
+        sections(folder, folder / "baseline-seed1")
 
 
 def test_folders_of_seeds(tmp_path):

@@ -95,6 +95,15 @@ def test_the_smallest_effect_has_the_power_that_is_stated(freedom):
     assert smallest_effect(2.5, freedom) == pytest.approx(2.5 * effect)
 
 
+def test_among_several_comparisons_a_larger_effect_is_needed():
+    difference = welch([1.41, 1.39, 1.43], [1.4, 1.42, 1.39])
+    for comparisons in (1, 6):
+        found = difference._replace(comparisons=comparisons)
+        threshold = stats.t.isf(ALPHA / comparisons / 2, found.freedom)
+        power = stats.nct.sf(threshold, found.freedom, found.smallest_effect / found.error)
+        assert power == pytest.approx(POWER, abs=1e-6)
+
+
 def test_experiments_of_the_smallest_effect_find_it_four_times_in_five():
     rng, deviation, seeds = random.Random(1), 0.01, 5
     effect = smallest_effect(deviation / math.sqrt(seeds), seeds - 1)

@@ -3,20 +3,25 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from groundup.account.report import Device
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.experiments import attempt as attempt_module
 from groundup.experiments import sweep as sweep_module
 from groundup.experiments.attempt import Job, Outcome, attempt, loss_at
+from groundup.experiments.cost import cell_cost
 from groundup.experiments.executor import InlineExecutor
 from groundup.experiments.plan import Plan
 from groundup.experiments.results import Result, results_section
+from groundup.experiments.run_record import read_run
 from groundup.experiments.sweep import SweepResult, Watch, run_sweep
 from groundup.experiments.sweep_directory import SweepDirectory
 from groundup.track import read_jsonl
@@ -103,6 +108,13 @@ def test_a_diverged_cell_is_a_result_and_the_others_go_on(make_plan: MakePlan, s
     assert len(executor.jobs) == 2
     (_, _, rows, _) = results_section(result.results.values())
     assert [row[-1] for row in rows] == ["1 diverged", "finished"]
+
+
+def test_the_folder_of_a_run_says_by_itself_that_it_diverged(make_plan: MakePlan, sweep, tmp_path: Path):
+    sweep(make_plan(axes={"max_learning_rate": [3e-3, 1e30]}))
+    runs = {name: read_run(tmp_path / "sweep" / f"max_learning_rate={name},seed-0") for name in ("0.003", "1e+30")}
+    assert {name: run.status for name, run in runs.items()} == {"0.003": "finished", "1e+30": "diverged"}
+    assert runs["1e+30"].unstable
 
 
 def test_a_crashed_cell_is_tried_again_and_then_given_up(make_plan: MakePlan, sweep, monkeypatch: pytest.MonkeyPatch):
@@ -208,6 +220,23 @@ def test_a_changed_plan_takes_over_only_the_same_cells(make_plan: MakePlan, swee
     assert elsewhere.complete
 
 
+def test_other_tokens_in_the_place_of_those_of_ended_cells_are_refused(
+    make_plan: MakePlan, sweep, tokens: Path, tmp_path: Path
+):
+    data = tmp_path / "data"
+    shutil.copytree(tokens / "train", data)
+    options = {"data": {"train": str(data)}}
+    sweep(make_plan(axes=RATES, options=options))
+    shutil.rmtree(data)
+    shutil.copytree(tokens / "valid", data)
+    more = make_plan(axes={"max_learning_rate": [2e-2]}, options=options)
+    with pytest.raises(ConfigError, match=r"data\.train = .*/data is not what .*,seed-0 was trained on \(SHA-256 "):
+        sweep(more)
+    shutil.rmtree(data)
+    shutil.copytree(tokens / "train", data)
+    assert sweep(more).complete
+
+
 def test_a_run_of_somebody_else_is_left_alone(make_plan: MakePlan, sweep, tmp_path: Path):
     plan = make_plan(axes=RATES)
     train(plan.cells(tmp_path / "sweep")[1].config)
@@ -256,6 +285,20 @@ def test_cells_that_do_not_fit_are_refused_before_the_start(make_plan: MakePlan,
     assert not (tmp_path / "sweep" / "sweep.json").exists()
 
 
+def test_a_cell_that_the_clock_ends_is_not_shown_with_all_its_steps(make_plan: MakePlan, tmp_path: Path):
+    options = {"max_iters": 1_000_000, "warmup_iters": 0}
+    by_steps, by_clock = (
+        cell_cost(make_plan(options=options, **budget).cells(tmp_path / "sweep")[0], device)
+        for device in [Device("a", "cpu", "fp32", 1e9, None, "made up")]
+        for budget in ({}, {"budget": {"fixed": "minutes", "amount": 0.5}})
+    )
+    share = 30 / by_steps.seconds
+    assert (by_steps.steps, by_clock.seconds) == (1_000_000, 30)
+    assert by_clock.steps == pytest.approx(1_000_000 * share, rel=1e-3)
+    assert by_clock.tokens == pytest.approx(by_steps.tokens * share, rel=1e-3)
+    assert by_clock.flops == pytest.approx(by_steps.flops * share, rel=1e-3)
+
+
 def test_missing_data_is_said_before_the_start(make_plan: MakePlan, sweep):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sweep(make_plan(options={"data": {"train": "nowhere"}}))
@@ -267,8 +310,26 @@ def test_a_budget_of_minutes_counts_all_sittings(make_plan: MakePlan, tmp_path: 
     attempt(Job(cell=cell.name, config=cell.config, until=6))
     state = next(cell.config.run_dir.glob("checkpoints/*/state.json"))
     state.write_text(json.dumps(json.loads(state.read_text()) | {"wall_seconds": 540.0}))
-    left = attempt_module._rest_of_the_time(cell.config, cell.config.run_dir)
-    assert left.train.max_minutes == pytest.approx(1.0)
+    before = (cell.config.run_dir / "config.toml").read_text()
+    assert attempt_module._minutes_left(cell.config, cell.config.run_dir) == pytest.approx(1.0)
+    attempt(Job(cell=cell.name, config=cell.config, until=8))
+    assert (cell.config.run_dir / "config.toml").read_text() == before
+
+
+def test_a_cell_that_was_removed_is_run_again_with_its_new_options(make_plan: MakePlan, sweep, tmp_path: Path):
+    sweep(make_plan(axes=RATES))
+    changed = make_plan(axes=RATES, options={"beta2": 0.9})
+    for folder in (tmp_path / "sweep").glob("max_learning_rate=*"):
+        with pytest.raises(ConfigError, match="was begun with other options"):
+            sweep(changed)
+        shutil.rmtree(folder)
+    stopped = sweep(changed, Recording(lambda number, job: Outcome(cell=job.cell, ending="interrupted")))
+    assert stopped.results == {}
+    again = Recording()
+    results = sweep(changed, again)
+    assert again.cells == [f"max_learning_rate={rate},seed-0" for rate in ("0.003", "0.01")]
+    for name in results.results:
+        assert tomllib.loads((tmp_path / "sweep" / name / "config.toml").read_text())["optim"]["beta2"] == 0.9
 
 
 def test_results_are_told_as_they_come(make_plan: MakePlan, sweep):

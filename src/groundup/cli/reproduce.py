@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,12 +55,11 @@ def _reproduce(
     from groundup.cli.sweep import watch_sweep
     from groundup.config.recipe import suggestion
     from groundup.errors import ConfigError
-    from groundup.experiments.executor import InlineExecutor
     from groundup.experiments.finding import finding
     from groundup.experiments.plan import load_plan
-    from groundup.experiments.pool import Pool, visible_gpus
+    from groundup.experiments.pool import Pool, cores, visible_gpus
     from groundup.experiments.published_study import LIMITS, PLANS, possible_plans
-    from groundup.experiments.report import write_report
+    from groundup.experiments.report import check_packages, write_report
     from groundup.experiments.report_front import Preface
     from groundup.experiments.sweep import run_sweep
     from groundup.track.console import make_console
@@ -70,10 +69,14 @@ def _reproduce(
     for name in only:
         if name not in PLANS:
             raise ConfigError(f"--only {name} is no plan of the study{suggestion(name, PLANS)}")
+    check_packages()
     console = make_console()
     place = directory or Path("runs") / f"study-{budget}"
     texts = _texts(place, data)
     plans, left_out = possible_plans(budget, [text.name for text in texts])
+    for name in only:
+        if name in left_out:
+            raise ConfigError(f"--only {name} cannot be run: it {left_out[name]}")
     if only:
         plans = [name for name in plans if name in only]
     _heading(console, "text to tokens")
@@ -83,12 +86,12 @@ def _reproduce(
     for name, why in left_out.items():
         console.print(Text(f"left out: {name} {why}"))
     gpus = visible_gpus()
-    count = workers or len(gpus) or os.cpu_count() or 1
+    count = workers or len(gpus) or cores()
     crashed = False
     for name in plans:
         _heading(console, name)
         plan = load_plan(name, budget, data=place.resolve() / "data")
-        executor = Pool(count, place_of(place, name) / ".workers", gpus=gpus) if count > 1 else InlineExecutor()
+        executor = Pool(count, place_of(place, name) / ".workers", gpus=gpus)
         with progress_bar(console) as update:
             result = run_sweep(
                 plan, executor, directory=place_of(place, name), watch=watch_sweep(console, plan, update)
@@ -104,7 +107,9 @@ def _reproduce(
         LIMITS[budget],
         _command(budget, data),
     )
-    folders = [*(place_of(place, name) for name in plans), place / _TOKENIZERS]
+    # With --only, what was run before stands in the report as well.
+    swept = [place_of(place, name) for name in PLANS if (place_of(place, name) / "sweep.json").is_file()]
+    folders = [*swept, place / _TOKENIZERS]
     written = write_report(folders, out or place / "report", title=f"The study, {budget}", preface=preface)
     for study in written.studies:
         console.print(Text(f"{study.name}: {finding(study)}"))
@@ -146,10 +151,19 @@ def _encode(console: Console, text: TextSource, place: Path) -> None:
 def _learn_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None:
     """The experiments on tokenizers, which learn one from each text and measure it on all."""
     from groundup.cli.tokenizer_report import report
+    from groundup.errors import ConfigError
     from groundup.experiments.published_study import BUDGETS
+    from groundup.tokenizer.report_folder import JSON_FILE, PLOT_FILE
 
     folder = place / _TOKENIZERS
-    if (folder / "report.md").exists():
+    if (folder / PLOT_FILE).exists():  # what is written last
+        known = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+        before, now = sorted(corpus["name"] for corpus in known["corpora"]), sorted(text.name for text in texts)
+        if before != now:
+            raise ConfigError(
+                f"{place} was begun with other texts ({', '.join(before)}, now {', '.join(now)}); give it the same "
+                "--data, or choose another --directory"
+            )
         return
     arguments = [f"{text.name}={text.train}" for text in texts]
     for text in texts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -55,7 +56,7 @@ def _sweep(
         directory: of the sweep; runs/ and the plan's name by default.
         workers: cells at once; on GPUs, one for each of them by default, otherwise one.
         executor: inline, in this process; pool, processes that stay; or ray, on this machine or a cluster. By default a
-            pool where there is more than one worker, and ray with --address.
+            pool where there is more than one worker or the budget is of minutes, and ray with --address.
         threads: CPU threads of each cell; by default the workers share the cores.
         gpus: of each cell, on Ray; by default one where there are any.
         address: of a Ray cluster: auto, HOST:PORT or ray://HOST:PORT; its machines must share the directory.
@@ -78,6 +79,8 @@ def _sweep(
     from groundup.experiments.sweep import run_sweep
 
     place = directory or loaded.default_directory
+    if executor is None and address is None and loaded.budget is not None and loaded.budget.fixed == "minutes":
+        executor = "pool"  # a process for each cell: by the clock, none may profit from another
     runs_them = _executor(executor, workers, threads, gpus, address, place)
     with progress_bar(console) as update:
         watch = watch_sweep(console, loaded, update)
@@ -108,6 +111,8 @@ def _executor(
     for name, value in (("workers", workers), ("threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}; expected at least 1")
+    if gpus is not None and not 0 <= gpus < math.inf:
+        raise ConfigError(f"--gpus {gpus:g}; expected 0 or more")
     if address is not None and kind not in (None, "ray"):
         raise ConfigError(f"--address {address} is of a Ray cluster, and --executor {kind} runs here; leave one out")
     if kind == "ray" or address is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.config import RunConfig, from_dict, override, to_dict
+from groundup.config import RunConfig, from_dict, to_dict
 from groundup.errors import DivergenceError, GroundupError, TrainingError
 from groundup.track import read_jsonl
 
@@ -115,11 +115,11 @@ def _train(job: Job, folder: Path) -> Outcome:
     from groundup.train import train
 
     begun = (folder / "config.toml").is_file()
-    config = _rest_of_the_time(job.config, folder) if begun else job.config
+    left = _minutes_left(job.config, folder) if begun else None
     _wait_for_the_lock(folder)
     _forget_peak_memory()
     pause = _Pause(job.until, folder.parent / STOP_FILE)
-    result = train(config, resume=begun, pause=pause)
+    result = train(job.config, resume=begun, pause=pause, sitting_minutes=left)
     ending: Ending = "finished"
     if not result.finished:
         ending = "interrupted" if result.signal or pause.stopped else "paused"
@@ -144,14 +144,14 @@ def _wait_for_the_lock(folder: Path) -> None:
             time.sleep(0.1)
 
 
-def _rest_of_the_time(config: RunConfig, folder: Path) -> RunConfig:
+def _minutes_left(config: RunConfig, folder: Path) -> float | None:
     """The limit of time less what the run has spent: by itself, train counts each sitting anew."""
     if not config.train.max_minutes:
-        return config
+        return None
     spent = 0.0
     for state in folder.glob("checkpoints/step-*/state.json"):
         spent = max(spent, json.loads(state.read_text(encoding="utf-8")).get("wall_seconds", 0.0))
-    return override(config, {"train.max_minutes": max(config.train.max_minutes - spent / 60, 0.001)})
+    return max(config.train.max_minutes - spent / 60, 0.001)
 
 
 def _forget_peak_memory() -> None:
@@ -172,10 +172,7 @@ def finished(folder: Path) -> bool:
 
 def read_figures(folder: Path) -> Figures:
     """The last of everything that a run's metrics hold; nothing of it where there are none."""
-    try:
-        lines = list(read_jsonl(folder / "metrics.jsonl"))
-    except (OSError, ValueError):
-        return Figures()
+    lines = _metrics(folder)
     last = {key: value for line in lines for key, value in line.items() if value is not None}
     # The loss before the first step is no achievement.
     validated = [line["val_loss"] for line in lines if line.get("val_loss") is not None and line["step"] > 0]
@@ -190,11 +187,17 @@ def read_figures(folder: Path) -> Figures:
     )
 
 
-def loss_at(folder: Path, step: int) -> float:
-    """Validation loss of a run at a step, infinite where it has none."""
+def _metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that are lines of metrics; none where the file is damaged."""
     try:
         lines = list(read_jsonl(folder / "metrics.jsonl"))
     except (OSError, ValueError):
-        return math.inf
+        return []
+    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
+
+
+def loss_at(folder: Path, step: int) -> float:
+    """Validation loss of a run at a step, infinite where it has none."""
+    lines = _metrics(folder)
     found = [line["val_loss"] for line in lines if line["step"] == step and line.get("val_loss") is not None]
     return float(found[-1]) if found else math.inf

@@ -42,13 +42,18 @@ def expand(plan: Plan, directory: Path) -> list[Cell]:
     """All cells of a plan without a search.
 
     Raises:
-        ConfigError: a cell that is impossible, two of one name, or a baseline that is no cell.
+        ConfigError: a cell that is impossible, two of one name, or a baseline that is no cell or several.
     """
     cells = list(_cells(plan, directory))
     check_names(cells)
     if plan.baseline is not None and plan.search is None and not any(cell.is_baseline for cell in cells):
         conditions = ", ".join(dict.fromkeys(cell.condition for cell in cells))
         raise ConfigError(f"baseline = {plan.baseline!r} is none of the cells: {conditions}")
+    if len(several := list(dict.fromkeys(cell.condition for cell in cells if cell.is_baseline))) > 1:
+        raise ConfigError(
+            f"baseline = {plan.baseline!r} is {len(several)} of the cells ({', '.join(several)}); name one, by a value "
+            "of each axis, and variant = … where there are variants"
+        )
     return cells
 
 
@@ -157,7 +162,7 @@ def _is_baseline(baseline: str | dict[str, Any] | None, cell: Cell) -> bool:
         return False
     if isinstance(baseline, str):
         return cell.variant == baseline
-    options = flatten(cell.config)
+    options = flatten(cell.config) | {"variant": cell.variant}
     return all(options[name] == value for name, value in baseline.items())
 
 

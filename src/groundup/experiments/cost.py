@@ -28,6 +28,8 @@ class Cost:
 
     flops: int
     """Of its training steps and, where their size is known, its evaluations."""
+    steps: int
+    """Of a run that the clock ends, as many as there is time for on the device at hand."""
     tokens: int
     memory: int
     """Bytes at the peak of a step, with the copy of a checkpoint where it lies in the same memory."""
@@ -79,12 +81,16 @@ def cell_cost(cell: Cell, device: Device | None = None) -> Cost:
     flops += evaluations * train.eval_windows * forward_flops(model)
     share = share_of_peak(dataclasses.replace(config, model=model), device)
     seconds = flops / (device.flops * share) if device and device.flops else None
+    steps = train.max_iters
     if train.max_minutes:
         limit = 60 * train.max_minutes
-        seconds = limit if seconds is None or not train.finish_schedule else min(seconds, limit)
+        if seconds is not None and seconds > limit:
+            flops, steps = round(flops * limit / seconds), max(1, round(steps * limit / seconds))
+        seconds = limit if seconds is None else min(seconds, limit)
     return Cost(
         flops=flops,
-        tokens=train.max_iters * config.data.batch_size * model.context_length,
+        steps=steps,
+        tokens=steps * config.data.batch_size * model.context_length,
         memory=memory.peak + (memory.checkpoint_copy if kind == "cpu" else 0),
         seconds=seconds,
     )
@@ -132,7 +138,7 @@ def cost_section(cells: Sequence[Cell], costs: Sequence[Cost], done: Iterable[st
             (
                 f"{name}{' (baseline)' if cell.is_baseline else ''}",
                 f"{len(members)}" + (f" ({ended} done)" if ended else ""),
-                f"{cell.config.train.max_iters:,}",
+                f"{cost.steps:,}",
                 f"{cost.tokens:,}",
                 flops_text(cost.flops),
                 size_text(cost.memory),

@@ -152,7 +152,7 @@ def _against(study: Study, baseline: Cell) -> str:
     tests = {difference.test for difference, _ in differences.values()}
     corrected = f", p by Holm's correction for {len(differences)}" if len(differences) > 1 else ""
     how = f" ({' or '.join(sorted(tests))}, 95 % intervals{corrected})" if tests else ""
-    return f"{head}, {'; '.join(parts)}{how}."
+    return f"{head}, {'; '.join(parts)}{how}{_some_diverged([baseline])}."
 
 
 def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, float]], baseline: Estimate) -> str:
@@ -169,7 +169,10 @@ def _variant(study: Study, cell: Cell, differences: dict[str, tuple[Difference, 
     if cell.label not in differences:
         more = value.mean - baseline.mean
         word = "higher" if more > 0 else "lower"
-        return f"{cell.label} is {number(abs(more))} {word}, with too few seeds for an interval or a test"
+        lost = study.baseline is not None and study.baseline.diverged > 0
+        seeds = "too few seeds for an interval or a test"
+        why = "without a test: seeds of the baseline diverged" if lost else f"with {seeds}"
+        return f"{cell.label} is {number(abs(more))} {word}, {why}"
     difference, p = differences[cell.label]
     by = f"{number(abs(difference.mean))} ± {number(difference.high - difference.mean)}"
     if p < ALPHA:
@@ -194,7 +197,8 @@ def _counted(study: Study, others: list[Cell], differences: dict[str, tuple[Diff
     parts += [f"{gone} diverged"] if gone else []
     parts += [f"{untested} {'has' if untested == 1 else 'have'} too few seeds for a test"] if untested else []
     best, value = study.ranked[0]
-    return f"of {len(others)} others {listed(parts)}; lowest is {best.label} ({estimate_text(value)})"
+    said = listed(parts or ["none has a result yet"])
+    return f"of {len(others)} others {said}; lowest is {best.label} ({estimate_text(value)})"
 
 
 def _best_of(study: Study) -> str:

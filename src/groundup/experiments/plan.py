@@ -4,13 +4,13 @@
     question = "Which peak learning rate is best, and where does training diverge?"
     recipe = "tinystories-cpu"          # shipped, or a path beside the plan
     seeds = 3                           # or a list
-    baseline = { max_learning_rate = 1e-3 }
+    baseline = { max_learning_rate = 1e-3, batch_size = 8 }
 
     [options]                           # over the recipe, for all cells
     eval_interval = 50
 
     [axes]                              # all combinations
-    max_learning_rate = { log = [3e-4, 1e-1], points = 6 }
+    max_learning_rate = { log = [1e-4, 1e-1], points = 4 }
     batch_size = [8, 32]
 
     [[zipped]]                          # lists that move together
@@ -72,7 +72,7 @@ class Plan:
     options: dict[str, Any]
     seeds: tuple[int, ...]
     baseline: str | dict[str, Any] | None
-    """Which cell others are compared with: a variant's name, or values of what is varied."""
+    """Which cell others are compared with: a variant's name, or values of what is varied and, by "variant", a name."""
     axes: dict[str, Values]
     zipped: list[dict[str, Values]]
     variants: dict[str, dict[str, Any]]
@@ -187,22 +187,27 @@ def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budge
 
 def _with_budget(document: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     """The plan with one of its [budgets] worked in."""
-    budgets = _named(document, "budgets")
-    for name, table in budgets.items():
-        _check_keys(table, _KEYS_OF_A_BUDGET, f"budgets.{name}")
-    whole = {key: value for key, value in document.items() if key != "budgets"}
+    # All of them, so that a mistake in one is not found on the day it is first asked for.
+    budgets = {name: _merged(document, name, table) for name, table in _named(document, "budgets").items()}
     if chosen is None:
-        return whole
+        return {key: value for key, value in document.items() if key != "budgets"}
     if not budgets:
         raise ConfigError(f"--budget {chosen}, but the plan has no [budgets]; leave it out")
     if chosen not in budgets:
         raise ConfigError(f"unknown budget {chosen!r}{suggestion(chosen, budgets)}")
-    place = f"budgets.{chosen}"
-    for key, value in budgets[chosen].items():
+    return budgets[chosen]
+
+
+def _merged(document: Mapping[str, Any], budget: str, table: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan with what a budget says in place of what the plan says."""
+    place = f"budgets.{budget}"
+    _check_keys(table, _KEYS_OF_A_BUDGET, place)
+    whole = {key: value for key, value in document.items() if key != "budgets"}
+    for key, value in table.items():
         if key == "variants":
-            whole[key] = _with_variants(_named(document, key), _table(budgets[chosen], key, place), f"{place}.{key}")
+            whole[key] = _with_variants(_named(document, key), _table(table, key, place), f"{place}.{key}")
         elif key in _MERGED:
-            after = by_full_names(_table(budgets[chosen], key, place), f"{place}.{key}")
+            after = by_full_names(_table(table, key, place), f"{place}.{key}")
             whole[key] = by_full_names(_table(document, key), key) | after
         else:
             whole[key] = value
@@ -272,7 +277,11 @@ def _baseline(written: Any, variants: Iterable[str]) -> str | dict[str, Any] | N
         if written not in variants:
             raise ConfigError(f"baseline = {written!r} is no variant{suggestion(written, variants)}")
         return written
-    return None if written is None else _options(written, "baseline")
+    if not isinstance(written, Mapping):
+        return None if written is None else _options(written, "baseline")
+    options = {name: value for name, value in written.items() if name != "variant"}
+    variant = {"variant": _baseline(written["variant"], variants)} if "variant" in written else {}
+    return _options(options, "baseline") | variant
 
 
 def _rule(name: str, text: Any) -> Rule:

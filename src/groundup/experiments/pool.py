@@ -71,6 +71,11 @@ class Pool:
                     worker.start()
                     self._selector.register(worker.answers, selectors.EVENT_READ, worker)
                 job = self._waiting.popleft()
+                # By the clock, a cell must not profit from what another has left in its process.
+                if job.config.train.max_minutes and worker.has_worked:
+                    self._forget(worker)
+                    worker.start()
+                    self._selector.register(worker.answers, selectors.EVENT_READ, worker)
                 if not worker.give(job):
                     self._bury(worker, job)
 
@@ -98,6 +103,7 @@ class _Worker:
 
     def __init__(self, log: Path, environment: Mapping[str, str]):
         self.job: Job | None = None
+        self.has_worked = False
         self._log, self._environment = log, environment
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -120,6 +126,7 @@ class _Worker:
 
     def start(self) -> None:
         self.end()
+        self.has_worked = False
         with self._log.open("ab") as log:
             # A session of its own: a terminal's Ctrl-C goes to the sweep alone.
             self._process = subprocess.Popen(
@@ -140,7 +147,7 @@ class _Worker:
             self._process.stdin.flush()
         except BrokenPipeError:
             return False
-        self.job = job
+        self.job, self.has_worked = job, True
         return True
 
     def answer(self) -> bytes | None:

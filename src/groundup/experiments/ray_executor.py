@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
+from groundup.config import override
 from groundup.errors import ConfigError, MissingExtraError
 from groundup.experiments.attempt import Job, Outcome, attempt
+from groundup.train.build import absolute_paths
 
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_TO_WAIT = 1.0
@@ -40,9 +43,13 @@ class RayExecutor:
         else:
             _connect(ray, address)
         self._gpus = float(ray.cluster_resources().get("GPU", 0) > 0) if gpus is None else gpus
+        self._check_room()
         # Of other machines nothing is known here.
         self.memory_shares: int | None = None if address is not None else 1 if self._gpus else workers
-        self._task = ray.remote(_run).options(num_cpus=threads, num_gpus=self._gpus, max_retries=0)
+        needs = {"num_cpus": threads, "num_gpus": self._gpus, "max_retries": 0}
+        self._task = ray.remote(**needs)(_run)
+        # By the clock, a cell must not profit from what another has left in its process.
+        self._timed_task = ray.remote(**needs, max_calls=1)(_run)
         self._jobs: dict[Any, Job] = {}
 
     @property
@@ -54,8 +61,23 @@ class RayExecutor:
             room = min(room, int(there.get("GPU", 0) // self._gpus))
         return max(1, room)
 
+    def _check_room(self) -> None:
+        """Ray waits for ever for a machine that is large enough."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(node.get("CPU", 0) >= self._threads and node.get("GPU", 0) >= self._gpus for node in nodes):
+            return
+        cpus, gpus = (max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU"))
+        self._ray.shutdown()
+        raise ConfigError(
+            f"a cell takes {self._threads} CPUs and {self._gpus:g} GPUs of Ray, and no machine has as many (at most "
+            f"{cpus:g} and {gpus:g}); choose fewer --threads or --gpus"
+        )
+
     def submit(self, job: Job) -> None:
-        self._jobs[self._task.remote(job.to_json(), self._threads)] = job
+        # Ray's workers have folders of their own to run in.
+        there = replace(job, config=override(job.config, absolute_paths(job.config)))
+        task = self._timed_task if job.config.train.max_minutes else self._task
+        self._jobs[task.remote(there.to_json(), self._threads)] = job
 
     def next(self) -> Outcome | None:
         ended, _ = self._ray.wait(list(self._jobs), num_returns=1, timeout=_SECONDS_TO_WAIT)

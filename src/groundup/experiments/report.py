@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
 import shlex
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from groundup.errors import MissingExtraError
 from groundup.experiments.report_content import commands_of, content, report_command
 from groundup.experiments.report_curves import lines_of
 from groundup.experiments.report_front import Preface, front
@@ -19,7 +21,19 @@ from groundup.experiments.report_tokenizers import is_tokenizer_report, tokenize
 from groundup.experiments.study import Study, load_studies
 from groundup.files import write_atomically
 
+_PACKAGES = ("jinja2", "matplotlib", "plotly", "scipy")
 _ABOUT = {"ends": "the ends of all cells, with intervals", "curves": "curves of the loss"}
+
+
+def check_packages() -> None:
+    """Find out beforehand whether a report can be made.
+
+    Raises:
+        MissingExtraError: a package of the extra "report" is not installed.
+    """
+    for package in _PACKAGES:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError.for_package(package, "report", "a report")
 
 
 class Written(NamedTuple):
@@ -46,6 +60,7 @@ def write_report(
         DataError: nothing in it is a run.
         MissingExtraError: a package of the extra "report" is not installed.
     """
+    check_packages()
     tokenizers = tokenizer_chapters(paths)
     studies = load_studies([path for path in paths if not is_tokenizer_report(Path(path))])
     preface = preface or Preface()

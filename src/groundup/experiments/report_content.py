@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 from groundup.account.section import Section
 from groundup.account.units import count_text, flops_text, time_text
 from groundup.experiments.finding import difference_text, estimate_text, finding, listed, number, verdict
+from groundup.experiments.report_method import method
 from groundup.experiments.report_published import published_table
 from groundup.experiments.run_record import MEASURES, UNITS, Run
 from groundup.experiments.statistics import ALPHA, POWER, SEEDS_FOR_PAIRS
@@ -77,7 +77,7 @@ def content(study: Study, commands: Sequence[str]) -> Content:
         name=study.name,
         question=study.question,
         finding=finding(study),
-        method=_method(study),
+        method=method(study),
         header=header,
         rows=rows,
         note=_note(study),
@@ -91,8 +91,8 @@ def content(study: Study, commands: Sequence[str]) -> Content:
 
 
 def reference_cell(study: Study) -> Cell | None:
-    """What the others are compared with: the baseline, or the best cell where none was named."""
-    if study.baseline is not None:
+    """What the others are compared with: the baseline; or the best cell, where none was named or a number is varied."""
+    if study.baseline is not None and not study.axis:
         return study.baseline if study.baseline.values(study.measure) else None
     return study.ranked[0][0] if study.ranked else None
 
@@ -102,7 +102,7 @@ def _table(study: Study) -> tuple[list[str], list[Row]]:
     differences = study.differences(reference) if reference else {}
     others = [name for name in MEASURES if name != measure and any(cell.values(name) for cell in study.cells)]
     name = short_name(study.axis, [study.axis]) if study.axis else "cell"
-    against = f"against {'the baseline' if study.baseline else 'the lowest'}"
+    against = f"against {'the baseline' if reference is study.baseline and not study.axis else 'the lowest'}"
     header = [name, "runs", MEASURES[measure], *([against] if len(study.cells) > 1 else [])]
     header += [*(MEASURES[other] for other in others), "steps", "tokens", "FLOPs", "time"]
     ranked = study.ranked
@@ -144,8 +144,8 @@ def _against(cell: Cell, reference: Cell | None, differences: dict[str, Any], me
         return "it is this"
     if cell.label in differences:
         difference, p = differences[cell.label]
-        word = verdict(difference, p)
-        return f"{word}: {difference_text(difference, p)}"
+        told = f"{verdict(difference, p)}: {difference_text(difference, p)}"
+        return told + (f"; {number(difference.smallest_effect)} would have shown" if p >= ALPHA else "")
     value, theirs = cell.estimate(measure), reference.estimate(measure)
     if value is None or theirs is None or cell.diverged:
         return ""
@@ -191,69 +191,6 @@ def _note(study: Study) -> str:
     return text + "."
 
 
-def _method(study: Study) -> list[tuple[str, str]]:
-    intact = [run for run in study.runs if run.options]
-    rows: list[tuple[str, str]] = []
-    if study.plan.get("recipe"):
-        rows.append(("recipe", str(study.plan["recipe"])))
-    names = list(dict.fromkeys(name for cell in study.cells for name in cell.varied))
-    for name in names[:8]:
-        values = dict.fromkeys(
-            value_text(value) or '""'
-            for cell in study.cells
-            if (value := cell.varied.get(name, cell.runs[0].options.get(name))) is not None
-        )
-        shown = ", ".join(list(values)[:12]) + (f", … ({len(values)} values)" if len(values) > 12 else "")
-        rows.append((name, shown))
-    if not intact:
-        return rows
-    seeds = sorted({run.seed for run in intact})
-    rows.append(("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{len(seeds)}"))
-
-    def common(name: str) -> Any:
-        values = list(dict.fromkeys(_from_here(run.options.get(name), study) for run in intact))
-        if len(values) == 1:
-            return values[0]
-        if len(values) <= 3:
-            return listed((_text(value) for value in values), "or")
-        numbers = [value for value in values if isinstance(value, int | float)]
-        return f"{value_text(min(numbers))} to {value_text(max(numbers))}" if len(numbers) == len(values) else "varied"
-
-    parameters = [value for run in intact if (value := run.figures.get("parameters"))]
-    many = [count_text(value) for value in (min(parameters), max(parameters))] if parameters else []
-    size = f"{' to '.join(dict.fromkeys(many))} parameters: " if many else ""
-    rows.append((
-        "model",
-        f"{size}{common('model.num_layers')} layers, d_model {common('model.d_model')}, {common('model.num_heads')} "
-        f"heads, {common('model.ffn')}, norm {common('model.norm')}, position {common('model.position')}, "
-        f"vocabulary {common('model.vocab_size')}",
-    ))  # fmt: skip
-    rows.append((
-        "step",
-        f"{common('data.batch_size')} x {common('model.context_length')} tokens, {common('optim.optimizer')}, peak "
-        f"rate {_text(common('optim.max_learning_rate'))}, {common('optim.schedule')} schedule, warm-up "
-        f"{common('optim.warmup_iters')} steps, {common('train.precision')}",
-    ))  # fmt: skip
-    rows.append(("length", f"{common('train.max_iters')} steps"))
-    if common("data.train"):
-        rows.append(("data", f"{common('data.train')}; validation {common('data.valid') or 'none'}"))
-    return [(name, str(text)) for name, text in rows]
-
-
-def _from_here(value: Any, study: Study) -> Any:
-    """A path as it looks from the folder of the sweeps, or from here: whoever reads has another machine."""
-    if not (isinstance(value, str) and os.path.isabs(value)):
-        return value
-    for folder in ([study.folder.resolve().parent] if study.folder else []) + [Path.cwd()]:
-        if Path(value).is_relative_to(folder):
-            return str(Path(value).relative_to(folder))
-    return value
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else value_text(value)
-
-
 def _limits(study: Study) -> list[str]:
     """What these runs cannot show."""
     found, measure = [], study.measure
@@ -265,12 +202,13 @@ def _limits(study: Study) -> list[str]:
     differences = [d for d, _ in study.differences(reference).values()] if reference else []
     if differences:
         effects = sorted(difference.smallest_effect for difference in differences)
+        corrected = f", corrected for {len(effects)} comparisons," if len(effects) > 1 else ""
         span = number(effects[0]) if len(effects) == 1 else f"{number(effects[0])} to {number(effects[-1])}"
         found.append(
             f"Differences smaller than {span} could have gone unseen: so large a true difference shows at p < "
-            f"{ALPHA:g} in {100 * POWER:.0f} % of such experiments."
+            f"{ALPHA:g}{corrected} in {100 * POWER:.0f} % of such experiments."
         )
-        if study.baseline is None:
+        if study.baseline is None or study.axis:
             found.append("The lowest is chosen by the same runs that it is tested with: its lead is a little too good.")
     statuses = Counter(run.status for run in study.runs)
     for status in ("unfinished", "stopped", "crashed", "broken"):

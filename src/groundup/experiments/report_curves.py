@@ -49,7 +49,7 @@ def lines_of(study: Study) -> list[Line]:
             for run in runs:
                 scale = run.tokens_per_step, run.flops_per_token
                 found.append(Line(place, run.seed, measure, run.curves[measure], *scale))
-            sound = [run for run in runs if run.status != "broken" and not run.diverged]
+            sound = [run for run in runs if run.status == "finished"]
             mean = mean_of([run.curves[measure] for run in sound]) if len(sound) > 1 else None
             if mean is not None:
                 scale = sound[0].tokens_per_step, sound[0].flops_per_token

@@ -9,6 +9,7 @@ import numpy as np
 
 from groundup.account.section import Section
 from groundup.account.units import count_text, flops_text, time_text
+from groundup.errors import DataError
 from groundup.experiments.finding import finding
 from groundup.experiments.report_content import commands_of, content, report_command
 from groundup.experiments.report_curves import lines_of
@@ -33,11 +34,11 @@ _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 def compare_runs(one: str | Path, other: str | Path) -> Study:
     """Two runs, each with the other seeds of its cell where a sweep has some, as a study of two cells.
 
-    A folder of several runs stands for all of them, as seeds of one setting.
+    A folder of several runs stands for all of them, if they differ in nothing but their seeds.
 
     Raises:
         FileMissingError: there is no such run.
-        DataError: a folder holds no run.
+        DataError: a folder holds no run, or runs of several settings.
     """
     first, second = _cell(one), _cell(other)
     if first.label == second.label:
@@ -56,8 +57,13 @@ def _cell(target: str | Path) -> Cell:
         if (run.path.parent / "sweep.json").is_file():
             for cell in (cell for study in load_studies([run.path.parent]) for cell in study.cells):
                 if any(sibling.path.name == run.path.name for sibling in cell.runs):
-                    label, runs = cell.label, cell.runs
+                    # The one that was named is the one whose figures and curves are shown.
+                    label, runs = cell.label, sorted(cell.runs, key=lambda other: other.path.name != run.path.name)
         return Cell(label, {}, "", runs)
+    settings = [cell.label for study in studies for cell in study.cells]
+    if len(settings) > 1:
+        shown = ", ".join(settings[:3]) + (", …" if len(settings) > 3 else "")
+        raise DataError(f"{target} holds runs of {len(settings)} settings ({shown}); name a run, or the seeds of one")
     return Cell(Path(target).name, {}, "", runs)
 
 
@@ -69,9 +75,10 @@ def comparison_sections(study: Study) -> list[Section]:
     curves = _curve_section(study, one, other, names)
     if curves is not None:
         sections.append(curves)
+    by_seed = [sorted(cell.values(study.measure).items()) for cell in study.cells]
     rows = [
-        (cell.label, str(len(cell.runs)), ", ".join(f"{value:.4f}" for value in cell.values(study.measure).values()))
-        for cell in study.cells
+        (cell.label, str(len(cell.runs)), ", ".join(f"{value:.4f}" for _, value in values))
+        for cell, values in zip(study.cells, by_seed, strict=True)
     ]
     sections.append(Section(f"{MEASURES[study.measure]} by seed", ("", "seeds", "at the end"), rows, finding(study)))
     return sections

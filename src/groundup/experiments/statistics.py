@@ -55,6 +55,8 @@ class Difference(NamedTuple):
     """Standard error of the difference."""
     test: str
     """Its name, for the sentence."""
+    comparisons: int = 1
+    """Among how many it is made: of several, only a smaller p counts (Holm)."""
 
     @property
     def distinguishable(self) -> bool:
@@ -63,8 +65,9 @@ class Difference(NamedTuple):
 
     @property
     def smallest_effect(self) -> float:
-        """The smallest true difference that seeds so many and so noisy would have shown, at alpha and power above."""
-        return smallest_effect(self.error, self.freedom)
+        """The smallest true difference that seeds so many and so noisy would have shown, at alpha and power above,
+        were it the first of its comparisons that Holm's correction looks at."""
+        return smallest_effect(self.error, self.freedom, alpha=ALPHA / self.comparisons)
 
 
 def estimate(values: Sequence[float]) -> Estimate:

@@ -37,7 +37,7 @@ class Stop:
     def __post_init__(self) -> None:
         if self.rule not in ("median", "halving"):
             raise ConfigError(f"stop.rule = {self.rule!r}; expected 'median' or 'halving'")
-        numbers = all(isinstance(place, int | float) and not isinstance(place, bool) for place in self.at)
+        numbers = all(type(place) in (int, float) and math.isfinite(place) for place in self.at)
         if not numbers or not self.at or min(self.at) <= 0 or list(self.at) != sorted(set(self.at)):
             raise ConfigError(f"stop.at = {list(self.at)!r}; expected shares of a run, or steps, in ascending order")
         if any(place != int(place) for place in self.at if place >= 1):

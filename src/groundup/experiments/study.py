@@ -110,7 +110,10 @@ class Study:
             if difference is not None:
                 found[cell.label] = difference
         corrected = holm([difference.p for difference in found.values()])
-        return {label: (found[label], p) for label, p in zip(found, corrected, strict=True)}
+        return {
+            label: (difference._replace(comparisons=len(found)), p)
+            for (label, difference), p in zip(found.items(), corrected, strict=True)
+        }
 
 
 def load_studies(paths: Sequence[str | Path]) -> list[Study]:
@@ -299,7 +302,7 @@ def _order(cell: Cell) -> tuple[Any, ...]:
 def _baseline(cells: list[Cell], wanted: Any) -> Cell | None:
     if isinstance(wanted, dict) and wanted:
         for cell in cells:
-            options = cell.runs[0].options | cell.varied
+            options = cell.runs[0].options | cell.varied | {"variant": cell.variant}
             if all(_plain(options.get(name)) == _plain(value) for name, value in wanted.items()):
                 return cell
     if isinstance(wanted, str):

@@ -128,7 +128,8 @@ class _Sweep:
         costs = [cell_cost(cell, self.device) for cell in cells]
         if self.device is not None and self.plan.search is None:
             check_memory(cells, costs, self.device, self.executor.memory_shares or 1)
-        self.directory.adopt(self.plan, cells)
+        for name in self.directory.adopt(self.plan, cells):
+            self.results.pop(name, None)
         self.cells += cells
         self.watch.planned(cells, costs, {c.name: self.results[c.name] for c in cells if self._has_ended(c)})
         if self.device is not None and self.plan.search is not None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from groundup.config import flatten
+from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.experiments.attempt import STOP_FILE
 from groundup.experiments.cells import Cell
@@ -22,7 +23,8 @@ from groundup.version import VERSION, installed_version
 
 # What may differ in a cell that is taken over: where it lies and runs, and who is told of it.
 _FREE = ("name", "runs_dir", "train.device", "track.")
-_PATHS = ("data.train", "data.valid", "data.vocab", "data.merges")
+_TOKENS = ("data.train", "data.valid")
+_PATHS = (*_TOKENS, "data.vocab", "data.merges")
 
 
 class SweepDirectory:
@@ -48,50 +50,78 @@ class SweepDirectory:
             self._cut_torn_line()
             yield
 
-    def adopt(self, plan: Plan, cells: Iterable[Cell]) -> None:
+    def adopt(self, plan: Plan, cells: Iterable[Cell]) -> list[str]:
         """Write down what the cells are, after a look at what is there: a cell goes on only if it is the same.
 
+        Returns:
+            Cells whose results are forgotten: they have other options now, and somebody has removed their runs.
+
         Raises:
-            ConfigError: a cell was begun with other options; it is named with what differs.
+            ConfigError: a cell was begun with other options, or on other tokens; it is named with what differs.
             TrainingError: the folder of a cell holds a run that no sweep has begun.
             DataError: ``sweep.json`` is damaged.
         """
+        cells = list(cells)
         base = _settled(flatten(plan.base))
-        known = self.known_options()
+        before = self._document()
+        known, tokens = _options_of(before), _tokens_of(cells)
+        self._check_tokens(known, before.get("tokens", {}), tokens)
         now = {cell.name: _settled(flatten(cell.config)) for cell in cells}
+        outdated: list[str] = []
         for name, options in now.items():
             begun = (self.path / name / "config.toml").exists()
-            before = known.get(name)
-            if before is None and begun:
+            then = known.get(name)
+            if then is None and begun:
                 raise TrainingError(
                     f"{self.path / name} holds a run that this sweep has not begun; move it away, or choose another "
                     f"--directory"
                 )
-            if before is not None and begun:
-                _check_same(self.path / name, before, options)
+            changed = _changed(then, options) if then is not None else []
+            if changed and begun:
+                raise ConfigError(
+                    f"{self.path / name} was begun with other options: {', '.join(changed)}; put the plan back, remove "
+                    f"the folder, or choose another --directory"
+                )
+            if changed:
+                outdated.append(name)
         document = {
             "plan": plan.document,
             "sha256": plan.sha256,
             "budget": plan.chosen,
             "versions": {"groundup": VERSION, "python": platform.python_version()}
             | {package: installed_version(package) for package in ("torch", "numpy")},
+            "tokens": before.get("tokens", {}) | tokens,
             "base": base,
             "cells": {name: _difference(options, base) for name, options in (known | now).items()},
         }
         self.path.mkdir(parents=True, exist_ok=True)
+        self._forget(outdated)
         write_atomically(self.path / "sweep.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        return outdated
 
-    def known_options(self) -> dict[str, dict[str, Any]]:
-        """Options of all cells that were ever begun here.
+    def _check_tokens(self, known: Mapping[str, Mapping[str, Any]], then: Any, now: Mapping[str, str]) -> None:
+        """Cells that have ended are not looked at again; what they were trained on must still be the same."""
+        changed = {path for path, sha256 in now.items() if then.get(path, sha256) != sha256}
+        for name in self.results():
+            for option in _TOKENS:
+                if (path := known.get(name, {}).get(option)) in changed:
+                    raise ConfigError(
+                        f"{option} = {path} is not what {self.path / name} was trained on (SHA-256 {then[path][:12]}…, "
+                        f"now {now[path][:12]}…); restore it, or choose another --directory"
+                    )
+
+    def _document(self) -> dict[str, Any]:
+        """``sweep.json``; empty where there is none yet.
 
         Raises:
-            DataError: ``sweep.json`` is damaged.
+            DataError: it is damaged.
         """
         path = self.path / "sweep.json"
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            base = document["base"]
-            return {name: base | difference for name, difference in document["cells"].items()}
+            if not isinstance(document.get("tokens", {}), dict) or not _options_of(document):
+                raise ValueError("it names no cells")
+            return dict(document)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -122,6 +152,12 @@ class SweepDirectory:
             file.flush()
             os.fsync(file.fileno())
 
+    def _forget(self, cells: Collection[str]) -> None:
+        """Drop the results of these cells."""
+        if cells and self._results.exists():
+            kept = [line for line in read_jsonl(self._results) if line["cell"] not in cells]
+            write_atomically(self._results, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
     def _cut_torn_line(self) -> None:
         """Drop a line that a kill has left half written, before another is glued to it."""
         if not self._results.exists():
@@ -137,18 +173,28 @@ def _settled(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: str(Path(value).resolve()) if name in _PATHS and value else value for name, value in options.items()}
 
 
+def _options_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options of all cells that were ever begun."""
+    if not document:
+        return {}
+    base = document["base"]
+    return {name: base | difference for name, difference in document["cells"].items()}
+
+
+def _tokens_of(cells: Iterable[Cell]) -> dict[str, str]:
+    """SHA-256 of the tokens that cells are trained and measured on, by where they lie."""
+    paths = {str(value) for cell in cells for name in _TOKENS if (value := _settled(flatten(cell.config))[name])}
+    # Other machines of a cluster may have what is not here.
+    return {path: TokenShards.open(path).sha256 for path in sorted(paths) if Path(path).exists()}
+
+
 def _difference(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in base or base[name] != value}
 
 
-def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    changed = [
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
         f"{name} (was {before.get(name)!r}, now {now[name]!r})"
         for name in now
         if before.get(name) != now[name] and not name.startswith(_FREE)
     ]
-    if changed:
-        raise ConfigError(
-            f"{folder} was begun with other options: {', '.join(changed)}; put the plan back, remove the folder, or "
-            f"choose another --directory"
-        )

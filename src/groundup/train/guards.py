@@ -51,11 +51,19 @@ class TimeLimit:
 
     Args:
         reached: progress at the start of the sitting.
+        minutes: of the sitting, in place of the config's.
         clock: seconds; the sitting begins now.
     """
 
-    def __init__(self, config: TrainConfig, reached: float = 0.0, clock: Callable[[], float] = time.monotonic):
-        self._limit = 60 * config.max_minutes
+    def __init__(
+        self,
+        config: TrainConfig,
+        reached: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        minutes: float | None = None,
+    ):
+        self._limit = 60 * (config.max_minutes if minutes is None else minutes)
         self._finish = config.finish_schedule
         self._reached = self._progress = reached
         self._clock = clock

@@ -67,6 +67,7 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
     pause: Callable[[int], bool] | None = None,
+    sitting_minutes: float | None = None,
 ) -> TrainResult:
     """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
 
@@ -79,6 +80,7 @@ def train(
         display: shows the run to a person; the first rank's is used.
         pause: asked before each step, with the number of steps done; True ends the sitting with a checkpoint. The
             schedule stays that of the whole run.
+        sitting_minutes: what is left of train.max_minutes, for whoever counts all sittings of a run together.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
@@ -93,7 +95,7 @@ def train(
         with ranks.meeting():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
-            trainer = Trainer(config, run, display or Silent(), ranks, pause)
+            trainer = Trainer(config, run, display or Silent(), ranks, pause, sitting_minutes)
         with ranks.meeting():
             if ranks.is_main:
                 held.enter_context(run.locked())
@@ -122,8 +124,9 @@ class Trainer:
         display: Display,
         ranks: Ranks | None = None,
         pause: Callable[[int], bool] | None = None,
+        sitting_minutes: float | None = None,
     ):
-        self._pause = pause
+        self._pause, self._sitting_minutes = pause, sitting_minutes
         self.ranks = ranks = ranks or Ranks()
         self.run, self.display = run, display if ranks.is_main else Silent()
         self.train_store, self.valid_store = open_stores(config.data)
@@ -189,7 +192,7 @@ class Trainer:
             device=self.device,
             clock=self._clock,
         )
-        self.limit = TimeLimit(self.config.train, reached=self.state.progress)
+        self.limit = TimeLimit(self.config.train, reached=self.state.progress, minutes=self._sitting_minutes)
         left = total - self.state.step if self.ranks.is_main else 0
         self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
@@ -298,6 +301,11 @@ class Trainer:
             error = TrainingError(f"{error}, first in that of {name}")
         self.writer.close()  # so that the checkpoint named as good is the latest
         kept = max(self.run.steps(), default=None)
+        # The record's last word: a loss that is no number.
+        self.sinks.metrics({
+            "step": self.state.step + 1, "tokens": self.state.tokens, "wall_seconds": round(self._clock(), 3),
+            "train_loss": None, "lr": rate,
+        })  # fmt: skip
         return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
 
     def _save(self, *, best: bool = False, wait: bool = False) -> None:

@@ -83,6 +83,10 @@
     const plot = document.getElementById(`curves-${place}`), form = document.getElementById(`controls-${place}`);
     const legend = document.getElementById(`legend-${place}`), field = name => form.elements[name];
     const visible = new Set(study.shown);
+    if (!study.curves.length) {  // nothing was recorded
+      for (const part of [plot, form, legend]) part.hidden = true;
+      return () => {};
+    }
     const has = measure => study.curves.some(c => c.m === measure || (measure === "val_bpb" && c.b));
     for (const measure of Object.keys(MEASURES).filter(has))
       field("measure").add(new Option(MEASURES[measure][0], measure, false, measure === study.measure));
