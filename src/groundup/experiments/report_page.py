@@ -95,7 +95,7 @@ def _study_data(study: Study, curves: list[dict[str, Any]], found: dict[str, Any
         "measure": study.measure if any(curve["m"] == "val_loss" for curve in curves) else "train_loss",
         "cells": cells,
         "shown": [place for place, cell in enumerate(study.cells) if cell in shown],
-        "fit": [place for place, cell in enumerate(study.cells) if not cell.diverged] or list(range(len(study.cells))),
+        "fit": [place for place, cell in enumerate(study.cells) if not cell.unstable] or list(range(len(study.cells))),
         "rest": len(shown) < len(study.cells),
         "curves": curves,
         "summary": found,

@@ -25,7 +25,7 @@ SMOOTHING = 0.02
 _POINTS_OF_A_LINE = 1000
 _POINTS_OF_A_BACKGROUND_LINE = 100
 _LONGEST_LABEL = 36
-# The first losses, ln V, would take the whole axis; so would those of runs that diverge.
+# The first losses, ln V, would take the whole axis; so would those of runs that diverge or come apart.
 _SHOWN_FROM = 0.15
 
 
@@ -77,8 +77,8 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
         if point["unstable"]:
             x, y = (point["at"], point["mean"]) if along else (point["mean"], place)
             ax.plot(x, y, "o", color=_BAD, markersize=6, zorder=5)
-            ax.annotate(point["unstable"], (x, y), (0, -8) if along else (0, 6), textcoords="offset points", color=_BAD,
-                        fontsize=8, ha="center", va="top" if along else "bottom")  # fmt: skip
+            ax.annotate(point["unstable"], (x, y), (6, -3) if along else (0, 6), textcoords="offset points", color=_BAD,
+                        fontsize=8, ha="left" if along else "center", va="top" if along else "bottom")  # fmt: skip
     if any(point["diverged"] for point in points):
         # Above all that is a number.
         top = max(max(*point["values"], point["mean"] + (point["reach"] or 0.0)) for _, point in done)
@@ -116,7 +116,7 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
     legend_height = 0.22 * -(-len(shown) // columns) + 0.2 if len(study.cells) > 1 else 0.0
     figure = _figure(3.7 * len(measures) if len(measures) > 1 else 6.5, 3.3 + legend_height)
     handles: dict[int, Any] = {}
-    hopeless = not study.ranked
+    hopeless = all(cell.unstable for cell in study.cells)
     for ax, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, strict=True):
         of_measure = [line for line in lines if line.measure == measure]
         averaged = {line.cell for line in of_measure if line.seed is None}
@@ -139,7 +139,7 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
             (drawn,) = ax.plot(curve.steps, curve.values, linewidth=width, alpha=0.4 if single else 1.0, **look)
             if not single:
                 handles[line.cell] = drawn
-            if hopeless or not study.cells[line.cell].diverged:
+            if hopeless or not study.cells[line.cell].unstable:
                 late = curve.values[curve.steps >= _SHOWN_FROM * curve.steps[-1]]
                 low, high = min(low, late.min()), max(high, late.max())
         if np.isfinite(low):
