@@ -19,6 +19,7 @@ from groundup.experiments.report import write_report
 from groundup.experiments.report_curves import lines_of, pack
 from groundup.experiments.report_front import Preface
 from groundup.experiments.report_markdown import fenced, line
+from groundup.experiments.report_method import method
 from groundup.experiments.report_published import published_table
 from groundup.experiments.study import load_studies
 from made_runs import ablations_sweep, make_run, make_sweep, rates_sweep
@@ -134,6 +135,29 @@ def test_published_values_along_an_axis_are_matched_as_numbers(tmp_path):
     table = published_table(load_studies([folder])[0])
     assert table.header == ("max_learning_rate", "as published", "ours")
     assert table.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
+
+
+def test_the_method_says_what_the_plan_declares(tmp_path):
+    folder = ablations_sweep(
+        tmp_path / "ablations", recipe="small", budget={"fixed": "tokens", "amount": 400_000},
+        rules={"optim.min_learning_rate": "max_learning_rate / 10"},
+        variants={"baseline": {}, "tied": {"model.tie_embeddings": True, "optim.max_learning_rate": 5e-4}},
+    )  # fmt: skip
+    said = dict(method(load_studies([folder])[0]))
+    assert said["held fixed"] == "400 thousand tokens"
+    assert said["rules"] == "min_learning_rate = max_learning_rate / 10"
+    assert said["baseline"] == "nothing changed"
+    assert said["tied"] == "tie_embeddings = true, max_learning_rate = 0.0005"
+    assert said["length"] == "200 steps, of which warm-up 100"
+
+
+def test_the_method_of_runs_by_the_clock_has_no_number_of_steps(tmp_path):
+    clock = {"train.max_minutes": 0.5, "train.finish_schedule": True, "train.max_iters": 1000}
+    cells = {name: {"variant": name, "losses": [1.4], "varied": clock} for name in "ab"}
+    folder = make_sweep(tmp_path / "ladder", cells, budget={"fixed": "minutes", "amount": 0.5})
+    said = dict(method(load_studies([folder])[0]))
+    assert said["held fixed"] == "0.5 minutes"
+    assert said["length"] == "0.5 minutes of the clock, of which the warm-up takes 10%"
 
 
 def test_figures_that_match_no_cell_stand_alone(tmp_path):

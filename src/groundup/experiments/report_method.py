@@ -8,7 +8,8 @@ from typing import Any
 
 from groundup.account.units import count_text
 from groundup.experiments.finding import listed
-from groundup.experiments.study import Study, value_text
+from groundup.experiments.run_record import finite
+from groundup.experiments.study import Study, short_name, value_text
 
 _MOST_OPTIONS, _MOST_VALUES, _MOST_VARIANTS = 8, 12, 20
 
@@ -74,13 +75,17 @@ def _declared(study: Study) -> list[tuple[str, str]]:
     """What the plan holds fixed, lets follow, and changes by name."""
     rows, found = [], {key: value for key, value in study.plan.items() if isinstance(value, dict)}
     if budget := found.get("budget"):
-        rows.append(("held fixed", f"{_text(budget.get('amount'))} {budget.get('fixed')}"))
+        amount, fixed = finite(budget.get("amount")), budget.get("fixed")
+        told = "?" if amount is None else f"{amount:g}" if fixed == "minutes" else count_text(amount)
+        rows.append(("held fixed", f"{told} {fixed}"))
     for key in ("rules", "stop"):
         if table := found.get(key):
-            rows.append((key, "; ".join(f"{name} = {_text(value)}" for name, value in table.items())))
+            rows.append(
+                (key, "; ".join(f"{short_name(name, table)} = {_text(value)}" for name, value in table.items()))
+            )
     for name, table in list(found.get("variants", {}).items())[:_MOST_VARIANTS]:
         if isinstance(table, dict):
-            options = (f"{option} = {_text(_from_here(value, study))}" for option, value in table.items())
+            options = (f"{short_name(o, table)} = {_text(_from_here(value, study))}" for o, value in table.items())
             rows.append((name, ", ".join(options) or "nothing changed"))
     return rows
 
@@ -96,4 +101,4 @@ def _from_here(value: Any, study: Study) -> Any:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else value_text(value)
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else value_text(value)

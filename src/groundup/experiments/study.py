@@ -259,6 +259,8 @@ def _study(name: str, runs: list[Run]) -> Study:
         varied = json.dumps(run.varied, sort_keys=True, default=str)
         # A damaged run says nothing of its options: it stands for itself.
         groups.setdefault((run.variant, varied if run.varied or run.options else str(run.path)), []).append(run)
+    for members in groups.values():
+        members.sort(key=lambda run: run.seed)
     keys = [key for run in runs for key in run.varied]
     cells = [Cell(_label(members, keys), members[0].varied, members[0].variant, members) for members in groups.values()]
     if not any(cell.variant for cell in cells):  # variants stand in the order in which their plan names them
