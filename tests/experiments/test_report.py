@@ -148,7 +148,7 @@ def test_the_method_says_what_the_plan_declares(tmp_path):
     assert said["rules"] == "min_learning_rate = max_learning_rate / 10"
     assert said["baseline"] == "nothing changed"
     assert said["tied"] == "tie_embeddings = true, max_learning_rate = 0.0005"
-    assert said["length"] == "200 steps, of which warm-up 100"
+    assert said["length"] == "200 steps, of which warm-up 200"
 
 
 def test_the_method_of_runs_by_the_clock_has_no_number_of_steps(tmp_path):
@@ -157,7 +157,7 @@ def test_the_method_of_runs_by_the_clock_has_no_number_of_steps(tmp_path):
     folder = make_sweep(tmp_path / "ladder", cells, budget={"fixed": "minutes", "amount": 0.5})
     said = dict(method(load_studies([folder])[0]))
     assert said["held fixed"] == "0.5 minutes"
-    assert said["length"] == "0.5 minutes of the clock, of which the warm-up takes 10%"
+    assert said["length"] == "0.5 minutes of the clock, of which the warm-up takes 20%"
 
 
 def test_figures_that_match_no_cell_stand_alone(tmp_path):

@@ -29,7 +29,7 @@ def method(study: Study) -> list[tuple[str, str]]:
             if (value := cell.varied.get(name, cell.runs[0].options.get(name))) is not None
         )
         shown = ", ".join(list(values)[:12]) + (f", … ({len(values)} values)" if len(values) > 12 else "")
-        rows.append((name, shown))
+        rows.append((short_name(name, names), shown))
     if not intact:
         return rows
     seeds = sorted({run.seed for run in intact})

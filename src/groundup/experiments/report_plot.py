@@ -77,8 +77,8 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
         if point["unstable"]:
             x, y = (point["at"], point["mean"]) if along else (point["mean"], place)
             ax.plot(x, y, "o", color=_BAD, markersize=6, zorder=5)
-            ax.annotate(point["unstable"], (x, y), (6, -3) if along else (0, 6), textcoords="offset points", color=_BAD,
-                        fontsize=8, ha="left" if along else "center", va="top" if along else "bottom")  # fmt: skip
+            ax.annotate(point["unstable"], (x, y), (-6, 3) if along else (0, 6), textcoords="offset points", color=_BAD,
+                        fontsize=8, ha="right" if along else "center", va="bottom")  # fmt: skip
     if any(point["diverged"] for point in points):
         # Above all that is a number.
         top = max(max(*point["values"], point["mean"] + (point["reach"] or 0.0)) for _, point in done)

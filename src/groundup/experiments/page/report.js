@@ -216,7 +216,7 @@
         { ...swap(seeds.map(s => s[0]), seeds.map(s => s[1])), mode: "markers", hoverinfo: "skip",
           marker: { color: "rgba(0,0,0,0)", size: 7, line: { color: ink, width: 1 } }, opacity: 0.55 },
         { ...swap(done.map(place), done.map(p => p.mean)), mode: (along ? "lines+markers" : "markers") + "+text",
-          text: done.map(p => p.unstable), textposition: along ? "bottom right" : "top center", textfont: { color: bad, size: 12 },
+          text: done.map(p => p.unstable), textposition: along ? "top left" : "top center", textfont: { color: bad, size: 12 },
           line: { color: accent, width: 1.5 }, marker: { color: done.map(p => p.unstable ? bad : accent), size: 9, symbol: done.map(p => p.best ? "diamond" : "circle") },
           [along ? "error_y" : "error_x"]: bars, customdata: done.map(p => p.text),
           hovertemplate: "<b>%{customdata}</b><extra></extra>" },
