@@ -1,6 +1,7 @@
 """Fixtures every test may use: where the real text lies, and small objects that several rooms need."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,10 @@ from hypothesis import settings
 
 # One thread for torch in each process: tests run in parallel, and their threads would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# What a shell has put into the background ignores Ctrl-C, and so would all that tests start to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a shared machine makes any example slow now and then, and speed is the benchmarks' business. The same
 # examples every time, so that a run can be repeated; GROUNDUP_EXPLORE=1 (make test-long) looks for new ones.

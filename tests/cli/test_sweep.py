@@ -1,5 +1,6 @@
 """`groundup sweep` as a user meets it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -94,13 +95,17 @@ def test_ctrl_c_leaves_checkpoints_to_go_on_from(plan: Path, how: list[str]):
     command = [sys.executable, "-m", "groundup", "sweep", "plan.toml", "--budget", "long", *how]
     sweep = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     first = Path("runs/rates-long/max_learning_rate=0.01,seed-0")
-    end = time.monotonic() + 120
-    while not (first / "checkpoints" / "latest").exists():
-        assert time.monotonic() < end
-        assert sweep.poll() is None
-        time.sleep(0.05)
-    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
-    out, _ = sweep.communicate(timeout=120)
+    try:
+        end = time.monotonic() + 120
+        while not (first / "checkpoints" / "latest").exists():
+            assert time.monotonic() < end
+            assert sweep.poll() is None
+            time.sleep(0.05)
+        os.killpg(sweep.pid, signal.SIGINT)  # as a terminal does
+        out, _ = sweep.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(sweep.pid, signal.SIGKILL)
     assert sweep.returncode == 128 + signal.SIGINT
     assert "the same command goes on with runs/rates-long" in out
     summary = json.loads((first / "summary.json").read_text())

@@ -13,7 +13,17 @@ from groundup.config.options import (
     check_sampling,
     check_warmup,
 )
-from groundup.config.recipe import find_recipe, flatten, from_dict, load_recipe, load_toml, override, save_toml, to_dict
+from groundup.config.recipe import (
+    changed_options,
+    find_recipe,
+    flatten,
+    from_dict,
+    load_recipe,
+    load_toml,
+    override,
+    save_toml,
+    to_dict,
+)
 
 __all__ = [
     "END_OF_TEXT",
@@ -25,6 +35,7 @@ __all__ = [
     "TrackConfig",
     "TrainConfig",
     "by_full_names",
+    "changed_options",
     "check_sampling",
     "check_warmup",
     "find_recipe",

@@ -149,6 +149,21 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def changed_options(before: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
+    """What is not as it was, for a sentence: ``optim.beta2 (was 0.95, now 0.9)``.
+
+    Args:
+        before: options by their full names.
+        now: the same, with at least those that count.
+        free: beginnings of names that may change.
+    """
+    return [
+        f"{name} (was {before.get(name)!r}, now {value!r})"
+        for name, value in now.items()
+        if before.get(name) != value and not name.startswith(free)
+    ]
+
+
 def save_toml(config: Any, path: Path) -> None:
     """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal."""
     import tomli_w

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.config import flatten
+from groundup.config import changed_options, flatten
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.experiments.attempt import STOP_FILE
@@ -76,7 +76,7 @@ class SweepDirectory:
                     f"{self.path / name} holds a run that this sweep has not begun; move it away, or choose another "
                     f"--directory"
                 )
-            changed = _changed(then, options) if then is not None else []
+            changed = changed_options(then, options, _FREE) if then is not None else []
             if changed and begun:
                 raise ConfigError(
                     f"{self.path / name} was begun with other options: {', '.join(changed)}; put the plan back, remove "
@@ -190,11 +190,3 @@ def _tokens_of(cells: Iterable[Cell]) -> dict[str, str]:
 
 def _difference(options: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in base or base[name] != value}
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} (was {before.get(name)!r}, now {now[name]!r})"
-        for name in now
-        if before.get(name) != now[name] and not name.startswith(_FREE)
-    ]

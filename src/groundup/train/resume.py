@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from groundup.config import RunConfig, flatten
+from groundup.config import RunConfig, changed_options, flatten
 from groundup.errors import CheckpointError, ConfigError
 from groundup.train.checkpoint import read_model, read_optimizer, read_state
 from groundup.train.distributed import Ranks
@@ -103,13 +103,7 @@ def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) ->
 
 def check_unchanged(run: RunDirectory, config: RunConfig) -> None:
     """Refuse to resume under options that would make another run of it."""
-    before, now = flatten(run.config), flatten(config)
-    changed = [
-        f"{key} (was {before.get(key)!r}, now {now[key]!r})"
-        for key in now
-        if before.get(key) != now[key] and not key.startswith(_FREE)
-    ]
-    if changed:
+    if changed := changed_options(flatten(run.config), flatten(config), _FREE):
         raise ConfigError(
             f"cannot resume {run.path} with other options: {', '.join(changed)}; "
             f"resume it as it was, or start a new run"
