@@ -246,6 +246,14 @@ def test_damaged_runs_are_reported_as_such(tmp_path):
     assert "1 run is crashed and in no mean" in text
 
 
+def test_a_damaged_run_does_not_change_what_the_others_are_compared_by(tmp_path):
+    folder = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})
+    (folder / "lr-0.001-seed0" / "config.toml").write_text("x = [")
+    (study,) = load_studies([folder])
+    assert [run.status for run in study.runs] == ["broken", "finished"]
+    assert study.measure == "val_loss"
+
+
 def test_a_sweep_without_its_plan_or_its_results(tmp_path):
     runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
     (runs / "results.jsonl").unlink()

@@ -264,6 +264,19 @@ def test_two_sweeps_in_one_directory_are_refused(make_plan: MakePlan, sweep, tmp
         sweep(make_plan())
 
 
+def test_a_run_with_a_damaged_config_is_named_and_the_others_go_on(make_plan: MakePlan, sweep, tmp_path: Path):
+    plan = make_plan(axes=RATES)
+    sweep(plan, Recording(lambda number, job: Outcome(cell=job.cell, ending="interrupted") if number > 1 else None))
+    first = tmp_path / "sweep" / "max_learning_rate=0.003,seed-0"
+    (first / "summary.json").unlink()
+    (first / "config.toml").write_text("x = 1\n")
+    (tmp_path / "sweep" / "results.jsonl").unlink()
+    results = sweep(plan).results
+    assert [found.status for found in results.values()] == ["crashed", "finished"]
+    assert results[first.name].message.startswith(f"{first / 'config.toml'}: unknown option x")
+    assert results[first.name].attempts == 1
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("sweep.json", "{"), ("sweep.json", "[]"), ("results.jsonl", '{"a": 1}\n')]
 )

@@ -38,11 +38,17 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], *, place: str = "") 
     return cls(**arguments)
 
 
+_MOST_SUGGESTIONS = 30
+
+
 def suggestion(word: str, known: typing.Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest known word, or the list of all where none is near."""
-    known = sorted(known)
+    """``; did you mean 'x'?`` for the nearest known word, or a list of those there are where none is near."""
+    known = sorted(set(known))
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; valid: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    more = f", … ({len(known)} in all)" if len(known) > _MOST_SUGGESTIONS else ""
+    return f"; valid: {', '.join(known[:_MOST_SUGGESTIONS])}{more}"
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:

@@ -273,7 +273,8 @@ def _study(name: str, runs: list[Run]) -> Study:
 
 def measure_for(runs: Sequence[Run]) -> str:
     """What runs are compared by: bits per byte where they differ in tokenizer or text, and all have them."""
-    texts = {(run.options.get("model.vocab_size"), run.options.get("data.valid")) for run in runs if run.options}
+    named = [run.options for run in runs if "data.valid" in run.options]  # a damaged run says nothing of them
+    texts = {(options.get("model.vocab_size"), options["data.valid"]) for options in named}
     all_have = all(run.figures.get("val_bpb") is not None for run in runs if run.status == "finished")
     return "val_bpb" if len(texts) > 1 and all_have else "val_loss"
 

@@ -53,8 +53,17 @@ class RunDirectory:
 
     @property
     def config(self) -> RunConfig:
-        """The resolved options the run was started with."""
-        return from_dict(RunConfig, load_toml(self.path / "config.toml"))
+        """The resolved options the run was started with.
+
+        Raises:
+            ConfigError: they are damaged, or another version's.
+        """
+        path = self.path / "config.toml"
+        values = load_toml(path)
+        try:
+            return from_dict(RunConfig, values)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
         """Write what is known before the first step."""
