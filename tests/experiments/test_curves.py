@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.experiments.curves import Curve, bucket_means, mean_curve, mean_of, smooth, thin, tokens_to_reach
+from groundup.experiments.curves import (
+    Curve,
+    bucket_means,
+    mean_curve,
+    mean_of,
+    smooth,
+    thin,
+    tokens_to_reach,
+    with_whole_end,
+)
 
 VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=400)
 
@@ -50,6 +59,30 @@ def test_the_mean_over_seeds_is_at_the_steps_they_share():
     assert mean.values.tolist() == [3, 2]
     assert mean.seconds.tolist() == [0, 3]
     assert mean_of([a, Curve(*(np.array([5.0]),) * 3)]) is None
+
+
+def test_the_mean_of_runs_that_end_where_they_will_has_their_mean_end():
+    a = Curve(np.array([0.0, 10, 20, 22]), np.array([4.0, 2, 1, 0.5]), np.array([0.0, 1, 2, 3]))
+    b = Curve(np.array([0.0, 10, 20, 26]), np.array([2.0, 2, 3, 1.5]), np.array([0.0, 1, 2, 5]))
+    mean = mean_of([a, b])
+    assert mean.steps.tolist() == [0, 10, 20, 24]
+    assert mean.values.tolist() == [3, 2, 2, 1]
+    assert mean.seconds.tolist() == [0, 1, 2, 4]
+
+
+@pytest.mark.parametrize("last", range(1, 11))
+def test_the_last_point_of_a_training_loss_is_a_mean_of_enough_steps(last):
+    """Of a loss by steps that is logged every ten: what a mean over the steps themselves gives."""
+    losses = np.sin(np.arange(30.0 + last)) + 5
+    steps = np.array([10.0, 20, 30, 30 + last])
+    values = np.array(
+        [losses[int(b - length) : int(b)].mean() for b, length in zip(steps, (10, 10, 10, last), strict=True)]
+    )
+    found = with_whole_end(Curve(steps, values, steps / 10))
+    whole = last >= 5
+    assert found.steps.tolist() == ([10, 20, 30, 30 + last] if whole else [10, 20, 30 + last])
+    assert found.values[-1] == pytest.approx(losses[30 if whole else 20 :].mean())
+    assert len(found.values) == len(found.seconds) == len(found.steps)
 
 
 def test_tokens_that_a_loss_takes():

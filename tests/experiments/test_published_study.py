@@ -142,7 +142,7 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
             for name in ("stories", "web")
         )
         + '[budget]\nfixed = "steps"\namount = 5\n[published]\nsource = "Somebody"\nlosses = { web = 3.5 }\n'
-        + "[budgets.minutes]\nseeds = 2\n"
+        + "[budgets.minutes]\nseeds = 2\n[budgets.paper]\nseeds = 1\n"
     )
     small = str(tmp_path / "small.toml")
     monkeypatch.setattr(published_study, "PLANS", (small,))
@@ -173,6 +173,9 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     again = (tmp_path / "study" / "report" / "report.md").read_text()
     assert "Which?" in again
     assert "Another?" in again
+    code, _, err = command(*options, "--budget", "paper", capsys=capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "study holds the study at the budget 'minutes'; choose another --directory for 'paper'" in err
     write_texts(tmp_path / "stories-only", "stories")
     code, _, err = command("--data", tmp_path / "stories-only", "--directory", tmp_path / "study", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)

@@ -232,9 +232,14 @@ def test_other_tokens_in_the_place_of_those_of_ended_cells_are_refused(
     more = make_plan(axes={"max_learning_rate": [2e-2]}, options=options)
     with pytest.raises(ConfigError, match=r"data\.train = .*/data is not what .*,seed-0 was trained on \(SHA-256 "):
         sweep(more)
-    shutil.rmtree(data)
-    shutil.copytree(tokens / "train", data)
-    assert sweep(more).complete
+    whole = make_plan(axes=RATES, options=options)
+    for folder in (tmp_path / "sweep").glob("max_learning_rate=*"):
+        with pytest.raises(ConfigError, match="was trained on"):
+            sweep(whole)
+        shutil.rmtree(folder)
+    again = Recording()
+    assert sweep(whole, again).complete
+    assert len(again.cells) == 2
 
 
 def test_a_run_of_somebody_else_is_left_alone(make_plan: MakePlan, sweep, tmp_path: Path):

@@ -212,6 +212,7 @@ def test_a_line_without_numbers_for_a_person_is_not_shown():
     display = ConsoleDisplay(Console(file=file, force_terminal=False, width=100))
     display.begin({}, 100, 0)
     display.metrics({"step": 7, "tokens": 64, "update_ratio_head": 1e-3})
+    display.metrics({"step": 8, "tokens": 64, "wall_seconds": 1.0, "train_loss": None, "lr": 1e30})  # it diverged
     assert file.getvalue().strip() == ""
     display.metrics(MEASURED)
     assert "step  10  loss 12.346  gradient norm 1.2e+02" in file.getvalue()

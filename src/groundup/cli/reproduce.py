@@ -79,6 +79,7 @@ def _reproduce(
             raise ConfigError(f"--only {name} cannot be run: it {left_out[name]}")
     if only:
         plans = [name for name in plans if name in only]
+    _check_budget([place_of(place, name) / "sweep.json" for name in PLANS], budget)
     _heading(console, "text to tokens")
     _learn_tokenizers(texts, place, budget)
     for text in texts:
@@ -120,6 +121,19 @@ def _reproduce(
 def place_of(place: Path, plan: str) -> Path:
     """Where the sweep of a plan lies."""
     return place / plan
+
+
+def _check_budget(sweeps: list[Path], budget: str) -> None:
+    """A study's directory is of one budget, as its tokenizers are."""
+    from groundup.errors import ConfigError
+
+    for path in sweeps:
+        before = json.loads(path.read_text(encoding="utf-8")).get("budget") if path.is_file() else budget
+        if before != budget:
+            raise ConfigError(
+                f"{path.parent.parent} holds the study at the budget {before!r}; choose another --directory for "
+                f"{budget!r}"
+            )
 
 
 def _texts(place: Path, data: Path | None) -> list[TextSource]:

@@ -72,8 +72,23 @@ def _stretches(values: Floats, edges: NDArray[np.int64]) -> tuple[Floats, NDArra
     return values[np.minimum(place, len(values) - 1)], lengths
 
 
+def with_whole_end(curve: Curve) -> Curve:
+    """A curve of means over the steps since the point before, whose last point is a mean of no fewer than half as many
+    steps as others: where it was of fewer, it is joined with the one before it."""
+    if len(curve.steps) < 3:
+        return curve
+    before, last = np.diff(curve.steps)[-2:]
+    if last >= before / 2:
+        return curve
+    joined = (before * curve.values[-2] + last * curve.values[-1]) / (before + last)
+    values = np.append(curve.values[:-2], joined)
+    return Curve(np.delete(curve.steps, -2), values, np.delete(curve.seconds, -2))
+
+
 def mean_of(curves: Sequence[Curve]) -> Curve | None:
-    """The mean over seeds, at the steps that all of them have; None where they have none in common."""
+    """The mean over seeds, at the steps that all of them have, and at their ends; None where they have no step in
+    common."""
+    ends = [tuple(column[-1] for column in curve) for curve in curves]
     steps = curves[0].steps
     if not all(np.array_equal(curve.steps, steps) for curve in curves[1:]):
         for curve in curves[1:]:
@@ -81,11 +96,15 @@ def mean_of(curves: Sequence[Curve]) -> Curve | None:
         curves = [Curve(*(column[np.isin(curve.steps, steps)] for column in curve)) for curve in curves]
     if len(steps) == 0:
         return None
-    return Curve(
+    mean = Curve(
         steps,
         np.mean([curve.values for curve in curves], axis=0),
         np.mean([curve.seconds for curve in curves], axis=0),
     )
+    if min(end[0] for end in ends) <= steps[-1]:
+        return mean
+    # Runs that the clock ends have each a last step of their own.
+    return Curve(*(np.append(column, end) for column, end in zip(mean, np.mean(ends, axis=0), strict=True)))
 
 
 def tokens_to_reach(curve: Points, loss: float) -> float | None:

@@ -22,6 +22,8 @@ LIMITS = {
         "The models have 1.4 million parameters and see 0.4 million tokens, where the published ones have 36 million "
         "and see 164 million: losses do not compare, and the best rate, the best batch or the price of an ablation may "
         "be others at that size.",
+        "The chapters are not independent: the learning rate 0.01, both batches of 16, “as it is” and “stories” are "
+        "one setting with the same seeds, made once for each.",
         "Every run ends long before its model has learned what it can. What learns fast looks better here than what "
         "ends well: small batches, for one, which take more steps over the same tokens.",
         "All variants of the ablations have the rate that suits the baseline, but for those whose names say otherwise; "

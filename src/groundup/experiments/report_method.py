@@ -22,18 +22,19 @@ def method(study: Study) -> list[tuple[str, str]]:
         rows.append(("recipe", str(study.plan["recipe"])))
     rows += _declared(study)
     names = list(dict.fromkeys(name for cell in study.cells for name in cell.varied))
-    for name in names[:8]:
+    for name in names[:_MOST_OPTIONS]:
         values = dict.fromkeys(
             value_text(value) or '""'
             for cell in study.cells
             if (value := cell.varied.get(name, cell.runs[0].options.get(name))) is not None
         )
-        shown = ", ".join(list(values)[:12]) + (f", … ({len(values)} values)" if len(values) > 12 else "")
+        more = f", … ({len(values)} values)" if len(values) > _MOST_VALUES else ""
+        shown = ", ".join(list(values)[:_MOST_VALUES]) + more
         rows.append((short_name(name, names), shown))
     if not intact:
         return rows
     seeds = sorted({run.seed for run in intact})
-    rows.append(("seeds", ", ".join(map(str, seeds)) if len(seeds) <= 12 else f"{len(seeds)}"))
+    rows.append(("seeds", ", ".join(map(str, seeds)) if len(seeds) <= _MOST_VALUES else f"{len(seeds)}"))
 
     def common(name: str) -> Any:
         values = list(dict.fromkeys(_from_here(run.options.get(name), study) for run in intact))

@@ -24,7 +24,7 @@ SMOOTHING = 0.02
 """Share of a run that the drawn training loss is averaged over."""
 _POINTS_OF_A_LINE = 1000
 _POINTS_OF_A_BACKGROUND_LINE = 100
-_LONGEST_LABEL = 36
+_LONGEST_LABEL = 44
 # The first losses, ln V, would take the whole axis; so would those of runs that diverge or come apart.
 _SHOWN_FROM = 0.15
 
@@ -116,38 +116,46 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
     legend_height = 0.22 * -(-len(shown) // columns) + 0.2 if len(study.cells) > 1 else 0.0
     figure = _figure(3.7 * len(measures) if len(measures) > 1 else 6.5, 3.3 + legend_height)
     handles: dict[int, Any] = {}
+    timed = all(run.options.get("train.finish_schedule") is True for run in study.runs if run.options)
     hopeless = all(cell.unstable for cell in study.cells)
     for ax, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, strict=True):
         of_measure = [line for line in lines if line.measure == measure]
         averaged = {line.cell for line in of_measure if line.seed is None}
         share = SMOOTHING if measure == "train_loss" else 0.0
-        low, high = np.inf, -np.inf
+        low, high, smoothed = np.inf, -np.inf, False
+        ends: dict[int, float] = {}
         for line in of_measure:
             single = line.seed is not None and line.cell in averaged
             background = study.cells[line.cell] not in shown
             if single and (background or len(shown) > 6):
                 continue
             values = smooth(line.curve.values, share)
+            smoothed |= values is not line.curve.values
             most = _POINTS_OF_A_BACKGROUND_LINE if background else _POINTS_OF_A_LINE
             curve = thin(line.curve._replace(values=values), most)
+            along = curve.seconds if timed else curve.steps
             if background:
-                ax.plot(curve.steps, curve.values, color=_GREY, linewidth=0.4, alpha=0.4, zorder=1)
+                ax.plot(along, curve.values, color=_GREY, linewidth=0.4, alpha=0.4, zorder=1)
                 continue
             colour, dash = styles[line.cell]
             look = {"color": _BLACK if colour == INK else colour, "linestyle": _DASHES[dash]}
             width = 0.6 if single else 1.9 if colour == INK else 1.5
-            (drawn,) = ax.plot(curve.steps, curve.values, linewidth=width, alpha=0.4 if single else 1.0, **look)
+            (drawn,) = ax.plot(along, curve.values, linewidth=width, alpha=0.4 if single else 1.0, **look)
             if not single:
                 handles[line.cell] = drawn
+                ends[line.cell] = float(curve.values[-1])
             if hopeless or not study.cells[line.cell].unstable:
                 late = curve.values[curve.steps >= _SHOWN_FROM * curve.steps[-1]]
                 low, high = min(low, late.min()), max(high, late.max())
         if np.isfinite(low):
             room = 0.05 * (high - low) or 0.05
             ax.set_ylim(low - room, high + room)
-        smoothed = f", mean over {share:.0%} of a run" if share else ""
-        unit = "" if measure == "val_bpb" else f"\n({UNITS[measure]}{smoothed})"
-        ax.set(xlabel="steps", ylabel=f"{MEASURES[measure]}{unit}")
+            if above := sum(end > high + room for end in ends.values()):
+                text = f"{above} {'line ends' if above == 1 else 'lines end'} above this"
+                ax.annotate(text, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=_BAD)
+        how = f", mean over {share:.0%} of a run" if smoothed else ""
+        unit = "" if measure == "val_bpb" else f"\n({UNITS[measure]}{how})"
+        ax.set(xlabel="seconds of the clock" if timed else "steps", ylabel=f"{MEASURES[measure]}{unit}")
         ax.xaxis.set_major_locator(_few_ticks())
         _finish(ax)
     if len(study.cells) > 1:

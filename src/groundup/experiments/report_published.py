@@ -26,7 +26,8 @@ def published_table(study: Study) -> Section | None:
     if ours:
         columns["ours"] = [_our_loss(ours[name]) if name in ours else "" for name in losses]
     base = next((name for name, cell in ours.items() if cell is study.baseline), None)
-    if base is not None and len(ours) > 1 and not study.axis:
+    # Between tokenizers or texts losses do not compare, and neither do their differences.
+    if base is not None and len(ours) > 1 and not study.axis and study.measure == _LOSS:
         columns["published, less its baseline"] = [_less(loss, losses[base]) for loss in losses.values()]
         means = {name: value.mean for name, cell in ours.items() if (value := cell.estimate(_LOSS)) is not None}
         columns["ours, less its baseline"] = [_less(means.get(name), means.get(base)) for name in losses]

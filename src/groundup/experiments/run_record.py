@@ -16,7 +16,7 @@ import numpy as np
 from groundup.account.flops import training_flops_per_token
 from groundup.config import ModelConfig, from_dict
 from groundup.errors import ConfigError
-from groundup.experiments.curves import Curve, Floats
+from groundup.experiments.curves import Curve, Floats, with_whole_end
 from groundup.track import read_jsonl
 from groundup.track.jsonl import loads
 
@@ -69,11 +69,12 @@ class Run:
 
     @property
     def unstable(self) -> bool:
-        """Whether it diverged, or its loss was once, after the start, 5 % above that of the untrained model."""
+        """Whether it diverged, or its loss was once, after the start, 5 % above that of the untrained model. A run that
+        was not evaluated at step 0 does not say what that is."""
         curves = [self.curves[name] for name in ("val_loss", "train_loss") if name in self.curves]
-        if self.diverged or not curves:
+        if self.diverged or not curves or curves[0].steps[0] > 0:
             return self.diverged
-        start = min((curve.steps[0], curve.values[0]) for curve in curves)[1]
+        start = curves[0].values[0]
         return any(bool(np.any(curve.values > _ABOVE_THE_START * start)) for curve in curves)
 
 
@@ -109,6 +110,8 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
         run.curves = _curves(lines)
     run.tags = read_tags(path)
     run.figures = _figures(run, lines)
+    if "train_loss" in run.curves:
+        run.figures["train_loss"] = float(run.curves["train_loss"].values[-1])
     run.problem = "; ".join(problems)
     run.status = "broken" if problems else _status(run, lines)
     return run
@@ -199,6 +202,8 @@ def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
         there = np.isfinite(values) & np.isfinite(steps)
         if np.any(there):
             found[measure] = Curve(steps[there], values[there], seconds[there])
+    if "train_loss" in found:
+        found["train_loss"] = with_whole_end(found["train_loss"])
     return found
 
 

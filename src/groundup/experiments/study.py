@@ -219,7 +219,8 @@ def apply_result(run: Run, result: dict[str, Any]) -> Run:
     if isinstance(result.get("seed"), int):
         run.options[_SEED] = result["seed"]
     for name in ("steps", "tokens", "seconds", "train_loss", "val_loss", "best_val_loss", "val_bpb"):
-        if (value := finite(result.get(name))) is not None:
+        # The training loss is read off the curve, whose end is a mean of enough steps.
+        if (value := finite(result.get(name))) is not None and not (name == "train_loss" and name in run.curves):
             run.figures[name] = value
     run.problem = run.problem or str(result.get("message") or "")
     return run

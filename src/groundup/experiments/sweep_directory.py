@@ -54,7 +54,7 @@ class SweepDirectory:
         """Write down what the cells are, after a look at what is there: a cell goes on only if it is the same.
 
         Returns:
-            Cells whose results are forgotten: they have other options now, and somebody has removed their runs.
+            Cells whose results are forgotten: options or tokens are others now, and somebody has removed their runs.
 
         Raises:
             ConfigError: a cell was begun with other options, or on other tokens; it is named with what differs.
@@ -65,9 +65,8 @@ class SweepDirectory:
         base = _settled(flatten(plan.base))
         before = self._document()
         known, tokens = _options_of(before), _tokens_of(cells)
-        self._check_tokens(known, before.get("tokens", {}), tokens)
+        outdated = self._check_tokens(known, before.get("tokens", {}), tokens)
         now = {cell.name: _settled(flatten(cell.config)) for cell in cells}
-        outdated: list[str] = []
         for name, options in now.items():
             begun = (self.path / name / "config.toml").exists()
             then = known.get(name)
@@ -99,16 +98,26 @@ class SweepDirectory:
         write_atomically(self.path / "sweep.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         return outdated
 
-    def _check_tokens(self, known: Mapping[str, Mapping[str, Any]], then: Any, now: Mapping[str, str]) -> None:
-        """Cells that have ended are not looked at again; what they were trained on must still be the same."""
+    def _check_tokens(self, known: Mapping[str, Mapping[str, Any]], then: Any, now: Mapping[str, str]) -> list[str]:
+        """Cells that have ended are not looked at again; what they were trained on must still be the same.
+
+        Returns:
+            Those of which it is not, and whose runs somebody has removed.
+        """
         changed = {path for path, sha256 in now.items() if then.get(path, sha256) != sha256}
+        outdated = []
         for name in self.results():
-            for option in _TOKENS:
-                if (path := known.get(name, {}).get(option)) in changed:
-                    raise ConfigError(
-                        f"{option} = {path} is not what {self.path / name} was trained on (SHA-256 {then[path][:12]}…, "
-                        f"now {now[path][:12]}…); restore it, or choose another --directory"
-                    )
+            options = known.get(name, {})
+            found = next((option for option in _TOKENS if options.get(option) in changed), None)
+            if found is not None and (self.path / name / "config.toml").exists():
+                path = options[found]
+                raise ConfigError(
+                    f"{found} = {path} is not what {self.path / name} was trained on (SHA-256 {then[path][:12]}…, now "
+                    f"{now[path][:12]}…); restore it, remove the folder, or choose another --directory"
+                )
+            if found is not None:
+                outdated.append(name)
+        return outdated
 
     def _document(self) -> dict[str, Any]:
         """``sweep.json``; empty where there is none yet.

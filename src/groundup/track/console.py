@@ -142,7 +142,7 @@ def print_section(
 
 def _numbers(line: Metrics) -> str:
     """What a person looks at while a run goes on; it fits 80 columns."""
-    if "train_loss" not in line:
+    if line.get("train_loss") is None:  # of a run that has diverged there is none
         return ""
     parts = [f"loss {line['train_loss']:.3f}", f"gradient norm {line['grad_norm']:.2g}"]
     parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
