@@ -58,11 +58,13 @@ class Timed:
     def __init__(self, inner: Executor):
         self._inner = inner
         self.given: dict[str, float] = {}
+        self.known_slots = 1
         self.ended: dict[str, float] = {}
 
     @property
     def slots(self) -> int:
-        return self._inner.slots
+        self.known_slots = self._inner.slots  # nobody can say after it is closed
+        return self.known_slots
 
     @property
     def memory_shares(self) -> int | None:
@@ -102,11 +104,11 @@ def measure(name: str, workers: int, plan: Plan, folder: Path) -> Row:
     spent = {cell: timed.ended[cell] - timed.given[cell] for cell in timed.ended}
     own = {cell: found.seconds for cell, found in result.results.items()}
     # The first of each worker waits for its process, which is no cost of a cell.
-    later = sorted(spent, key=timed.given.__getitem__)[timed.slots :]
+    later = sorted(spent, key=timed.given.__getitem__)[timed.known_slots :]
     overhead = [spent[cell] - own[cell] for cell in later]
     span = max(timed.ended.values()) - min(timed.given.values())
-    return row(name, timed.slots, own, overhead) | {
-        "idle_share": round(1 - sum(spent.values()) / (timed.slots * span), 4),
+    return row(name, timed.known_slots, own, overhead) | {
+        "idle_share": round(1 - sum(spent.values()) / (timed.known_slots * span), 4),
         "first_cell_s": round(min(timed.ended.values()) - began, 3),
         "sweep_s": round(whole, 2),
         "failed": sum(found.status != "finished" for found in result.results.values()),

@@ -6,6 +6,7 @@ numbers hold everywhere: intervals are those of 95 %, and nothing is called a di
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
@@ -138,6 +139,12 @@ def smallest_effect(error: float, freedom: float, *, alpha: float = ALPHA, power
     power is that high; the difference is found by bisection. Exact for pairs; Welch's degrees of freedom are estimates
     themselves, and its power comes out some points lower where they happen to be high.
     """
+    return error * _shift(freedom, alpha, power)
+
+
+@functools.lru_cache(maxsize=4096)
+def _shift(freedom: float, alpha: float, power: float) -> float:
+    """The smallest effect in standard errors."""
     special, threshold = _special(), t_of(alpha, freedom)
 
     def found(shift: float) -> float:
@@ -146,10 +153,10 @@ def smallest_effect(error: float, freedom: float, *, alpha: float = ALPHA, power
     low, high = 0.0, 1.0
     while found(high) < power:
         low, high = high, 2 * high
-    while high - low > 1e-9 * high:
+    while high - low > 1e-7 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if found(middle) >= power else (middle, high)
-    return error * high
+    return high
 
 
 def holm(ps: Sequence[float]) -> list[float]:
