@@ -15,14 +15,11 @@ from groundup.errors import ConfigError
 from groundup.experiments.executor import InlineExecutor
 from groundup.experiments.plan import Plan
 from groundup.experiments.pool import Pool, cores
-from groundup.experiments.sweep import SweepResult, Watch, run_sweep
+from groundup.experiments.sweep import Watch, run_sweep
 from groundup.track import read_jsonl
+from sweep_tables import table
 
 MakePlan = Callable[..., Plan]
-
-
-def table(result: SweepResult) -> list[dict]:
-    return [{k: v for k, v in r.__dict__.items() if k not in ("seconds", "attempts")} for r in result.results.values()]
 
 
 def holder(run: Path) -> int | None:

@@ -176,6 +176,12 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     code, _, err = command(*options, "--budget", "paper", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)
     assert "study holds the study at the budget 'minutes'; choose another --directory for 'paper'" in err
+    sweep = tmp_path / "study" / "small" / "sweep.json"
+    whole = sweep.read_text()
+    sweep.write_text("{")
+    code, _, err = command(*options, capsys=capsys)
+    assert (code, err.count("\n"), "sweep.json is damaged" in err) == (2, 1, True)
+    sweep.write_text(whole)
     write_texts(tmp_path / "stories-only", "stories")
     code, _, err = command("--data", tmp_path / "stories-only", "--directory", tmp_path / "study", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)

@@ -14,15 +14,12 @@ from groundup.errors import ConfigError
 from groundup.experiments.executor import InlineExecutor
 from groundup.experiments.plan import Plan
 from groundup.experiments.ray_executor import RayExecutor, _host_and_port
-from groundup.experiments.sweep import SweepResult, Watch, run_sweep
+from groundup.experiments.sweep import Watch, run_sweep
 from groundup.track import read_jsonl
+from sweep_tables import table
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("default")  # Ray and what it brings warn of their own changes to come
-
-
-def table(result: SweepResult) -> list[dict]:
-    return [{k: v for k, v in r.__dict__.items() if k not in ("seconds", "attempts")} for r in result.results.values()]
 
 
 def kill_worker_of(run: Path) -> threading.Thread:

@@ -186,6 +186,15 @@ def test_a_report_on_tokenizers_is_a_chapter(tmp_path):
         assert str(tmp_path) not in markdown.replace(f"{tmp_path}/out", "").replace(str(paths[0]), "")
 
 
+@pytest.mark.parametrize(
+    "content", ['{"format": "groundup-tokenizer-report"}', '{"format": "groundup-tokenizer-report", "corpora": 1}']
+)
+def test_a_damaged_report_on_tokenizers_is_named(tmp_path, content):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DataError, match=r"report\.json is damaged \(.*\); make it again"):
+        write_report([tmp_path], tmp_path / "out")
+
+
 def test_the_preface_of_a_study_comes_first_and_has_its_own_command(tmp_path):
     folders = [ablations_sweep(tmp_path / "ablations"), rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})]
     preface = Preface("Of two <things>.", ["All is small."], "groundup reproduce --data texts")

@@ -26,6 +26,7 @@ from groundup.experiments.sweep import SweepResult, Watch, run_sweep
 from groundup.experiments.sweep_directory import SweepDirectory
 from groundup.track import read_jsonl
 from groundup.train import train
+from sweep_tables import table
 
 MakePlan = Callable[..., Plan]
 RATES = {"max_learning_rate": [3e-3, 1e-2]}
@@ -55,11 +56,6 @@ class Notes(Watch):
 
     def note(self, text: str) -> None:
         self.lines.append(text)
-
-
-def table(result: SweepResult) -> list[dict[str, Any]]:
-    """What two sweeps have in common if they are the same: all but the clock, and how many attempts it took."""
-    return [{k: v for k, v in r.__dict__.items() if k not in ("seconds", "attempts")} for r in result.results.values()]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from groundup.experiments.published_study import TextSource
+    from groundup.experiments.sweep import SweepResult
 
 _TOKENIZERS = "tokenizers"
 _STORIES_BYTES = {"train": 8_000_000, "valid": 500_000}
@@ -51,17 +51,10 @@ def _reproduce(
         workers: runs at once; the cores of the CPU, or the GPUs, by default.
         only: names of plans, to run no others.
     """
-    from groundup.cli.progress import progress_bar
-    from groundup.cli.sweep import watch_sweep
     from groundup.config.recipe import suggestion
     from groundup.errors import ConfigError
-    from groundup.experiments.finding import finding
-    from groundup.experiments.plan import load_plan
-    from groundup.experiments.pool import Pool, cores, visible_gpus
-    from groundup.experiments.published_study import LIMITS, PLANS, possible_plans
-    from groundup.experiments.report import check_packages, write_report
-    from groundup.experiments.report_front import Preface
-    from groundup.experiments.sweep import run_sweep
+    from groundup.experiments.published_study import PLANS, possible_plans
+    from groundup.experiments.report import check_packages
     from groundup.track.console import make_console
 
     if workers is not None and workers < 1:
@@ -79,42 +72,22 @@ def _reproduce(
             raise ConfigError(f"--only {name} cannot be run: it {left_out[name]}")
     if only:
         plans = [name for name in plans if name in only]
-    _check_budget([place_of(place, name) / "sweep.json" for name in PLANS], budget)
+    _check_budget([place_of(place, name) for name in PLANS], budget)
     _heading(console, "text to tokens")
     _learn_tokenizers(texts, place, budget)
     for text in texts:
         _encode(console, text, place)
     for name, why in left_out.items():
         console.print(Text(f"left out: {name} {why}"))
-    gpus = visible_gpus()
-    count = workers or len(gpus) or cores()
     crashed = False
     for name in plans:
         _heading(console, name)
-        plan = load_plan(name, budget, data=place.resolve() / "data")
-        executor = Pool(count, place_of(place, name) / ".workers", gpus=gpus)
-        with progress_bar(console) as update:
-            result = run_sweep(
-                plan, executor, directory=place_of(place, name), watch=watch_sweep(console, plan, update)
-            )
+        result = _sweep(console, name, place, budget, workers)
         if result.signal:
             console.print(Text(f"stopped; the same command goes on with {place}"))
             return 128 + result.signal
         crashed |= any(found.status == "crashed" for found in result.results.values())
-    _heading(console, "the report")
-    preface = Preface(
-        f"The published study on a small language model, at the budget “{budget}”: what its learning rate, batch size, "
-        "parts and text are worth. Written by groundup from the runs themselves.",
-        LIMITS[budget],
-        _command(budget, data),
-    )
-    # With --only, what was run before stands in the report as well.
-    swept = [place_of(place, name) for name in PLANS if (place_of(place, name) / "sweep.json").is_file()]
-    folders = [*swept, place / _TOKENIZERS]
-    written = write_report(folders, out or place / "report", title=f"The study, {budget}", preface=preface)
-    for study in written.studies:
-        console.print(Text(f"{study.name}: {finding(study)}"))
-    console.print(Text(f"{written.page} and {written.markdown}"))
+    _write_report(console, place, out or place / "report", budget, data)
     return 1 if crashed else 0
 
 
@@ -123,16 +96,55 @@ def place_of(place: Path, plan: str) -> Path:
     return place / plan
 
 
+def _sweep(console: Console, name: str, place: Path, budget: str, workers: int | None) -> SweepResult:
+    """One plan of the study, or what is left of it."""
+    from groundup.cli.progress import progress_bar
+    from groundup.cli.sweep import watch_sweep
+    from groundup.experiments.plan import load_plan
+    from groundup.experiments.pool import Pool, cores, visible_gpus
+    from groundup.experiments.sweep import run_sweep
+
+    plan, directory, gpus = (
+        load_plan(name, budget, data=place.resolve() / "data"),
+        place_of(place, name),
+        visible_gpus(),
+    )
+    executor = Pool(workers or len(gpus) or cores(), directory / ".workers", gpus=gpus)
+    with progress_bar(console) as update:
+        return run_sweep(plan, executor, directory=directory, watch=watch_sweep(console, plan, update))
+
+
+def _write_report(console: Console, place: Path, out: Path, budget: str, data: Path | None) -> None:
+    """On all that was run here, also before, with --only."""
+    from groundup.experiments.finding import finding
+    from groundup.experiments.published_study import LIMITS, PLANS
+    from groundup.experiments.report import write_report
+    from groundup.experiments.report_front import Preface
+
+    _heading(console, "the report")
+    preface = Preface(
+        f"The published study on a small language model, at the budget “{budget}”: what its learning rate, batch size, "
+        "parts and text are worth. Written by groundup from the runs themselves.",
+        LIMITS[budget],
+        _command(budget, data),
+    )
+    swept = [place_of(place, name) for name in PLANS if (place_of(place, name) / "sweep.json").is_file()]
+    written = write_report([*swept, place / _TOKENIZERS], out, title=f"The study, {budget}", preface=preface)
+    for study in written.studies:
+        console.print(Text(f"{study.name}: {finding(study)}"))
+    console.print(Text(f"{written.page} and {written.markdown}"))
+
+
 def _check_budget(sweeps: list[Path], budget: str) -> None:
     """A study's directory is of one budget, as its tokenizers are."""
     from groundup.errors import ConfigError
+    from groundup.experiments.sweep_directory import SweepDirectory
 
-    for path in sweeps:
-        before = json.loads(path.read_text(encoding="utf-8")).get("budget") if path.is_file() else budget
-        if before != budget:
+    for place in sweeps:
+        before = SweepDirectory(place).budget
+        if before not in (None, budget):
             raise ConfigError(
-                f"{path.parent.parent} holds the study at the budget {before!r}; choose another --directory for "
-                f"{budget!r}"
+                f"{place.parent} holds the study at the budget {before!r}; choose another --directory for {budget!r}"
             )
 
 
@@ -167,11 +179,12 @@ def _learn_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None
     from groundup.cli.tokenizer_report import report
     from groundup.errors import ConfigError
     from groundup.experiments.published_study import BUDGETS
-    from groundup.tokenizer.report_folder import JSON_FILE, PLOT_FILE
+    from groundup.experiments.report_tokenizers import read_tokenizer_report
+    from groundup.tokenizer.report_folder import PLOT_FILE
 
     folder = place / _TOKENIZERS
-    if (folder / PLOT_FILE).exists():  # what is written last
-        known = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
+    known = read_tokenizer_report(folder)
+    if known is not None and (folder / PLOT_FILE).exists():  # what is written last
         before, now = sorted(corpus["name"] for corpus in known["corpora"]), sorted(text.name for text in texts)
         if before != now:
             raise ConfigError(

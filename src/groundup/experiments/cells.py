@@ -87,8 +87,9 @@ def cells_of(
             placed = options | {"name": name, "runs_dir": str(directory), "train.seed": seed, "track.group": plan.name}
             config = from_dict(RunConfig, nested(placed))
             check_warmup(config)
-            for place in plan.stop.at if plan.stop else ():
-                plan.stop.step(place, config)  # type: ignore[union-attr]
+            if plan.stop is not None:
+                for place in plan.stop.at:
+                    plan.stop.step(place, config)
             cell = Cell(name, condition, dict(varied), variant, seed, config)
             found.append(replace(cell, is_baseline=_is_baseline(plan.baseline, cell)))
     except ConfigError as error:

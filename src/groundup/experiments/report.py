@@ -17,7 +17,7 @@ from groundup.experiments.report_front import Preface, front
 from groundup.experiments.report_markdown import render_markdown
 from groundup.experiments.report_page import render_page
 from groundup.experiments.report_plot import figures_of
-from groundup.experiments.report_tokenizers import is_tokenizer_report, tokenizer_chapters
+from groundup.experiments.report_tokenizers import read_tokenizer_report, tokenizer_chapters
 from groundup.experiments.study import Study, load_studies
 from groundup.files import write_atomically
 
@@ -62,7 +62,7 @@ def write_report(
     """
     check_packages()
     tokenizers = tokenizer_chapters(paths)
-    studies = load_studies([path for path in paths if not is_tokenizer_report(Path(path))])
+    studies = load_studies([path for path in paths if read_tokenizer_report(Path(path)) is None])
     preface = preface or Preface()
     out = out or (Path(paths[0]) / "report" if len(paths) == 1 and Path(paths[0]).is_dir() else Path("report"))
     names = [study.name for study in studies] + [chapter.name for chapter in tokenizers]

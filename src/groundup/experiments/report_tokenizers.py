@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.account.section import Section
+from groundup.errors import DataError
 from groundup.experiments.finding import listed
 from groundup.tokenizer.report import FORMAT
 from groundup.tokenizer.report_folder import JSON_FILE, PLOT_FILE
@@ -32,23 +33,23 @@ class TokenizerChapter:
 
 
 def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
-    """Of all reports on tokenizers that lie in these folders or right below them."""
+    """Of all reports on tokenizers that lie in these folders or right below them.
+
+    Raises:
+        DataError: one of them is damaged.
+    """
     found = {}
     for given in paths:
         folder = next((place for place in (Path(given), "runs" / Path(given)) if place.is_dir()), None)
         for place in [folder, *sorted(folder.iterdir())] if folder else []:
-            report = _read(place)
+            report = read_tokenizer_report(place)
             if report is not None:
                 found[place.resolve()] = _chapter(place, report)
     return list(found.values())
 
 
-def is_tokenizer_report(place: Path) -> bool:
-    """Whether a folder is one that `groundup tokenizer report` has written, and no run."""
-    return _read(place) is not None
-
-
-def _read(place: Path) -> dict[str, Any] | None:
+def read_tokenizer_report(place: Path) -> dict[str, Any] | None:
+    """The report that `groundup tokenizer report` has written into a folder; None where there is none."""
     try:
         report = json.loads((place / JSON_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -58,6 +59,15 @@ def _read(place: Path) -> dict[str, Any] | None:
 
 def _chapter(place: Path, report: dict[str, Any]) -> TokenizerChapter:
     picture = place / PLOT_FILE
+    try:
+        return _words(report, picture.read_bytes() if picture.is_file() else None)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(
+            f"{place / JSON_FILE} is damaged ({type(error).__name__}: {error}); make it again, or leave it out"
+        ) from None
+
+
+def _words(report: dict[str, Any], picture: bytes | None) -> TokenizerChapter:
     return TokenizerChapter(
         name=NAME,
         question=QUESTION,
@@ -65,7 +75,7 @@ def _chapter(place: Path, report: dict[str, Any]) -> TokenizerChapter:
         about=description(report) + ".",
         machine=machine(report),
         tables=[Section(t.title, tuple(t.columns), [tuple(row) for row in t.rows], t.note) for t in tables(report)],
-        picture=picture.read_bytes() if picture.is_file() else None,
+        picture=picture,
     )
 
 

@@ -18,7 +18,7 @@ from groundup.experiments.cells import Cell
 from groundup.experiments.cost import Cost, cell_cost, check_memory, this_device, too_large
 from groundup.experiments.executor import Executor
 from groundup.experiments.plan import Plan
-from groundup.experiments.results import Result
+from groundup.experiments.results import Result, Status
 from groundup.experiments.search import trials
 from groundup.experiments.sweep_directory import SweepDirectory
 from groundup.train.interrupt import Interruption
@@ -194,9 +194,9 @@ class _Sweep:
         return False
 
     def _record(self, cell: Cell, outcome: Outcome) -> None:
-        status = "diverged" if outcome.ending == "diverged" else "finished"
+        status: Status = "diverged" if outcome.ending == "diverged" else "finished"
         attempts = 1 + self.failures[cell.name]
-        self._add(Result.of(cell, status, attempts, outcome.figures, outcome.message))  # type: ignore[arg-type]
+        self._add(Result.of(cell, status, attempts, outcome.figures, outcome.message))
 
     def _add(self, result: Result) -> None:
         self.directory.add(result)

@@ -98,6 +98,15 @@ class SweepDirectory:
         write_atomically(self.path / "sweep.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         return outdated
 
+    @property
+    def budget(self) -> str | None:
+        """Of those that the plan has, the one that was chosen; None where none was, or nothing is there yet.
+
+        Raises:
+            DataError: ``sweep.json`` is damaged.
+        """
+        return self._document().get("budget")
+
     def _check_tokens(self, known: Mapping[str, Mapping[str, Any]], then: Any, now: Mapping[str, str]) -> list[str]:
         """Cells that have ended are not looked at again; what they were trained on must still be the same.
 
