@@ -64,12 +64,14 @@ def in_fresh_process(
     time_limit: float,
     math_threads: int = 1,
     variables: Mapping[str, str] | None = None,
+    checkout: Path | None = None,
 ) -> Row:
     """What ``function`` ("module:name" of this folder) returns for the arguments, from a new process.
 
     Both are passed as JSON; ``threads`` is for tokenizers, ``math_threads`` for matrix products, ``variables`` go into
-    the environment. Instead of the function's result it is ``{"unavailable": why}``, ``{"timed_out_s":
-    seconds}`` or ``{"error": last lines of stderr}`` if there is none.
+    the environment. ``checkout`` is another checkout, whose benchmarks run with the `.venv` that it has. Instead of the
+    function's result it is ``{"unavailable": why}``, ``{"timed_out_s": seconds}`` or ``{"error": last lines of
+    stderr}`` if there is none.
     """
     environment = os.environ | {
         "RAYON_NUM_THREADS": str(threads),
@@ -82,7 +84,8 @@ def in_fresh_process(
     }
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        command = [sys.executable, __file__, function, str(result)]
+        script = checkout / "benchmarks" / Path(__file__).name if checkout else Path(__file__)
+        command = [python_of(checkout), str(script), function, str(result)]
         try:
             # Libraries print to stdout, so the result goes through a file.
             done = subprocess.run(
@@ -95,6 +98,12 @@ def in_fresh_process(
             last_lines = done.stderr.decode("utf-8", "replace").strip().splitlines()[-3:]
             return {"error": " | ".join(last_lines) or f"exit code {done.returncode} and no message"}
         return json.loads(result.read_text(encoding="utf-8"))
+
+
+def python_of(checkout: Path | None) -> str:
+    """The interpreter of a checkout's `.venv`; this process's own where there is none."""
+    python = checkout / ".venv" / "bin" / "python" if checkout else None
+    return str(python) if python and python.exists() else sys.executable
 
 
 def _worker(function: str, result: str) -> None:

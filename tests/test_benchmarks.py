@@ -308,3 +308,11 @@ def test_sweeps_are_held_against_the_same_runs_without_one(tmp_path: Path) -> No
     assert [row["executor"] for row in rows] == ["bare", "inline", "pool"]
     assert [row["cells"] for row in rows] == [4, 4, 4]
     assert [row["failed"] for row in rows[1:]] == [0, 0]
+
+
+def test_two_checkouts_are_compared_on_the_same_ids(text: Path, tokenizer: Path, tmp_path: Path):
+    here = BENCHMARKS.parent
+    arguments = (text, "--tokenizer", tokenizer, "--old", here, "--rounds", 1, "--only", "latency")
+    rows = rows_of("two_checkouts.py", tmp_path / "rows.json", *arguments)
+    assert [row["identical_ids"] for row in rows] == [True] * 4
+    assert all(row["old"] > 0 and row["new"] > 0 for row in rows)
