@@ -27,7 +27,8 @@ from groundup.data.shard_writer import (
 )
 from groundup.data.shards import INDEX_FILE, read_index
 from groundup.errors import DataError, TokenizerError
-from groundup.text.readers import STANDARD_INPUT, Inputs, Piece, TextReader
+from groundup.text.options import ReadOptions
+from groundup.text.readers import STANDARD_INPUT, Inputs, Piece, TextReader, is_stream
 
 DEFAULT_SHARD_TOKENS = 100_000_000
 """Tokens a shard: 200 MB at uint16, and at most so much work is lost by a kill."""
@@ -97,6 +98,7 @@ def encode_files(
     *,
     separator: str = END_OF_TEXT,
     field: str = "text",
+    read: ReadOptions | None = None,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     num_threads: int | None = None,
@@ -113,6 +115,7 @@ def encode_files(
         tokenizer: a ``groundup.Tokenizer`` that has ``separator`` as a special token.
         separator: stands between the documents of plain text, and its id ends each document.
         field: JSON field or parquet column with the text.
+        read: how the inputs are read: template, format, encoding, bad rows; by default as `ReadOptions` has it.
         shard_tokens: tokens in each shard but the last.
         overwrite: throw away a data set, finished or not, that is in ``out_dir``.
         num_threads: threads that encode; None for as many as this process may use cores. The result is the same.
@@ -126,7 +129,8 @@ def encode_files(
     """
     if shard_tokens < 1:
         raise DataError(f"shard_tokens = {shard_tokens} must be at least 1; the default is {DEFAULT_SHARD_TOKENS}")
-    reader, folder = TextReader(inputs, separator=separator, field=field), Path(out_dir)
+    read = (read or ReadOptions()).with_field(field)
+    reader, folder = TextReader(inputs, separator=separator, read=read), Path(out_dir)
     plan = ShardPlan(
         vocab_size=tokenizer.vocab_size,
         tokenizer_sha256=tokenizer.sha256,
@@ -134,7 +138,8 @@ def encode_files(
         separator_id=_separator_id(tokenizer, separator),
         shard_tokens=shard_tokens,
         inputs=[_fingerprint(path) for path in reader.files],
-        field=field,
+        field=read.field or field,
+        reading=read.record(),
     )
     if overwrite and is_data_set(folder):
         clear(folder)
@@ -267,7 +272,7 @@ def _is_complete(folder: Path, plan: ShardPlan) -> bool:
 
 def _fingerprint(path: Path) -> dict[str, Any]:
     """Tells a file from another one, whatever folder or machine it is on, without reading all of it."""
-    if str(path) == STANDARD_INPUT:
+    if is_stream(path):
         return {"name": STANDARD_INPUT}
     with path.open("rb") as file:
         ends = hashlib.sha256(file.read(_FINGERPRINT_BYTES))

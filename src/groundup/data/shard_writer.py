@@ -5,6 +5,7 @@ Each is written under another name, forced to disk, renamed, and only then enter
 comes last and takes its place. What a process that died left beyond the last entry is thrown away by the next one.
 """
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -56,6 +57,8 @@ class ShardPlan:
     """Name, size and fingerprint of each input file."""
     field: str = "text"
     """JSON field or parquet column that holds the text."""
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Further options of reading that are not at their defaults."""
 
 
 class ShardWriter:
@@ -323,7 +326,7 @@ def _plan_record(plan: ShardPlan) -> dict[str, Any]:
         "shard_tokens": plan.shard_tokens,
         "inputs": plan.inputs,
         "field": plan.field,
-    }
+    } | ({"reading": plan.reading} if plan.reading else {})
 
 
 def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
@@ -335,9 +338,10 @@ def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
         "shard_tokens": "the shard size",
         "inputs": "the inputs",
         "field": "the field",
+        "reading": "the options of reading",
     }
     wanted = _plan_record(plan)
-    return [words for key, words in names.items() if record.get(key) != wanted[key]]
+    return [words for key, words in names.items() if record.get(key) != wanted.get(key)]
 
 
 def read_progress(folder: Path) -> dict[str, Any]:

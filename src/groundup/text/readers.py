@@ -21,12 +21,14 @@ What follows the last separator is a document if it is not empty; a file never j
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError, FileMissingError
 from groundup.text.formats import json_documents, open_stream, parquet_documents
+from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat
 
 STANDARD_INPUT = "-"
 
@@ -44,6 +46,15 @@ class Piece(NamedTuple):
     ends_document: bool
 
 
+@dataclass
+class SkippedRows:
+    """Rows that were passed over because of ``on_bad_row="skip"``."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    """Place and reason of the first few."""
+
+
 class TextReader:
     """The documents of some inputs, in order, as pieces of at most about ``block_bytes``.
 
@@ -54,7 +65,15 @@ class TextReader:
         inputs: a path, or several; ``-`` for standard input; a folder for the files in it.
         separator: token between the documents of plain text; None: each file is one document.
         field: name of the JSON field, or parquet column, that holds the text.
+        template, format, encoding, on_bad_row: see ``ReadOptions``.
+        read: the same options as one object, instead.
         block_bytes: how much plain text is read at a time.
+
+    Attributes:
+        files: what is read, in order.
+        left_out: files and folders that the walk through a folder passed over, each with the reason.
+        current: the file that the last piece came from.
+        skipped_rows: how many rows were passed over so far (``count``), and what was wrong with the ``first`` few.
 
     Raises:
         FileMissingError: an input does not exist.
@@ -68,9 +87,17 @@ class TextReader:
         inputs: Inputs,
         *,
         separator: str | None = END_OF_TEXT,
-        field: str = "text",
+        field: str = DEFAULT_FIELD,
+        template: str | None = None,
+        format: TextFormat | None = None,
+        encoding: str = "utf-8",
+        on_bad_row: OnBadRow = "error",
         block_bytes: int = 1 << 20,
+        read: ReadOptions | None = None,
     ):
+        options = read or ReadOptions(
+            template=template, format=format or "auto", encoding=encoding, on_bad_row=on_bad_row
+        )
         if separator == "":
             raise DataError(
                 "the separator is empty; name a token such as <|endoftext|>, or None for one document a file"
@@ -78,8 +105,12 @@ class TextReader:
         if block_bytes < 1:
             raise DataError(f"block_bytes = {block_bytes} must be at least 1; the default is {1 << 20}")
         self.files: list[Path] = text_files(inputs)
+        self.left_out: list[tuple[Path, str]] = []
+        self.current: Path | None = None
+        self.skipped_rows = SkippedRows()
+        self._options = options.with_field(field)
         self._separator = None if separator is None else separator.encode()
-        self._field = field
+        self._field = self._options.fields[0]
         self._block_bytes = block_bytes
         self._finished_bytes = 0
         self._position: Callable[[], int] = lambda: 0
@@ -87,9 +118,22 @@ class TextReader:
     @property
     def bytes_total(self) -> int | None:
         """Size of all inputs on disk (compressed ones as compressed); None if one is standard input."""
-        if any(str(path) == STANDARD_INPUT for path in self.files):
+        if not self.is_repeatable:
             return None
         return sum(path.stat().st_size for path in self.files)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the inputs can be read again, giving the same documents in the same order; not so for streams."""
+        return not any(map(is_stream, self.files))
+
+    def is_delimited(self, path: Path) -> bool:
+        """Whether the format of this input delimits documents, as that of JSON lines, JSON arrays and parquet does.
+
+        For a stream without a known suffix this is known from its first piece on.
+        """
+        known = _format(path)
+        return known is not None and known[0] != ".txt"
 
     @property
     def bytes_read(self) -> int:
@@ -98,9 +142,10 @@ class TextReader:
 
     def __iter__(self) -> Iterator[Piece]:
         self._finished_bytes, empty = 0, True
+        self.skipped_rows = SkippedRows()
         for path in self.files:
             for piece in self._pieces(path):
-                empty = False
+                self.current, empty = path, False
                 yield piece
             self._finished_bytes, self._position = self.bytes_read, lambda: 0
         if empty:
@@ -140,9 +185,20 @@ class TextReader:
             self._position = lambda: end
 
 
-def read_documents(inputs: Inputs, *, separator: str | None = END_OF_TEXT, field: str = "text") -> Iterator[bytes]:
+def read_documents(
+    inputs: Inputs,
+    *,
+    separator: str | None = END_OF_TEXT,
+    field: str = DEFAULT_FIELD,
+    read: ReadOptions | None = None,
+) -> Iterator[bytes]:
     """The documents of ``inputs``, each whole; arguments and errors as for ``TextReader``."""
-    return TextReader(inputs, separator=separator, field=field).documents()
+    return TextReader(inputs, separator=separator, field=field, read=read).documents()
+
+
+def is_stream(path: Path) -> bool:
+    """Whether an input can be read only once: standard input or a named pipe."""
+    return str(path) == STANDARD_INPUT or path.is_fifo()
 
 
 def text_files(inputs: Inputs) -> list[Path]:

@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.offsets import utf8
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.streams import EncodeStream
 from groundup.tokenizer.vocabulary import Rules

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from groundup.text.encodings import utf8
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,11 +26,3 @@ def offsets_of(text: "str | Buffer", byte_lengths: "NDArray[Any]") -> "NDArray[n
     # The number of the character that each byte belongs to.
     character = np.cumsum((data & 0xC0) != 0x80) - 1
     return np.stack([character[offsets[:, 0]], character[offsets[:, 1] - 1] + 1], axis=1)
-
-
-def utf8(text: str) -> bytes:
-    """The text as it is encoded: a lone surrogate becomes U+FFFD, a pair of them the character they stand for."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()

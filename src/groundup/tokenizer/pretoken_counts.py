@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundup.errors import DataError, TokenizerError
+from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.offsets import utf8
 from groundup.tokenizer.patterns import PATTERNS, checked_pattern
 from groundup.tokenizer.regex_splitter import pretoken_ends
 from groundup.tokenizer.special_tokens import checked_special_tokens

@@ -1,0 +1,121 @@
+"""How text files are read: the options that every command which reads text shares."""
+
+import codecs
+import dataclasses
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias, get_args
+
+from groundup.errors import DataError
+from groundup.text.encodings import utf8
+
+TextFormat: TypeAlias = Literal["auto", "txt", "jsonl", "json", "parquet"]
+OnBadRow: TypeAlias = Literal["error", "skip"]
+
+DEFAULT_FIELD = "text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How inputs are read; the same for all inputs of a call.
+
+    Raises:
+        DataError: an option has an impossible value, or a field is given beside a template.
+    """
+
+    field: str | None = None
+    """Field or column that holds the text; None: ``text``. ``meta.text`` is the field ``text`` inside ``meta``, unless
+    there is a field whose name has the dot in it."""
+    template: str | None = None
+    """Text of a row, made from several fields: ``{title}\\n\\n{body}``. ``\\n``, ``\\t`` and ``\\\\`` may be typed as a
+    backslash and a letter; ``{{`` and ``}}`` stand for braces."""
+    format: TextFormat = "auto"
+    """``auto``: by the suffix, and for a stream or a file named without one by the first bytes."""
+    encoding: str = "utf-8"
+    """Any Python codec, for plain text and JSON. With utf-8 nothing is decoded, and invalid bytes stay as they are."""
+    on_bad_row: OnBadRow = "error"
+    """``skip``: rows that hold no text are counted and passed over."""
+
+    def __post_init__(self) -> None:
+        if self.field is not None and self.template is not None:
+            raise DataError(
+                f"both a field ({self.field!r}) and a template ({self.template!r}) are given; give one of them"
+            )
+        if self.field == "":
+            raise DataError("the field is empty; name the JSON field or parquet column that holds the text")
+        for name, values in (("format", TextFormat), ("on_bad_row", OnBadRow)):
+            if getattr(self, name) not in get_args(values):
+                raise DataError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(get_args(values))}")
+        _check_encoding(self.encoding)
+        _ = self.parts
+
+    @cached_property
+    def parts(self) -> "list[bytes | str]":
+        """What the text of a row is made of: bytes for themselves, and names (str) of fields."""
+        if self.template is None:
+            return [self.field or DEFAULT_FIELD]
+        return _template_parts(self.template)
+
+    @cached_property
+    def fields(self) -> list[str]:
+        """Names of the fields that a row must have."""
+        return list(dict.fromkeys(part for part in self.parts if isinstance(part, str)))
+
+    @cached_property
+    def is_utf8(self) -> bool:
+        """Whether bytes are taken as they are."""
+        return codecs.lookup(self.encoding).name == "utf-8"
+
+    def with_field(self, field: str) -> "ReadOptions":
+        """These options in a call that also has an argument ``field``, whose default is ``text``.
+
+        Raises:
+            DataError: the two contradict each other.
+        """
+        if field in (DEFAULT_FIELD, self.field):
+            return self
+        if self.field is not None:
+            raise DataError(f"two fields are given: {field!r} and {self.field!r}; give one of them")
+        return dataclasses.replace(self, field=field)
+
+    def record(self) -> dict[str, Any]:
+        """The options other than the field that differ from the defaults, for the record of a data set."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "field"}
+        defaults = ReadOptions.__dataclass_fields__
+        return {name: value for name, value in values.items() if value != defaults[name].default}
+
+
+_TEMPLATE_TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]+)\}|\\(?P<escape>[nt\\])|(?P<stray>[{}])|[^{}\\]+|\\")
+_LITERALS = {"{{": b"{", "}}": b"}"}
+_ESCAPES = {"n": b"\n", "t": b"\t", "\\": b"\\"}
+
+
+def _template_parts(template: str) -> "list[bytes | str]":
+    parts: list[bytes | str] = []
+    for token in _TEMPLATE_TOKEN.finditer(template):
+        if token["stray"]:
+            raise DataError(
+                f"template {template!r} has a lone {token['stray']!r} at character {token.start() + 1}; write a field "
+                "as {name}, and a brace as {{ or }}"
+            )
+        if token["name"]:
+            parts.append(token["name"])
+        elif token["escape"]:
+            parts.append(_ESCAPES[token["escape"]])
+        else:
+            parts.append(_LITERALS.get(token[0]) or utf8(token[0]))
+    if not any(isinstance(part, str) for part in parts):
+        raise DataError(f"template {template!r} names no field; write fields in braces, such as {{title}}")
+    return parts
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        codecs.getincrementaldecoder(encoding)
+        b"a".decode(encoding, "ignore")  # refuses codecs that are not of text, such as base64
+    except (LookupError, ValueError):
+        raise DataError(
+            f"encoding {encoding!r} is not known; expected a name such as utf-8, utf-16, latin-1 or cp1252 "
+            "(all: the list of standard encodings in Python's documentation of codecs)"
+        ) from None
