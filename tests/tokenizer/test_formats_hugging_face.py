@@ -168,7 +168,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
     ("change", "message"),
     [
         (_set("version", to="2.0"), "its version is '2.0'; 1.0 is read"),
-        (_set("normalizer", to={"type": "NFC"}), "its normalizer NFC changes the text before it is split"),
+        (_set("normalizer", to={"type": "NFKC"}), "its normalizer NFKC changes the text before it is split"),
         (_set("pre_tokenizer", to=None), "pre_tokenizer is None; expected a JSON object"),
         (
             _set("pre_tokenizer", to={"type": "Whitespace"}),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.errors import TokenizerError
+from groundup.tokenizer.normalizers import Normalizer
 from groundup.tokenizer.special_tokens import checked_special_tokens
 
 SpecialTokens = Mapping[str, int] | Sequence[str]
@@ -27,6 +28,8 @@ class TokenizerContent:
     """Name of a built-in pattern, or a regular expression."""
     ignore_merges: bool = False
     """Whether a pretoken that is a token is that token, whatever the merges make of it."""
+    normalizer: Normalizer = ()
+    """Changes to the text before it is split."""
     sha256: str | None = None
     """What `Tokenizer.sha256` has to be, in formats that carry it."""
     sha256_file: str = ""

@@ -22,6 +22,7 @@ from groundup.tokenizer.files import (
     token_of_text,
     vocab_of_entries,
 )
+from groundup.tokenizer.normalizers import Normalizer, UnknownNormalizerError, parse_normalizer
 from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, expression_of
 from groundup.tokenizer.regex_dialects import difference
 from groundup.tokenizer.strict_reading import as_id, shown
@@ -108,12 +109,7 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
     """
     if file.get("version", "1.0") != "1.0":
         raise _cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
-    if file.get("normalizer") is not None:
-        raise _cannot_be_read(
-            path,
-            f"its normalizer {_kind(file['normalizer'])} changes the text before it is split",
-            "set it to null in a copy of the file, and normalize the text yourself if it has to be",
-        )
+    normalizer = _normalizer(path, file.get("normalizer"))
     pattern = _pattern(path, _member(path, file, "pre_tokenizer", dict))
     if file.get("decoder") is not None and _kind(file["decoder"]) != "ByteLevel":
         raise _cannot_be_read(path, f"its decoder is {_kind(file['decoder'])}", "only ByteLevel is read")
@@ -135,6 +131,7 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
         special_tokens=[token["content"] for token in added],
         pattern=pattern,
         ignore_merges=ignore_merges,
+        normalizer=normalizer,
         left_out=tuple(_left_out(file, added)),
     )
 
@@ -149,6 +146,17 @@ def _written_pre_tokenizer(pattern: str) -> Json:
             raise _cannot_be_written(f"its pattern has {shown(other)}, which tokenizers may understand otherwise")
     split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
+
+
+def _normalizer(path: Path, entry: object) -> Normalizer:
+    try:
+        return parse_normalizer(entry)
+    except UnknownNormalizerError as error:
+        raise _cannot_be_read(
+            path,
+            f"its normalizer {error} changes the text before it is split",
+            "NFC and empty Sequences are read; set it to null in a copy of the file, and normalize the text yourself",
+        ) from None
 
 
 def _pattern(path: Path, pre_tokenizer: Json) -> str:

@@ -162,6 +162,9 @@ class Tokenizer:
     @classmethod
     def from_content(cls, content: TokenizerContent) -> "Tokenizer":
         """A tokenizer from what a file holds (`formats.read_tokenizer`). Raises as `load`."""
+        if content.normalizer:
+            steps = ", ".join(str(step.to_json()["type"]) for step in content.normalizer)
+            raise TokenizerError(f"{content.source}: its normalizer ({steps}) changes the text, which is not supported")
         try:
             tokenizer = cls(
                 content.vocab,
