@@ -42,6 +42,20 @@ constexpr size_t kQuickBytes = 4096;
 // Up to this much text the ids are copied into an array that NumPy makes, which is quicker than handing memory over.
 constexpr size_t kShortBytes = size_t{1} << 16;
 
+std::string newest_unicode() { return std::string(kUnicodeVersions.back()); }
+
+Pattern checked_pattern(const std::string& name) {
+    const std::optional<Pattern> pattern = pattern_named(name);
+    if (!pattern) throw nb::value_error("the pattern is not built in");
+    return *pattern;
+}
+
+UnicodeTable checked_unicode(const std::string& version) {
+    const std::optional<UnicodeTable> table = UnicodeTable::of_version(version);
+    if (!table) throw nb::value_error("there is no table of this version of Unicode");
+    return *table;
+}
+
 std::string string_of(const nb::bytes& bytes) { return {bytes.c_str(), bytes.size()}; }
 
 std::vector<std::string> strings_of(const std::vector<nb::bytes>& all) {
@@ -112,16 +126,16 @@ class IdObjects {
 class Encoder {
    public:
     Encoder(const std::vector<int64_t>& byte_ids, const Rules& rules,
-            const std::vector<std::pair<nb::bytes, uint32_t>>& whole, const std::string& pattern) {
+            const std::vector<std::pair<nb::bytes, uint32_t>>& whole, const std::string& pattern,
+            const std::string& unicode_version) {
         if (byte_ids.size() != 256) throw nb::value_error("byte_ids must have 256 entries");
-        const std::optional<Pattern> named = pattern_named(pattern);
-        if (!named) throw nb::value_error("the pattern is not built in");
+        const Pattern named = checked_pattern(pattern);
         std::array<uint32_t, 256> ids{};
         std::transform(byte_ids.begin(), byte_ids.end(), ids.begin(),
                        [](int64_t id) { return id < 0 ? kNoRank : static_cast<uint32_t>(id); });
         std::vector<MergeRule> merge_rules(rules.shape(0));
         for (size_t i = 0; i < merge_rules.size(); ++i) merge_rules[i] = {rules(i, 0), rules(i, 1), rules(i, 2)};
-        encoder_ = std::make_shared<BpeEncoder>(ids, merge_rules, named_ids(whole), *named);
+        encoder_ = std::make_shared<BpeEncoder>(ids, merge_rules, named_ids(whole), named, checked_unicode(unicode_version));
     }
 
     const std::shared_ptr<const BpeEncoder>& shared() const { return encoder_; }
@@ -132,7 +146,7 @@ class Encoder {
         const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
         IdBuffer& ids = workspace->ids;
         ids.clear();
-        Splitter splitter(encoder_->pattern());
+        Splitter splitter = encoder_->splitter();
         encoder_->encode(splitter, *specials, bytes.bytes(), true, *workspace, ids);
         return objects_.list_of(ids.ids());
     }
@@ -146,7 +160,7 @@ class Encoder {
         IdBuffer& ids = workspace->ids;
         ids.clear();
         const auto encode_all = [&] {
-            Splitter splitter(encoder_->pattern());
+            Splitter splitter = encoder_->splitter();
             encoder_->encode(splitter, *specials, bytes.bytes(), true, *workspace, ids);
         };
         if (bytes.bytes().size() > kQuickBytes) {
@@ -315,11 +329,11 @@ class Counts {
     PretokenCounter counter_;
 };
 
-nb::list pretokens(nb::handle data, const std::string& pattern) {
+nb::list pretokens(nb::handle data, const std::string& pattern, const std::string& unicode_version) {
     const PythonText text(data);
     nb::list pieces;
     const std::span<const uint8_t> bytes = text.bytes();
-    Splitter(pattern_named(pattern).value())
+    Splitter(checked_pattern(pattern), checked_unicode(unicode_version))
         .advance(
             SpecialTokens({}), bytes.data(), bytes.size(), true,
             [&](size_t begin, std::span<const uint64_t> ends) {
@@ -332,10 +346,11 @@ nb::list pretokens(nb::handle data, const std::string& pattern) {
     return pieces;
 }
 
-nb::bytes character_classes() {
+nb::bytes character_classes(const std::string& unicode_version) {
+    const UnicodeTable unicode = checked_unicode(unicode_version);
     std::string classes(0x110000, '\0');
     for (uint32_t code_point = 0; code_point < classes.size(); ++code_point) {
-        classes[code_point] = static_cast<char>(std::countr_zero(class_of(code_point)));
+        classes[code_point] = static_cast<char>(std::countr_zero(unicode.class_of(code_point)));
     }
     return nb::bytes(classes.data(), classes.size());
 }
@@ -343,6 +358,10 @@ nb::bytes character_classes() {
 }  // namespace
 
 NB_MODULE(_native, module) {
+#ifdef NDEBUG
+    // A process that ends while its modules still hold tokenizers has lost nothing: no report in release builds.
+    nb::set_leak_warnings(false);
+#endif
     const nb::object tokenizer_error = nb::module_::import_("groundup.errors").attr("TokenizerError");
     nb::exception<MissingByteError>(module, "MissingByteError", tokenizer_error);
 
@@ -351,12 +370,13 @@ NB_MODULE(_native, module) {
         .def("find", [](const SpecialTokens& specials, nb::handle text, size_t from) -> nb::object {
             const auto found = find_special(specials, text, from);
             return found ? nb::object(nb::make_tuple((*found)[0], (*found)[1], (*found)[2])) : nb::none();
-        }, "text"_a, "start"_a = 0);
+        }, "text"_a, "start"_a = 0)
+        .def_prop_ro("ids", &SpecialTokens::ids);
 
     nb::class_<Encoder>(module, "Encoder")
         .def(nb::init<const std::vector<int64_t>&, const Rules&, const std::vector<std::pair<nb::bytes, uint32_t>>&,
-                      const std::string&>(),
-             "byte_ids"_a, "rules"_a, "whole"_a, "pattern"_a)
+                      const std::string&, const std::string&>(),
+             "byte_ids"_a, "rules"_a, "whole"_a, "pattern"_a, "unicode_version"_a = newest_unicode())
         .def("encode_to_list", &Encoder::encode_to_list, "text"_a, "specials"_a)
         .def("encode_to_array", &Encoder::encode_to_array, "text"_a, "specials"_a, "threads"_a = 1)
         .def("encode_batch_to_lists", &Encoder::encode_batch_to_lists, "texts"_a, "specials"_a, "threads"_a = 1)
@@ -393,7 +413,7 @@ NB_MODULE(_native, module) {
         .def("__len__", &Counts::size);
 
     // For the tests, which hold these against the `regex` package.
-    module.def("pretokens", &pretokens, "data"_a, "pattern"_a);
-    module.def("character_classes", &character_classes);
+    module.def("pretokens", &pretokens, "data"_a, "pattern"_a, "unicode_version"_a = newest_unicode());
+    module.def("character_classes", &character_classes, "unicode_version"_a = newest_unicode());
     module.def("simd_name", [] { return std::string(simd_name()); });
 }

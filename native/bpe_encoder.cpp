@@ -19,8 +19,9 @@ std::string missing_byte_message(uint8_t byte) {
 MissingByteError::MissingByteError(uint8_t byte) : std::runtime_error(missing_byte_message(byte)) {}
 
 BpeEncoder::BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-                       const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern)
-    : merges_(byte_ids, rules), whole_(whole.begin(), whole.end()), pattern_(pattern) {}
+                       const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern,
+                       UnicodeTable unicode)
+    : merges_(byte_ids, rules), whole_(whole.begin(), whole.end()), pattern_(pattern), unicode_(unicode) {}
 
 BpeEncoder::~BpeEncoder() {
     for (std::atomic<Workspace*>& place : idle_) delete place.load();
@@ -112,7 +113,7 @@ IdBuffer EncodeStream::finish() {
 
 void EncodeStream::reset() {
     held_ = {};
-    splitter_ = Splitter(encoder_->pattern());
+    splitter_ = encoder_->splitter();
 }
 
 IdBuffer EncodeStream::advance(bool complete) {

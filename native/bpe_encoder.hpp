@@ -89,10 +89,11 @@ class BpeEncoder {
 
     // `whole`: pretokens that are one id, whatever the merges make of them.
     BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
-               const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern);
+               const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern, UnicodeTable unicode = {});
     ~BpeEncoder();
 
-    Pattern pattern() const { return pattern_; }
+    const UnicodeTable& unicode() const { return unicode_; }
+    Splitter splitter() const { return Splitter(pattern_, unicode_); }
 
     // Appends the ids of a text, or of what is certain of it while it is not complete.
     void encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
@@ -128,6 +129,7 @@ class BpeEncoder {
     MergeTable merges_;
     std::unordered_map<std::string, uint32_t> whole_;
     Pattern pattern_;
+    UnicodeTable unicode_;
     // Workspaces outlive a call, so that the next text finds the caches filled. They lie in places that are taken and
     // filled by atomic exchange: a lock could be held for ever in a child that was forked.
     mutable std::array<std::atomic<Workspace*>, kIdleWorkspaces> idle_{};
@@ -137,7 +139,7 @@ class BpeEncoder {
 class EncodeStream {
    public:
     EncodeStream(std::shared_ptr<const BpeEncoder> encoder, std::shared_ptr<const SpecialTokens> specials)
-        : encoder_(std::move(encoder)), specials_(std::move(specials)), splitter_(encoder_->pattern()) {}
+        : encoder_(std::move(encoder)), specials_(std::move(specials)), splitter_(encoder_->splitter()) {}
 
     // The ids that are certain after these bytes. What may still change is held back.
     IdBuffer feed(std::span<const uint8_t> piece);

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <string_view>
 
 #include "unicode_tables.hpp"
 #include "utf8.hpp"
@@ -28,15 +30,35 @@ inline constexpr CharacterSet kLetter = kUpper | kLower | kOtherLetter;  // \p{L
 inline constexpr CharacterSet kSpace = kNewline | kBlank;                // \s
 inline constexpr CharacterSet kSymbol = kMark | kOther;                  // [^\s\p{L}\p{N}]
 
-inline CharacterSet class_of(uint32_t code_point) {
-    return static_cast<CharacterSet>(1 << kClassOfBlock[kBlockOfCodePoint[code_point >> 8] * 256 + (code_point & 255)]);
-}
+// The classes of one version of Unicode. The versions differ in code points that were assigned in between.
+class UnicodeTable {
+   public:
+    // The newest version.
+    constexpr UnicodeTable() : UnicodeTable(kUnicodeVersions.size() - 1) {}
 
-// The class of every ASCII byte; empty for the others. Most text is ASCII, and one load decides it.
+    static constexpr std::optional<UnicodeTable> of_version(std::string_view version) {
+        for (size_t i = 0; i < kUnicodeVersions.size(); ++i) {
+            if (kUnicodeVersions[i] == version) return UnicodeTable(i);
+        }
+        return std::nullopt;
+    }
+
+    CharacterSet class_of(uint32_t code_point) const {
+        return static_cast<CharacterSet>(1 << kClassOfBlock[blocks_[code_point >> 8] * 256 + (code_point & 255)]);
+    }
+
+   private:
+    explicit constexpr UnicodeTable(size_t number) : blocks_(kBlockOfCodePoint[number]) {}
+
+    const uint8_t* blocks_;
+};
+
+// The class of every ASCII byte; empty for the others. Most text is ASCII, and one load decides it. ASCII is the same in
+// all versions.
 inline constexpr std::array<CharacterSet, 256> kAsciiClass = [] {
     std::array<CharacterSet, 256> classes{};
     for (size_t byte = 0; byte < 0x80; ++byte) {
-        classes[byte] = static_cast<CharacterSet>(1 << kClassOfBlock[kBlockOfCodePoint[0] * 256 + byte]);
+        classes[byte] = static_cast<CharacterSet>(1 << kClassOfBlock[kBlockOfCodePoint[0][0] * 256 + byte]);
     }
     return classes;
 }();

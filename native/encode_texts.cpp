@@ -19,11 +19,11 @@ struct Job {
     std::vector<uint64_t> ends;  // of the parts that end a text, from the first id of the job
 };
 
-std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& specials) {
+std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& specials, const UnicodeTable& unicode) {
     std::vector<Job> jobs;
     size_t room = 0;
     for (const Text& text : texts) {
-        std::vector<Text> parts = chunks_of(text, kChunkBytes, specials);
+        std::vector<Text> parts = chunks_of(text, kChunkBytes, specials, unicode);
         if (parts.empty()) parts.push_back(text);  // an empty text has an end as well
         for (const Text& part : parts) {
             if (jobs.empty() || part.size() > room) {
@@ -48,7 +48,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
                           std::optional<uint32_t> last, size_t thread_count, const Heartbeat& heartbeat) {
     const auto encode_part = [&](Text part, bool ends_text, BpeEncoder::Workspace& workspace, IdBuffer& ids,
                                  std::vector<uint64_t>& ends) {
-        Splitter splitter(encoder.pattern());
+        Splitter splitter = encoder.splitter();
         encoder.encode(splitter, specials, part, true, workspace, ids);
         if (!ends_text) return;
         if (last) ids.push_back(*last);
@@ -64,7 +64,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
         for (const Text& text : texts) encode_part(text, true, *workspace, result.ids, result.ends);
         return result;
     }
-    std::vector<Job> jobs = jobs_of(texts, specials);
+    std::vector<Job> jobs = jobs_of(texts, specials, encoder.unicode());
     ParallelWork().run(
         jobs.size(), thread_count,
         [&](size_t i, size_t) {
@@ -94,7 +94,7 @@ uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, Tex
     uint64_t count = 0;
     const BpeEncoder::BorrowedWorkspace workspace(encoder);
     IdBuffer ids;
-    Splitter splitter(encoder.pattern());
+    Splitter splitter = encoder.splitter();
     splitter.advance(
         specials, text.data(), text.size(), true,
         [&](size_t begin, std::span<const uint64_t> ends) {

@@ -1,15 +1,22 @@
-"""Write unicode_tables.hpp: which kind of character every code point is.
+"""Write unicode_tables.hpp: which kind of character every code point is, in each version of Unicode that is supported.
 
-The `regex` package decides, because it is what the reference tokenizer splits with: \\p{L}, \\p{N} and so on as it
-matches them, which for \\s is the property White_Space (U+0085 is in it, U+001C is not). Run it again when `regex`
-moves to a new version of Unicode; tests/tokenizer/test_unicode_tables.py says when that is.
+Two engines decide, because tokenizers split with them: \\p{L}, \\p{N} and so on as they match them, which for \\s is the
+property White_Space (U+0085 is in it, U+001C is not).
+
+* The newest version is that of the `regex` package, which groundup's own tokenizers are defined by.
+* 16.0 is that of Oniguruma in `tokenizers` 0.23 and of fancy-regex in tiktoken 0.14.
+
+Tokenizers record their version. When an engine moves to a new one, add a table here and keep the others
+(tests/tokenizer/test_unicode_tables.py says when that is).
 
     python native/generate_unicode_tables.py
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import regex
+import tokenizers
 
 HEADER = Path(__file__).with_name("unicode_tables.hpp")
 CODE_POINTS = 0x110000
@@ -18,36 +25,63 @@ KINDS = [r"[\p{Lu}\p{Lt}]", r"\p{Ll}", r"[\p{Lm}\p{Lo}]", r"\p{M}", r"\p{N}", r"
 """The bit of `enum CharacterClass` is the place here; what no expression matches comes after the last."""
 
 
-def character_classes() -> bytes:
+def matched_by_regex(expression: str, text: str) -> Iterable[int]:
+    """The places of the characters that the package `regex` matches."""
+    return (match.start() for match in regex.finditer(expression, text))
+
+
+def matched_by_tokenizers(expression: str, text: str) -> Iterable[int]:
+    """The places of the characters that Hugging Face's Split matches."""
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "removed")
+    left = [span for _, span in split.pre_tokenize_str(text)]
+    return set(range(len(text))).difference(*(range(begin, end) for begin, end in left))
+
+
+VERSIONS: dict[str, Callable[[str, str], Iterable[int]]] = {"16.0": matched_by_tokenizers, "18.0": matched_by_regex}
+"""The newest last."""
+
+
+def character_classes(matched: Callable[[str, str], Iterable[int]]) -> bytes:
     """The number of the class of each code point."""
-    every_character = "".join(map(chr, range(CODE_POINTS)))
     classes = bytearray([len(KINDS)]) * CODE_POINTS
-    for number, expression in enumerate(KINDS):
-        for match in regex.finditer(expression, every_character):
-            classes[match.start()] = number
+    for start in range(0, CODE_POINTS, BLOCK):
+        if 0xD800 <= start < 0xE000:  # no characters
+            continue
+        characters = "".join(map(chr, range(start, start + BLOCK)))
+        for number, expression in enumerate(KINDS):
+            for place in matched(expression, characters):
+                classes[start + place] = number
     return bytes(classes)
 
 
-def array(element_type: str, name: str, values: list[int] | bytes, columns: int) -> str:
-    rows = [",".join(map(str, values[start : start + columns])) for start in range(0, len(values), columns)]
-    body = ",\n".join(rows)
-    return f"inline constexpr {element_type} {name}[{len(values)}] = {{\n{body}}};\n"
+def rows(values: list[int] | bytes, columns: int) -> str:
+    """The numbers, so many a line."""
+    lines = [",".join(map(str, values[start : start + columns])) for start in range(0, len(values), columns)]
+    return ",\n".join(lines)
 
 
 def main() -> None:
-    classes = character_classes()
+    """Write the header."""
     blocks: dict[bytes, int] = {}
-    block_of = [
-        blocks.setdefault(classes[start : start + BLOCK], len(blocks)) for start in range(0, CODE_POINTS, BLOCK)
-    ]
+    tables = []
+    for matched in VERSIONS.values():
+        classes = character_classes(matched)
+        starts = range(0, CODE_POINTS, BLOCK)
+        tables.append([blocks.setdefault(classes[start : start + BLOCK], len(blocks)) for start in starts])
+    names = ", ".join(f'"{version}"' for version in VERSIONS)
+    block_count = CODE_POINTS // BLOCK
     HEADER.write_text(
-        "// Written by generate_unicode_tables.py from what the Python package `regex` matches; do not edit.\n"
-        "#pragma once\n\n#include <cstdint>\n\nnamespace groundup {\n\n"
-        "// The class of code point c is kClassOfBlock[kBlockOfCodePoint[c >> 8] * 256 + (c & 255)].\n"
-        + array("uint8_t", "kBlockOfCodePoint", block_of, 32)
-        + "\n"
-        + array("uint8_t", "kClassOfBlock", b"".join(blocks), 64)
-        + "\n}  // namespace groundup\n",
+        "// Written by generate_unicode_tables.py from what the Python packages `regex` and `tokenizers` match; do not "
+        "edit.\n"
+        "#pragma once\n\n#include <array>\n#include <cstdint>\n#include <string_view>\n\nnamespace groundup {\n\n"
+        "// The newest last.\n"
+        f"inline constexpr std::array<std::string_view, {len(VERSIONS)}> kUnicodeVersions = {{{names}}};\n\n"
+        "// The class of code point c in version v is kClassOfBlock[kBlockOfCodePoint[v][c >> 8] * 256 + (c & 255)].\n"
+        f"inline constexpr uint8_t kBlockOfCodePoint[{len(VERSIONS)}][{block_count}] = {{\n"
+        + ",\n".join(f"{{{rows(table, 32)}}}" for table in tables)
+        + f"}};\n\ninline constexpr uint8_t kClassOfBlock[{len(blocks) * BLOCK}] = {{\n"
+        + rows(b"".join(blocks), 64)
+        + "};\n\n}  // namespace groundup\n",
         encoding="ascii",
     )
     print(f"{HEADER.name}: {len(blocks)} distinct blocks")

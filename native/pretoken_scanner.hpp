@@ -47,7 +47,7 @@ class PretokenEnds {
 
 // The masks of the window at `bytes`, of which `size` are left in the text; `readable` >= size of them may be read.
 inline Window window_at(ClassifyWindow classify, const uint8_t* bytes, size_t size, size_t readable, bool complete,
-                        CharacterSet supported) {
+                        CharacterSet supported, const UnicodeTable& unicode) {
     Window window;
     if (readable >= kWindowBytes) {
         classify(bytes, window);
@@ -59,7 +59,7 @@ inline Window window_at(ClassifyWindow classify, const uint8_t* bytes, size_t si
     window.continuation = 0;
     window.valid = static_cast<unsigned>(std::min(size, kWindowBytes));
     window.ends_text = complete && size < kWindowBytes;
-    if (window.not_ascii != 0) add_unicode(window, bytes, size, supported);
+    if (window.not_ascii != 0) add_unicode(window, bytes, size, supported, unicode);
     if (window.valid < kWindowBytes) limit_to_valid(window);
     return window;
 }
@@ -73,7 +73,7 @@ size_t scan_pretokens(ClassifyWindow classify, TextView text, size_t readable, s
         const uint8_t* const bytes = text.bytes() + begin;
         if (classify != nullptr && progress.position == 0) {
             const Window window = window_at(classify, bytes, text.size() - begin, readable - begin, text.complete(),
-                                            supported_characters(pattern));
+                                            supported_characters(pattern), text.unicode());
             if (window.valid > 1 || window.ends_text) {
                 const uint64_t found = starts_in_window<pattern>(window, bytes) & ~uint64_t{1};
                 if (found != 0) {

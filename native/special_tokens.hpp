@@ -32,6 +32,12 @@ class SpecialTokens {
         for (const auto& [bytes, id] : tokens) add(bytes, id);
     }
 
+    std::vector<uint32_t> ids() const {
+        std::vector<uint32_t> all;
+        for (const auto& [bytes, id] : tokens_) all.push_back(id);
+        return all;
+    }
+
     // Looks for special tokens that begin in text[from, to). The text ends at `size` (>= to); `complete` says that
     // nothing follows, so that nothing is left undecided.
     SpecialMatch find(const uint8_t* text, size_t from, size_t to, size_t size, bool complete) const {

@@ -17,7 +17,7 @@ namespace groundup {
 // number of times however small the pieces are in which it arrives.
 class Splitter {
    public:
-    explicit Splitter(Pattern pattern) : pattern_(pattern) {}
+    explicit Splitter(Pattern pattern, UnicodeTable unicode = {}) : pattern_(pattern), unicode_(unicode) {}
 
     // Hands out, in order, everything in text[0, size) that text to come cannot change: on_pretokens(begin, ends) for
     // some that follow one another, and on_special(id). With `complete` that is everything.
@@ -30,7 +30,7 @@ class Splitter {
             const SpecialMatch special = specials.find(text, searched_, stretch, size, complete);
             const bool found = special.kind == SpecialMatch::Kind::Found;
             const bool at_end = special.kind == SpecialMatch::Kind::None && stretch == size;
-            split_plain(TextView(text, special.begin, found || (complete && at_end)), size, on_pretokens);
+            split_plain(TextView(text, special.begin, found || (complete && at_end), unicode_), size, on_pretokens);
             searched_ = special.begin;
             if (found) {
                 on_special(special.id);
@@ -80,6 +80,7 @@ class Splitter {
     }
 
     Pattern pattern_;
+    UnicodeTable unicode_;
     size_t start_ = 0;     // where the pretoken begins that is not yet handed out
     Progress progress_;    // how far that one has been read
     size_t searched_ = 0;  // no special token begins in [start_, searched_)

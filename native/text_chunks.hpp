@@ -13,10 +13,10 @@
 namespace groundup {
 
 // The class of the last character of text[0, end). Bytes that end no valid character are kOther.
-inline CharacterSet last_class(const uint8_t* text, size_t end) {
+inline CharacterSet last_class(const uint8_t* text, size_t end, const UnicodeTable& unicode) {
     for (size_t length = 1; length <= 4 && length <= end; ++length) {
         const Utf8Character character = decode_utf8(text + end - length, length);
-        if (character.status == Utf8Status::Valid && character.length == length) return class_of(character.code_point);
+        if (character.status == Utf8Status::Valid && character.length == length) return unicode.class_of(character.code_point);
     }
     return end == 0 ? kEnd : kOther;
 }
@@ -26,10 +26,11 @@ inline CharacterSet last_class(const uint8_t* text, size_t end) {
 //   the one before ends in something else than white space, so the look-aheads `\s+(?!\S)` and `\s++$` see no change;
 //   no special token lies across the cut.
 // Special tokens are UTF-8: one that ended inside a character of the text would leave bytes that last_class misreads.
-inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials) {
+inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials,
+                        const UnicodeTable& unicode) {
     const CharacterSet here = kAsciiClass[text[position]];
     if ((here & kSpace) == 0) return false;
-    const CharacterSet before = last_class(text.data(), position);
+    const CharacterSet before = last_class(text.data(), position, unicode);
     const CharacterSet allowed = here == kNewline ? kLetter | kNumber : kLetter | kNumber | kSymbol;
     return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
@@ -37,18 +38,19 @@ inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const Sp
 // Where the chunk from `begin` on ends: after at least `chunk_bytes`, or with the text. A text without a safe cut is one
 // chunk.
 inline size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chunk_bytes,
-                        const SpecialTokens& specials) {
+                        const SpecialTokens& specials, const UnicodeTable& unicode = {}) {
     size_t end = begin + std::min(chunk_bytes, text.size() - begin);
-    while (end < text.size() && !is_safe_cut(text, end, specials)) ++end;
+    while (end < text.size() && !is_safe_cut(text, end, specials, unicode)) ++end;
     return end;
 }
 
 // The whole text in such chunks.
 inline std::vector<std::span<const uint8_t>> chunks_of(std::span<const uint8_t> text, size_t chunk_bytes,
-                                                       const SpecialTokens& specials) {
+                                                       const SpecialTokens& specials,
+                                                       const UnicodeTable& unicode = {}) {
     std::vector<std::span<const uint8_t>> chunks;
     for (size_t begin = 0; begin < text.size();) {
-        const size_t end = chunk_end(text, begin, chunk_bytes, specials);
+        const size_t end = chunk_end(text, begin, chunk_bytes, specials, unicode);
         chunks.push_back(text.subspan(begin, end - begin));
         begin = end;
     }

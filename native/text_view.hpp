@@ -20,11 +20,13 @@ struct Character {
 class TextView {
    public:
     // `complete` says that nothing follows: the pattern sees the end of the text at `size`.
-    TextView(const uint8_t* bytes, size_t size, bool complete) : bytes_(bytes), size_(size), complete_(complete) {}
+    TextView(const uint8_t* bytes, size_t size, bool complete, UnicodeTable unicode = {})
+        : bytes_(bytes), size_(size), complete_(complete), unicode_(unicode) {}
 
     const uint8_t* bytes() const { return bytes_; }
     size_t size() const { return size_; }
     bool complete() const { return complete_; }
+    const UnicodeTable& unicode() const { return unicode_; }
     bool undecided() const { return reached_end_ && !complete_; }
     void forget_end() { reached_end_ = false; }
 
@@ -33,7 +35,7 @@ class TextView {
         const uint8_t lead = bytes_[position];
         if (lead < 0x80) return {kAsciiClass[lead], 1};
         const Utf8Character character = decode_utf8(bytes_ + position, size_ - position);
-        if (character.status == Utf8Status::Valid) return {class_of(character.code_point), character.length};
+        if (character.status == Utf8Status::Valid) return {unicode_.class_of(character.code_point), character.length};
         if (character.status == Utf8Status::Truncated && !complete_) return end();
         return {kOther, 1};
     }
@@ -61,6 +63,7 @@ class TextView {
     size_t size_;
     bool complete_;
     bool reached_end_ = false;
+    UnicodeTable unicode_;
 };
 
 // How far an undecided pretoken has been read, so that one which arrives in many pieces is read once: the runs before

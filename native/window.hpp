@@ -43,13 +43,14 @@ std::string_view simd_name();
 
 // Puts the characters that are not ASCII into the masks, as far as they are in the set; `valid` ends before the first
 // one that is not. `size` bytes are text.
-inline void add_unicode(Window& window, const uint8_t* bytes, size_t size, CharacterSet supported) {
+inline void add_unicode(Window& window, const uint8_t* bytes, size_t size, CharacterSet supported,
+                        const UnicodeTable& unicode) {
     uint64_t left = window.not_ascii & low_bits(window.valid);
     while (left != 0) {
         const auto begin = static_cast<unsigned>(std::countr_zero(left));
         const Utf8Character character = decode_utf8(bytes + begin, size - begin);
         const bool is_valid = character.status == Utf8Status::Valid;
-        const CharacterSet character_class = is_valid ? class_of(character.code_point) : kOther;
+        const CharacterSet character_class = is_valid ? unicode.class_of(character.code_point) : kOther;
         const unsigned length = is_valid ? character.length : 1;
         const bool cut_off = character.status == Utf8Status::Truncated && !window.ends_text;
         if ((character_class & supported) == 0 || begin + length > window.valid || cut_off) {
