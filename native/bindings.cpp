@@ -33,6 +33,7 @@ using namespace groundup;
 namespace {
 
 using Rules = nb::ndarray<const uint32_t, nb::shape<-1, 3>, nb::c_contig, nb::device::cpu>;
+using Characters = nb::ndarray<const uint32_t, nb::shape<-1, 2>, nb::c_contig, nb::device::cpu>;
 using Numbers = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Specials = std::shared_ptr<const SpecialTokens>;
 
@@ -127,15 +128,28 @@ class Encoder {
    public:
     Encoder(const std::vector<int64_t>& byte_ids, const Rules& rules,
             const std::vector<std::pair<nb::bytes, uint32_t>>& whole, const std::string& pattern,
-            const std::string& unicode_version) {
-        if (byte_ids.size() != 256) throw nb::value_error("byte_ids must have 256 entries");
-        const Pattern named = checked_pattern(pattern);
-        std::array<uint32_t, 256> ids{};
-        std::transform(byte_ids.begin(), byte_ids.end(), ids.begin(),
-                       [](int64_t id) { return id < 0 ? kNoRank : static_cast<uint32_t>(id); });
-        std::vector<MergeRule> merge_rules(rules.shape(0));
-        for (size_t i = 0; i < merge_rules.size(); ++i) merge_rules[i] = {rules(i, 0), rules(i, 1), rules(i, 2)};
-        encoder_ = std::make_shared<BpeEncoder>(ids, merge_rules, named_ids(whole), named, checked_unicode(unicode_version));
+            const std::string& unicode_version)
+        : encoder_(std::make_shared<BpeEncoder>(ids_of_bytes(byte_ids), merge_rules(rules), named_ids(whole),
+                                                checked_pattern(pattern), checked_unicode(unicode_version))) {
+    }
+
+    // Of whole texts on characters. `prefix`: a SpacePrefix.
+    static Encoder of_characters(const Characters& characters, const std::vector<int64_t>& byte_ids, const Rules& rules,
+                                 uint8_t prefix, bool every_space) {
+        if (prefix > static_cast<uint8_t>(SpacePrefix::FirstUnlessThere)) throw nb::value_error("no such prefix");
+        std::vector<std::pair<uint32_t, uint32_t>> codes(characters.shape(0));
+        for (size_t i = 0; i < codes.size(); ++i) codes[i] = {characters(i, 0), characters(i, 1)};
+        std::vector<MergeRule> all_rules = merge_rules(rules);
+        for (const auto& [code, id] : codes) {
+            if (code > 0x10FFFF || id >= CharacterMerges::kMostIds) throw nb::value_error("a code point or id is too large");
+        }
+        for (const MergeRule& rule : all_rules) {
+            if (std::max({rule.left, rule.right, rule.merged}) >= CharacterMerges::kMostIds) {
+                throw nb::value_error("an id is too large");
+            }
+        }
+        return Encoder(std::make_shared<BpeEncoder>(CharacterMerges(
+            codes, ids_of_bytes(byte_ids), all_rules, static_cast<SpacePrefix>(prefix), every_space)));
     }
 
     const std::shared_ptr<const BpeEncoder>& shared() const { return encoder_; }
@@ -213,6 +227,22 @@ class Encoder {
     }
 
    private:
+    explicit Encoder(std::shared_ptr<const BpeEncoder> encoder) : encoder_(std::move(encoder)) {}
+
+    static std::array<uint32_t, 256> ids_of_bytes(const std::vector<int64_t>& byte_ids) {
+        if (byte_ids.size() != 256) throw nb::value_error("byte_ids must have 256 entries");
+        std::array<uint32_t, 256> ids{};
+        std::transform(byte_ids.begin(), byte_ids.end(), ids.begin(),
+                       [](int64_t id) { return id < 0 ? kNoRank : static_cast<uint32_t>(id); });
+        return ids;
+    }
+
+    static std::vector<MergeRule> merge_rules(const Rules& rules) {
+        std::vector<MergeRule> all(rules.shape(0));
+        for (size_t i = 0; i < all.size(); ++i) all[i] = {rules(i, 0), rules(i, 1), rules(i, 2)};
+        return all;
+    }
+
     static std::vector<PythonText> bytes_of(const nb::list& texts) {
         std::vector<PythonText> all;
         all.reserve(texts.size());
@@ -377,6 +407,8 @@ NB_MODULE(_native, module) {
         .def(nb::init<const std::vector<int64_t>&, const Rules&, const std::vector<std::pair<nb::bytes, uint32_t>>&,
                       const std::string&, const std::string&>(),
              "byte_ids"_a, "rules"_a, "whole"_a, "pattern"_a, "unicode_version"_a = newest_unicode())
+        .def_static("of_characters", &Encoder::of_characters, "characters"_a, "byte_ids"_a, "rules"_a, "prefix"_a,
+                    "every_space"_a)
         .def("encode_to_list", &Encoder::encode_to_list, "text"_a, "specials"_a)
         .def("encode_to_array", &Encoder::encode_to_array, "text"_a, "specials"_a, "threads"_a = 1)
         .def("encode_batch_to_lists", &Encoder::encode_batch_to_lists, "texts"_a, "specials"_a, "threads"_a = 1)

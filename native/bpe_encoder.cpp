@@ -23,6 +23,9 @@ BpeEncoder::BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<cons
                        UnicodeTable unicode)
     : merges_(byte_ids, rules), whole_(whole.begin(), whole.end()), pattern_(pattern), unicode_(unicode) {}
 
+BpeEncoder::BpeEncoder(CharacterMerges characters)
+    : merges_({}, {}), pattern_(Pattern::Gpt2), characters_(std::move(characters)) {}
+
 BpeEncoder::~BpeEncoder() {
     for (std::atomic<Workspace*>& place : idle_) delete place.load();
 }
@@ -42,6 +45,7 @@ BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
     const MergeScratch& scratch = workspace_->scratch;
     if (std::max(scratch.symbols.capacity(), scratch.result.capacity()) > kKeptSymbols) workspace_->scratch = {};
     if (workspace_->rare_ids.capacity() > kKeptSymbols) workspace_->rare_ids = {};
+    if (workspace_->prefixed.capacity() > kKeptSymbols) workspace_->prefixed = {};
     workspace_->miss_count = 0;  // not so after an exception
     for (std::atomic<Workspace*>& place : encoder_.idle_) {
         Workspace* expected = nullptr;
@@ -57,10 +61,24 @@ void BpeEncoder::encode(Splitter& splitter, const SpecialTokens& specials, std::
     splitter.advance(
         specials, text.data(), text.size(), complete,
         [&](size_t begin, std::span<const uint64_t> ends) {
-            encode_pretokens(text.data(), text.size(), begin, ends, workspace, ids);
+            encode_found(splitter, text, begin, ends, workspace, ids);
         },
         [&](uint32_t id) { ids.push_back(id); });
     insert_misses(workspace, ids);
+}
+
+// The first pretoken of a stretch as if a space stood before it, if one is put there; returns where it ends, or `begin`.
+size_t BpeEncoder::encode_prefixed(const Splitter& splitter, std::span<const uint8_t> text, size_t begin,
+                                   std::span<const uint64_t> ends, Workspace& workspace, IdBuffer& ids) const {
+    const std::span<const uint8_t> first = text.subspan(begin, ends.front() - begin);
+    if (!characters_->takes_prefix(first, splitter.at_text())) return begin;
+    insert_misses(workspace, ids);
+    workspace.prefixed.assign(1, ' ');
+    workspace.prefixed.insert(workspace.prefixed.end(), first.begin(), first.end());
+    const uint64_t end = workspace.prefixed.size();
+    encode_pretokens(workspace.prefixed.data(), end, 0, {&end, 1}, workspace, ids);
+    insert_misses(workspace, ids);
+    return ends.front();
 }
 
 void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,

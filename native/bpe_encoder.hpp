@@ -7,28 +7,25 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
-#include <stdexcept>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "bpe_merge.hpp"
+#include "character_merges.hpp"
 #include "id_buffer.hpp"
 #include "merge_lanes.hpp"
 #include "merge_table.hpp"
+#include "missing_byte.hpp"
 #include "pretoken_cache.hpp"
 #include "special_tokens.hpp"
 #include "splitter.hpp"
+#include "text_chunks.hpp"
 
 namespace groundup {
-
-// Text needs a single byte that the vocabulary does not have.
-class MissingByteError : public std::runtime_error {
-   public:
-    explicit MissingByteError(uint8_t byte);
-};
 
 // What a vocabulary says; never changes once made, so that any number of threads may encode with it.
 class BpeEncoder {
@@ -70,6 +67,7 @@ class BpeEncoder {
         IdBuffer rare_ids;      // of the misses
         IdBuffer moved;         // ids between which those are put
         IdBuffer ids;           // for short results
+        std::vector<uint8_t> prefixed;  // a piece of text with a space before it
     };
 
     // Gives the workspace back when the call ends, also by an exception.
@@ -90,14 +88,35 @@ class BpeEncoder {
     // `whole`: pretokens that are one id, whatever the merges make of them.
     BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
                const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern, UnicodeTable unicode = {});
+
+    // Of whole texts on characters; the pretokens are then pieces that give the same ids (CharacterCuts).
+    explicit BpeEncoder(CharacterMerges characters);
     ~BpeEncoder();
 
-    const UnicodeTable& unicode() const { return unicode_; }
-    Splitter splitter() const { return Splitter(pattern_, unicode_); }
+    // A splitter for a text, or for what follows a cut in one.
+    Splitter splitter(bool begins_text = true) const {
+        return characters_ ? Splitter(characters_->cuts(), begins_text) : Splitter(pattern_, unicode_);
+    }
+
+    // Whether cutting a text before `position` leaves the ids as they are.
+    bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials) const {
+        return characters_ ? is_safe_cut_of_characters(text, position, characters_->cuts(), specials)
+                           : groundup::is_safe_cut(text, position, specials, unicode_);
+    }
 
     // Appends the ids of a text, or of what is certain of it while it is not complete.
     void encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
                 Workspace& workspace, IdBuffer& ids) const;
+
+    // encode_pretokens() for what the splitter has just handed out, with the space that may be put before it.
+    void encode_found(const Splitter& splitter, std::span<const uint8_t> text, size_t begin,
+                      std::span<const uint64_t> ends, Workspace& workspace, IdBuffer& ids) const {
+        if (characters_ && splitter.at_stretch()) [[unlikely]] {
+            begin = encode_prefixed(splitter, text, begin, ends, workspace, ids);
+            ends = ends.subspan(begin == ends.front() ? 1 : 0);
+        }
+        encode_pretokens(text.data(), text.size(), begin, ends, workspace, ids);
+    }
 
     // Appends the ids of pretokens that follow one another from `begin` on, some of them not before insert_misses(). Of
     // the text `readable` bytes may be read, until then.
@@ -110,6 +129,8 @@ class BpeEncoder {
    private:
     static constexpr size_t kIdleWorkspaces = 64;
 
+    size_t encode_prefixed(const Splitter& splitter, std::span<const uint8_t> text, size_t begin,
+                           std::span<const uint64_t> ends, Workspace& workspace, IdBuffer& ids) const;
     static void collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
                                std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace);
     static void insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspace& workspace);
@@ -118,6 +139,8 @@ class BpeEncoder {
     void merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const;
     static void set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace);
     static void remember(const Miss& miss, Workspace& workspace);
+    // Whether pretokens are more than bytes that merge.
+    bool merges_one_by_one() const { return characters_.has_value() || !whole_.empty(); }
     std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
 
     uint32_t id_of(uint32_t symbol) const {
@@ -130,6 +153,7 @@ class BpeEncoder {
     std::unordered_map<std::string, uint32_t> whole_;
     Pattern pattern_;
     UnicodeTable unicode_;
+    std::optional<CharacterMerges> characters_;  // then the others are empty
     // Workspaces outlive a call, so that the next text finds the caches filled. They lie in places that are taken and
     // filled by atomic exchange: a lock could be held for ever in a child that was forked.
     mutable std::array<std::atomic<Workspace*>, kIdleWorkspaces> idle_{};

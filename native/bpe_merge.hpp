@@ -61,7 +61,8 @@ struct MergeScratch {
 
 // The definition in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
 // symbols are no longer the ones it was made for.
-inline void merge_by_heap(const MergeTable& merges, MergeScratch& scratch) {
+template <typename Merges>
+void merge_by_heap(const Merges& merges, MergeScratch& scratch) {
     constexpr uint32_t kMerged = UINT32_MAX;  // the symbol was absorbed by its left neighbour
     std::vector<uint32_t>&symbols = scratch.symbols, &previous = scratch.previous, &next = scratch.next;
     const auto count = static_cast<uint32_t>(symbols.size());

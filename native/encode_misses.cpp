@@ -125,7 +125,7 @@ void BpeEncoder::remember(const Miss& miss, Workspace& workspace) {
 // Pretokens that are in no cache.
 template <typename Lanes>
 void BpeEncoder::merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const {
-    if (!whole_.empty()) {
+    if (merges_one_by_one()) {
         for (Miss* const miss : misses) {
             set_ids(*miss, merged_ids(miss->pretoken(), workspace), workspace);
             remember(*miss, workspace);
@@ -150,6 +150,7 @@ void BpeEncoder::merge_misses(Lanes& lanes, std::span<Miss* const> misses, Works
 }
 
 std::span<const uint32_t> BpeEncoder::merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const {
+    if (characters_) return characters_->ids(pretoken, workspace.scratch);
     if (!whole_.empty()) {
         const auto token = whole_.find(std::string(pretoken.begin(), pretoken.end()));
         if (token != whole_.end()) return {&token->second, 1};

@@ -14,16 +14,17 @@ constexpr size_t kChunkBytes = size_t{1} << 20;
 // What one thread does at a time: some texts, or a part of one.
 struct Job {
     std::vector<Text> parts;
-    std::vector<bool> ends_text;  // by part
+    std::vector<bool> begins_text, ends_text;  // by part
     IdBuffer ids;
     std::vector<uint64_t> ends;  // of the parts that end a text, from the first id of the job
 };
 
-std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& specials, const UnicodeTable& unicode) {
+std::vector<Job> jobs_of(const BpeEncoder& encoder, std::span<const Text> texts, const SpecialTokens& specials) {
     std::vector<Job> jobs;
     size_t room = 0;
     for (const Text& text : texts) {
-        std::vector<Text> parts = chunks_of(text, kChunkBytes, specials, unicode);
+        std::vector<Text> parts = chunks_of(
+            text, kChunkBytes, [&](size_t position) { return encoder.is_safe_cut(text, position, specials); });
         if (parts.empty()) parts.push_back(text);  // an empty text has an end as well
         for (const Text& part : parts) {
             if (jobs.empty() || part.size() > room) {
@@ -31,6 +32,7 @@ std::vector<Job> jobs_of(std::span<const Text> texts, const SpecialTokens& speci
                 room = kChunkBytes;
             }
             jobs.back().parts.push_back(part);
+            jobs.back().begins_text.push_back(&part == &parts.front());
             jobs.back().ends_text.push_back(&part == &parts.back());
             room -= std::min(room, part.size());
         }
@@ -46,9 +48,9 @@ constexpr size_t expected_ids(size_t bytes) { return bytes / 3; }
 
 EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specials, std::span<const Text> texts,
                           std::optional<uint32_t> last, size_t thread_count, const Heartbeat& heartbeat) {
-    const auto encode_part = [&](Text part, bool ends_text, BpeEncoder::Workspace& workspace, IdBuffer& ids,
-                                 std::vector<uint64_t>& ends) {
-        Splitter splitter = encoder.splitter();
+    const auto encode_part = [&](Text part, bool begins_text, bool ends_text, BpeEncoder::Workspace& workspace,
+                                 IdBuffer& ids, std::vector<uint64_t>& ends) {
+        Splitter splitter = encoder.splitter(begins_text);
         encoder.encode(splitter, specials, part, true, workspace, ids);
         if (!ends_text) return;
         if (last) ids.push_back(*last);
@@ -61,10 +63,10 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
     if (thread_count <= 1 || bytes <= kChunkBytes) {
         result.ids.reserve(expected_ids(bytes));
         const BpeEncoder::BorrowedWorkspace workspace(encoder);
-        for (const Text& text : texts) encode_part(text, true, *workspace, result.ids, result.ends);
+        for (const Text& text : texts) encode_part(text, true, true, *workspace, result.ids, result.ends);
         return result;
     }
-    std::vector<Job> jobs = jobs_of(texts, specials, encoder.unicode());
+    std::vector<Job> jobs = jobs_of(encoder, texts, specials);
     ParallelWork().run(
         jobs.size(), thread_count,
         [&](size_t i, size_t) {
@@ -74,7 +76,7 @@ EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specia
             for (const Text& part : job.parts) bytes_of_job += part.size();
             job.ids.reserve(expected_ids(bytes_of_job));
             for (size_t part = 0; part < job.parts.size(); ++part) {
-                encode_part(job.parts[part], job.ends_text[part], *workspace, job.ids, job.ends);
+                encode_part(job.parts[part], job.begins_text[part], job.ends_text[part], *workspace, job.ids, job.ends);
             }
         },
         [] { return uint64_t{0}; }, heartbeat);
@@ -98,7 +100,7 @@ uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, Tex
     splitter.advance(
         specials, text.data(), text.size(), true,
         [&](size_t begin, std::span<const uint64_t> ends) {
-            encoder.encode_pretokens(text.data(), text.size(), begin, ends, *workspace, ids);
+            encoder.encode_found(splitter, text, begin, ends, *workspace, ids);
             if (ids.size() < kManyIds) return;
             encoder.insert_misses(*workspace, ids);
             count += ids.size();

@@ -73,7 +73,9 @@ void PretokenCounter::count(const std::vector<Text>& texts, uint64_t weight, boo
     };
     for (const Text& text : texts) {
         for (size_t begin = 0; begin < text.size();) {
-            const size_t end = chunk_end(text, begin, chunk_bytes_, special_tokens_);
+            const size_t end = chunk_end(text, begin, chunk_bytes_, [&](size_t position) {
+                return is_safe_cut(text, position, special_tokens_, {});
+            });
             chunks.push_back(text.subspan(begin, end - begin));
             bytes += end - begin;
             begin = end;

@@ -4,8 +4,10 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
+#include "character_cuts.hpp"
 #include "pretoken_scanner.hpp"
 #include "special_tokens.hpp"
 
@@ -18,6 +20,10 @@ namespace groundup {
 class Splitter {
    public:
     explicit Splitter(Pattern pattern, UnicodeTable unicode = {}) : pattern_(pattern), unicode_(unicode) {}
+
+    // Into pieces by `cuts`, which has to outlive this, instead of pretokens. `begins_text`: not behind a cut in a text.
+    Splitter(const CharacterCuts& cuts, bool begins_text)
+        : pattern_(Pattern::Gpt2), cuts_(&cuts), at_stretch_(begins_text), at_text_(begins_text) {}
 
     // Hands out, in order, everything in text[0, size) that text to come cannot change: on_pretokens(begin, ends) for
     // some that follow one another, and on_special(id). With `complete` that is everything.
@@ -36,6 +42,8 @@ class Splitter {
                 on_special(special.id);
                 start_ = searched_ = special.begin + special.length;
                 progress_ = {};
+                at_stretch_ = true;
+                at_text_ = false;
             } else if (at_end || special.kind == SpecialMatch::Kind::Undecided) {
                 return;
             }
@@ -44,6 +52,11 @@ class Splitter {
 
     // Bytes before this position have been handed out.
     size_t start() const { return start_; }
+
+    // With cuts, while something is handed out: whether it is the first of a stretch between special tokens, and of the
+    // text.
+    bool at_stretch() const { return at_stretch_; }
+    bool at_text() const { return at_text_; }
 
     // Tells that the first `count` (<= start()) bytes of the text were dropped.
     void drop_front(size_t count) {
@@ -57,6 +70,7 @@ class Splitter {
 
     template <typename OnPretokens>
     void split_plain(const TextView& text, size_t readable, OnPretokens&& on_pretokens) {
+        if (cuts_ != nullptr) return split_by_cuts(text, on_pretokens);
         switch (pattern_) {
             case Pattern::Gpt2: return split_plain<Pattern::Gpt2>(text, readable, on_pretokens);
             case Pattern::Cl100k: return split_plain<Pattern::Cl100k>(text, readable, on_pretokens);
@@ -79,8 +93,27 @@ class Splitter {
         }
     }
 
+    template <typename OnPretokens>
+    void split_by_cuts(const TextView& text, OnPretokens&& on_pretokens) {
+        PretokenEnds ends;
+        while (start_ < text.size()) {
+            ends.clear();
+            const size_t begin = start_;
+            while (start_ < text.size() && ends.has_room_for_window()) {
+                const std::optional<size_t> end = cuts_->piece_end(text, start_, progress_);
+                if (!end) break;
+                ends.add(start_ = *end);
+            }
+            if (start_ == begin) return;
+            on_pretokens(begin, ends.ends());
+            at_stretch_ = at_text_ = false;
+        }
+    }
+
     Pattern pattern_;
     UnicodeTable unicode_;
+    const CharacterCuts* cuts_ = nullptr;
+    bool at_stretch_ = true, at_text_ = true;
     size_t start_ = 0;     // where the pretoken begins that is not yet handed out
     Progress progress_;    // how far that one has been read
     size_t searched_ = 0;  // no special token begins in [start_, searched_)

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "character_class.hpp"
+#include "character_cuts.hpp"
 #include "special_tokens.hpp"
 
 namespace groundup {
@@ -35,22 +36,29 @@ inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const Sp
     return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
 
-// Where the chunk from `begin` on ends: after at least `chunk_bytes`, or with the text. A text without a safe cut is one
-// chunk.
-inline size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chunk_bytes,
-                        const SpecialTokens& specials, const UnicodeTable& unicode = {}) {
+// The same where whole texts are encoded on characters.
+inline bool is_safe_cut_of_characters(std::span<const uint8_t> text, size_t position, const CharacterCuts& cuts,
+                                      const SpecialTokens& specials) {
+    const TextCharacter here = text_character(text.data() + position, text.size() - position);
+    return here.code < TextCharacter::kInvalidByte && cuts.may_cut(last_code(text.data(), position), here.code) &&
+           !specials.lies_across(text.data(), text.size(), position);
+}
+
+// Where the chunk from `begin` on ends: after at least `chunk_bytes`, where is_safe(position), or with the text. A text
+// without a safe cut is one chunk.
+template <typename IsSafe>
+size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chunk_bytes, IsSafe&& is_safe) {
     size_t end = begin + std::min(chunk_bytes, text.size() - begin);
-    while (end < text.size() && !is_safe_cut(text, end, specials, unicode)) ++end;
+    while (end < text.size() && !is_safe(end)) ++end;
     return end;
 }
 
 // The whole text in such chunks.
-inline std::vector<std::span<const uint8_t>> chunks_of(std::span<const uint8_t> text, size_t chunk_bytes,
-                                                       const SpecialTokens& specials,
-                                                       const UnicodeTable& unicode = {}) {
+template <typename IsSafe>
+std::vector<std::span<const uint8_t>> chunks_of(std::span<const uint8_t> text, size_t chunk_bytes, IsSafe&& is_safe) {
     std::vector<std::span<const uint8_t>> chunks;
     for (size_t begin = 0; begin < text.size();) {
-        const size_t end = chunk_end(text, begin, chunk_bytes, specials, unicode);
+        const size_t end = chunk_end(text, begin, chunk_bytes, is_safe);
         chunks.push_back(text.subspan(begin, end - begin));
         begin = end;
     }

@@ -199,7 +199,8 @@ void run(FuzzInput input) {
 
     const std::optional<Ids> chunked = ids_of([&] {
         Ids ids;
-        for (const auto chunk : chunks_of(bytes.span(), chunk_bytes, *specials)) {
+        const auto is_safe = [&](size_t position) { return is_safe_cut(bytes.span(), position, *specials, {}); };
+        for (const auto chunk : chunks_of(bytes.span(), chunk_bytes, is_safe)) {
             const std::array<std::span<const uint8_t>, 1> one = {chunk};
             append(ids, encode_texts(encoder, *specials, one, std::nullopt, 1, no_heartbeat).ids.ids());
         }

@@ -104,7 +104,8 @@ void run(FuzzInput input) {
     check(pieces == naive_pieces, "split", text);
 
     size_t total = 0;
-    for (const std::span<const uint8_t> chunk : chunks_of(bytes.span(), chunk_bytes, specials)) {
+    const auto is_safe = [&](size_t position) { return is_safe_cut(bytes.span(), position, specials, {}); };
+    for (const std::span<const uint8_t> chunk : chunks_of(bytes.span(), chunk_bytes, is_safe)) {
         check(chunk.data() == bytes.data() + total && !chunk.empty(), "chunks follow one another", text);
         total += chunk.size();
         split_into(chunked_pieces, pattern, specials, chunk);
