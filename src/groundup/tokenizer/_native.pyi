@@ -23,6 +23,14 @@ class Encoder:
         whole: list[tuple[bytes, int]],  # pretokens that are one id, whatever the merges make of them
         pattern: str,  # name of a built-in pattern
     ) -> None: ...
+    @staticmethod
+    def of_characters(
+        characters: NDArray[np.uint32],  # (characters, 2): code point, id
+        byte_ids: list[int],
+        rules: NDArray[np.uint32],
+        prefix: int,  # where a space is put before text: 0 never, 1 always, 2 unless there, 3 first unless there
+        every_space: bool,  # no token reaches over a space
+    ) -> Encoder: ...
     def encode_to_list(self, text: str | Buffer, specials: SpecialTokens) -> list[int]: ...
     def encode_to_array(self, text: str | Buffer, specials: SpecialTokens, threads: int = 1) -> NDArray[np.uint32]: ...
     def encode_batch_to_lists(

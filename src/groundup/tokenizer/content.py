@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.errors import TokenizerError
+from groundup.tokenizer.characters import Characters
 from groundup.tokenizer.normalizers import Normalizer
 from groundup.tokenizer.special_tokens import checked_special_tokens
 
@@ -30,6 +31,11 @@ class TokenizerContent:
     """Whether a pretoken that is a token is that token, whatever the merges make of it."""
     normalizer: Normalizer = ()
     """Changes to the text before it is split."""
+    characters: Characters | None = None
+    """Set if whole texts are encoded on characters. Vocabulary and merges are then in written form, and there is no
+    pattern."""
+    added_tokens: tuple[str, ...] = ()
+    """Tokens that are text, and found whole before anything else: user-defined symbols in SentencePiece."""
     sha256: str | None = None
     """What `Tokenizer.sha256` has to be, in formats that carry it."""
     sha256_file: str = ""

@@ -8,7 +8,7 @@ from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.streams import EncodeStream
-from groundup.tokenizer.vocabulary import Rules
+from groundup.tokenizer.vocabulary import Rules, rule_array
 from groundup.tokenizer.work import checked_text
 
 if TYPE_CHECKING:
@@ -51,19 +51,16 @@ def make_encoder(
         whole: pretokens that are one id, whatever the merges make of them.
     """
     core = load_core()
-    import numpy as np
-
     byte_ids = [id_of.get(bytes([byte]), -1) for byte in range(256)]
-    rule_array = np.stack([np.frombuffer(ids, dtype=np.uint32) if ids else np.empty(0, np.uint32) for ids in rules], 1)
     if pattern in PATTERNS:
-        encoder: TextEncoder = core.Encoder(byte_ids, rule_array, whole, pattern)
+        encoder: TextEncoder = core.Encoder(byte_ids, rule_array(rules), whole, pattern)
         return encoder
     warnings.warn(
         f"the pattern {pattern!r} is not built in, so the regex package splits the text, on one thread and tens of "
         f"times more slowly; built in are: {', '.join(PATTERNS)}",
         stacklevel=5,  # the caller of the tokenizer's method
     )
-    return RegexEncoder(core.Encoder(byte_ids, rule_array, whole, "gpt2"), pattern)
+    return RegexEncoder(core.Encoder(byte_ids, rule_array(rules), whole, "gpt2"), pattern)
 
 
 class RegexEncoder:

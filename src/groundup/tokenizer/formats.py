@@ -10,11 +10,14 @@ from groundup.tokenizer import files, groundup_file
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent
 from groundup.tokenizer.groundup_file import content_of_groundup_file
 from groundup.tokenizer.hugging_face import content_of_hugging_face
+from groundup.tokenizer.hugging_face_characters import content_of_sentencepiece, is_sentencepiece
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.strict_reading import as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.tiktoken_file import content_of_lines, looks_like_tiktoken
 
 HUGGING_FACE_FILE = "tokenizer.json"
+GROUNDUP_FILE = "tokenizer.groundup.json"
+"""What a folder holds that `Tokenizer.save` wrote, if it is not in GPT-2's form."""
 _NAMES_IN_FOLDERS = {
     files.VOCAB_FILE, files.MERGES_FILE, files.META_FILE, files.GPT2_VOCAB_FILE, files.GPT2_MERGES_FILE
 }  # fmt: skip
@@ -53,6 +56,8 @@ def read_tokenizer(
     try:
         if not _is_folder(path):
             return _read_file(path, pattern, special_tokens)
+        if (path / GROUNDUP_FILE).is_file():
+            return _read_file(path / GROUNDUP_FILE, pattern, special_tokens)
         several, one = files.find_files(path), path / HUGGING_FACE_FILE
         # tokenizer.json says how text is split; beside it, GPT-2's two files would be read with GPT-2's pattern.
         if one.is_file() and (several is None or several.meta is None):
@@ -85,8 +90,13 @@ def _read_file(path: Path, pattern: str | None, special_tokens: SpecialTokens | 
                 "tokenizer convert` with --pattern and --special-tokens"
             )
         return content_of_lines(path, data, pattern, special_tokens or [])
-    read = content_of_groundup_file if found.format is Format.GROUNDUP else content_of_hugging_face
-    return _complete(read(path, found.json), pattern, special_tokens)
+    if found.format is Format.GROUNDUP:
+        content = content_of_groundup_file(path, found.json)
+    elif is_sentencepiece(found.json):
+        content = content_of_sentencepiece(path, found.json)
+    else:
+        content = content_of_hugging_face(path, found.json)
+    return _complete(content, pattern, special_tokens)
 
 
 def _read_several(

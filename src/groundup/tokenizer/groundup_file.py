@@ -7,11 +7,13 @@ tokenizer's hash, of what the file means and not of how it is laid out.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
+from groundup.tokenizer.characters import Characters
 from groundup.tokenizer.content import Pair, TokenizerContent
 from groundup.tokenizer.files import TokenOf, from_printable, printable
 from groundup.tokenizer.patterns import PATTERNS, expression_of
@@ -28,7 +30,7 @@ _KINDS: dict[str, type] = {
     "vocab": dict,
     "merges": list,
 }
-_OPTIONAL: dict[str, type] = {"ignore_merges": bool}
+_OPTIONAL: dict[str, type] = {"ignore_merges": bool, "characters": dict, "added_tokens": list}
 
 
 def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
@@ -45,6 +47,10 @@ def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> N
     }
     if content.ignore_merges:  # a version that does not know the key refuses it
         head["ignore_merges"] = True
+    if content.characters is not None:
+        head["characters"] = asdict(content.characters)
+    if content.added_tokens:
+        head["added_tokens"] = list(content.added_tokens)
     tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if vocab[i] not in names]
     pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in content.merges]
     members = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
@@ -80,6 +86,8 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
         special_tokens=list(entries["special_tokens"]),
         pattern=_pattern(path, entries["pattern"]),
         ignore_merges=entries.get("ignore_merges", False),
+        characters=_characters(path, entries["characters"]) if "characters" in entries else None,
+        added_tokens=tuple(entries.get("added_tokens", ())),
         sha256=entries["sha256"],
         sha256_file=path.name,
     )
@@ -138,6 +146,13 @@ def _merges(path: Path, entries: Sequence[Any]) -> list[Pair]:
             )
         number_of[left, right] = number
     return list(number_of)
+
+
+def _characters(path: Path, entry: Mapping[str, Any]) -> Characters:
+    try:
+        return Characters(**entry)
+    except (TokenizerError, TypeError) as error:
+        raise TokenizerError(f"{path}: characters is {shown(entry)}: {error}") from None
 
 
 def _pattern(path: Path, entry: Mapping[str, Any]) -> str:

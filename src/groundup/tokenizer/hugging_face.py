@@ -108,15 +108,15 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
             model other than BPE on bytes; dropout; several splits; added tokens that match with conditions.
     """
     if file.get("version", "1.0") != "1.0":
-        raise _cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
+        raise cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
     normalizer = _normalizer(path, file.get("normalizer"))
-    pattern = _pattern(path, _member(path, file, "pre_tokenizer", dict))
-    if file.get("decoder") is not None and _kind(file["decoder"]) != "ByteLevel":
-        raise _cannot_be_read(path, f"its decoder is {_kind(file['decoder'])}", "only ByteLevel is read")
-    model = _member(path, file, "model", dict)
+    pattern = _pattern(path, member(path, file, "pre_tokenizer", dict))
+    if file.get("decoder") is not None and kind_of(file["decoder"]) != "ByteLevel":
+        raise cannot_be_read(path, f"its decoder is {kind_of(file['decoder'])}", "only ByteLevel is read")
+    model = member(path, file, "model", dict)
     if model.get("type", "BPE") != "BPE":
-        raise _cannot_be_read(path, f"its model is {shown(model['type'])}", "only BPE is read")
-    entries, merges, added = _member(path, model, "vocab", dict), _merges(path, model), _added_tokens(path, file)
+        raise cannot_be_read(path, f"its model is {shown(model['type'])}", "only BPE is read")
+    entries, merges, added = member(path, model, "vocab", dict), _merges(path, model), added_tokens_of(path, file)
     vocab = _vocab(path, entries, merges, added)
     _refuse_model_options(path, model, vocab)
     ignore_merges = model.get("ignore_merges", False)
@@ -152,7 +152,7 @@ def _normalizer(path: Path, entry: object) -> Normalizer:
     try:
         return parse_normalizer(entry)
     except UnknownNormalizerError as error:
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path,
             f"its normalizer {error} changes the text before it is split",
             "NFC and empty Sequences are read; set it to null in a copy of the file, and normalize the text yourself",
@@ -160,10 +160,10 @@ def _normalizer(path: Path, entry: object) -> Normalizer:
 
 
 def _pattern(path: Path, pre_tokenizer: Json) -> str:
-    steps = _steps(pre_tokenizer, "pretokenizers")
-    kinds = [_kind(step) for step in steps]
+    steps = steps_of(pre_tokenizer, "pretokenizers")
+    kinds = [kind_of(step) for step in steps]
     if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space") is not False:
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path,
             f"its pre_tokenizer is {shown(kinds)}",
             "expected one that ends with ByteLevel, add_prefix_space false",
@@ -172,7 +172,7 @@ def _pattern(path: Path, pre_tokenizer: Json) -> str:
     if by_byte_level is True and not splits:
         return "gpt2"
     if by_byte_level is not False or kinds[:-1] != ["Split"]:
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path,
             f"its pre_tokenizer is {shown(kinds)}, with use_regex {shown(by_byte_level)} at the end",
             "text is split once: by one Split, or by the regex of ByteLevel",
@@ -184,17 +184,17 @@ def _split_pattern(path: Path, split: Json) -> str:
     pattern = split.get("pattern")
     regex = pattern.get("Regex") if isinstance(pattern, dict) else None
     if not isinstance(regex, str):
-        raise _cannot_be_read(path, f"its Split has the pattern {shown(pattern)}", 'expected {"Regex": "…"}')
+        raise cannot_be_read(path, f"its Split has the pattern {shown(pattern)}", 'expected {"Regex": "…"}')
     behavior, invert = split.get("behavior"), split.get("invert")
     isolated = behavior == "Isolated" and invert in (False, True)
     if regex in _NAME_OF and (isolated or (behavior == "Removed" and invert is True)):
         return _NAME_OF[regex]  # a pattern that matches all text has nothing between its matches to remove
     if not isolated:
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path, f"its Split is {shown(behavior)} with invert {shown(invert)}", 'only "Isolated" is read'
         )
     if (other := difference(regex)) is not None:
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path,
             f"its Split has a regular expression with {shown(other)}, which may mean another thing here",
             "rewrite that part in a copy of the file",
@@ -206,7 +206,7 @@ def _split_pattern(path: Path, split: Json) -> str:
 def _merges(path: Path, model: Json) -> list[Pair]:
     number_of: dict[Pair, int] = {}
     token_of = TokenOf()
-    for number, entry in enumerate(_member(path, model, "merges", list)):
+    for number, entry in enumerate(member(path, model, "merges", list)):
         if isinstance(entry, str) and entry.startswith("#version"):
             continue  # as tokenizers does
         try:
@@ -226,15 +226,20 @@ def _merges(path: Path, model: Json) -> list[Pair]:
     return list(number_of)
 
 
-def _added_tokens(path: Path, file: Json) -> list[Json]:
-    added = _member(path, file, "added_tokens", list) if file.get("added_tokens") is not None else []
+def added_tokens_of(path: Path, file: Json) -> list[Json]:
+    """The added tokens of a file.
+
+    Raises:
+        TokenizerError: one is damaged, matches under conditions, or overlaps with one of another pass.
+    """
+    added = member(path, file, "added_tokens", list) if file.get("added_tokens") is not None else []
     for token in added:
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
             raise TokenizerError(f"{path}: added token {shown(token)}; expected an object with content and id")
         as_id(path, token["content"], token.get("id"))
         conditions = [name for name in _CONDITIONS if token.get(name, False) is not False]
         if conditions:
-            raise _cannot_be_read(
+            raise cannot_be_read(
                 path,
                 f"its added token {shown(token['content'])} matches only under conditions ({', '.join(conditions)})",
                 "set them to false in a copy of the file",
@@ -244,7 +249,7 @@ def _added_tokens(path: Path, file: Json) -> list[Json]:
     for first in first_pass:
         for second in second_pass:
             if _overlap(first, second) or _overlap(second, first):
-                raise _cannot_be_read(
+                raise cannot_be_read(
                     path,
                     f"its added tokens {shown(first)} and {shown(second)} overlap, and tokenizers looks for those with "
                     "normalized false before the others",
@@ -260,12 +265,7 @@ def _vocab(path: Path, entries: Json, merges: list[Pair], added: list[Json]) -> 
     largest = -1
     for token in added:
         name, token_id = token["content"], token["id"]
-        own_number = largest + 1 if largest >= len(entries) else len(entries)
-        if token_id != entries.get(name, own_number):
-            raise TokenizerError(
-                f"{path}: added token {shown(name)} has the id {token_id}, and tokenizers would use "
-                f"{shown(entries.get(name, own_number))}; give it its id in model.vocab, too"
-            )
+        check_added_id(path, name, token_id, entries, largest)
         if token_id in vocab:
             raise TokenizerError(
                 f"{path}: added token {shown(name)} has the id {token_id} of {shown(vocab[token_id])}; ids are unique"
@@ -275,6 +275,20 @@ def _vocab(path: Path, entries: Json, merges: list[Pair], added: list[Json]) -> 
     return vocab
 
 
+def check_added_id(path: Path, name: str, token_id: int, entries: Json, largest: int) -> None:
+    """Check that tokenizers gives an added token the id that the file says; `largest` of those before it.
+
+    Raises:
+        TokenizerError: it gives another one.
+    """
+    own_number = largest + 1 if largest >= len(entries) else len(entries)
+    if token_id != entries.get(name, own_number):
+        raise TokenizerError(
+            f"{path}: added token {shown(name)} has the id {token_id}, and tokenizers would use "
+            f"{shown(entries.get(name, own_number))}; give it its id in model.vocab, too"
+        )
+
+
 def _token_of_added(path: Path, name: str, merging: set[bytes]) -> bytes:
     token = token_of_text(path, name)
     try:
@@ -282,21 +296,30 @@ def _token_of_added(path: Path, name: str, merging: set[bytes]) -> bytes:
     except KeyError:
         return token
     if as_key != token and (len(as_key) == 1 or as_key in merging):
-        raise _cannot_be_read(
+        raise cannot_be_read(
             path, f"its added token {shown(name)} has the name of the token {shown(as_key)}", "rename it"
         )
     return token
 
 
-def _refuse_model_options(path: Path, model: Json, vocab: Mapping[int, bytes]) -> None:
+def refuse_options_of_pairs(path: Path, model: Json) -> None:
+    """Refuse what changes how pairs merge.
+
+    Raises:
+        TokenizerError: the model has such an option.
+    """
     for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(option):
-            raise _cannot_be_read(path, f"its model has {option} {shown(model[option])}", "expected null")
+            raise cannot_be_read(path, f"its model has {option} {shown(model[option])}", "expected null")
+
+
+def _refuse_model_options(path: Path, model: Json, vocab: Mapping[int, bytes]) -> None:
+    refuse_options_of_pairs(path, model)
     present = set(vocab.values())
     missing = [byte for byte in range(256) if bytes([byte]) not in present]
     for option in ("unk_token", "byte_fallback"):
         if model.get(option) and missing:
-            raise _cannot_be_read(
+            raise cannot_be_read(
                 path,
                 f"its model has {option} {shown(model[option])} for bytes without a token, such as {missing[0]:#04x}",
                 "every byte needs a token",
@@ -312,7 +335,7 @@ def _refuse_names_of_other_text(path: Path, entries: Json, names: set[str]) -> N
             why = f"never the token {shown(text)}, which is not in GPT-2's byte alphabet and not in added_tokens"
         else:
             continue
-        raise _cannot_be_read(path, f"by ignore_merges it finds {why}", "rename that token in a copy of the file")
+        raise cannot_be_read(path, f"by ignore_merges it finds {why}", "rename that token in a copy of the file")
 
 
 def _is_name_of_another(text: str) -> bool:
@@ -324,15 +347,20 @@ def _is_name_of_another(text: str) -> bool:
 
 
 def _left_out(file: Json, added: list[Json]) -> Iterator[str]:
-    for part in ("truncation", "padding"):
-        if file.get(part) is not None:
-            yield part
-    for step in _steps(file.get("post_processor"), "processors"):
-        if step is not None and _kind(step) != "ByteLevel":  # ByteLevel only moves offsets
-            yield f"post_processor {_kind(step)}"
+    yield from left_out_of(file)
     ordinary = sum(token.get("special") is not True for token in added)
     if ordinary:
         yield f'"special": false of {ordinary} added token{"s" * (ordinary > 1)}'
+
+
+def left_out_of(file: Json) -> Iterator[str]:
+    """Parts of a tokenizer.json that add to the ids of a text."""
+    for part in ("truncation", "padding"):
+        if file.get(part) is not None:
+            yield part
+    for step in steps_of(file.get("post_processor"), "processors"):
+        if step is not None and kind_of(step) != "ByteLevel":  # ByteLevel only moves offsets
+            yield f"post_processor {kind_of(step)}"
 
 
 def _overlap(left: str, right: str) -> bool:
@@ -340,24 +368,27 @@ def _overlap(left: str, right: str) -> bool:
     return right in left or any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
 
 
-def _member(path: Path, entries: Json, key: str, kind: type) -> Any:
+def member(path: Path, entries: Json, key: str, kind: type) -> Any:
+    """A part of a JSON object, which has to be of a kind."""
     if not isinstance(entries.get(key), kind):
         name = "object" if kind is dict else "array"
         raise TokenizerError(f"{path}: {key} is {shown(entries.get(key))}; expected a JSON {name}")
     return entries[key]
 
 
-def _steps(part: Any, key: str) -> list[Any]:
+def steps_of(part: Any, key: str) -> list[Any]:
     """The members of a Sequence, or the one part that is none."""
-    steps = part.get(key) if _kind(part) == "Sequence" else None
+    steps = part.get(key) if kind_of(part) == "Sequence" else None
     return steps if isinstance(steps, list) else [part]
 
 
-def _kind(part: object) -> str:
+def kind_of(part: object) -> str:
+    """The type of a part, as errors name it."""
     return str(part.get("type")) if isinstance(part, dict) else shown(part)
 
 
-def _cannot_be_read(path: Path, why: str, fix: str) -> TokenizerError:
+def cannot_be_read(path: Path, why: str, fix: str) -> TokenizerError:
+    """The error for a file that is sound, but would give other ids here."""
     return TokenizerError(f"{path} cannot be read with the same ids: {why}; {fix}")
 
 

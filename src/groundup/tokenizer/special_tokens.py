@@ -49,8 +49,10 @@ _MOST_SETS = 64
 class SpecialTokenSets:
     """The special tokens of a tokenizer, and those of them that a call may want, ready to be found in text."""
 
-    def __init__(self, ids: Mapping[bytes, int]) -> None:
+    def __init__(self, ids: Mapping[bytes, int], always: Mapping[bytes, int]) -> None:
+        """`always`: tokens that are found beside the special ones, whichever a call wants."""
         self._ids = ids
+        self._always = list(always.items())
         self._names = frozenset(ids)
         self._sets: dict[frozenset[bytes], _native.SpecialTokens] = {}
         self.all = self._made(self._names)
@@ -74,7 +76,7 @@ class SpecialTokenSets:
         return self._set(may)
 
     def _refuse(self, must_not: frozenset[bytes], texts: "Sequence[str | Buffer]") -> None:
-        found = self._set(must_not)
+        found = self._made(must_not, always=False) if self._always else self._set(must_not)
         for number, text in enumerate(texts):
             if (place := found.find(text)) is not None:
                 name = next(name for name in must_not if self._ids[name] == place[2])
@@ -116,6 +118,7 @@ class SpecialTokenSets:
             made = self._sets[names] = self._made(names)
         return made
 
-    def _made(self, names: frozenset[bytes]) -> "_native.SpecialTokens":
-        made: _native.SpecialTokens = load_core().SpecialTokens([(name, self._ids[name]) for name in names])
+    def _made(self, names: frozenset[bytes], *, always: bool = True) -> "_native.SpecialTokens":
+        tokens = [(name, self._ids[name]) for name in names]
+        made: _native.SpecialTokens = load_core().SpecialTokens(tokens + self._always if always else tokens)
         return made

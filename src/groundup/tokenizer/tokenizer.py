@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,24 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
 from groundup.tokenizer import files
+from groundup.tokenizer.characters import (
+    CharacterDecodeStream,
+    Characters,
+    byte_of,
+    character_offsets,
+    check_characters,
+    make_character_encoder,
+    replaced,
+    text_of,
+    written_forms,
+)
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent
 from groundup.tokenizer.core import MadeWhenNeeded
 from groundup.tokenizer.encoders import TextEncoder, make_encoder
-from groundup.tokenizer.formats import read_tokenizer
+from groundup.tokenizer.formats import GROUNDUP_FILE, read_tokenizer
 from groundup.tokenizer.groundup_file import write_groundup_file
 from groundup.tokenizer.hugging_face import write_hugging_face
+from groundup.tokenizer.hugging_face_characters import write_sentencepiece
 from groundup.tokenizer.offsets import offsets_of
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
@@ -60,6 +73,10 @@ class Tokenizer:
         pattern: what makes pretokens: the name of a built-in pattern (`groundup.tokenizer.patterns`), or a regular
             expression of the `regex` package, which is far slower.
         ignore_merges: a pretoken that is a token is that token, whatever the merges make of it (Llama 3 has this).
+        characters: encode whole texts on characters with byte fallback, as SentencePiece does (Llama 2, Gemma). Then
+            `vocab` and `merges` have tokens in written form, "▁the" and "<0x0A>" (`groundup.tokenizer.characters`),
+            and `pattern` and `ignore_merges` mean nothing.
+        added_tokens: tokens of `vocab` that are text, and found whole before anything else.
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
@@ -74,22 +91,31 @@ class Tokenizer:
         *,
         pattern: str = "gpt2",
         ignore_merges: bool = False,
+        characters: Characters | None = None,
+        added_tokens: Sequence[str] = (),
     ) -> None:
-        self._pattern = checked_pattern(pattern)
-        self._ignore_merges = bool(ignore_merges)
-        self._vocab, self._id_of = checked_vocab(vocab)
+        self._pattern = checked_pattern(pattern) if characters is None else ""
+        self._ignore_merges = bool(ignore_merges) and characters is None
+        self._characters = characters
+        self._written, self._id_of = checked_vocab(vocab)
         if isinstance(special_tokens, Mapping):
             raise TokenizerError("special_tokens is a mapping; give a list of names, and put their ids into vocab")
         names = checked_special_tokens(special_tokens)
         appended = [name for name in names if name not in self._id_of]
-        new_ids = range(self.vocab_size, self.vocab_size + len(appended))
+        first = max(self._written, default=-1) + 1
+        new_ids = range(first, first + len(appended))
         if appended and new_ids[-1] > LARGEST_ID:
             raise TokenizerError(f"special tokens would get ids up to {new_ids[-1]}; the largest is {LARGEST_ID}")
-        self._vocab.update(zip(new_ids, appended, strict=True))
+        self._written.update(zip(new_ids, appended, strict=True))
         self._id_of.update(zip(appended, new_ids, strict=True))
         self._special_ids = {name: self._id_of[name] for name in names}
         self._merges = checked_merges(merges)
         self._rules = checked_rules(self._merges, self._id_of)
+        self._added_ids = self._checked_added_tokens(added_tokens)
+        self._vocab = self._written
+        if characters is not None:
+            check_characters(self._written, self._merges)
+            self._vocab = {token_id: text_of(token) for token_id, token in self._written.items()}
 
     @classmethod
     def from_files(
@@ -172,6 +198,8 @@ class Tokenizer:
                 content.special_tokens,
                 pattern=content.pattern,
                 ignore_merges=content.ignore_merges,
+                characters=content.characters,
+                added_tokens=content.added_tokens,
             )
         except TokenizerError as error:
             raise TokenizerError(f"{content.source}: {error}") from None
@@ -195,6 +223,8 @@ class Tokenizer:
         target = Path(path)
         if target.suffix == ".json" and not target.is_dir():
             write_groundup_file(_file_to_write(target), self._content(), self.sha256)
+        elif self._characters is not None:
+            write_groundup_file(_file_to_write(target / GROUNDUP_FILE), self._content(), self.sha256)
         else:
             files.write_files(target, self._content(), self.sha256)
 
@@ -208,7 +238,8 @@ class Tokenizer:
             TokenizerError: the path is a folder; a special token has the name of another token in GPT-2's byte
                 alphabet; or the pattern is an expression that may mean another thing there.
         """
-        write_hugging_face(_file_to_write(path), self._content())
+        write = write_hugging_face if self._characters is None else write_sentencepiece
+        write(_file_to_write(path), self._content())
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
         """Writes the tokens that are not special in tiktoken's format.
@@ -383,7 +414,11 @@ class Tokenizer:
         count bytes. Arguments and errors as for `encode_to_numpy`.
         """
         ids = self.encode_to_numpy(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
-        return ids, offsets_of(text, self._byte_lengths[ids])
+        lengths = self._byte_lengths[ids]
+        if self._characters is None:
+            return ids, offsets_of(text, lengths)
+        specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        return ids, character_offsets(text, lengths, specials, self._characters.prefix)
 
     def count(
         self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
@@ -410,9 +445,17 @@ class Tokenizer:
             TokenizerError: an id is not in the vocabulary, or not an integer; or errors is not known.
             UnicodeDecodeError: there are such bytes, and errors is "strict".
         """
-        data = self.decode_bytes(ids)
+        plain = plain_ids(ids)
+        data = self.decode_bytes(plain)
         try:
-            return data.decode("utf-8", errors)
+            if self._characters is None or errors != "replace":
+                return data.decode("utf-8", errors)
+            return data.decode()
+        except UnicodeDecodeError:
+            if errors != "replace":
+                raise
+            text = replaced(self._written[token_id] for token_id in plain)
+            return text.removeprefix(" ") if self._characters is not None and self._characters.strip else text
         except LookupError:
             raise TokenizerError(f'errors is {errors!r}; expected "replace", "ignore", "strict" or another') from None
 
@@ -420,9 +463,10 @@ class Tokenizer:
         """The bytes of ids, which need not be valid UTF-8. Raises as `decode` does."""
         plain = plain_ids(ids)
         try:
-            return b"".join(map(self._vocab.__getitem__, plain))
+            data = b"".join(map(self._vocab.__getitem__, plain))
         except KeyError:
-            return b"".join(map(self._token, plain))
+            data = b"".join(map(self._token, plain))
+        return data.removeprefix(b" ") if self._characters is not None and self._characters.strip else data
 
     def decode_batch(self, batch: "Iterable[Iterable[int] | NDArray[Any]]", errors: str = "replace") -> list[str]:
         """The text of each sequence of ids. Raises as `decode` does."""
@@ -430,6 +474,8 @@ class Tokenizer:
 
     def decode_stream(self) -> "DecodeStream":
         """Decoding of ids that arrive one by one, as a model makes them; never shows half a character."""
+        if self._characters is not None:
+            return CharacterDecodeStream(self._characters, lambda ids: [self._token(i, self._written) for i in ids])
         return DecodeStream(self.decode_bytes)
 
     def token_id(self, token: str | bytes) -> int:
@@ -439,29 +485,33 @@ class Tokenizer:
             TokenizerError: no token has exactly these bytes.
         """
         token_bytes = token.encode("utf-8", "replace") if isinstance(token, str) else token
-        try:
-            return self._id_of[token_bytes]
-        except KeyError:
-            raise TokenizerError(f"{token!r} is not a token; encode it to see the tokens it is made of") from None
+        for written in [token_bytes] if self._characters is None else written_forms(token_bytes):
+            if written in self._id_of:
+                return self._id_of[written]
+        raise TokenizerError(f"{token!r} is not a token; encode it to see the tokens it is made of")
 
     def token_lengths(self) -> "NDArray[np.int64]":
-        """Bytes of text per id, int64 (vocab_size,); 0 for special tokens, which are not text, and for unused ids."""
+        """Bytes of text per id, int64 (vocab_size,); 0 for special tokens, which are not text, and for unused ids.
+
+        With `characters`, "▁" is the one byte of a space, also where the text has none and it is put before it.
+        """
         import numpy as np
 
         lengths = np.zeros(self.vocab_size, dtype=np.int64)
+        special = set(self._special_ids.values())
         for token_id, token in self._vocab.items():
-            if token not in self._special_ids:
+            if token_id not in special:
                 lengths[token_id] = len(token)
         return lengths
 
     @property
     def vocab(self) -> Mapping[int, bytes]:
-        """Token bytes by id, special tokens included; read-only."""
+        """Token bytes by id, special tokens included; read-only. With `characters`, two ids may have the same bytes."""
         return MappingProxyType(self._vocab)
 
     @property
     def merges(self) -> list[tuple[bytes, bytes]]:
-        """The merges in the order they were learned (a copy)."""
+        """The merges in the order they were learned (a copy); in written form with `characters`."""
         return list(self._merges)
 
     @property
@@ -470,13 +520,23 @@ class Tokenizer:
         return [name.decode() for name in self._special_ids]
 
     @property
+    def added_tokens(self) -> list[str]:
+        """Tokens that are text, and found whole before anything else, also where special tokens are not."""
+        return [name.decode() for name in self._added_ids]
+
+    @property
+    def characters(self) -> Characters | None:
+        """How whole texts are encoded on characters; None if they are split into pretokens of bytes."""
+        return self._characters
+
+    @property
     def vocab_size(self) -> int:
         """Largest id + 1: the rows a model's embedding needs. 0 for an empty vocabulary."""
         return max(self._vocab, default=-1) + 1
 
     @property
     def pattern(self) -> str:
-        """What makes pretokens: the name of a built-in pattern, or a regular expression."""
+        """What makes pretokens: the name of a built-in pattern, or a regular expression. Empty with `characters`."""
         return self._pattern
 
     @property
@@ -486,26 +546,31 @@ class Tokenizer:
 
     @MadeWhenNeeded
     def sha256(self) -> str:
-        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges, `ignore_merges` if set.
+        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges, and what else is set.
 
         It is taken over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor
         on the order in which special tokens were named.
         """
         # Put together by hand, which takes half the time of json.dumps; bytes as hex need no escapes.
-        vocab = ",".join([f'[{token_id},"{token.hex()}"]' for token_id, token in sorted(self._vocab.items())])
+        vocab = ",".join([f'[{token_id},"{token.hex()}"]' for token_id, token in sorted(self._written.items())])
         merges = ",".join([f'["{left.hex()}","{right.hex()}"]' for left, right in self._merges])
-        ignore_merges = ',"ignore_merges":true' if self._ignore_merges else ""
+        others = ',"ignore_merges":true' if self._ignore_merges else ""
+        if self._characters is not None:
+            others += f',"characters":{json.dumps(asdict(self._characters))}'
+        if self._added_ids:
+            others += f',"added_tokens":{json.dumps(sorted(self._added_ids.values()))}'
         content = (
             f'{{"pattern":{json.dumps(expression_of(self._pattern))},'
             f'"special_tokens":[{",".join(map(str, sorted(self._special_ids.values())))}],'
-            f'"vocab":[{vocab}],"merges":[{merges}]{ignore_merges}}}'
+            f'"vocab":[{vocab}],"merges":[{merges}]{others}}}'
         )
         return hashlib.sha256(content.encode()).hexdigest()
 
     def __repr__(self) -> str:
         return (
             f"Tokenizer({len(self._vocab)} tokens, {len(self._merges)} merges, "
-            f"special_tokens={self.special_tokens}, pattern={self._pattern!r}"
+            f"special_tokens={self.special_tokens}, "
+            f"{f'pattern={self._pattern!r}' if self._characters is None else self._characters}"
             f"{', ignore_merges=True' if self._ignore_merges else ''})"
         )
 
@@ -515,16 +580,21 @@ class Tokenizer:
 
     @MadeWhenNeeded
     def _encoder(self) -> "TextEncoder":
+        if self._characters is not None:
+            return make_character_encoder(self._characters, self._written, self._rules)
         return make_encoder(self._pattern, self._id_of, self._rules, self._whole_tokens())
 
     @MadeWhenNeeded
     def _special_tokens(self) -> "SpecialTokenSets":
-        return SpecialTokenSets(self._special_ids)
+        return SpecialTokenSets(self._special_ids, self._added_ids)
 
     @MadeWhenNeeded
     def _byte_lengths(self) -> "NDArray[np.int64]":
-        """Bytes per id, special tokens as well."""
+        """Bytes per id as a text is searched for it, special tokens as well; of written tokens with `characters`."""
         lengths = self.token_lengths()
+        if self._characters is not None:
+            for token_id, token in self._written.items():
+                lengths[token_id] = len(token) if byte_of(token) is None else 1
         for name, token_id in self._special_ids.items():
             lengths[token_id] = len(name)
         return lengths
@@ -534,9 +604,17 @@ class Tokenizer:
             return []
         return [(token, token_id) for token, token_id in self._id_of.items() if token not in self._special_ids]
 
-    def _token(self, token_id: int) -> bytes:
+    def _checked_added_tokens(self, names: Sequence[str]) -> dict[bytes, int]:
+        added = checked_special_tokens(names)
+        for name in added:
+            if name in self._special_ids or name not in self._id_of:
+                where = "special token, too" if name in self._special_ids else "missing in the vocabulary"
+                raise TokenizerError(f"added token {name.decode()!r} is {where}")
+        return {name: self._id_of[name] for name in added}
+
+    def _token(self, token_id: int, tokens: Mapping[int, bytes] | None = None) -> bytes:
         try:
-            return self._vocab[token_id]
+            return (self._vocab if tokens is None else tokens)[token_id]
         except KeyError:
             raise TokenizerError(
                 f"id {token_id} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
@@ -562,11 +640,13 @@ class Tokenizer:
     def _content(self) -> TokenizerContent:
         return TokenizerContent(
             source="this tokenizer",
-            vocab=self._vocab,
+            vocab=self._written,
             merges=self._merges,
             special_tokens=self.special_tokens,
             pattern=self._pattern,
             ignore_merges=self._ignore_merges,
+            characters=self._characters,
+            added_tokens=tuple(self.added_tokens),
         )
 
 

@@ -8,9 +8,13 @@ import operator
 from array import array
 from collections.abc import Iterable, Mapping
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from groundup.errors import TokenizerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LARGEST_ID = (1 << 24) - 1
 """Arrays are as long as the largest id, and a stray huge one must not take all memory."""
@@ -24,6 +28,13 @@ class Rules(NamedTuple):
     left: "array[int]"
     right: "array[int]"
     product: "array[int]"
+
+
+def rule_array(rules: Rules) -> "NDArray[np.uint32]":
+    """The rules as the C++ core takes them, uint32 (merges, 3)."""
+    import numpy as np
+
+    return np.stack([np.frombuffer(ids, dtype=np.uint32) if ids else np.empty(0, np.uint32) for ids in rules], 1)
 
 
 def checked_vocab(vocab: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[bytes, int]]:
