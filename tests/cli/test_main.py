@@ -136,24 +136,6 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert not list(in_tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("load", "set_before", "policy"), [(0.4, None, None), (0.6, None, "passive"), (9.0, "active", "active")]
-)
-def test_threads_wait_asleep_where_others_use_the_machine(load: float, set_before: str | None, policy: str | None):
-    """OpenMP reads the variable when torch is loaded, so that it must be there before; the user's own stays."""
-    program = (
-        "import os, sys; os.getloadavg = lambda: (float(sys.argv[1]) * os.cpu_count(), 0, 0)\n"
-        "from groundup.cli.main import run\n"
-        "try: run(['train', '--data.train', 'nowhere'])\n"
-        "except FileNotFoundError: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    if set_before:
-        environment["OMP_WAIT_POLICY"] = set_before
-    done = subprocess.run([sys.executable, "-c", program, str(load)], env=environment, capture_output=True, text=True)
-    assert done.stdout == f"{policy} True\n", done.stderr
-
-
 def test_one_of_several_ranks_ends_without_taking_torchs_threads_apart():
     """A regular exit, at which this program would write a line, may end in an abort instead of the exit code."""
     program = (

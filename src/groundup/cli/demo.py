@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
@@ -17,9 +19,12 @@ from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
 from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
-from groundup.cores import wait_asleep_where_busy
+from groundup.cores import choose_wait_policy, wait_by_load
 from groundup.errors import ConfigError, DataError
 from groundup.track.console import make_console
+
+if TYPE_CHECKING:
+    from groundup.train import TrainResult
 
 _TRAIN_BYTES = 4_000_000
 _VALID_BYTES = 200_000
@@ -27,6 +32,10 @@ _VOCAB_SIZE = 2048
 _SAMPLES = 3
 _MARK = ".groundup-demo"
 _MOST_STEPS = 10_000
+_LATEST = 1.3
+"""Training ends at this multiple of --minutes after the demo's start, whatever else the machine does."""
+_LEAST = 0.5
+"""Training gets at least this share of --minutes."""
 
 
 def demo(arguments: list[str]) -> int:
@@ -39,11 +48,13 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | 
 
     Args:
         data: folder for text, tokenizer and token shards. The run goes to runs/demo and replaces an earlier demo.
-        minutes: about how long to train; the number of steps follows from the speed of this machine.
-        steps: how many steps to train, instead.
+        minutes: about how long to train. The number of steps follows from the speed of this machine; if the machine
+            becomes slower, training takes fewer steps, and the demo ends within 1.5 times as many minutes.
+        steps: how many steps to train, instead, however long they take.
         seed: of the stories and the model.
     """
-    wait_asleep_where_busy()
+    choose_wait_policy()
+    began = time.monotonic()
     console = make_console()
     if not (0 < minutes < math.inf and (steps is None or steps > 0)):
         raise ConfigError(f"--minutes {minutes} --steps {steps}; expected positive numbers")
@@ -51,20 +62,31 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | 
         raise DataError(f"{data} holds something that the demo did not write, and is left alone; choose another --data")
     config = prepare(console, data, seed)
 
-    from groundup.track.console import ConsoleDisplay
-    from groundup.train import seconds_per_step, train
+    import torch  # noqa: F401  so that OpenMP is there to be watched
 
-    _heading(console, 4, "train a Transformer on them")
-    if steps is None:
-        affordable = int(minutes * 60 / seconds_per_step(config) / 10) * 10
-        steps = min(max(affordable, 10), _MOST_STEPS)
-    config = override(config, schedule(steps))
-    result = train(config, overwrite=True, display=ConsoleDisplay(console))
-    if not result.finished:
-        return 128 + (result.signal or 0)
-    _tell(console, result.run_dir, seed)
+    with wait_by_load():
+        _heading(console, 4, "train a Transformer on them")
+        result = _train(console, config, minutes * 60, steps, began)
+        if not result.finished:
+            return 128 + (result.signal or 0)
+        _tell(console, result.run_dir, seed)
     _sum_up(console, result.run_dir, data)
     return 0
+
+
+def _train(console: Console, config: RunConfig, seconds: float, steps: int | None, began: float) -> TrainResult:
+    """Train for about so many seconds, or so many steps; ``began`` is when the demo did."""
+    from groundup.track.console import ConsoleDisplay
+    from groundup.train import seconds_per_step, train, train_in_time
+
+    display = ConsoleDisplay(console)
+    if steps is not None:
+        return train(override(config, schedule(steps)), overwrite=True, display=display)
+    a_step = seconds_per_step(config)
+    limit = max(_LATEST * seconds - (time.monotonic() - began), _LEAST * seconds)
+    affordable = int(min(seconds, limit) / a_step / 10) * 10
+    steps = min(max(affordable, 10), _MOST_STEPS)
+    return train_in_time(override(config, schedule(steps)), planned=steps * a_step, limit=limit, display=display)
 
 
 def schedule(steps: int) -> dict[str, int]:

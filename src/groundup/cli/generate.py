@@ -40,6 +40,7 @@ def _generate(
         device: "auto" takes the one the run used.
     """
     from groundup.config import check_sampling
+    from groundup.cores import wait_by_load
     from groundup.errors import ConfigError
     from groundup.generation import continue_text
     from groundup.train import RunDirectory
@@ -59,12 +60,13 @@ def _generate(
         raise ConfigError(f"--seed {seed}; expected 0 or more, below 2**63")
     model, _ = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
     tokenizer = directory.tokenizer()
-    for i in range(samples):
-        if i:
-            print("\n" + "─" * 8 + "\n")
-        sys.stdout.write(prompt)
-        chosen_seed = None if seed is None else seed + i
-        for piece in continue_text(model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        print()
+    with wait_by_load():
+        for i in range(samples):
+            if i:
+                print("\n" + "─" * 8 + "\n")
+            sys.stdout.write(prompt)
+            chosen_seed = None if seed is None else seed + i
+            for piece in continue_text(model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed):
+                sys.stdout.write(piece)
+                sys.stdout.flush()
+            print()

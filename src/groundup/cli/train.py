@@ -8,7 +8,7 @@ from groundup.cli.flags import Flags, read_flags
 from groundup.cli.parse import parse
 from groundup.config import RunConfig, load_recipe
 from groundup.config.recipe import recipes_dir
-from groundup.cores import wait_asleep_where_busy
+from groundup.cores import choose_wait_policy
 from groundup.errors import ConfigError, GroundupError
 from groundup.launch import Launch
 
@@ -22,7 +22,7 @@ def train(arguments: list[str]) -> int:
     again.
     """
     launch = Launch.from_environment()
-    wait_asleep_where_busy()
+    choose_wait_policy()
     try:
         flags = read_flags(arguments)
         if flags.resume and flags.overwrite:

@@ -2,6 +2,7 @@
 
 from groundup.train.dry_run import dry_run, seconds_per_step
 from groundup.train.evaluate import Evaluation, evaluate, evaluate_run
+from groundup.train.in_time import train_in_time
 from groundup.train.loop import TrainResult, train
 from groundup.train.lost_rank import AnotherRankError
 from groundup.train.run_directory import RunDirectory
@@ -16,4 +17,5 @@ __all__ = [
     "evaluate_run",
     "seconds_per_step",
     "train",
+    "train_in_time",
 ]

@@ -14,6 +14,7 @@ from groundup.account.section import Section
 from groundup.account.sections import memory_section, parameter_section
 from groundup.account.units import size_text, time_text
 from groundup.config import RunConfig, TrainConfig
+from groundup.cores import wait_by_load
 from groundup.track import Silent
 from groundup.train.build import choose_precision, prepare_device
 from groundup.train.loop import Trainer
@@ -37,6 +38,7 @@ def seconds_per_step(config: RunConfig, steps: int = TIMED_STEPS) -> float:
     return time_steps(Trainer(config, RunDirectory(config.run_dir), Silent()), steps)
 
 
+@wait_by_load()
 def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
     """Median seconds of a step, at a learning rate of 0; the first two, which allocate and compile, do not count."""
     times = []

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from groundup.cores import wait_by_load
 from groundup.data.batches import evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
@@ -75,6 +76,7 @@ def evaluate(
     return Evaluation(math.fsum(ranks.total(nats)) / tokens, tokens, None if lengths is None else size)
 
 
+@wait_by_load()
 def evaluate_run(
     run: str | Path, checkpoint: str = "best", split: str = "valid", *, data: str = "", device: str = "auto"
 ) -> Evaluation:

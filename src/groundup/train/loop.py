@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from groundup.account import parameter_count
 from groundup.config import RunConfig, check_warmup, override
+from groundup.cores import wait_by_load
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
@@ -91,7 +92,7 @@ def train(
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    with joined(run) as ranks, ExitStack() as held:
+    with joined(run) as ranks, wait_by_load(), ExitStack() as held:
         with ranks.meeting():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
