@@ -12,9 +12,14 @@ from rich.text import Text
 from groundup.account.units import size_text
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar
+from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
+from groundup.text.options import ReadOptions
+from groundup.text.readers import TextReader
 from groundup.track.console import make_console
+
+_FEW_BYTES_A_TOKEN = 1.5
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -32,7 +37,7 @@ def _encode(
     tokenizer: Path,
     out: Path,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: Reading = DEFAULT_READING,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     threads: int | None = None,
@@ -40,11 +45,10 @@ def _encode(
     """Turn text into token shards, in bounded memory. Interrupted, the same command goes on where it stopped.
 
     Args:
-        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        inputs: .txt, .jsonl, .ndjson, .json, .parquet, also .gz and .zst; folders of them; - for standard input.
         tokenizer: folder that `groundup tokenizer train` wrote, or one with GPT-2's two files.
         out: folder for the shards.
         separator: token between the documents of plain text, which also ends each document in the shards.
-        field: JSON field or parquet column that holds the text.
         shard_tokens: tokens a shard file.
         overwrite: replace what is in the folder.
         threads: threads that encode; by default as many as this process may use cores. The result is the same.
@@ -53,7 +57,7 @@ def _encode(
 
     encode_with_progress(
         make_console(), list(inputs), Tokenizer.load(tokenizer), out,
-        separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite, threads=threads,
+        separator=separator, read=read, shard_tokens=shard_tokens, overwrite=overwrite, threads=threads,
     )  # fmt: skip
 
 
@@ -64,7 +68,7 @@ def encode_with_progress(
     out: Path,
     *,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: ReadOptions | None = None,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     threads: int | None = None,
@@ -73,13 +77,15 @@ def encode_with_progress(
     from groundup.data.encode import encode_files
 
     began = time.perf_counter()
+    reader = TextReader(inputs, separator=separator, read=read)
+    say_left_out(console, reader)
     with progress_bar(console) as update:
 
         def show(done: int, total: int | None, tokens: int) -> None:
             update("encoding", done, total, f"{tokens:,} tokens")
 
         stats = encode_files(
-            inputs, tokenizer, out, separator=separator, field=field, shard_tokens=shard_tokens, overwrite=overwrite,
+            reader, tokenizer, out, separator=separator, shard_tokens=shard_tokens, overwrite=overwrite,
             num_threads=threads, progress=show,
         )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -92,4 +98,12 @@ def encode_with_progress(
     else:
         kept = f", {stats.tokens_kept:,} tokens of them from before" if stats.tokens_kept else ""
         console.print(Text(f"{found}{kept}, {seconds:.1f} s"), soft_wrap=True)
+    say_how_read(console, reader)
+    in_text = stats.bytes / max(stats.tokens - stats.documents, 1)
+    if in_text < _FEW_BYTES_A_TOKEN:
+        warning = (
+            f"warning: only {in_text:.2f} bytes a token without separators, where text has 3 to 5: the input may not be "
+            "text, or may be of another language or encoding than what the tokenizer was trained on"
+        )
+        console.print(Text(warning), soft_wrap=True)
     return stats

@@ -16,7 +16,9 @@ from rich.text import Text
 from groundup.account.units import size_text
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar
+from groundup.cli.reading import DEFAULT_READING, Reading
 from groundup.config import END_OF_TEXT
+from groundup.text.options import ReadOptions
 from groundup.track.console import make_console
 
 if TYPE_CHECKING:
@@ -47,14 +49,14 @@ def _train(
     min_frequency: int = 1,
     max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: Reading = DEFAULT_READING,
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
     """Learn a byte-pair vocabulary from text and write it in GPT-2's format.
 
     Args:
-        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        inputs: .txt, .jsonl, .ndjson, .json, .parquet, also .gz and .zst; folders of them; - for standard input.
         vocab_size: most tokens, the 256 bytes and special tokens included.
         out: folder for vocab.json, merges.txt and meta.json.
         counts: files that `groundup tokenizer count` wrote, instead of inputs or in addition.
@@ -67,7 +69,6 @@ def _train(
         min_frequency: rarer pairs do not merge.
         max_token_length: most bytes of a token.
         separator: token between the documents of plain text.
-        field: JSON field or parquet column that holds the text.
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace a tokenizer that is in the folder.
     """
@@ -89,7 +90,7 @@ def _train(
         min_frequency=min_frequency,
         max_token_length=max_token_length,
         separator=separator,
-        field=field,
+        read=read,
         threads=threads,
     )
 
@@ -121,7 +122,7 @@ def train_with_progress(
     min_frequency: int = 1,
     max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: ReadOptions | None = None,
     threads: int | None = None,
 ) -> Tokenizer:
     """Train under a progress bar, save, and say what came out. Options left None are those of the counts."""
@@ -135,7 +136,7 @@ def train_with_progress(
     total.check_room(options)
     with progress_bar(console) as update:
         if inputs:
-            add_inputs(total, inputs, console, update, separator=separator, field=field)
+            add_inputs(total, inputs, console, update, separator=separator, read=read)
         size_counted = total.bytes_counted
         merging_began = time.perf_counter()
 
@@ -187,6 +188,7 @@ def _inspect(
     text: Path | None = None,
     longest: int = 20,
     separator: str = END_OF_TEXT,
+    read: Reading = DEFAULT_READING,
     json_output: bool = False,
 ) -> None:
     """Show a tokenizer: size, special tokens, longest tokens; on a text also compression and speed.
@@ -214,7 +216,7 @@ def _inspect(
         "sha256": loaded.sha256,
     }
     if text is not None:
-        facts |= _measure(loaded, text, separator)
+        facts |= _measure(loaded, text, separator, read)
     if json_output:
         shown = [{"id": i, "bytes": n, "text": _text(b)} for n, i, b in by_length[:longest]]
         print(json.dumps(facts | {"longest_tokens": shown}))
@@ -233,10 +235,10 @@ def _inspect(
     console.print(table)
 
 
-def _measure(tokenizer: Tokenizer, path: Path, separator: str) -> dict[str, object]:
+def _measure(tokenizer: Tokenizer, path: Path, separator: str, read: ReadOptions) -> dict[str, object]:
     from groundup.text.readers import read_documents
 
-    documents = list(read_documents(path, separator=separator))
+    documents = list(read_documents(path, separator=separator, read=read))
     for _ in range(2):  # the second time its cache is warm, as it is in any long text
         began = time.perf_counter()
         tokens = sum(len(tokenizer.encode_bytes(document)) for document in documents)

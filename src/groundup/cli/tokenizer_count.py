@@ -14,9 +14,11 @@ from rich.text import Text
 from groundup.account.units import size_text
 from groundup.cli.parse import call
 from groundup.cli.progress import Update, progress_bar
+from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.errors import ConfigError, DataError
-from groundup.text.readers import TextReader, text_files
+from groundup.text.options import ReadOptions
+from groundup.text.readers import TextReader
 from groundup.track.console import make_console
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def _count(
     special_tokens: tuple[str, ...] = (END_OF_TEXT,),
     weight: int = 1,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: Reading = DEFAULT_READING,
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -49,13 +51,12 @@ def _count(
     groundup tokenizer train --counts part1.npz part2.npz --vocab-size 32000 --out tokenizer
 
     Args:
-        inputs: .txt, .jsonl, .parquet, also .gz and .zst; folders of them; - for standard input.
+        inputs: .txt, .jsonl, .ndjson, .json, .parquet, also .gz and .zst; folders of them; - for standard input.
         out: file to write, .npz.
         pattern: gpt2, cl100k, llama3, qwen2, o200k, or a regular expression (about a hundred times slower).
         special_tokens: text that is always one token and a boundary in training.
         weight: the text counts as if it were there so many times.
         separator: token between the documents of plain text.
-        field: JSON field or parquet column that holds the text.
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace the file if it is there.
     """
@@ -71,7 +72,7 @@ def _count(
         raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
     counts = PretokenCounts(pattern=pattern, special_tokens=special_tokens, num_threads=threads)
     with progress_bar(console) as update:
-        add_inputs(counts, inputs, console, update, weight=weight, separator=separator, field=field)
+        add_inputs(counts, inputs, console, update, weight=weight, separator=separator, read=read)
     if not len(counts):
         raise DataError(f"{', '.join(map(str, inputs))}: there is no text to count; check the input")
     counts.save(out)
@@ -88,7 +89,7 @@ def add_inputs(
     *,
     weight: int = 1,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: ReadOptions | None = None,
 ) -> None:
     """Count the documents of inputs. Plain text is mapped into memory, and what else there is goes through the reader.
 
@@ -100,10 +101,11 @@ def add_inputs(
 
     if counts.pattern not in PATTERNS:
         console.print(Text(f"note: {slow_pattern_note(counts.pattern)}"), soft_wrap=True)
-    files = text_files(list(inputs))
-    plain = [path for path in files if path.suffix.lower() == ".txt" and path.is_file()]
-    others = [path for path in files if path not in plain]
-    reader = TextReader(others, separator=separator, field=field) if others else None
+    everything = TextReader(list(inputs), separator=separator, read=read)
+    say_left_out(console, everything)
+    plain = [path for path in everything.files if everything.is_plain(path)]
+    others = [path for path in everything.files if not everything.is_plain(path)]
+    reader = TextReader(others, separator=separator, read=read) if others else None
     total = sum(path.stat().st_size for path in plain)
     of_reader = reader.bytes_total if reader else 0
     show = _Shown(update, None if of_reader is None else total + of_reader)
@@ -114,6 +116,8 @@ def add_inputs(
             show.finished += path.stat().st_size
         if reader:
             counts.add_documents(reader.documents(), weight, progress=show.reader_progress(reader))
+    if reader:
+        say_how_read(console, reader)
 
 
 class _Shown:

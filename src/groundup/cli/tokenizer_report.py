@@ -15,9 +15,11 @@ from tyro.conf import UseAppendAction
 
 from groundup.cli.parse import call
 from groundup.cli.progress import Update, progress_bar
+from groundup.cli.reading import DEFAULT_READING, Reading, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
+from groundup.text.options import ReadOptions
 from groundup.text.readers import STANDARD_INPUT
 from groundup.track.console import make_console
 
@@ -47,7 +49,7 @@ def _report(
     seed: int = 0,
     threads: int | None = None,
     separator: str = END_OF_TEXT,
-    field: str = "text",
+    read: Reading = DEFAULT_READING,
     shards: bool = False,
     plot: bool = True,
     overwrite: bool = False,
@@ -58,7 +60,7 @@ def _report(
     groundup tokenizer report stories=stories.txt web=web.txt --vocab-size web=32000 --out report
 
     Args:
-        corpora: texts, as NAME=PATH or PATH: .txt, .jsonl, .parquet, also .gz and .zst; folders of them.
+        corpora: texts, as NAME=PATH or PATH: .txt, .jsonl, .ndjson, .json, .parquet, also .gz and .zst; or folders.
         out: folder for report.json, report.md, report.png and tokenizers/.
         vocab_size: tokens to learn, as N for all or NAME=N for one text; may be repeated. 10,000 by default.
         held_out: text to measure on, as NAME=PATH; may be repeated. By default one document in ten.
@@ -69,7 +71,6 @@ def _report(
         seed: of the draw.
         threads: threads that count in training; all cores by default. Encoding is measured on one.
         separator: token between the documents of plain text.
-        field: JSON field or parquet column that holds the text.
         shards: also encode each text to token shards with its own tokenizer, in the folder shards/.
         plot: draw report.png, which needs matplotlib.
         overwrite: replace a report that is in the folder.
@@ -79,7 +80,7 @@ def _report(
     from groundup.tokenizer.report import measure
     from groundup.tokenizer.report_folder import check_folder, write
 
-    texts = read_corpora(corpora, vocab_size, held_out, separator=separator, field=field)
+    texts = read_corpora(corpora, vocab_size, held_out, separator=separator, read=read)
     folders = _named(tokenizer, "--tokenizer NAME=FOLDER")
     check_folder(out, overwrite=overwrite)
     if plot:
@@ -88,6 +89,9 @@ def _report(
         check_plot()
     given = {name: Tokenizer.load(folder) for name, folder in folders.items()}
     console = make_console()
+    for text in texts:
+        for inputs in filter(None, (text.inputs, text.held_out)):
+            say_left_out(console, text.reader(inputs))
     with progress_bar(console) as update:
         found, tokenizers = measure(
             texts, given, train=train, sampled_documents=documents, longest=longest, seed=seed, threads=threads,
@@ -106,7 +110,7 @@ def _report(
 
 
 def read_corpora(
-    corpora: Sequence[str], vocab_sizes: Sequence[str], held_out: Sequence[str], *, separator: str, field: str
+    corpora: Sequence[str], vocab_sizes: Sequence[str], held_out: Sequence[str], *, separator: str, read: ReadOptions
 ) -> list[Corpus]:
     """The texts that the command line names.
 
@@ -139,7 +143,7 @@ def read_corpora(
             held_out=[measured[name]] if name in measured else [],
             vocab_size=sizes.get(name, size_for_all),
             separator=separator,
-            field=field,
+            read=read,
         )
         for name, path in inputs.items()
     ]
@@ -185,11 +189,10 @@ def _encode_shards(
 
             began = time.perf_counter()
             stats = encode_files(
-                inputs,
+                text.reader(inputs),
                 tokenizers[text.name],
                 folder,
                 separator=text.separator,
-                field=text.field,
                 overwrite=True,
                 progress=show,
             )

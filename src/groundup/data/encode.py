@@ -7,7 +7,7 @@ index. A special token that appears inside a document's text becomes that token'
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -27,7 +27,7 @@ from groundup.data.shard_writer import (
 )
 from groundup.data.shards import INDEX_FILE, read_index
 from groundup.errors import DataError, TokenizerError
-from groundup.text.options import ReadOptions
+from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import STANDARD_INPUT, Inputs, Piece, TextReader, is_stream
 
 DEFAULT_SHARD_TOKENS = 100_000_000
@@ -92,7 +92,7 @@ class EncodeStats:
 
 
 def encode_files(
-    inputs: Inputs,
+    inputs: Inputs | TextReader,
     tokenizer: ShardTokenizer,
     out_dir: str | Path,
     *,
@@ -111,7 +111,7 @@ def encode_files(
     options is left as it is. Inputs are recognized by name, size, and their first and last 64 KiB.
 
     Args:
-        inputs: files, folders or ``-``, as ``text.readers`` takes them.
+        inputs: files, folders or ``-``, as ``text.readers`` takes them; or a reader of them, with the same separator.
         tokenizer: a ``groundup.Tokenizer`` that has ``separator`` as a special token.
         separator: stands between the documents of plain text, and its id ends each document.
         field: JSON field or parquet column with the text.
@@ -129,8 +129,11 @@ def encode_files(
     """
     if shard_tokens < 1:
         raise DataError(f"shard_tokens = {shard_tokens} must be at least 1; the default is {DEFAULT_SHARD_TOKENS}")
-    read = (read or ReadOptions()).with_field(field)
-    reader, folder = TextReader(inputs, separator=separator, read=read), Path(out_dir)
+    if isinstance(inputs, str | Path | Sequence):
+        inputs = TextReader(inputs, separator=separator, field=field, read=read)
+    reader, folder = inputs, Path(out_dir)
+    if reader.separator != separator:
+        raise DataError(f"the reader has the separator {reader.separator!r}, and the call {separator!r}; give the same")
     plan = ShardPlan(
         vocab_size=tokenizer.vocab_size,
         tokenizer_sha256=tokenizer.sha256,
@@ -138,8 +141,8 @@ def encode_files(
         separator_id=_separator_id(tokenizer, separator),
         shard_tokens=shard_tokens,
         inputs=[_fingerprint(path) for path in reader.files],
-        field=read.field or field,
-        reading=read.record(),
+        field=reader.options.field or DEFAULT_FIELD,
+        reading=reader.options.record(),
     )
     if overwrite and is_data_set(folder):
         clear(folder)

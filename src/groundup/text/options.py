@@ -18,24 +18,27 @@ DEFAULT_FIELD = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How inputs are read; the same for all inputs of a call.
+    r"""How inputs are read; the same for all inputs of a call.
+
+    A field ``meta.text`` is the field ``text`` inside ``meta``, unless there is a field whose name has the dot in it.
+    In a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
+    the encoding utf-8 nothing is decoded, and invalid bytes stay as they are.
 
     Raises:
         DataError: an option has an impossible value, or a field is given beside a template.
     """
 
+    # The docstrings of the fields are the help of the flags.
     field: str | None = None
-    """Field or column that holds the text; None: ``text``. ``meta.text`` is the field ``text`` inside ``meta``, unless
-    there is a field whose name has the dot in it."""
+    """JSON field or parquet column that holds the text; meta.text for one inside another. By default text."""
     template: str | None = None
-    """Text of a row, made from several fields: ``{title}\\n\\n{body}``. ``\\n``, ``\\t`` and ``\\\\`` may be typed as a
-    backslash and a letter; ``{{`` and ``}}`` stand for braces."""
+    r"""Text of a row from several fields, such as '{title}\n\n{body}'; instead of --field."""
     format: TextFormat = "auto"
-    """``auto``: by the suffix, and for a stream or a file named without one by the first bytes."""
+    """What the inputs are. By default the suffix tells it, and for standard input the first bytes."""
     encoding: str = "utf-8"
-    """Any Python codec, for plain text and JSON. With utf-8 nothing is decoded, and invalid bytes stay as they are."""
+    """Encoding of plain text and JSON, such as utf-16, latin-1, cp1252 or gb18030."""
     on_bad_row: OnBadRow = "error"
-    """``skip``: rows that hold no text are counted and passed over."""
+    """What to do at a row without text, or that is not JSON: stop, or count it and skip it."""
 
     def __post_init__(self) -> None:
         if self.field is not None and self.template is not None:

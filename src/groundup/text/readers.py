@@ -1,10 +1,21 @@
 """Documents out of text files, as bytes, in bounded memory.
 
-Formats, by suffix: ``.txt``, ``.jsonl`` (one object a line), ``.parquet``; the first two also as ``.gz`` and ``.zst``;
-``-`` is plain text from standard input; a folder stands for the files of these formats in it, in sorted order
-(hidden files, sub-folders and other suffixes are left out; ``TextReader.files`` tells what was taken).
+Formats, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.json``, one array of objects;
+``.parquet``; all but the last also as ``.gz`` and ``.zst``. What a file without a known suffix is, is told by
+``--format``. ``-`` is standard input, and a named pipe is read like it: compression and format are told by the first
+bytes (`sniff`). A folder stands for the files in it and in its sub-folders, in sorted order; what it leaves out is in
+``TextReader.left_out``.
 
-Text is bytes. Nothing is decoded, so invalid UTF-8, NUL and CRLF reach the tokenizer as they are in the file.
+A JSON file that begins with ``[`` is one array; in any other each line is a row, and a row is an object. A string alone
+is no row.
+
+Text is bytes. Nothing is decoded, so invalid UTF-8, NUL and CRLF reach the tokenizer as they are in the file. Two
+exceptions: a UTF-8 byte order mark at the beginning of a file is not part of its text, and what is given with another
+``encoding`` becomes UTF-8. UTF-16 without that option, and what is not text at all, is refused. In JSON a lone
+surrogate, which UTF-8 cannot write, becomes U+FFFD, as in ``Tokenizer.encode``.
+
+Memory: plain text is held a block at a time, however long a document is; a row of JSON of n bytes takes at most 3 n;
+parquet is read by pages (`parquet_rows`).
 
 Which line break belongs to the separator of plain text: if the separator stands alone on its line, the line break
 before it and the one after it are part of it; anywhere else, only the separator itself is. Hence
@@ -18,25 +29,37 @@ A line break is ``\\n``, or ``\\r\\n`` where the separator's own line ends in ``
 What follows the last separator is a document if it is not empty; a file never joins a document with the next file.
 """
 
-import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from groundup.config import END_OF_TEXT
-from groundup.errors import DataError, FileMissingError
-from groundup.text.formats import json_documents, open_stream, parquet_documents
+from groundup.errors import DataError
+from groundup.text.files import STANDARD_INPUT, Inputs, Kind, find_files, is_stream, left_out_line
+from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_texts
+from groundup.text.opened import OpenedInput, open_input
 from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat
+from groundup.text.parquet_rows import parquet_texts
 
-STANDARD_INPUT = "-"
+__all__ = [
+    "STANDARD_INPUT",
+    "Inputs",
+    "Piece",
+    "ReadOptions",
+    "SkippedRow",
+    "SkippedRows",
+    "TextReader",
+    "is_stream",
+    "left_out_line",
+    "read_documents",
+    "split_documents",
+    "text_files",
+]
 
-Inputs: TypeAlias = str | Path | Sequence[str | Path]
-
-_FORMATS = (".txt", ".jsonl", ".parquet")
-_COMPRESSIONS = (".gz", ".zst")
-_EXPECTED = ".txt, .jsonl (each also with .gz or .zst) or .parquet"
+_SKIPPED_SHOWN = 5
+_LONGEST_PIECE = 4 << 20
 
 
 class Piece(NamedTuple):
@@ -46,39 +69,55 @@ class Piece(NamedTuple):
     ends_document: bool
 
 
+class SkippedRow(NamedTuple):
+    """A row that was passed over: its file, the place in it, and what is wrong with it."""
+
+    path: Path
+    place: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.place}: {self.reason}"
+
+
 @dataclass
 class SkippedRows:
     """Rows that were passed over because of ``on_bad_row="skip"``."""
 
     count: int = 0
-    first: list[str] = field(default_factory=list)
-    """Place and reason of the first few."""
+    first: list[SkippedRow] = field(default_factory=list)
+    """The first few."""
 
 
 class TextReader:
     """The documents of some inputs, in order, as pieces of at most about ``block_bytes``.
 
-    Plain text is never held beyond one block, however long a document is. A JSON line, and a row of a parquet file,
-    is one piece and is held whole.
+    Plain text is never held beyond one block, however long a document is. A row of a file is one piece, unless it is
+    longer than 1 MiB or so.
 
     Args:
         inputs: a path, or several; ``-`` for standard input; a folder for the files in it.
         separator: token between the documents of plain text; None: each file is one document.
         field: name of the JSON field, or parquet column, that holds the text.
-        template, format, encoding, on_bad_row: see ``ReadOptions``.
-        read: the same options as one object, instead.
+        template, format, encoding, on_bad_row: see ``ReadOptions``. They are for inputs of any kind, and an input takes
+            no notice of those that are not for its kind.
         block_bytes: how much plain text is read at a time.
+        read: the same options as one object, instead. One that has no meaning for any of the inputs is refused.
 
     Attributes:
         files: what is read, in order.
         left_out: files and folders that the walk through a folder passed over, each with the reason.
+        notes: what the user should know of how inputs are read, one line each.
         current: the file that the last piece came from.
         skipped_rows: how many rows were passed over so far (``count``), and what was wrong with the ``first`` few.
+        separator: token between the documents of plain text.
+        options: how inputs are read.
 
     Raises:
         FileMissingError: an input does not exist.
-        DataError: an input is empty, cannot be read, or has a suffix that no reader knows. While reading: a broken
-            or truncated file, or no text in any input.
+        DataError: an input is empty, cannot be read, is not text, or has a suffix that no reader knows; an option is
+            impossible or has no meaning. While reading: a broken, truncated or changed file, a row without text, or no
+            text in any input.
         MissingExtraError: zstandard or pyarrow is needed and not installed.
     """
 
@@ -95,25 +134,32 @@ class TextReader:
         block_bytes: int = 1 << 20,
         read: ReadOptions | None = None,
     ):
-        options = read or ReadOptions(
-            template=template, format=format or "auto", encoding=encoding, on_bad_row=on_bad_row
-        )
         if separator == "":
             raise DataError(
                 "the separator is empty; name a token such as <|endoftext|>, or None for one document a file"
             )
         if block_bytes < 1:
             raise DataError(f"block_bytes = {block_bytes} must be at least 1; the default is {1 << 20}")
-        self.files: list[Path] = text_files(inputs)
-        self.left_out: list[tuple[Path, str]] = []
+        self._given = read or ReadOptions()
+        keywords = ReadOptions(template=template, format=format or "auto", encoding=encoding, on_bad_row=on_bad_row)
+        self.options = (read or keywords).with_field(field)
+        self.files, self.left_out = find_files(inputs, any_suffix=self.options.format != "auto")
+        self.separator = separator
+        self.notes: list[str] = []
         self.current: Path | None = None
         self.skipped_rows = SkippedRows()
-        self._options = options.with_field(field)
-        self._separator = None if separator is None else separator.encode()
-        self._field = self._options.fields[0]
         self._block_bytes = block_bytes
         self._finished_bytes = 0
         self._position: Callable[[], int] = lambda: 0
+        self._kinds: dict[Path, Kind] = {}
+        self._plain: set[Path] = set()
+        self._streams_read: set[Path] = set()
+        for path in dict.fromkeys(self.files):
+            if not is_stream(path):  # before hours of work, what would stop it
+                with open_input(path, self.options) as opened:
+                    self._learn(path, opened)
+        if not any(map(is_stream, self.files)):
+            self._check_meaning()
 
     @property
     def bytes_total(self) -> int | None:
@@ -130,10 +176,13 @@ class TextReader:
     def is_delimited(self, path: Path) -> bool:
         """Whether the format of this input delimits documents, as that of JSON lines, JSON arrays and parquet does.
 
-        For a stream without a known suffix this is known from its first piece on.
+        For a stream without a known suffix this is known from its first piece on, and False before it.
         """
-        known = _format(path)
-        return known is not None and known[0] != ".txt"
+        return self._kinds.get(path, "txt") != "txt"
+
+    def is_plain(self, path: Path) -> bool:
+        """Whether the bytes of a file are the text as it is read: neither compressed, nor rows, nor to be decoded."""
+        return path in self._plain
 
     @property
     def bytes_read(self) -> int:
@@ -144,12 +193,15 @@ class TextReader:
         self._finished_bytes, empty = 0, True
         self.skipped_rows = SkippedRows()
         for path in self.files:
+            self.current = path
             for piece in self._pieces(path):
                 self.current, empty = path, False
                 yield piece
             self._finished_bytes, self._position = self.bytes_read, lambda: 0
         if empty:
-            raise DataError(f"{_named(self.files)}: no text in it; expected at least one document")
+            skipped = self.skipped_rows
+            why = f"; {skipped.count} rows were skipped, the first: {skipped.first[0]}" if skipped.count else ""
+            raise DataError(f"{_named(self.files)}: no text in it; expected at least one document{why}")
 
     def documents(self) -> Iterator[bytes]:
         """Whole documents. Memory is that of the longest one: use the pieces where that is not known."""
@@ -161,28 +213,84 @@ class TextReader:
                 parts.clear()
 
     def _pieces(self, path: Path) -> Iterator[Piece]:
-        if str(path) == STANDARD_INPUT:
-            stream = _Counted(sys.stdin.buffer)
-            self._position = lambda: stream.count
-            yield from split_documents(stream.read, self._separator, self._block_bytes)
-            return
-        kind, compression = _known_format(path)
-        if kind == ".parquet":
-            size = path.stat().st_size
-            for done, data in parquet_documents(path, self._field):
-                self._position = lambda done=done: int(done * size)  # type: ignore[misc]
-                yield Piece(data, True)
-            self._position = lambda: size
-            return
-        with _file_errors(path), path.open("rb") as file, open_stream(path, file, compression) as text:
-            self._position = file.tell
-            if kind == ".jsonl":
-                for data in json_documents(path, text, self._field):
-                    yield Piece(data, True)
+        if path in self._streams_read:
+            raise DataError(f"{path} is a stream and has been read; write it to a file to read it again")
+        if is_stream(path):
+            self._streams_read.add(path)
+        with open_input(path, self.options) as opened:
+            self._learn(path, opened)
+            self._check_meaning()
+            self._position = opened.position
+            if opened.kind == "txt":
+                separator = None if self.separator is None else self.separator.encode()
+                yield from split_documents(opened.stream.read, separator, self._block_bytes)
             else:
-                yield from split_documents(text.read, self._separator, self._block_bytes)
-            end = file.tell()
+                for blocks in self._rows(path, opened):
+                    yield from _pieces_of_row(blocks)
+            end = path.stat().st_size if opened.kind == "parquet" and not is_stream(path) else opened.position()
             self._position = lambda: end
+
+    def _rows(self, path: Path, opened: OpenedInput) -> Iterator[list[bytes]]:
+        def on_bad(place: str, reason: str) -> None:
+            self._bad_row(path, place, reason)
+
+        if opened.kind == "parquet":
+            size = 0 if is_stream(path) else path.stat().st_size
+            for done, blocks in parquet_texts(path, opened.stream, self.options, on_bad):
+                if size:
+                    self._position = lambda done=done: int(done * size)  # type: ignore[misc]
+                yield blocks
+        elif opened.is_array:
+            try:
+                yield from json_array_texts(opened.stream, self.options, on_bad)
+            except BrokenArray as error:
+                raise DataError(f"{path}{error}") from None
+        else:
+            yield from json_line_texts(opened.stream, self.options, on_bad)
+
+    def _bad_row(self, path: Path, place: str, reason: str) -> None:
+        if self.options.on_bad_row == "error":
+            raise DataError(f"{path}, {place}{reason}; mend or remove it, or skip such rows with --on-bad-row skip")
+        self.skipped_rows.count += 1
+        if len(self.skipped_rows.first) < _SKIPPED_SHOWN:
+            self.skipped_rows.first.append(SkippedRow(path, place, reason.lstrip(": ")))
+
+    def _learn(self, path: Path, opened: OpenedInput) -> None:
+        self._kinds[path] = opened.kind
+        self.notes += [note for note in opened.notes if note not in self.notes]
+        if opened.is_plain:
+            self._plain.add(path)
+
+    def _check_meaning(self) -> None:
+        """Raises DataError if an option that was given has no meaning for any of the inputs."""
+        if len(self._kinds) < len(set(self.files)):
+            return  # there are streams that may turn out to be what the option is for
+        kinds = set(self._kinds.values())
+        given = {
+            "--field": self._given.field is not None,
+            "--template": self._given.template is not None,
+            "--on-bad-row skip": self._given.on_bad_row != "error",
+        }
+        without_meaning = [flag for flag, is_given in given.items() if is_given and kinds == {"txt"}]
+        if not self._given.is_utf8 and kinds == {"parquet"}:
+            without_meaning.append("--encoding")
+        if without_meaning:
+            what = "plain text, which has no fields and rows" if kinds == {"txt"} else "parquet, whose text is UTF-8"
+            raise DataError(
+                f"{' and '.join(without_meaning)} has no meaning for {_named(self.files)}: it is read as {what}; "
+                "leave the option out, or name the format of the input with --format"
+            )
+
+
+def _pieces_of_row(blocks: list[bytes]) -> Iterator[Piece]:
+    if sum(map(len, blocks)) <= _LONGEST_PIECE:
+        yield Piece(b"".join(blocks) if len(blocks) > 1 else blocks[0], True)
+        return
+    rest = deque(blocks)  # each block is let go as soon as it is used
+    blocks.clear()
+    while rest:
+        data = rest.popleft()
+        yield Piece(data, not rest)
 
 
 def read_documents(
@@ -196,37 +304,13 @@ def read_documents(
     return TextReader(inputs, separator=separator, field=field, read=read).documents()
 
 
-def is_stream(path: Path) -> bool:
-    """Whether an input can be read only once: standard input or a named pipe."""
-    return str(path) == STANDARD_INPUT or path.is_fifo()
-
-
 def text_files(inputs: Inputs) -> list[Path]:
     """The files that ``inputs`` stand for, in reading order, checked to exist, be readable, known and not empty.
 
     Raises:
         FileMissingError, DataError: as for ``TextReader``.
     """
-    if isinstance(inputs, str | Path):
-        inputs = [inputs]
-    files: list[Path] = []
-    for path in map(Path, inputs):
-        if str(path) == STANDARD_INPUT:
-            files.append(path)
-            continue
-        with _file_errors(path):
-            if path.is_dir():
-                files.extend(_files_in(path))
-            elif path.stat().st_size == 0 and path.is_file():
-                raise DataError(f"{path} is empty (0 bytes); give a file with text, or leave it out")
-            else:
-                _known_format(path)
-                files.append(path)
-    if not files:
-        raise DataError(f"no input was named; give at least one file: {_EXPECTED}, or - for standard input")
-    if sum(str(path) == STANDARD_INPUT for path in files) > 1:
-        raise DataError("standard input (-) is named more than once, but can be read only once; name it once")
-    return files
+    return find_files(inputs).files
 
 
 def split_documents(read: Callable[[int], bytes], separator: bytes | None, block_bytes: int) -> Iterator[Piece]:
@@ -284,62 +368,5 @@ def _whole_line(buffer: bytes, start: int, found: int, after: int, at_line_start
     return found, after, False
 
 
-class _Counted:
-    """Counts what is read from a stream that cannot tell its position."""
-
-    def __init__(self, stream: BinaryIO):
-        self._stream, self.count = stream, 0
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self.count += len(data)
-        return data
-
-
-def _format(path: Path) -> tuple[str, str] | None:
-    """``(".jsonl", ".gz")`` for ``a.jsonl.gz``; None where no reader knows the suffix."""
-    name, compression = path.name.lower(), ""
-    for suffix in _COMPRESSIONS:
-        if name.endswith(suffix):
-            name, compression = name.removesuffix(suffix), suffix
-    kind = next((kind for kind in _FORMATS if name.endswith(kind)), None)
-    return None if kind is None or (kind == ".parquet" and compression) else (kind, compression)
-
-
-def _known_format(path: Path) -> tuple[str, str]:
-    known = _format(path)
-    if known is None:
-        raise DataError(
-            f"{path}: cannot tell the format from the suffix {''.join(path.suffixes[-2:]) or '(none)'}; expected "
-            f"{_EXPECTED}; rename it, or send plain text through standard input with -"
-        )
-    return known
-
-
-def _files_in(folder: Path) -> list[Path]:
-    files = [
-        path
-        for path in sorted(folder.iterdir())
-        if _format(path) and not path.name.startswith(".") and path.is_file() and path.stat().st_size
-    ]
-    if not files:
-        raise DataError(f"{folder} holds no text that can be read; expected files ending in {_EXPECTED}")
-    return files
-
-
 def _named(files: Sequence[Path]) -> str:
     return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
-
-
-@contextmanager
-def _file_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        if isinstance(error, FileMissingError):
-            raise
-        raise FileMissingError(f"{path} does not exist; check the path (the current folder is {Path.cwd()})") from None
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror or error}; check the path and its permissions"
-        ) from None

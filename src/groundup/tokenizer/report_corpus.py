@@ -5,6 +5,7 @@ Bytes per token on text that the vocabulary was learned from flatters it, so som
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError, TokenizerError
+from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import STANDARD_INPUT, TextReader
 
 HELD_OUT_PERIOD = 10
@@ -29,7 +31,7 @@ class Corpus:
         held_out: inputs that nothing is trained on; none: every tenth document of `inputs`.
         vocab_size: tokens to learn from it.
         separator: token between the documents of plain text; a special token of the trained tokenizer.
-        field: JSON field or parquet column that holds the text.
+        read: how the texts are read.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Corpus:
     held_out: list[str] = field(default_factory=list)
     vocab_size: int = 10_000
     separator: str = END_OF_TEXT
-    field: str = "text"
+    read: ReadOptions = field(default_factory=ReadOptions)
 
     def check(self) -> None:
         """Finds out before hours of work what would stop it.
@@ -67,6 +69,11 @@ class Corpus:
                 f"one out; check that its documents are separated by {self.separator}, or name held-out text"
             )
 
+    def reader(self, inputs: list[str]) -> TextReader:
+        """A reader of some of the inputs. What is said of reading is for all texts, whatever each of them is."""
+        read = dataclasses.asdict(self.read)
+        return TextReader(inputs, separator=self.separator, field=read.pop("field") or DEFAULT_FIELD, **read)
+
     def training_documents(self) -> Documents:
         """What a tokenizer may learn from."""
         return self._documents(self.inputs, None if self.held_out else False)
@@ -76,7 +83,7 @@ class Corpus:
         return self._documents(self.held_out) if self.held_out else self._documents(self.inputs, True)
 
     def _documents(self, inputs: list[str], held_out: bool | None = None) -> Documents:
-        return Documents(TextReader(inputs, separator=self.separator, field=self.field), held_out)
+        return Documents(self.reader(inputs), held_out)
 
     def _first(self, inputs: list[str], count: int) -> int:
         found = sum(1 for _ in itertools.islice(self._documents(inputs), count))

@@ -21,6 +21,7 @@ from typing import Any
 
 from groundup import errors
 from groundup.errors import GroundupError, TokenizerError
+from groundup.text.options import ReadOptions
 from groundup.tokenizer.report_corpus import Corpus
 
 Progress = Callable[[str, int, int | None], None]
@@ -113,7 +114,8 @@ def main() -> None:
     """What the fresh process does."""
     try:
         task = json.load(sys.stdin)
-        corpus, folder = Corpus(**task["corpus"]), Path(task["folder"])
+        read = ReadOptions(**task["corpus"].pop("read"))
+        corpus, folder = Corpus(**task["corpus"], read=read), Path(task["folder"])
         if task["task"] == "training":
             _answer("result", _training(corpus, folder, task["threads"]))
         else:

@@ -1,0 +1,211 @@
+"""Rows of JSON: one a line, or the elements of one array; each as the UTF-8 of its text."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from groundup.text.long_json import read_long_row, string_end
+from groundup.text.options import ReadOptions
+from groundup.text.rows import BadRow, object_of, text_blocks
+
+LONG_ROW = 4 << 20
+"""From this many bytes on a row is read by `long_json`, within twice its size, instead of by ``json``."""
+_BLOCK_BYTES = 1 << 20
+
+
+class BrokenArray(Exception):  # noqa: N818 - the reader turns it into a DataError
+    """The brackets or commas of an array are wrong. The message continues the name of the file: " stops"."""
+
+
+OnBad = Callable[[str, str], None]
+"""Called with the place of a bad row and what is wrong with it."""
+
+Row = bytes | bytearray
+
+_DECODER = json.JSONDecoder()
+_CAREFUL = json.JSONDecoder(parse_int=len, object_pairs_hook=object_of)
+"""Takes integers of any length, whose value does not matter here, and notices repeated keys."""
+
+
+class JsonText:
+    """Finds the text in rows of JSON.
+
+    Args:
+        options: which fields it is made of.
+    """
+
+    def __init__(self, options: ReadOptions):
+        self._parts, self._fields = options.parts, options.fields
+        simple = all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in self._fields)
+        self._quoted = [f'"{name}"'.encode() for name in self._fields] if simple else None
+
+    def blocks(self, row: Row) -> list[bytes]:
+        """The text of a row, as UTF-8 in blocks.
+
+        Raises:
+            BadRow: it is not JSON, or has no such text.
+        """
+        try:
+            found = read_long_row(row, self._fields) if len(row) >= LONG_ROW else self._read(row)
+        except json.JSONDecodeError as error:
+            raise BadRow(f" is not JSON ({error.msg}, column {error.colno})") from None
+        except UnicodeDecodeError as error:
+            place = f"byte {error.object[error.start]:#04x}, column {error.start + 1}"
+            raise BadRow(f" is not UTF-8 ({place})") from None
+        except RecursionError:
+            raise BadRow(" is nested too deeply to be read") from None
+        return text_blocks(found, self._parts)
+
+    def _read(self, row: Row) -> object:
+        text = row.decode().rstrip()
+        if not self._may_repeat(row):
+            try:
+                return _DECODER.decode(text)
+            except json.JSONDecodeError:
+                raise
+            except ValueError:
+                pass  # an integer of more digits than int() takes
+        return _CAREFUL.decode(text)
+
+    def _may_repeat(self, row: Row) -> bool:
+        """Whether a field may be there twice: a cheap test, for the reader that notices it takes longer."""
+        # A name in letters, digits, _ and - can be written in another way only as \\u00XX.
+        return self._quoted is None or b"\\u00" in row or any(row.count(quoted) > 1 for quoted in self._quoted)
+
+
+def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[bytes]]:
+    """The text of each line, as UTF-8 in blocks. Blank lines are passed over."""
+    text, number = JsonText(options), 0
+    while line := _line(lines):
+        number += 1
+        if line.isspace():
+            continue
+        try:
+            blocks = text.blocks(line)
+        except BadRow as bad:
+            on_bad(f"line {number}", str(bad))
+        else:
+            del line
+            yield blocks
+
+
+def _line(lines: BinaryIO) -> Row:
+    line = lines.readline(LONG_ROW)
+    if len(line) < LONG_ROW or line.endswith(b"\n"):
+        return line
+    # A bytearray grows in place, where readline would join parts and so hold the line twice.
+    whole = bytearray(line)
+    while part := lines.readline(_BLOCK_BYTES):
+        whole += part
+        if part.endswith(b"\n"):
+            break
+    return whole
+
+
+def json_array_texts(stream: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[bytes]]:
+    """The text of each element of an array, as UTF-8 in blocks.
+
+    Raises:
+        BrokenArray: no end, brackets that do not match, or something after the array.
+    """
+    text = JsonText(options)
+    for number, element in enumerate(array_elements(stream), 1):
+        try:
+            blocks = text.blocks(element)
+        except BadRow as bad:
+            on_bad(f"element {number}", str(bad))
+        else:
+            del element
+            yield blocks
+
+
+_BREAK = re.compile(rb'["\[\]{},]')
+_CLOSING = {0x5D: 0x5B, 0x7D: 0x7B}
+
+
+def array_elements(stream: BinaryIO) -> Iterator[Row]:
+    """The bytes of each element of the array that the stream holds; they need not be JSON. One is held at a time.
+
+    Raises:
+        BrokenArray: as for `json_array_texts`.
+    """
+    splitter = _ArraySplitter()
+    while block := stream.read(_BLOCK_BYTES):
+        yield from splitter.feed(block)
+    splitter.finish()
+
+
+class _ArraySplitter:
+    """Finds the commas between the elements of an array, in blocks that end anywhere."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._position = 0  # up to here the buffer has been searched
+        self._opened: list[int] = []  # brackets around the position, the array's own first
+        self._in_string = False
+        self._ended = False
+        self._count = 0
+
+    def feed(self, block: bytes) -> Iterator[Row]:
+        """The elements that end in this block."""
+        self._buffer += block
+        start = 0
+        if not self._opened and not self._ended:
+            start = self._begin()
+        while not self._ended and (end := self._next_end()) >= 0:
+            self._count += 1
+            element = self._buffer[start:end]
+            start = end + 1
+            if self._ended and self._count == 1 and not element.strip():
+                break
+            if len(element) >= LONG_ROW:  # hold it once, not twice
+                del self._buffer[:start]
+                self._position -= start
+                start = 0
+            yield element
+            del element
+        if self._ended and self._buffer[start:].strip():
+            raise BrokenArray(" has something after the end of its array; expected one array of objects, or JSON lines")
+        del self._buffer[:start]
+        self._position -= start
+
+    def finish(self) -> None:
+        """Raises BrokenArray if the array has not ended."""
+        if not self._ended:
+            raise BrokenArray(" stops in the middle of its array, so it is cut off; copy it again")
+
+    def _begin(self) -> int:
+        self._position = len(self._buffer) - len(self._buffer.lstrip()) + 1
+        self._opened.append(0x5B)
+        return self._position
+
+    def _next_end(self) -> int:
+        """Where the current element ends, or -1 if not in the buffer."""
+        buffer, opened = self._buffer, self._opened
+        while True:
+            if self._in_string:
+                quote = string_end(buffer, self._position)
+                if quote < 0:
+                    self._position = len(buffer)
+                    return -1
+                self._position, self._in_string = quote + 1, False
+            found = _BREAK.search(buffer, self._position)
+            if found is None:
+                self._position = len(buffer)
+                return -1
+            self._position = found.end()
+            byte = buffer[found.start()]
+            if byte == 0x22:
+                self._in_string = True
+            elif byte == 0x2C:
+                if len(opened) == 1:
+                    return found.start()
+            elif byte in _CLOSING:
+                if opened.pop() != _CLOSING[byte]:
+                    raise BrokenArray(f" is not JSON: element {self._count + 1} has a bracket that does not match")
+                if not opened:
+                    self._ended = True
+                    return found.start()
+            else:
+                opened.append(byte)

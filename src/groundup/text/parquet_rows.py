@@ -1,0 +1,168 @@
+"""Rows of parquet, each as the bytes of its text, in memory that does not depend on the size of the file.
+
+Pages are read one after the other, and rows are taken from them a few MB at a time. What bounds memory is the largest
+page, which is decompressed whole, and the longest row. Writers end a page at about 1 MB, but look at its size only
+every 1,024 rows or so: a page of long rows can be larger.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from groundup.errors import DataError, MissingExtraError
+from groundup.text.options import ReadOptions
+
+_READ_BYTES = 1 << 20
+_BATCH_BYTES = 4 << 20
+_MOST_ROWS = 1024
+_BLOCK_BYTES = 1 << 20
+_LONG_BATCH_BYTES = 16 << 20
+
+OnBad = Callable[[str, str], None]
+
+
+def parquet_texts(
+    path: Path, stream: BinaryIO, options: ReadOptions, on_bad: OnBad
+) -> Iterator[tuple[float, list[bytes]]]:
+    """The text of each row as bytes in blocks, with the fraction of rows that are read by then.
+
+    Args:
+        on_bad: called with the place of a row without text and what is wrong with it.
+
+    Raises:
+        DataError: not a parquet file, no such column, or no text in it.
+        MissingExtraError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError.for_package("pyarrow", "parquet", f"reading {path.name}") from None
+    try:
+        # Without a buffer of its own a column is read whole, up to the end of its row group, and pages are read ahead.
+        with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES) as file:
+            schema = file.schema_arrow
+            for name in options.fields:
+                _column_path(path, schema, name)
+            yield from _rows(path, file, options, on_bad)
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise DataError(f"{path} is not a sound parquet file: {reason}; copy or write it again") from None
+    finally:
+        pyarrow.default_memory_pool().release_unused()
+
+
+def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterator[tuple[float, list[bytes]]]:
+    row, rows = 0, file.metadata.num_rows
+    batches = file.iter_batches(batch_size=_batch_rows(file, options.fields), columns=options.fields, use_threads=False)
+    for batch in batches:
+        columns = [_texts(_column(path, batch, name)) for name in options.fields]
+        for values in zip(*columns, strict=True):
+            row += 1
+            if None in values:
+                on_bad(f"row {row}", f": the column {options.fields[values.index(None)]!r} is null; expected text")
+            else:
+                yield row / rows, values[0] if options.template is None else _filled(options, values)
+
+
+def _filled(options: ReadOptions, values: Sequence[list[bytes]]) -> list[bytes]:
+    of = dict(zip(options.fields, values, strict=True))
+    return [block for part in options.parts for block in ([part] if isinstance(part, bytes) else of[part])]
+
+
+def _batch_rows(file: Any, names: Sequence[str]) -> int:
+    """How many rows of these columns are about as many bytes as may be held."""
+    metadata = file.metadata
+    columns = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
+    size = sum(
+        metadata.row_group(group).column(i).total_uncompressed_size
+        for group in range(metadata.num_row_groups)
+        for i in columns
+    )
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * metadata.num_rows // max(size, 1)))
+
+
+def _texts(array: Any) -> Iterator[list[bytes] | None]:
+    """The bytes of each value in blocks; None for null. As binary, text is taken as it lies in the file."""
+    import pyarrow
+
+    array = array.cast(pyarrow.large_binary())
+    if array.nbytes <= _LONG_BATCH_BYTES:
+        for data in array.to_pylist():
+            yield None if data is None else [data]
+        return
+    for value in array:
+        buffer = value.as_buffer()
+        yield (
+            None
+            if buffer is None
+            else [
+                buffer[begin : begin + _BLOCK_BYTES].to_pybytes()
+                for begin in range(0, max(buffer.size, 1), _BLOCK_BYTES)
+            ]
+        )
+
+
+def _column_path(path: Path, schema: Any, name: str) -> list[str]:
+    """The column, and the fields of structs inside it, that a name stands for. The longest name wins.
+
+    Raises:
+        DataError: there is none or more than one, or it does not hold text.
+    """
+    steps, fields, rest = [], [schema.field(i) for i in range(len(schema.names))], name
+    while True:
+        names = [field.name for field in fields]
+        head = next((head for head in _heads(rest) if head in names), None)
+        if head is None:
+            listed = ", ".join(map(repr, schema.names))
+            raise DataError(f"{path} has no column {name!r}; it has {listed}; name the column that holds the text")
+        places = [i + 1 for i, other in enumerate(names) if other == head]
+        if len(places) > 1:
+            at = " and ".join(map(str, places))
+            raise DataError(
+                f"{path} has the column {head!r} {len(places)} times, as columns {at}; rename all but one, or name "
+                "another column"
+            )
+        field = fields[places[0] - 1]
+        steps.append(head)
+        if head == rest:
+            _check_type(path, name, field.type)
+            return steps
+        rest = rest[len(head) + 1 :]
+        fields = [field.type.field(i) for i in range(field.type.num_fields)] if _is_struct(field.type) else []
+
+
+def _heads(name: str) -> Iterator[str]:
+    yield name
+    dot = len(name)
+    while (dot := name.rfind(".", 0, dot)) >= 0:
+        yield name[:dot]
+
+
+def _column(path: Path, batch: Any, name: str) -> Any:
+    import pyarrow.compute
+
+    first, *inner = _column_path(path, batch.schema, name)
+    array = batch.column(batch.schema.get_field_index(first))
+    for step in inner:
+        array = pyarrow.compute.struct_field(array, step)
+    return array
+
+
+def _is_struct(kind: Any) -> bool:
+    import pyarrow.types
+
+    return bool(pyarrow.types.is_struct(kind))
+
+
+def _check_type(path: Path, column: str, kind: Any) -> None:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if not (
+        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    ):
+        raise DataError(f"{path}: the column {column!r} holds {kind}; expected text (string or binary)")

@@ -1,0 +1,100 @@
+"""The text in a row of JSON: which field holds it, what a template makes of several, and what a bad row is."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from groundup.text.encodings import utf8
+
+_MOST_NAMES = 20
+_LONGEST_NAME = 60
+
+
+class BadRow(Exception):  # noqa: N818 - the reader turns it into a DataError, or counts it
+    """A row without the text that was asked for. The message continues the name of the place: " is not JSON"."""
+
+
+class LongText:
+    """The text of a string that is too long to be held more than once: UTF-8 in blocks."""
+
+    def __init__(self, blocks: list[bytes]):
+        self.blocks = blocks
+
+
+class RepeatedKeys(dict[str, object]):
+    """An object in which some keys stand more than once; the last value counts, as in ``json``."""
+
+    def __init__(self, pairs: Sequence[tuple[str, object]]):
+        super().__init__(pairs)
+        counts = Counter(key for key, _ in pairs)
+        self.repeated = {key for key, count in counts.items() if count > 1}
+
+
+def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """The object of these keys and values."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else RepeatedKeys(pairs)
+
+
+def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[bytes]:
+    """The text of a row, in blocks whose sum it is.
+
+    Args:
+        parts: bytes for themselves, and names of fields, as in ``ReadOptions.parts``.
+
+    Raises:
+        BadRow: the row is not an object, has no such field, or no string in it.
+    """
+    blocks: list[bytes] = []
+    for part in parts:
+        if isinstance(part, bytes):
+            blocks.append(part)
+            continue
+        value = _field(row, part)
+        if isinstance(value, str):
+            blocks.append(utf8(value))
+        elif isinstance(value, LongText):
+            blocks += value.blocks
+        else:
+            raise BadRow(f": the field {part!r} holds {type_name(value)}; expected a string")
+    return blocks
+
+
+def _field(row: object, name: str) -> object:
+    if not isinstance(row, dict):
+        raise BadRow(f" holds {type_name(row)}; expected an object with the field {name!r}")
+    if name in row:  # the common case first
+        return _value(row, name)
+    found = _inner(row, name)
+    if not found:
+        names = [key if len(key) <= _LONGEST_NAME else f"{key[:_LONGEST_NAME]}…" for key in list(row)[:_MOST_NAMES]]
+        more = f" and {len(row) - len(names)} more" if len(row) > len(names) else ""
+        listed = ", ".join(map(repr, names)) or "no field at all"
+        raise BadRow(f" has no field {name!r}; it has {listed}{more}; name the field that holds the text")
+    return found[0]
+
+
+def _inner(row: dict[str, object], name: str) -> list[object]:
+    """The value of ``meta.text``, in a list; an empty list if there is none. The longest key wins."""
+    if name in row:
+        return [_value(row, name)]
+    dot = len(name)
+    while (dot := name.rfind(".", 0, dot)) >= 0:
+        inner = row.get(name[:dot])
+        if isinstance(inner, dict) and (found := _inner(inner, name[dot + 1 :])):
+            _value(row, name[:dot])
+            return found
+    return []
+
+
+def _value(row: dict[str, object], name: str) -> object:
+    if isinstance(row, RepeatedKeys) and name in row.repeated:
+        raise BadRow(f" has the field {name!r} more than once; expected it once")
+    return row[name]
+
+
+def type_name(value: object) -> str:
+    """What JSON calls the type of a value."""
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    if isinstance(value, LongText):
+        return "a string"
+    return names.get(dict if isinstance(value, dict) else type(value), "a number")
