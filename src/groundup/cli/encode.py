@@ -102,8 +102,8 @@ def encode_with_progress(
     in_text = stats.bytes / max(stats.tokens - stats.documents, 1)
     if in_text < _FEW_BYTES_A_TOKEN:
         warning = (
-            f"warning: only {in_text:.2f} bytes a token without separators, where text has 3 to 5: the input may not be "
-            "text, or may be of another language or encoding than what the tokenizer was trained on"
+            f"warning: only {in_text:.2f} bytes a token without separators, where text has 3 to 5: the input may not "
+            "be text, or may be of another language or encoding than what the tokenizer was trained on"
         )
         console.print(Text(warning), soft_wrap=True)
     return stats

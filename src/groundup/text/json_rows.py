@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from groundup.text.long_json import read_long_row, string_end
 from groundup.text.options import ReadOptions
-from groundup.text.rows import BadRow, object_of, text_blocks
+from groundup.text.rows import BadRow, Block, object_of, text_blocks
 
 LONG_ROW = 4 << 20
 """From this many bytes on a row is read by `long_json`, within twice its size, instead of by ``json``."""
@@ -40,14 +40,17 @@ class JsonText:
         simple = all(re.fullmatch(r"[A-Za-z0-9_-]+", name) for name in self._fields)
         self._quoted = [f'"{name}"'.encode() for name in self._fields] if simple else None
 
-    def blocks(self, row: Row) -> list[bytes]:
+    def blocks(self, row: Row) -> list[Block]:
         """The text of a row, as UTF-8 in blocks.
 
         Raises:
             BadRow: it is not JSON, or has no such text.
         """
         try:
-            found = read_long_row(row, self._fields) if len(row) >= LONG_ROW else self._read(row)
+            if isinstance(row, bytearray) and len(row) >= LONG_ROW:
+                found = read_long_row(row, self._fields)
+            else:
+                found = self._read(row)
         except json.JSONDecodeError as error:
             raise BadRow(f" is not JSON ({error.msg}, column {error.colno})") from None
         except UnicodeDecodeError as error:
@@ -74,7 +77,7 @@ class JsonText:
         return self._quoted is None or b"\\u00" in row or any(row.count(quoted) > 1 for quoted in self._quoted)
 
 
-def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[bytes]]:
+def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[Block]]:
     """The text of each line, as UTF-8 in blocks. Blank lines are passed over."""
     text, number = JsonText(options), 0
     while line := _line(lines):
@@ -92,18 +95,16 @@ def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Ite
 
 def _line(lines: BinaryIO) -> Row:
     line = lines.readline(LONG_ROW)
-    if len(line) < LONG_ROW or line.endswith(b"\n"):
+    if len(line) < LONG_ROW:
         return line
     # A bytearray grows in place, where readline would join parts and so hold the line twice.
     whole = bytearray(line)
-    while part := lines.readline(_BLOCK_BYTES):
+    while not whole.endswith(b"\n") and (part := lines.readline(_BLOCK_BYTES)):
         whole += part
-        if part.endswith(b"\n"):
-            break
     return whole
 
 
-def json_array_texts(stream: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[bytes]]:
+def json_array_texts(stream: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[Block]]:
     """The text of each element of an array, as UTF-8 in blocks.
 
     Raises:
@@ -155,14 +156,16 @@ class _ArraySplitter:
             start = self._begin()
         while not self._ended and (end := self._next_end()) >= 0:
             self._count += 1
-            element = self._buffer[start:end]
-            start = end + 1
-            if self._ended and self._count == 1 and not element.strip():
-                break
-            if len(element) >= LONG_ROW:  # hold it once, not twice
-                del self._buffer[:start]
-                self._position -= start
+            if end - start >= LONG_ROW:  # what follows is copied, and not what is long
+                element, self._buffer = self._buffer, self._buffer[end + 1 :]
+                del element[end:], element[:start]
+                self._position -= end + 1
                 start = 0
+            else:
+                element = self._buffer[start:end]
+                start = end + 1
+            if self._ended and self._count == 1 and (not element or element.isspace()):
+                break
             yield element
             del element
         if self._ended and self._buffer[start:].strip():

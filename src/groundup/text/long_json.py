@@ -1,9 +1,9 @@
 """A long row of JSON, read within little more than its size.
 
 ``json`` makes a str of the row, which takes up to four bytes a character, and then a str of the text in it. Here the
-bytes are read where they lie: strings are checked and decoded a block at a time, only the text that was asked for is
-kept, as UTF-8, and numbers, arrays and other fields are checked and passed over. What is JSON and what is not is as in
-``json``, which does the work on each block of a string.
+bytes are read where they lie: strings are checked and decoded a block at a time, numbers, arrays and other fields are
+checked and passed over, and the text that was asked for is written as UTF-8 over the string that it was, which is never
+shorter. What is JSON and what is not is as in ``json``, which does the work on each block of a string.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from groundup.text.encodings import utf8
 from groundup.text.rows import BadRow, LongText, object_of
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 18
 _LONGEST_KEY = 1 << 16
 _MOST_OTHER_KEYS = 100
 
@@ -28,10 +28,11 @@ _STRING = json.JSONDecoder()
 _BACKSLASH = ord("\\")
 
 
-def read_long_row(row: bytes | bytearray, fields: Sequence[str]) -> object:
+def read_long_row(row: bytearray, fields: Sequence[str]) -> object:
     """The value of a row, of which only the strings named by ``fields`` are complete.
 
-    Other values have the right type and no content; of objects whose content nothing asks for, no key is there.
+    The row is overwritten. Other values have the right type and no content; of objects whose content nothing asks
+    for, no key is there.
 
     Raises:
         BadRow: it is not JSON.
@@ -58,7 +59,7 @@ def string_end(data: bytes | bytearray, position: int) -> int:
 
 
 class _Reader:
-    def __init__(self, data: bytes | bytearray):
+    def __init__(self, data: bytearray):
         self._data = data
 
     def error(self, message: str, position: int) -> BadRow:
@@ -145,7 +146,11 @@ class _Reader:
         if not is_wanted:
             self._check_string(begin, end)
             return "", end + 1
-        return LongText(list(self._blocks(begin, end))), end + 1
+        written = begin
+        for block in self._blocks(begin, end):
+            self._data[written : written + len(block)] = block
+            written += len(block)
+        return LongText(memoryview(self._data)[begin:written]), end + 1
 
     def _end_of_string(self, begin: int) -> int:
         end = string_end(self._data, begin)

@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 
 from groundup.errors import DataError, MissingExtraError
 from groundup.text.options import ReadOptions
+from groundup.text.rows import Block
 
-_READ_BYTES = 1 << 20
-_BATCH_BYTES = 4 << 20
+_READ_BYTES = 1 << 18
+_BATCH_BYTES = 1 << 20
 _MOST_ROWS = 1024
 _BLOCK_BYTES = 1 << 20
 _LONG_BATCH_BYTES = 16 << 20
@@ -23,7 +24,7 @@ OnBad = Callable[[str, str], None]
 
 def parquet_texts(
     path: Path, stream: BinaryIO, options: ReadOptions, on_bad: OnBad
-) -> Iterator[tuple[float, list[bytes]]]:
+) -> Iterator[tuple[float, list[Block]]]:
     """The text of each row as bytes in blocks, with the fraction of rows that are read by then.
 
     Args:
@@ -50,11 +51,11 @@ def parquet_texts(
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(f"{path} is not a sound parquet file: {reason}; copy or write it again") from None
-    finally:
-        pyarrow.default_memory_pool().release_unused()
 
 
-def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterator[tuple[float, list[bytes]]]:
+def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterator[tuple[float, list[Block]]]:
+    import pyarrow
+
     row, rows = 0, file.metadata.num_rows
     batches = file.iter_batches(batch_size=_batch_rows(file, options.fields), columns=options.fields, use_threads=False)
     for batch in batches:
@@ -65,9 +66,11 @@ def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterato
                 on_bad(f"row {row}", f": the column {options.fields[values.index(None)]!r} is null; expected text")
             else:
                 yield row / rows, values[0] if options.template is None else _filled(options, values)
+        # Otherwise Arrow keeps what it has freed, several times as much as it uses.
+        pyarrow.default_memory_pool().release_unused()
 
 
-def _filled(options: ReadOptions, values: Sequence[list[bytes]]) -> list[bytes]:
+def _filled(options: ReadOptions, values: Sequence[list[Block]]) -> list[Block]:
     of = dict(zip(options.fields, values, strict=True))
     return [block for part in options.parts for block in ([part] if isinstance(part, bytes) else of[part])]
 
@@ -84,11 +87,15 @@ def _batch_rows(file: Any, names: Sequence[str]) -> int:
     return max(1, min(_MOST_ROWS, _BATCH_BYTES * metadata.num_rows // max(size, 1)))
 
 
-def _texts(array: Any) -> Iterator[list[bytes] | None]:
+def _texts(array: Any) -> Iterator[list[Block] | None]:
     """The bytes of each value in blocks; None for null. As binary, text is taken as it lies in the file."""
     import pyarrow
+    import pyarrow.types as types
 
-    array = array.cast(pyarrow.large_binary())
+    if types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    is_large = types.is_large_string(array.type) or types.is_large_binary(array.type)
+    array = array.view(pyarrow.large_binary() if is_large else pyarrow.binary())
     if array.nbytes <= _LONG_BATCH_BYTES:
         for data in array.to_pylist():
             yield None if data is None else [data]

@@ -42,6 +42,7 @@ from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_tex
 from groundup.text.opened import OpenedInput, open_input
 from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat
 from groundup.text.parquet_rows import parquet_texts
+from groundup.text.rows import Block
 
 __all__ = [
     "STANDARD_INPUT",
@@ -230,7 +231,7 @@ class TextReader:
             end = path.stat().st_size if opened.kind == "parquet" and not is_stream(path) else opened.position()
             self._position = lambda: end
 
-    def _rows(self, path: Path, opened: OpenedInput) -> Iterator[list[bytes]]:
+    def _rows(self, path: Path, opened: OpenedInput) -> Iterator[list[Block]]:
         def on_bad(place: str, reason: str) -> None:
             self._bad_row(path, place, reason)
 
@@ -282,15 +283,15 @@ class TextReader:
             )
 
 
-def _pieces_of_row(blocks: list[bytes]) -> Iterator[Piece]:
+def _pieces_of_row(blocks: list[Block]) -> Iterator[Piece]:
     if sum(map(len, blocks)) <= _LONGEST_PIECE:
-        yield Piece(b"".join(blocks) if len(blocks) > 1 else blocks[0], True)
+        yield Piece(b"".join(blocks) if len(blocks) > 1 else bytes(blocks[0]), True)
         return
     rest = deque(blocks)  # each block is let go as soon as it is used
     blocks.clear()
     while rest:
         data = rest.popleft()
-        yield Piece(data, not rest)
+        yield Piece(bytes(data), not rest)
 
 
 def read_documents(

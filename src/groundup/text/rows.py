@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from groundup.text.encodings import utf8
 
@@ -13,11 +14,16 @@ class BadRow(Exception):  # noqa: N818 - the reader turns it into a DataError, o
     """A row without the text that was asked for. The message continues the name of the place: " is not JSON"."""
 
 
-class LongText:
-    """The text of a string that is too long to be held more than once: UTF-8 in blocks."""
+_BLOCK_BYTES = 1 << 20
 
-    def __init__(self, blocks: list[bytes]):
-        self.blocks = blocks
+Block: TypeAlias = bytes | memoryview
+
+
+class LongText:
+    """The text of a string that is too long to be held more than once: UTF-8 in the memory of its row."""
+
+    def __init__(self, data: memoryview):
+        self.blocks = [data[begin : begin + _BLOCK_BYTES] for begin in range(0, max(len(data), 1), _BLOCK_BYTES)]
 
 
 class RepeatedKeys(dict[str, object]):
@@ -35,7 +41,7 @@ def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found if len(found) == len(pairs) else RepeatedKeys(pairs)
 
 
-def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[bytes]:
+def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[Block]:
     """The text of a row, in blocks whose sum it is.
 
     Args:
@@ -44,7 +50,7 @@ def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[bytes]:
     Raises:
         BadRow: the row is not an object, has no such field, or no string in it.
     """
-    blocks: list[bytes] = []
+    blocks: list[Block] = []
     for part in parts:
         if isinstance(part, bytes):
             blocks.append(part)
