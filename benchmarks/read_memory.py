@@ -4,8 +4,8 @@
     python benchmarks/read_memory.py --megabytes 10 100 1000                      # 1 GB of disk and some minutes
 
 Each input is made in a temporary folder, encoded in a fresh process and deleted. The base is what the same command
-takes for 2 MB of plain text, with which the caches of the tokenizer are full. Wanted: parquet within 300 MB whatever its size; a line of JSON of n bytes within 3 n
-beyond the base.
+takes for 2 MB of plain text, with which the caches of the tokenizer are full. Wanted: parquet within 300 MB whatever
+its size; a line of JSON of n bytes within 3 n beyond the base.
 """
 
 from __future__ import annotations

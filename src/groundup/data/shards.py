@@ -17,6 +17,8 @@ They are the sum of ``token_lengths`` over tokens: separators count nothing, nor
 
 import hashlib
 import json
+import shlex
+import zipfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
@@ -358,8 +360,18 @@ def _map_npy(path: Path) -> NDArray[Any]:
 def _load_npy(path: Path, expected: str) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
+        if not isinstance(error, OSError):
+            with path.open("rb") as file:
+                head = file.read(_BLOCK)
+            if head and not head.startswith((b"\x93NUMPY", b"PK")):
+                if b"\0" not in head and not head.startswith(b"\x1f\x8b"):
+                    command = f"groundup encode {shlex.quote(str(path))} --tokenizer TOKENIZER --out FOLDER"
+                    raise DataError(
+                        f"{path} is text, not tokens; run `{command}` first, and name that folder"
+                    ) from None
+                reason = "it begins otherwise"
         raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
     if not isinstance(array, np.ndarray):
         array.close()

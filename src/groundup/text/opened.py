@@ -93,7 +93,7 @@ def _opened(
         kind = sniff.kind_of(head)
         if kind != "txt":
             name = "standard input" if str(path) == STANDARD_INPUT else path
-            notes.append(f"{name} is read as {_KIND_NAMES[kind]}; --format txt would take it as plain text")
+            notes.append(f"{name} is read as {_KIND_NAMES[kind]}" + _INSTEAD.get(kind, ""))
     if kind == "parquet":
         return OpenedInput("parquet", stack.enter_context(_on_disk(file)), position, False, False, notes)
     _check_head(path, head, options)
@@ -105,6 +105,7 @@ def _opened(
     return OpenedInput(kind, file, position, is_array, is_plain and kind == "txt", notes)
 
 
+_INSTEAD = dict.fromkeys(("jsonl", "json"), "; --format txt would take it as plain text")
 _KIND_NAMES = {"jsonl": "JSON lines", "json": "a JSON array", "parquet": "parquet"}
 
 

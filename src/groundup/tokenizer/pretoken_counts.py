@@ -15,7 +15,7 @@ from groundup.tokenizer.core import load_core
 from groundup.tokenizer.patterns import PATTERNS, checked_pattern
 from groundup.tokenizer.regex_splitter import pretoken_ends
 from groundup.tokenizer.special_tokens import checked_special_tokens
-from groundup.tokenizer.training_texts import Document, Text, batches_of, mapped, mapped_batches
+from groundup.tokenizer.training_texts import Document, Text, batches_of, mapped, mapped_batches, while_unchanged
 from groundup.tokenizer.vocabulary_learning import (
     LearningOptions,
     Merges,
@@ -135,12 +135,13 @@ class PretokenCounts:
 
         Raises:
             FileMissingError: there is no such file.
-            DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is.
+            DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is. Or the size of the
+                file changed while it was read.
             TokenizerError: the weight is impossible.
         """
         text = mapped(Path(path))
         batches = [[text]] if separator is None else mapped_batches(text, separator)
-        self._count(batches, weight, progress, mapped_bytes=len(text))
+        self._count(while_unchanged(Path(path), text, batches), weight, progress, mapped_bytes=len(text))
 
     def add_documents(
         self, documents: Iterable[Document], weight: int = 1, *, progress: Progress | None = None

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Buffer
 
+    from groundup.text.options import ReadOptions
     from groundup.text.readers import Inputs
     from groundup.tokenizer import _native
 
@@ -366,14 +367,16 @@ class Tokenizer:
         *,
         separator: str = END_OF_TEXT,
         field: str = "text",
+        read: "ReadOptions | None" = None,
         num_threads: int | None = None,
     ) -> "Iterator[NDArray[np.uint32]]":
         """The ids of each document in files, uint32 (N,), one after the other in bounded memory.
 
         Args:
-            inputs: text, JSONL or parquet files, compressed or not, or folders, as `groundup.text` reads them.
+            inputs: text, JSON or parquet files, compressed or not, or folders, as `groundup.text` reads them.
             separator: what stands between the documents of plain text; it is not part of them.
             field: JSON field or parquet column with the text.
+            read: how the inputs are read: template, format, encoding, bad rows (`ReadOptions`).
             num_threads: None for as many as this process may use cores.
 
         Raises:
@@ -383,7 +386,7 @@ class Tokenizer:
         from groundup.text.readers import read_documents
 
         threads, specials, first = checked_thread_count(num_threads), self._special_tokens.all, 0
-        for batch in batches_of_bytes(read_documents(inputs, separator=separator, field=field)):
+        for batch in batches_of_bytes(read_documents(inputs, separator=separator, field=field, read=read)):
             try:
                 ids, ends = self._encoder.encode_batch_to_arrays(list(batch), specials, threads, None)
             except TokenizerError as error:

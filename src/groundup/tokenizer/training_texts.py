@@ -4,7 +4,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -89,6 +89,26 @@ def mapped_batches(text: mmap.mmap, separator: str) -> Iterator[list[memoryview]
             batch_begin = end
     if batch:
         yield batch
+
+
+def while_unchanged(path: Path, text: mmap.mmap, batches: Iterable[Sequence[Text]]) -> Iterator[Sequence[Text]]:
+    """The batches of a mapped file, as long as the file has the size it was mapped with.
+
+    Raises:
+        DataError: it has another size. Reading on in a file that has become shorter would end the process.
+    """
+
+    def check() -> None:
+        if text.size() != len(text):
+            raise DataError(
+                f"{path} changed while it was read ({len(text):,} bytes before, {text.size():,} after); "
+                "wait until it is complete, or read a copy of it"
+            )
+
+    for batch in batches:
+        check()
+        yield batch
+    check()
 
 
 def document_spans(text: mmap.mmap, separator: bytes) -> Iterator[tuple[int, int]]:
