@@ -1,11 +1,18 @@
-"""Writing files so that a crash, a kill or a full disk leaves the old content or the new, never half; and locks."""
+"""Atomic writes, JSON records and locks.
+
+A crash, a kill or a full disk leaves a file's old content or its new one, never half of it.
+
+Names of files may hold bytes that are not UTF-8. Python has them as lone surrogates; in JSON they are written as
+escapes (``\\udce9``), which read back as the same name.
+"""
 
 import contextlib
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 
 @contextlib.contextmanager
@@ -33,9 +40,38 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content``, text as UTF-8."""
+    """Replace ``path`` by ``content``, text as UTF-8 (:func:`text_bytes`)."""
     with atomic_writer(path) as file:
-        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+        file.write(text_bytes(content) if isinstance(content, str) else content)
+
+
+def text_bytes(text: str) -> bytes:
+    """Text as UTF-8. A lone surrogate, which UTF-8 lacks, becomes the escape that JSON has for it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON, other scripts unescaped, and a line feed after it."""
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by a value as JSON that :func:`read_json` reads back equal, whatever names are in it."""
+    write_atomically(path, json_text(value, indent=1))
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of ours. Names written as raw bytes, as version 0.1 did, are read as well.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, nests too deeply, or has a number of thousands of digits.
+    """
+    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
 
 
 def sync_directory(path: Path) -> None:
@@ -48,21 +84,44 @@ def sync_directory(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, taken: Exception) -> Iterator[None]:
+def locked(path: Path, taken: Exception | Callable[[str], Exception], *, keep: bool = True) -> Iterator[None]:
     """Hold a lock, which goes with the process, however it ends; the file tells the process's id.
 
     Args:
-        taken: raised where another process holds it.
+        taken: raised where another process holds it; or makes what is raised from the holder, such as "process 4711".
+        keep: whether the file stays after the lock is released.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise taken from None
-        except OSError:
-            pass  # some network file systems have no locks, and none is better than no run
+    with _open_locked(path, taken) as file:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _open_locked(path: Path, taken: Exception | Callable[[str], Exception]) -> TextIO:
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                raise (taken if isinstance(taken, Exception) else taken(_holder(file))) from None
+        except OSError:
+            pass  # some network file systems have no locks, and none is better than no run
+        # The one who held it may have removed the file meanwhile; a lock on a removed file excludes no other process.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    number = file.read(32).strip()
+    return f"process {number}" if number.isdigit() else "another process"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.data import encode
+from groundup.data import document_pass
 from groundup.data.encode import encode_files
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, TokenizerError
@@ -23,10 +23,10 @@ from groundup.text.readers import TextReader
 SEPARATOR = "<|endoftext|>"
 
 
-@pytest.fixture(autouse=True, params=[1, encode.BATCH_BYTES])
+@pytest.fixture(autouse=True, params=[1, document_pass.BATCH_BYTES])
 def batch_bytes(request, monkeypatch):
     """Documents one by one, and together."""
-    monkeypatch.setattr(encode, "BATCH_BYTES", request.param)
+    monkeypatch.setattr(document_pass, "BATCH_BYTES", request.param)
 
 
 class ByteTokenizer:
@@ -40,22 +40,23 @@ class ByteTokenizer:
         self.sha256 = pair.hex()
         self.documents_until_death = -1
 
-    def encode_bytes(self, data: bytes) -> np.ndarray:
+    def encode_bytes(self, data: bytes, allowed_special: str = "all") -> np.ndarray:
         self.documents_until_death -= 1
         if self.documents_until_death == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        parts = re.split(b"(" + b"|".join(map(re.escape, self.words)) + b")", data)
-        ids = [id_ for part in parts for id_ in ([self.words[part]] if part in self.words else part)]
+        words = {word: id_ for word, id_ in self.words.items() if id_ != 256 or allowed_special == "all"}
+        parts = re.split(b"(" + b"|".join(map(re.escape, words)) + b")", data)
+        ids = [id_ for part in parts for id_ in ([words[part]] if part in words else part)]
         return np.array(ids, np.uint32)
 
     def encode_batch_to_numpy(
-        self, texts: list[bytes], *, append: int | None, num_threads: int | None
+        self, texts: list[bytes], *, allowed_special: str, append: int | None, num_threads: int | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        encoded = [np.append(self.encode_bytes(text), np.uint32(append)) for text in texts]
+        encoded = [np.append(self.encode_bytes(text, allowed_special), np.uint32(append)) for text in texts]
         return np.concatenate(encoded), np.cumsum([len(ids) for ids in encoded], dtype=np.uint64)
 
-    def stream(self) -> "ByteStream":
-        return ByteStream(self)
+    def stream(self, *, allowed_special: str) -> "ByteStream":
+        return ByteStream(self, allowed_special)
 
     def token_id(self, token: str) -> int:
         return self.words[token.encode()]
@@ -69,8 +70,8 @@ class ByteTokenizer:
 
 
 class ByteStream:
-    def __init__(self, tokenizer: ByteTokenizer):
-        self.tokenizer, self.pending = tokenizer, b""
+    def __init__(self, tokenizer: ByteTokenizer, allowed_special: str):
+        self.tokenizer, self.allowed_special, self.pending = tokenizer, allowed_special, b""
 
     def feed(self, data: bytes) -> np.ndarray:
         data = self.pending + data
@@ -78,10 +79,10 @@ class ByteStream:
         while any(word.startswith(data[cut - 1 :]) for word in self.tokenizer.words) and cut:
             cut -= 1
         self.pending = data[cut:]
-        return self.tokenizer.encode_bytes(data[:cut])
+        return self.tokenizer.encode_bytes(data[:cut], self.allowed_special)
 
     def finish(self) -> np.ndarray:
-        return self.tokenizer.encode_bytes(self.pending)
+        return self.tokenizer.encode_bytes(self.pending, self.allowed_special)
 
 
 def pack(documents) -> bytes:
@@ -100,7 +101,9 @@ def unpack(shards: TokenShards, pair: bytes = b"ab") -> list[bytes]:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All but the lock, which a process that was killed leaves behind."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def message(error) -> str:
@@ -167,7 +170,7 @@ class TestResult:
     def test_a_separator_inside_a_text_is_one_token_and_no_text(self, tmp_path):
         path = tmp_path / "rows.jsonl"
         path.write_text('{"text": "a<|endoftext|>b"}\n{"text": "c"}\n')
-        stats = encode_files(path, ByteTokenizer(), tmp_path / "tokens")
+        stats = encode_files(path, ByteTokenizer(), tmp_path / "tokens", special_tokens="encode")
         shards = TokenShards.open(tmp_path / "tokens", verify=True)
         assert unpack(shards) == [b"a<|endoftext|>b", b"c"]
         assert (stats.tokens, stats.bytes, stats.documents) == (6, 3, 2)
@@ -205,11 +208,11 @@ class TestResume:
         class Fails(ByteTokenizer):
             calls_left = 0
 
-            def encode_bytes(self, data):
+            def encode_bytes(self, data, allowed_special="all"):
                 self.calls_left -= 1
                 if not self.calls_left:
                     raise InterruptedError
-                return super().encode_bytes(data)
+                return super().encode_bytes(data, allowed_special)
 
         with reading_blocks_of(block_bytes):
             for calls in [*failures, 0]:
@@ -416,7 +419,7 @@ class TestRealTokenizer:
 if __name__ == "__main__":
     inputs, out_dir, shard_tokens, documents_until_death = sys.argv[1:]
     os.fsync = lambda descriptor: None
-    encode.BATCH_BYTES = 1
+    document_pass.BATCH_BYTES = 1
     tokenizer = ByteTokenizer()
     tokenizer.documents_until_death = int(documents_until_death)
     encode_files(inputs, tokenizer, out_dir, shard_tokens=int(shard_tokens))

@@ -3,62 +3,48 @@
 All shards but the last have exactly ``shard_tokens`` tokens, so where they are cut depends on nothing but the tokens.
 Each is written under another name, forced to disk, renamed, and only then entered in ``progress.json``; ``index.json``
 comes last and takes its place. What a process that died left beyond the last entry is thrown away by the next one.
+
+``progress.json`` also tells what was read of each input by then. The next process reads the text from the beginning and
+compares, so that a data set never begins with one text and ends with another.
 """
 
-import dataclasses
 import hashlib
 import io
-import json
 import os
 import shutil
 from array import array
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.data.shards import (
+from groundup.data.index import (
     DOCUMENTS_FILE,
     FORMAT,
     INDEX_FILE,
-    SHARD_PATTERN,
+    PROGRESS_FILE,
+    PROGRESS_FORMAT,
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
     VERSION,
+    clear,
     file_sha256,
-    read_index,
+    own_files,
+    read_progress,
     token_dtype,
+    write_record,
 )
-from groundup.errors import DataError, GroundupError
-from groundup.files import sync_directory, write_atomically
-
-PROGRESS_FILE = "progress.json"
-PROGRESS_FORMAT = "groundup-token-shards-progress"
+from groundup.data.open_shard import OpenShard, disk_errors, sync
+from groundup.data.plan import ShardPlan
+from groundup.data.text_record import Sources
+from groundup.errors import DataError
+from groundup.files import write_atomically
+from groundup.version import VERSION as GROUNDUP_VERSION
 
 _DOCUMENTS_HELD = 1 << 20
-_TOKENS_HELD = 1 << 18
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """All that decides the bytes of a data set, apart from the text; calls with equal plans may share a folder."""
-
-    vocab_size: int
-    tokenizer_sha256: str
-    separator: str
-    separator_id: int
-    shard_tokens: int
-    inputs: list[dict[str, Any]]
-    """Name, size and fingerprint of each input file."""
-    field: str = "text"
-    """JSON field or parquet column that holds the text."""
-    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Further options of reading that are not at their defaults."""
 
 
 class ShardWriter:
@@ -71,27 +57,37 @@ class ShardWriter:
 
     Args:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
+        sources: tells of the first so many documents what was read of each input; None if it is not to be recorded.
 
     A document that an interrupted writer has begun is given again from its beginning; what is there is skipped.
 
     Attributes:
         documents, tokens: how much has been added; not 0 at the start where a writer was interrupted.
+        kept_sources: what an interrupted writer had read of each input for these documents; None if not recorded.
 
     Raises:
         DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
     """
 
-    def __init__(self, folder: Path, plan: ShardPlan, token_lengths: NDArray[Any]):
-        self.folder, self.plan = folder, plan
+    def __init__(
+        self,
+        folder: Path,
+        plan: ShardPlan,
+        token_lengths: NDArray[Any],
+        sources: Callable[[int], Sources] | None = None,
+    ):
+        self.folder, self.plan, self._sources = folder, plan, sources
         self.documents = self.tokens = 0
         self._lengths = np.asarray(token_lengths, np.uint32)
         self._dtype = token_dtype(plan.vocab_size)
         self._shards: list[dict[str, Any]] = []
+        self.kept_sources: Sources | None = None
         self._ends = array("Q")
+        self._ends_hash = hashlib.sha256(bytes(8))
         self._already_there = 0  # tokens of the first document to come that an interrupted writer has left
         self._separator = np.array([plan.separator_id], np.uint32)
-        self._shard: _OpenShard | None = None
-        with _disk_errors(folder):
+        self._shard: OpenShard | None = None
+        with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             if (folder / PROGRESS_FILE).exists():
                 self._resume(read_progress(folder))
@@ -124,14 +120,17 @@ class ShardWriter:
     def add(self, ids: NDArray[Any]) -> None:
         """Appends ids of the current document; the array must not change afterwards."""
         known = min(self._already_there, len(ids))
-        self._already_there -= known
+        if known:
+            if not np.array_equal(ids[:known], self._written(self.tokens - self._already_there, known)):
+                raise other_text(self.folder)
+            self._already_there -= known
         ids = ids[known:]
         while len(ids):
             if self._shard is not None and self._shard.tokens == self.plan.shard_tokens:
                 self._close_shard()
             if self._shard is None:
                 path = self.folder / f"shard-{len(self._shards):05d}.bin"
-                self._shard = _OpenShard(path, self.plan.vocab_size, self._lengths)
+                self._shard = OpenShard(path, self.plan.vocab_size, self._lengths)
             part = ids[: self.plan.shard_tokens - self._shard.tokens]
             self._shard.add(part)
             self.tokens += len(part)
@@ -146,15 +145,15 @@ class ShardWriter:
     def _end_documents(self, count: int) -> None:
         self.documents += count
         if len(self._ends) >= _DOCUMENTS_HELD:
-            with _disk_errors(self.folder / DOCUMENTS_FILE):
+            with disk_errors(self.folder / DOCUMENTS_FILE):
                 self._save_ends()
 
-    def finish(self, save_tokenizer: Callable[[Path], object], **totals: int) -> dict[str, Any]:
+    def finish(self, save_tokenizer: Callable[[Path], object], **totals: Any) -> dict[str, Any]:
         """Closes the last shard and makes the folder a data set; returns its index.
 
         Args:
             save_tokenizer: writes the tokenizer into a folder.
-            totals: further counts to keep in the index.
+            totals: further facts to keep in the index.
 
         Raises:
             DataError: no document was written, or the disk is full.
@@ -163,16 +162,14 @@ class ShardWriter:
             self.close()
             clear(self.folder)
             raise DataError("the inputs hold no text, only empty documents; expected at least one byte of text")
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             self._close_shard()
             self.close()
-            lengths = io.BytesIO()
-            np.save(lengths, self._lengths)
-            write_atomically(self.folder / TOKEN_LENGTHS_FILE, lengths.getvalue())
+            write_atomically(self.folder / TOKEN_LENGTHS_FILE, token_lengths_file(self._lengths))
             shutil.rmtree(self.folder / TOKENIZER_FOLDER, ignore_errors=True)
             save_tokenizer(self.folder / TOKENIZER_FOLDER)
             index = self._index(totals)
-            write_atomically(self.folder / INDEX_FILE, _json(index))
+            write_record(self.folder / INDEX_FILE, index)
             (self.folder / PROGRESS_FILE).unlink()
         return index
 
@@ -193,41 +190,67 @@ class ShardWriter:
     def _close_shard(self) -> None:
         if self._shard is None:
             return
-        self._shards.append(self._shard.finish())
+        entry = self._shard.complete()
+        self._shard.put_in_place()
+        self._shards.append(entry)
         self._shard = None
-        with _disk_errors(self.folder / DOCUMENTS_FILE):
+        with disk_errors(self.folder / DOCUMENTS_FILE):
             self._save_ends()
-            _sync(self._ends_file)
+            sync(self._ends_file)
             self._save_progress()
 
     def _save_ends(self) -> None:
         ends = np.array(self._ends, "<u8")
         self._ends_file.write(ends.data)
+        self._ends_hash.update(ends.data)
         del self._ends[:]
 
     def _save_progress(self) -> None:
-        record = {"format": PROGRESS_FORMAT, "version": VERSION, **_plan_record(self.plan)}
-        record |= {"documents": self.documents, "shards": self._shards}
-        write_atomically(self.folder / PROGRESS_FILE, _json(record))
+        record = {"format": PROGRESS_FORMAT, "version": VERSION, "groundup": GROUNDUP_VERSION, **self.plan.record()}
+        record |= {"documents": self.documents, "documents_sha256": self._ends_hash.hexdigest()}
+        if self._sources is not None:
+            record["read"] = self._sources(self.documents)
+        write_record(self.folder / PROGRESS_FILE, record | {"shards": self._shards})
 
     def _resume(self, progress: dict[str, Any]) -> None:
         """Takes up the finished shards, once their hashes agree, and removes whatever was written after them."""
         documents = self.folder / DOCUMENTS_FILE
         whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
-        damaged = [path for path, digest in whole.items() if not path.exists() or file_sha256(path) != digest]
-        if not documents.exists() or documents.stat().st_size < 8 * (progress["documents"] + 1):
-            damaged.append(documents)
-        if damaged:
-            raise DataError(f"{damaged[0]} is not what was written before the interruption; overwrite it to start over")
+        damaged = [path for path, digest in whole.items() if not path.is_file() or file_sha256(path) != digest]
         self._shards = progress["shards"]
+        self.documents = progress["documents"]
+        self.tokens = sum(shard["tokens"] for shard in self._shards)
+        self.kept_sources = progress.get("read")
+        if damaged or not self._take_ends(documents, progress.get("documents_sha256")):
+            raise DataError(
+                f"{(damaged or [documents])[0]} is not what was written before the interruption; overwrite it to start "
+                "over"
+            )
         kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(shard["file"] for shard in self._shards)}
         for path in own_files(self.folder):
             if path.name not in kept:
                 path.unlink()
-        self.documents = progress["documents"]
-        self.tokens = sum(shard["tokens"] for shard in self._shards)
         os.truncate(documents, 8 * (self.documents + 1))
-        self._already_there = self.tokens - int(np.fromfile(documents, "<u8", offset=8 * self.documents)[0])
+
+    def _take_ends(self, path: Path, sha256: str | None) -> bool:
+        """Read where the finished documents end; returns whether it is what was written."""
+        if not path.is_file() or path.stat().st_size < 8 * (self.documents + 1):
+            return False
+        ends = np.memmap(path, "<u8", mode="r", shape=(self.documents + 1,))
+        self._ends_hash = hashlib.sha256(ends.data)
+        self._already_there = self.tokens - int(ends[-1])
+        return self._already_there >= 0 and sha256 in (None, self._ends_hash.hexdigest())
+
+    def _written(self, start: int, count: int) -> NDArray[Any]:
+        """Ids that an interrupted writer has left."""
+        parts = []
+        while count:
+            shard, offset = divmod(start, self.plan.shard_tokens)
+            taken = min(count, self.plan.shard_tokens - offset)
+            path = self.folder / self._shards[shard]["file"]
+            parts.append(np.fromfile(path, self._dtype, taken, offset=offset * self._dtype.itemsize))
+            start, count = start + taken, count - taken
+        return np.concatenate(parts)
 
     def _index(self, totals: dict[str, int]) -> dict[str, Any]:
         files = {
@@ -241,181 +264,32 @@ class ShardWriter:
             "tokens": self.tokens,
             "bytes": sum(shard["bytes"] for shard in self._shards),
             "documents": self.documents,
+            **self.plan.record(),
             **totals,
-            **_plan_record(self.plan),
             **files,
+            "tokenizer_files": tokenizer_files(self.folder),
+            "groundup": GROUNDUP_VERSION,
             "shards": self._shards,
         }
 
 
-class _OpenShard:
-    """The shard that is being written, under a name that says so."""
-
-    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[np.uint32]):
-        self.path, self.tokens = path, 0
-        self._vocab_size, self._lengths = vocab_size, token_lengths
-        self._held: list[NDArray[Any]] = []
-        self._held_tokens = self._text_bytes = 0
-        self._hash = hashlib.sha256()
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
-        self._writing: Future[None] | None = None
-        self._temporary = path.with_name(path.name + ".part")
-        with _disk_errors(path):
-            self._file = self._temporary.open("wb")
-
-    def add(self, ids: NDArray[Any]) -> None:
-        # Documents are short, and every step below costs more than a document: they are taken together.
-        self._held.append(ids)
-        self._held_tokens += len(ids)
-        self.tokens += len(ids)
-        if self._held_tokens >= _TOKENS_HELD:
-            self._write()
-
-    def finish(self) -> dict[str, Any]:
-        """Puts the shard in its place, on the disk; returns its entry in the index."""
-        self._write()
-        self._wait()
-        self._writer.shutdown()
-        with _disk_errors(self.path):
-            _sync(self._file)
-            self._file.close()
-            os.replace(self._temporary, self.path)
-            sync_directory(self.path.parent)
-        digest = self._hash.hexdigest()
-        return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
-
-    def close(self) -> None:
-        with suppress(DataError):  # whoever waits for what is being written is told
-            self._wait()
-        self._writer.shutdown()
-        self._file.close()
-
-    def _write(self) -> None:
-        """Begins to write what is held, in another thread, so that the next text is encoded meanwhile."""
-        if not self._held:
-            return
-        self._wait()
-        self._writing = self._writer.submit(self._write_now, self._held)
-        self._held, self._held_tokens = [], 0
-
-    def _wait(self) -> None:
-        writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.result()
-
-    def _write_now(self, held: list[NDArray[Any]]) -> None:
-        ids = np.concatenate(held)
-        if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
-            wrong = ids[(ids >= self._vocab_size) | (ids < 0)][0]
-            raise DataError(
-                f"the tokenizer gave the id {wrong}, but its vocab_size is {self._vocab_size}; "
-                "its vocabulary is damaged: save or train it again"
-            )
-        self._text_bytes += int(np.take(self._lengths, ids).sum(dtype=np.int64))
-        data = ids.astype(token_dtype(self._vocab_size)).data
-        self._hash.update(data)
-        with _disk_errors(self.path):
-            self._file.write(data)
+def tokenizer_files(folder: Path) -> list[dict[str, str]]:
+    """Name and SHA-256 of each file of the tokenizer of a data set."""
+    paths = sorted((folder / TOKENIZER_FOLDER).iterdir())
+    return [{"file": path.name, "sha256": file_sha256(path)} for path in paths if path.is_file()]
 
 
-def _plan_record(plan: ShardPlan) -> dict[str, Any]:
-    return {
-        "vocab_size": plan.vocab_size,
-        "tokenizer_sha256": plan.tokenizer_sha256,
-        "separator": {"token": plan.separator, "id": plan.separator_id},
-        "shard_tokens": plan.shard_tokens,
-        "inputs": plan.inputs,
-        "field": plan.field,
-    } | ({"reading": plan.reading} if plan.reading else {})
+def token_lengths_file(token_lengths: NDArray[Any]) -> bytes:
+    """Content of ``token_lengths.npy``."""
+    file = io.BytesIO()
+    np.save(file, np.asarray(token_lengths, np.uint32))
+    return file.getvalue()
 
 
-def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
-    """What in an index or a progress file is not as in ``plan``, in a user's words; empty if all is the same."""
-    names = {
-        "tokenizer_sha256": "the tokenizer",
-        "vocab_size": "the vocabulary size",
-        "separator": "the separator",
-        "shard_tokens": "the shard size",
-        "inputs": "the inputs",
-        "field": "the field",
-        "reading": "the options of reading",
-    }
-    wanted = _plan_record(plan)
-    return [words for key, words in names.items() if record.get(key) != wanted.get(key)]
-
-
-def read_progress(folder: Path) -> dict[str, Any]:
-    """What an interrupted writer has finished.
-
-    Raises:
-        DataError: the file is not one of ours, or of another version.
-    """
-    path = folder / PROGRESS_FILE
-    try:
-        progress = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); delete it and encode again") from None
-    seen = (progress.get("format"), progress.get("version")) if isinstance(progress, dict) else type(progress).__name__
-    if seen != (PROGRESS_FORMAT, VERSION):
-        raise DataError(f"{path} is of {seen}; expected {(PROGRESS_FORMAT, VERSION)}; encode into a new folder")
-    return dict(progress)
-
-
-def is_data_set(folder: Path) -> bool:
-    """Whether ``folder`` holds an index or a progress file of ours, so that it may be cleared.
-
-    Raises:
-        DataError: it holds one that is not ours, or a damaged one.
-    """
-    if (folder / INDEX_FILE).exists():
-        read_index(folder)
-    elif (folder / PROGRESS_FILE).exists():
-        read_progress(folder)
-    else:
-        return False
-    return True
-
-
-def own_files(folder: Path) -> list[Path]:
-    """What belongs to a data set in ``folder``, finished or not; the index comes first."""
-    single = (INDEX_FILE, PROGRESS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
-    patterns = (
-        *single,
-        TOKENIZER_FOLDER,
-        SHARD_PATTERN,
-        SHARD_PATTERN + ".part",
-        *(f".{name}.*.tmp" for name in single),
+def other_text(folder: Path, name: str = "") -> DataError:
+    """The error of an encoding that would be continued with another text."""
+    which = f"{name} is" if name else "the inputs are"
+    return DataError(
+        f"{which} not what {folder} was begun with: the text of the documents encoded before the interruption is "
+        "another one; bring the text back, choose another folder, or start over with --overwrite"
     )
-    return [path for pattern in patterns for path in folder.glob(pattern)]
-
-
-def clear(folder: Path) -> None:
-    """Removes a data set, finished or not, from ``folder``, and nothing else."""
-    # The index goes first: without it the rest cannot be taken for a data set.
-    for path in own_files(folder):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _json(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogateescape")
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, GroundupError):
-            raise
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or mend what is wrong, "
-            "and run the same command again: finished shards are kept"
-        ) from None

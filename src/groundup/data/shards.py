@@ -7,7 +7,9 @@ A folder of
                          document i is tokens[offset[i] : offset[i + 1]] and its last token is the separator
     token_lengths.npy    uint32 (vocab_size,): bytes of text that each id stands for; 0 for special tokens
     tokenizer/           the tokenizer that made the ids
-    index.json           what there is, with sizes and SHA-256; written last, so a folder that has it is complete
+    index.json           what there is, with sizes and SHA-256, and how it was made; written last, so a folder that has
+                         it is complete
+    inputs.json          when the input files were last changed, to know them again without reading; may be deleted
 
 Bytes of text are kept beside tokens because bits per byte, unlike loss per token, can be compared between tokenizers.
 They are the sum of ``token_lengths`` over tokens: separators count nothing, nor do special tokens inside a text.
@@ -15,12 +17,10 @@ They are the sum of ``token_lengths`` over tokens: separators count nothing, nor
 ``TokenShards`` also opens a one-dimensional ``.npy`` array of ids; that knows no bytes, documents or tokenizer.
 """
 
-import hashlib
-import json
 import shlex
 import zipfile
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -29,25 +29,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.data.check import content_faults, hash_fault
+from groundup.data.index import (
+    DOCUMENTS_FILE,
+    ENCODE_AGAIN,
+    INDEX_FILE,
+    TOKEN_LENGTHS_FILE,
+    TOKENIZER_FOLDER,
+    check_size,
+    read_index,
+)
+from groundup.data.index import file_sha256 as file_sha256
+from groundup.data.index import token_dtype as token_dtype
 from groundup.errors import DataError, FileMissingError
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
-FORMAT = "groundup-token-shards"
-VERSION = 1
-INDEX_FILE = "index.json"
-DOCUMENTS_FILE = "documents.bin"
-TOKEN_LENGTHS_FILE = "token_lengths.npy"
-TOKENIZER_FOLDER = "tokenizer"
-SHARD_PATTERN = "shard-*.bin"
-
 _BLOCK = 1 << 22
-
-
-def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The narrowest of uint16 and uint32 that holds every id below ``vocab_size``, little-endian."""
-    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+# The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
+_DAMAGED_ARRAY = (
+    OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile
+)  # fmt: skip
 
 
 class TokenShards:
@@ -91,7 +94,7 @@ class TokenShards:
         if path.is_dir():
             index = read_index(path)
             shards = cls(path, index, [_map_shard(path, index, shard) for shard in index["shards"]])
-            _check_size(path / DOCUMENTS_FILE, 8 * (index["documents"] + 1))
+            check_size(path / DOCUMENTS_FILE, 8 * (index["documents"] + 1))
         else:
             shards = cls(path, {}, [_map_npy(path)])
         if verify:
@@ -159,15 +162,19 @@ class TokenShards:
         if not self.index:
             return None
         path = self.path / TOKEN_LENGTHS_FILE
+        self._check_hash(TOKEN_LENGTHS_FILE, "token_lengths_file")
         lengths = _load_npy(path, "uint32 lengths, one a token id")
         if lengths.shape != (self.vocab_size,):
-            raise DataError(f"{path} has shape {lengths.shape}, but vocab_size is {self.vocab_size}; {_ENCODE_AGAIN}")
+            raise DataError(f"{path} has shape {lengths.shape}, but vocab_size is {self.vocab_size}; {ENCODE_AGAIN}")
         return np.array(lengths)
 
     @cached_property
     def document_offsets(self) -> NDArray[np.uint64] | None:
         """uint64 ``(documents + 1,)``: start of each document in tokens, then ``len(self)``; None for ``.npy``."""
-        return np.fromfile(self.path / DOCUMENTS_FILE, "<u8") if self.index else None
+        if not self.index:
+            return None
+        self._check_hash(DOCUMENTS_FILE, "documents_file")
+        return np.fromfile(self.path / DOCUMENTS_FILE, "<u8")
 
     @cached_property
     def sha256(self) -> str:
@@ -209,27 +216,13 @@ class TokenShards:
         """
         if not self.index:
             return self.check_ids(1 << 63)
-        self._verify_hashes()
-        self.check_ids(self.index["vocab_size"])
-        lengths = self.token_lengths
-        assert lengths is not None
-        text_bytes = sum(int(lengths[block].sum(dtype=np.int64)) for _, block in self._blocks())
-        if text_bytes != self.total_bytes:
-            raise DataError(
-                f"{self.path}: its tokens stand for {text_bytes} bytes, but {INDEX_FILE} says {self.total_bytes}; "
-                f"{_ENCODE_AGAIN}"
-            )
+        for fault in content_faults(self.path, self.index):
+            raise DataError(fault.reason)
         return None
 
-    def _verify_hashes(self) -> None:
-        entries = [*self.index["shards"], self.index["documents_file"], self.index["token_lengths_file"]]
-        for entry in entries:
-            seen = file_sha256(self.path / entry["file"])
-            if seen != entry["sha256"]:
-                raise DataError(
-                    f"{self.path / entry['file']} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says "
-                    f"{entry['sha256'][:12]}…; the file was changed: {_ENCODE_AGAIN}"
-                )
+    def _check_hash(self, name: str, entry: str) -> None:
+        for fault in hash_fault(self.path / name, self.index[entry]["sha256"]):
+            raise DataError(fault.reason)
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         for start, shard in zip(self._starts, self._shards, strict=False):
@@ -245,104 +238,12 @@ class TokenShards:
             )
 
 
-_ENCODE_AGAIN = "encode the text again into a new folder"
-
-
-def read_index(folder: Path) -> dict[str, Any]:
-    """``index.json`` of a finished data set.
-
-    Raises:
-        DataError: there is none, or it is not one of ours.
-    """
-    path = folder / INDEX_FILE
-    if not path.exists():
-        if any(folder.glob(SHARD_PATTERN + "*")):
-            raise DataError(
-                f"{folder} has token shards but no {INDEX_FILE}: encoding was interrupted; run the same encode "
-                "command again and it goes on where it stopped"
-            )
-        raise DataError(f"{folder} has no {INDEX_FILE}, so it is no token data set; encode a text into it first")
-    try:
-        index = json.loads(path.read_bytes())
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read as JSON ({error}); {_ENCODE_AGAIN}") from None
-    if not isinstance(index, dict) or index.get("format") != FORMAT:
-        seen = index.get("format") if isinstance(index, dict) else type(index).__name__
-        raise DataError(f"{path} has the format {seen!r}; expected {FORMAT!r}: this is not a folder of token shards")
-    if index.get("version") != VERSION:
-        raise DataError(
-            f"{path} has format version {index.get('version')!r}, but this groundup reads {VERSION}; "
-            "install the version that wrote it, or encode the text again"
-        )
-    _check_index(path, index)
-    return index
-
-
-_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "dtype": lambda value: value in ("uint16", "uint32"),
-    "vocab_size": lambda value: type(value) is int and value > 0,
-    "tokenizer_sha256": lambda value: isinstance(value, str),
-    "tokens": lambda value: type(value) is int and value > 0,
-    "bytes": lambda value: type(value) is int and value >= 0,
-    "documents": lambda value: type(value) is int and value > 0,
-    "shards": lambda value: isinstance(value, list) and all(map(_is_shard_entry, value)),
-    "documents_file": lambda value: _is_file_entry(value),
-    "token_lengths_file": lambda value: _is_file_entry(value),
-}
-
-
-def _check_index(path: Path, index: dict[str, Any]) -> None:
-    for name, is_valid in _FIELDS.items():
-        if not is_valid(index.get(name)):
-            seen = json.dumps(index[name])[:60] if name in index else "missing"
-            raise DataError(f"{path}: {name} is {seen}, which cannot be; {_ENCODE_AGAIN}")
-    for name in ("tokens", "bytes"):
-        total = sum(shard[name] for shard in index["shards"])
-        if total != index[name]:
-            raise DataError(
-                f"{path}: its shards have {total} {name} together, but it says {index[name]}; {_ENCODE_AGAIN}"
-            )
-    if index["dtype"] != token_dtype(index["vocab_size"]).name:
-        raise DataError(
-            f"{path}: dtype is {index['dtype']}, but ids below vocab_size = {index['vocab_size']} are stored as "
-            f"{token_dtype(index['vocab_size']).name}; {_ENCODE_AGAIN}"
-        )
-
-
-def _is_file_entry(entry: Any) -> bool:
-    # A file name with a folder in it could point anywhere on the disk.
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("sha256"), str)
-        and isinstance(entry.get("file"), str)
-        and Path(entry["file"]).name == entry["file"]
-    )
-
-
-def _is_shard_entry(entry: Any) -> bool:
-    return (
-        _is_file_entry(entry)
-        and type(entry.get("tokens")) is int
-        and entry["tokens"] > 0
-        and type(entry.get("bytes")) is int
-    )
-
-
 def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> NDArray[Any]:
     dtype = token_dtype(index["vocab_size"])
     path = folder / entry["file"]
-    _check_size(path, entry["tokens"] * dtype.itemsize)
+    check_size(path, entry["tokens"] * dtype.itemsize)
     # A plain array over the map: np.memmap costs microseconds for each slice, and batches are made of slices.
     return np.asarray(np.memmap(path, dtype, mode="r"))
-
-
-def _check_size(path: Path, expected: int) -> None:
-    if not path.exists():
-        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {_ENCODE_AGAIN}")
-    size = path.stat().st_size
-    if size != expected:
-        state = "cut off" if size < expected else "too long"
-        raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {_ENCODE_AGAIN}")
 
 
 def _map_npy(path: Path) -> NDArray[Any]:
@@ -360,8 +261,10 @@ def _map_npy(path: Path) -> NDArray[Any]:
 def _load_npy(path: Path, expected: str) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0]
+    except FileNotFoundError:
+        raise DataError(f"{path} is gone; expected {expected}: bring it back, or {ENCODE_AGAIN}") from None
+    except _DAMAGED_ARRAY as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         if not isinstance(error, OSError):
             with path.open("rb") as file:
                 head = file.read(_BLOCK)
@@ -377,9 +280,3 @@ def _load_npy(path: Path, expected: str) -> NDArray[Any]:
         array.close()
         raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
     return array
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -430,12 +430,15 @@ class Tokenizer:
         specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
         return self._encoder.count(text, specials)
 
-    def stream(self) -> "EncodeStream":
-        """Encoding of a text that arrives in pieces, str or bytes. Special tokens in it become their ids.
+    def stream(self, *, allowed_special: AllowedSpecial = "all") -> "EncodeStream":
+        """Encoding of a text that arrives in pieces, str or bytes. Allowed special tokens in it become their ids.
 
         With a pattern that is not built in, all text is held until it is complete.
+
+        Raises:
+            TokenizerError: what is allowed is no special token.
         """
-        return self._encoder.stream(self._special_tokens.all)
+        return self._encoder.stream(self._special_tokens.chosen((), allowed_special, ()))
 
     def decode(self, ids: "Iterable[int] | NDArray[Any]", errors: str = "replace") -> str:
         """The text of ids; bytes that are not UTF-8, as in half a character, become U+FFFD.

@@ -1,0 +1,322 @@
+"""Files of a data set: their names, and ``index.json`` and ``progress.json``, read strictly.
+
+Both records carry a SHA-256 of their own content, so that a changed byte is noticed even where the value it makes is
+possible. Records of version 0.1 have none, and lack what was not recorded then; they are read as they are.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.errors import DataError, FileMissingError
+from groundup.files import locked, read_json, write_json
+
+FORMAT = "groundup-token-shards"
+PROGRESS_FORMAT = "groundup-token-shards-progress"
+VERSION = 1
+INDEX_FILE = "index.json"
+PROGRESS_FILE = "progress.json"
+STATUS_FILE = "inputs.json"
+DOCUMENTS_FILE = "documents.bin"
+TOKEN_LENGTHS_FILE = "token_lengths.npy"
+TOKENIZER_FOLDER = "tokenizer"
+SHARD_PATTERN = "shard-*.bin"
+LOCK_FILE = ".lock"
+ENCODE_AGAIN = "encode the text again into a new folder"
+
+_SEAL = "content_sha256"
+
+
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The narrowest of uint16 and uint32 that holds every id below ``vocab_size``, little-endian."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def data_set_lock(folder: Path) -> AbstractContextManager[None]:
+    """Hold ``folder`` for this process; a folder that cannot be written is not locked.
+
+    Raises:
+        DataError: another process holds it.
+    """
+    if folder.exists() and not os.access(folder, os.W_OK):
+        return nullcontext()
+    return locked(
+        folder / LOCK_FILE,
+        lambda holder: DataError(
+            f"{folder} is being written by {holder}; wait until it is done, or choose another folder"
+        ),
+        keep=False,
+    )
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """``index.json`` of a finished data set.
+
+    Raises:
+        DataError: there is none, it is not one of ours, or it is damaged.
+    """
+    path = folder / INDEX_FILE
+    if not path.exists():
+        if (folder / PROGRESS_FILE).exists() or any(folder.glob(SHARD_PATTERN + "*")):
+            raise DataError(
+                f"{folder} has token shards but no {INDEX_FILE}: encoding was interrupted; run the same encode "
+                "command again and it continues where it stopped, or wait if it is still running"
+            )
+        raise DataError(f"{folder} has no {INDEX_FILE}, so it is no token data set; encode a text into it first")
+    index = _read_record(path, ENCODE_AGAIN)
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        seen = index.get("format") if isinstance(index, dict) else type(index).__name__
+        raise DataError(
+            f"{path} has the format {_shown(seen)}; expected {FORMAT!r}: this is not a folder of token shards"
+        )
+    if index.get("version") != VERSION:
+        raise DataError(
+            f"{path} has format version {_shown(index.get('version'))}, but this groundup reads {VERSION}; "
+            "install the version that wrote it, or encode the text again"
+        )
+    _check_fields(path, index, _INDEX_FIELDS)
+    _check_sums(path, index)
+    _check_seal(path, index)
+    return index
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """``progress.json``: what an interrupted writer has finished.
+
+    Raises:
+        DataError: the file is not one of ours, of another version, or damaged.
+    """
+    path = folder / PROGRESS_FILE
+    progress = _read_record(path, "delete it and encode again")
+    seen = (progress.get("format"), progress.get("version")) if isinstance(progress, dict) else type(progress).__name__
+    if seen != (PROGRESS_FORMAT, VERSION):
+        raise DataError(f"{path} is of {_shown(seen)}; expected {(PROGRESS_FORMAT, VERSION)}; encode into a new folder")
+    _check_fields(path, progress, _PROGRESS_FIELDS)
+    _check_seal(path, progress)
+    return dict(progress)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write an index or progress record with the SHA-256 of its content."""
+    write_json(path, {**record, _SEAL: _seal(record)})
+
+
+def own_files(folder: Path) -> list[Path]:
+    """What belongs to a data set in ``folder``, finished or not, but for its lock; the index comes first."""
+    single = (INDEX_FILE, PROGRESS_FILE, STATUS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
+    patterns = (
+        *single,
+        TOKENIZER_FOLDER,
+        SHARD_PATTERN,
+        SHARD_PATTERN + ".part",
+        *(f".{name}.*.tmp" for name in single),
+    )
+    return [path for pattern in patterns for path in folder.glob(pattern)]
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Check that ``folder`` may be written: absent, empty, or with nothing but a data set in it.
+
+    Raises:
+        DataError: it is a file, or holds something else and no data set.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file; expected a folder to write token shards into: choose another name")
+    if (folder / INDEX_FILE).exists() or (folder / PROGRESS_FILE).exists():
+        return
+    if set(folder.iterdir()) - {*own_files(folder), folder / LOCK_FILE}:
+        raise DataError(f"{folder} is not empty and holds no token shards; choose a new folder")
+
+
+def is_data_set(folder: Path) -> bool:
+    """Whether ``folder`` holds an index or a progress file of ours, so that it may be cleared.
+
+    Raises:
+        DataError: it holds one that is not ours, or a damaged one.
+    """
+    if (folder / INDEX_FILE).exists():
+        read_index(folder)
+    elif (folder / PROGRESS_FILE).exists():
+        read_progress(folder)
+    else:
+        return False
+    return True
+
+
+def clear(folder: Path) -> None:
+    """Remove a data set, finished or not, from ``folder``, and nothing else."""
+    # The index goes first: without it the rest cannot be taken for a data set.
+    for path in own_files(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def check_size(path: Path, expected: int) -> None:
+    """Raise DataError where a file of a data set is gone or has another size."""
+    if not path.is_file():
+        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {ENCODE_AGAIN}")
+    size = path.stat().st_size
+    if size != expected:
+        state = "cut off" if size < expected else "too long"
+        raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {ENCODE_AGAIN}")
+
+
+def expected_sizes(index: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Name and size of each file whose size the index tells."""
+    itemsize = token_dtype(index["vocab_size"]).itemsize
+    for shard in index["shards"]:
+        yield shard["file"], shard["tokens"] * itemsize
+    yield DOCUMENTS_FILE, 8 * (index["documents"] + 1)
+
+
+def _read_record(path: Path, fix: str) -> Any:
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        raise FileMissingError(f"{path} does not exist; {fix}") from None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as JSON ({reason}); {fix}") from None
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    content = {key: value for key, value in record.items() if key != _SEAL}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _check_seal(path: Path, record: dict[str, Any]) -> None:
+    if _SEAL in record and record[_SEAL] != _seal(record):
+        raise DataError(f"{path} was changed after it was written: its SHA-256 is another one; {ENCODE_AGAIN}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def _is_file_entry(entry: Any) -> bool:
+    # A file name with a folder in it could point anywhere on the disk.
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("sha256"), str)
+        and isinstance(entry.get("file"), str)
+        and Path(entry["file"]).name == entry["file"]
+        and "\0" not in entry["file"]
+    )
+
+
+def _is_shard_entry(entry: Any) -> bool:
+    return (
+        _is_file_entry(entry)
+        and _is_count(entry.get("tokens"))
+        and entry["tokens"] > 0
+        and _is_count(entry.get("bytes"))
+    )
+
+
+def _is_input(entry: Any) -> bool:
+    optional: dict[str, Callable[[Any], bool]] = {
+        "bytes": _is_count,
+        "ends_sha256": _is_text,
+        "documents": _is_count,
+        "text_bytes": _is_count,
+        "text_sha256": _is_text,
+    }
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("name"), str)
+        and all(is_valid(entry[key]) for key, is_valid in optional.items() if key in entry)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _list_of(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(is_valid, value))
+
+
+def _or_absent(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or is_valid(value)
+
+
+_PLAN_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "vocab_size": lambda value: _is_count(value) and value > 0,
+    "tokenizer_sha256": _is_text,
+    "separator": _or_absent(
+        lambda value: isinstance(value, dict) and _is_text(value.get("token")) and _is_count(value.get("id"))
+    ),
+    "shard_tokens": _or_absent(_is_count),
+    "inputs": _or_absent(_list_of(_is_input)),
+    "field": _or_absent(_is_text),
+    "special_tokens": _or_absent(_is_text),
+    "read_options": _or_absent(lambda value: isinstance(value, dict)),
+    "groundup": _or_absent(_is_text),
+}
+_INDEX_FIELDS = {
+    "dtype": lambda value: value in ("uint16", "uint32"),
+    "tokens": lambda value: _is_count(value) and value > 0,
+    "bytes": _is_count,
+    "documents": lambda value: _is_count(value) and value > 0,
+    "empty_documents": _or_absent(_is_count),
+    "skipped_rows": _or_absent(_is_count),
+    "left_out": _or_absent(_list_of(_is_text)),
+    "special_tokens_met": _or_absent(lambda value: isinstance(value, dict) and all(map(_is_count, value.values()))),
+    "shards": lambda value: isinstance(value, list) and all(map(_is_shard_entry, value)),
+    "documents_file": _is_file_entry,
+    "token_lengths_file": _is_file_entry,
+    "tokenizer_files": _or_absent(_list_of(_is_file_entry)),
+    **_PLAN_FIELDS,
+}
+_PROGRESS_FIELDS = {
+    "documents": _is_count,
+    "shards": lambda value: isinstance(value, list) and all(map(_is_shard_entry, value)),
+    "read": _or_absent(_list_of(lambda value: isinstance(value, dict))),
+    **_PLAN_FIELDS,
+}
+
+
+def _check_fields(path: Path, record: dict[str, Any], fields: Mapping[str, Callable[[Any], bool]]) -> None:
+    for name, is_valid in fields.items():
+        if not is_valid(record.get(name)):
+            seen = json.dumps(record[name])[:60] if name in record else "missing"
+            raise DataError(f"{path}: {name} is {seen}, which cannot be; {ENCODE_AGAIN}")
+
+
+def _check_sums(path: Path, index: dict[str, Any]) -> None:
+    for name in ("tokens", "bytes"):
+        total = sum(shard[name] for shard in index["shards"])
+        if total != index[name]:
+            raise DataError(
+                f"{path}: its shards have {total} {name} together, but it says {index[name]}; {ENCODE_AGAIN}"
+            )
+    if index["dtype"] != token_dtype(index["vocab_size"]).name:
+        raise DataError(
+            f"{path}: dtype is {index['dtype']}, but ids below vocab_size = {index['vocab_size']} are stored as "
+            f"{token_dtype(index['vocab_size']).name}; {ENCODE_AGAIN}"
+        )
+    names = [shard["file"] for shard in index["shards"]]
+    if len(set(names)) < len(names):
+        raise DataError(f"{path} names a shard twice; {ENCODE_AGAIN}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

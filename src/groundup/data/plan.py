@@ -1,0 +1,143 @@
+"""Plan of a data set: all that decides its bytes apart from the text; and fingerprints of its inputs."""
+
+import dataclasses
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.data.index import INDEX_FILE, STATUS_FILE, file_sha256
+from groundup.errors import DataError
+from groundup.files import read_json, write_json
+
+SpecialTokenMode = Literal["text", "encode", "error"]
+"""Meaning of a special token's name inside a document: text like any; the special token; or an error."""
+
+_FINGERPRINT_BYTES = 1 << 16
+_STATUS_FORMAT = "groundup-token-shards-inputs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """All that decides the bytes of a data set, apart from the text; calls with equal plans may share a folder."""
+
+    vocab_size: int
+    tokenizer_sha256: str
+    separator: str
+    separator_id: int
+    shard_tokens: int
+    inputs: list[dict[str, Any]]
+    """Name, size and fingerprint of each input file."""
+    field: str = "text"
+    """JSON field or parquet column that holds the text."""
+    special_tokens: SpecialTokenMode = "text"
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Further options of reading that are not at their defaults."""
+
+    def record(self) -> dict[str, Any]:
+        """The plan as it stands in an index or progress record."""
+        return {
+            "vocab_size": self.vocab_size,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "separator": {"token": self.separator, "id": self.separator_id},
+            "shard_tokens": self.shard_tokens,
+            "inputs": self.inputs,
+            "field": self.field,
+            "special_tokens": self.special_tokens,
+            "reading": self.reading,
+        }
+
+
+_NAMES = {
+    "tokenizer_sha256": "the tokenizer",
+    "vocab_size": "the vocabulary size",
+    "separator": "the separator",
+    "shard_tokens": "the shard size",
+    "inputs": "the inputs",
+    "field": "the field",
+    "special_tokens": "the handling of special tokens",
+    "reading": "the options of reading",
+}
+
+
+def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
+    """What in an index or a progress file is not as in ``plan``, in a user's words; empty if all is the same."""
+    # What version 0.1 did not record, it did so.
+    seen = {"special_tokens": "encode", "reading": {}, "field": "text"} | record
+    seen["inputs"] = [_identity(source) for source in record.get("inputs") or []]
+    wanted = plan.record()
+    wanted["inputs"] = [_identity(source) for source in plan.inputs]
+    return [words for key, words in _NAMES.items() if seen.get(key) != wanted[key]]
+
+
+def _identity(source: dict[str, Any]) -> dict[str, Any]:
+    return {key: source[key] for key in ("name", "bytes", "ends_sha256") if key in source}
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Name, size, and SHA-256 of the first and last 64 KiB of an input; only the name of one that is no regular file.
+
+    These tell most files apart without reading them, whatever folder or machine they are on.
+    """
+    if not path.is_file():
+        return {"name": path.name}
+    with path.open("rb") as file:
+        ends = hashlib.sha256(file.read(_FINGERPRINT_BYTES))
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - _FINGERPRINT_BYTES, 0))
+        ends.update(file.read(_FINGERPRINT_BYTES))
+    return {"name": path.name, "bytes": size, "ends_sha256": ends.hexdigest()}
+
+
+def is_repeatable(source: dict[str, Any]) -> bool:
+    """Whether an input can be read again: it is a file, not a pipe."""
+    return "bytes" in source
+
+
+class InputStatus:
+    """Size, time of the last change, and inode of each input, as the system tells them without reading.
+
+    They tell whether a file was touched since. ``inputs.json`` keeps them; it is no part of the data set, which is the
+    same whatever files its text comes from: without it the inputs are read and compared by their text.
+    """
+
+    def __init__(self, files: list[Path]):
+        self.files = files
+        self._seen = [_status(path) for path in files]
+
+    def check_unchanged(self, path: Path) -> None:
+        """Raise DataError where a file is not as it was before it was read."""
+        for other, before in zip(self.files, self._seen, strict=True):
+            if other == path and _status(path) != before:
+                raise DataError(
+                    f"{path} was changed while it was read, so what was read may be half old and half new; "
+                    "run the same command again when the file is complete"
+                )
+
+    def is_recorded(self, folder: Path) -> bool:
+        """Whether the data set in ``folder`` was made from these very files, none touched since."""
+        try:
+            record = read_json(folder / STATUS_FILE)
+            return bool(record == self._record(folder))
+        except (OSError, ValueError):
+            return False
+
+    def write(self, folder: Path) -> None:
+        """Record the files beside the finished data set that was made from them."""
+        if os.access(folder, os.W_OK):
+            write_json(folder / STATUS_FILE, self._record(folder))
+
+    def _record(self, folder: Path) -> dict[str, Any]:
+        return {
+            "format": _STATUS_FORMAT,
+            "index_sha256": file_sha256(folder / INDEX_FILE),
+            "inputs": self._seen,
+        }
+
+
+def _status(path: Path) -> dict[str, int] | None:
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "inode": status.st_ino}

@@ -1,0 +1,196 @@
+"""Repair of a finished data set whose files are damaged or gone: they are made again from the same text.
+
+A file is replaced only once the new one is complete and has the SHA-256 that the index has had from the beginning; so
+a repaired data set is the same byte for byte, and nothing is lost where the text is another one by now.
+"""
+
+import shutil
+from array import array
+from collections import deque
+from collections.abc import Iterable
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.data.check import Fault, hash_fault
+from groundup.data.document_pass import DocumentPass, ShardTokenizer
+from groundup.data.index import (
+    DOCUMENTS_FILE,
+    INDEX_FILE,
+    TOKEN_LENGTHS_FILE,
+    TOKENIZER_FOLDER,
+    file_sha256,
+    write_record,
+)
+from groundup.data.open_shard import OpenShard
+from groundup.data.shard_writer import token_lengths_file, tokenizer_files
+from groundup.errors import DataError
+from groundup.files import write_atomically
+
+
+def repair(
+    folder: Path, index: dict[str, Any], faults: Iterable[Fault], tokenizer: ShardTokenizer, documents: DocumentPass
+) -> list[str]:
+    """Make the damaged files again; returns their names.
+
+    Args:
+        faults: the damaged files.
+        tokenizer: the one that made the ids.
+        documents: the same inputs; they are read where shards or ``documents.bin`` are damaged.
+
+    Raises:
+        DataError: the inputs give something else now; the damaged file is as it was.
+    """
+    names = list(dict.fromkeys(fault.file for fault in faults))
+    shards = {entry["file"] for entry in index["shards"]} & set(names)
+    if shards and hash_fault(folder / DOCUMENTS_FILE, index["documents_file"]["sha256"]):
+        names.append(DOCUMENTS_FILE)
+    if shards or DOCUMENTS_FILE in names:
+        remake = _Remake(folder, index, shards, tokenizer, with_ends=DOCUMENTS_FILE in names)
+        try:
+            documents.run(remake)
+            remake.finish()
+        finally:
+            remake.close()
+    if TOKEN_LENGTHS_FILE in names:
+        write_atomically(folder / TOKEN_LENGTHS_FILE, token_lengths_file(tokenizer.token_lengths()))
+        _check_same(folder / TOKEN_LENGTHS_FILE, index["token_lengths_file"]["sha256"])
+    if TOKENIZER_FOLDER in names:
+        shutil.rmtree(folder / TOKENIZER_FOLDER, ignore_errors=True)
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        found = tokenizer_files(folder)
+        if "tokenizer_files" in index and index["tokenizer_files"] != found:  # as another version writes it
+            write_record(folder / INDEX_FILE, index | {"tokenizer_files": found})
+    return names
+
+
+class _Remake:
+    """Takes the documents that lie in damaged shards and writes these shards again.
+
+    Args:
+        shards: names of those that are damaged.
+        with_ends: make ``documents.bin`` again as well; then all documents are wanted.
+    """
+
+    def __init__(
+        self, folder: Path, index: dict[str, Any], shards: set[str], tokenizer: ShardTokenizer, *, with_ends: bool
+    ):
+        self.tokens = 0  # place of the next token
+        self._folder, self._index = folder, index
+        self._lengths = np.asarray(tokenizer.token_lengths(), np.uint32)
+        self._separator = np.array([index["separator"]["id"]], np.uint32)
+        starts = list(accumulate((entry["tokens"] for entry in index["shards"]), initial=0))
+        self._wanted = [
+            (begin, end, entry)
+            for begin, end, entry in zip(starts, starts[1:], index["shards"], strict=False)
+            if entry["file"] in shards
+        ]
+        self._shard: OpenShard | None = None
+        self._ends = array("Q", [0])
+        self._offsets: NDArray[Any] | None = None
+        if not with_ends:
+            self._offsets = np.memmap(folder / DOCUMENTS_FILE, "<u8", mode="r")
+            self._documents = deque(self._documents_of(self._offsets))
+        self._coming: deque[int] = deque()
+
+    def wants(self, number: int) -> bool:
+        """Whether a document lies in a damaged shard."""
+        if self._offsets is not None:
+            while self._documents and number > self._documents[0][1]:
+                self._documents.popleft()
+            if not self._documents or number < self._documents[0][0]:
+                return False
+            self._coming.append(number)
+        return True
+
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
+        """Take whole documents."""
+        begin = 0
+        for end in ends.tolist():
+            self.add(ids[begin:end])
+            self._end()
+            begin = end
+
+    def add(self, ids: NDArray[Any]) -> None:
+        """Take ids of a document."""
+        if self._offsets is not None and self._coming:
+            self.tokens = int(self._offsets[self._coming.popleft()])
+        self._write(ids)
+
+    def end_document(self) -> None:
+        """Close a document that came in parts."""
+        self._write(self._separator)
+        self._end()
+
+    def finish(self) -> None:
+        """Put what is not in its place there.
+
+        Raises:
+            DataError: the documents end before the last damaged shard does.
+        """
+        while self._wanted:
+            self._put(self._wanted[0][2])
+        if self._offsets is None:
+            ends = np.array(self._ends, "<u8").tobytes()
+            path = self._folder / DOCUMENTS_FILE
+            temporary = path.with_name(path.name + ".part")
+            try:
+                write_atomically(temporary, ends)
+                _check_same(temporary, self._index["documents_file"]["sha256"])
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove what was not completed."""
+        if self._shard is not None:
+            self._shard.discard()
+
+    def _documents_of(self, offsets: NDArray[Any]) -> list[tuple[int, int]]:
+        """First and last document of each damaged shard."""
+        places = [(begin, end - 1) for begin, end, _ in self._wanted]
+        found = np.searchsorted(offsets, np.array(places, np.uint64), side="right") - 1
+        return [(first, last) for first, last in found.tolist()]
+
+    def _end(self) -> None:
+        if self._offsets is None:
+            self._ends.append(self.tokens)
+
+    def _write(self, ids: NDArray[Any]) -> None:
+        while len(ids) and self._wanted:
+            begin, end, entry = self._wanted[0]
+            if self.tokens >= end:
+                self._put(entry)
+                continue
+            skipped = min(max(begin - self.tokens, 0), len(ids))
+            part = ids[skipped : skipped + end - max(self.tokens, begin)]
+            if len(part):
+                if self._shard is None:
+                    self._shard = OpenShard(self._folder / entry["file"], self._index["vocab_size"], self._lengths)
+                self._shard.add(part)
+            self.tokens += skipped + len(part)
+            ids = ids[skipped + len(part) :]
+        self.tokens += len(ids)
+
+    def _put(self, entry: dict[str, Any]) -> None:
+        """Give a shard its place, if it is what it was."""
+        if self._shard is None or self._shard.complete() != entry:
+            raise _other_text(self._folder / entry["file"])
+        self._shard.put_in_place()
+        self._shard = None
+        del self._wanted[0]
+
+
+def _check_same(path: Path, sha256: str) -> None:
+    if file_sha256(path) != sha256:
+        raise _other_text(path.with_name(path.name.removesuffix(".part")))
+
+
+def _other_text(path: Path) -> DataError:
+    return DataError(
+        f"{path} is damaged or gone, and what the inputs give for it now has another SHA-256 than {INDEX_FILE} says; "
+        "bring the file or the text back, or start over with --overwrite"
+    )
