@@ -210,6 +210,10 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 62
 
 
+def _is_size(value: Any) -> bool:
+    return _is_count(value) and bool(value > 0)
+
+
 def _is_file_entry(entry: Any) -> bool:
     # A file name with a folder in it could point anywhere on the disk.
     return (
@@ -222,12 +226,7 @@ def _is_file_entry(entry: Any) -> bool:
 
 
 def _is_shard_entry(entry: Any) -> bool:
-    return (
-        _is_file_entry(entry)
-        and _is_count(entry.get("tokens"))
-        and entry["tokens"] > 0
-        and _is_count(entry.get("bytes"))
-    )
+    return _is_file_entry(entry) and _is_size(entry.get("tokens")) and _is_count(entry.get("bytes"))
 
 
 def _is_input(entry: Any) -> bool:
@@ -258,7 +257,7 @@ def _or_absent(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 _PLAN_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "vocab_size": lambda value: _is_count(value) and value > 0,
+    "vocab_size": _is_size,
     "tokenizer_sha256": _is_text,
     "separator": _or_absent(
         lambda value: isinstance(value, dict) and _is_text(value.get("token")) and _is_count(value.get("id"))
@@ -267,14 +266,14 @@ _PLAN_FIELDS: dict[str, Callable[[Any], bool]] = {
     "inputs": _or_absent(_list_of(_is_input)),
     "field": _or_absent(_is_text),
     "special_tokens": _or_absent(_is_text),
-    "read_options": _or_absent(lambda value: isinstance(value, dict)),
+    "reading": _or_absent(lambda value: isinstance(value, dict)),
     "groundup": _or_absent(_is_text),
 }
 _INDEX_FIELDS = {
     "dtype": lambda value: value in ("uint16", "uint32"),
-    "tokens": lambda value: _is_count(value) and value > 0,
+    "tokens": _is_size,
     "bytes": _is_count,
-    "documents": lambda value: _is_count(value) and value > 0,
+    "documents": _is_size,
     "empty_documents": _or_absent(_is_count),
     "skipped_rows": _or_absent(_is_count),
     "left_out": _or_absent(_list_of(_is_text)),
