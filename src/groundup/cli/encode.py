@@ -15,6 +15,7 @@ from groundup.cli.progress import progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
+from groundup.data.plan import SpecialTokenMode
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
 from groundup.track.console import make_console
@@ -38,6 +39,7 @@ def _encode(
     out: Path,
     separator: str = END_OF_TEXT,
     read: Reading = DEFAULT_READING,
+    special_tokens: SpecialTokenMode | None = None,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     threads: int | None = None,
@@ -49,6 +51,8 @@ def _encode(
         tokenizer: folder that `groundup tokenizer train` wrote, or one with GPT-2's two files.
         out: folder for the shards.
         separator: token between the documents of plain text, which also ends each document in the shards.
+        special_tokens: what the name of a special token inside a document is. By default text; between the documents
+            of plain text the separator is a separator in any case.
         shard_tokens: tokens a shard file.
         overwrite: replace what is in the folder.
         threads: threads that encode; by default as many as this process may use cores. The result is the same.
@@ -57,7 +61,8 @@ def _encode(
 
     encode_with_progress(
         make_console(), list(inputs), Tokenizer.load(tokenizer), out,
-        separator=separator, read=read, shard_tokens=shard_tokens, overwrite=overwrite, threads=threads,
+        separator=separator, read=read, special_tokens=special_tokens, shard_tokens=shard_tokens, overwrite=overwrite,
+        threads=threads,
     )  # fmt: skip
 
 
@@ -69,6 +74,7 @@ def encode_with_progress(
     *,
     separator: str = END_OF_TEXT,
     read: ReadOptions | None = None,
+    special_tokens: SpecialTokenMode | None = None,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     threads: int | None = None,
@@ -85,7 +91,8 @@ def encode_with_progress(
             update("encoding", done, total, f"{tokens:,} tokens")
 
         stats = encode_files(
-            reader, tokenizer, out, separator=separator, shard_tokens=shard_tokens, overwrite=overwrite,
+            reader, tokenizer, out, separator=separator, special_tokens=special_tokens, shard_tokens=shard_tokens,
+            overwrite=overwrite,
             num_threads=threads, progress=show,
         )  # fmt: skip
     seconds = time.perf_counter() - began
@@ -93,7 +100,10 @@ def encode_with_progress(
         f"{out}: {stats.documents:,} documents, {size_text(stats.bytes)} = {stats.tokens:,} tokens "
         f"({stats.bytes_per_token:.2f} bytes each) in {stats.shards} shard{'s' * (stats.shards > 1)}"
     )
-    if stats.already_complete:
+    if stats.repaired:
+        made_again = f"made again, as they were: {', '.join(stats.repaired)}"
+        console.print(Text(f"{found}; {made_again}, {seconds:.1f} s"), soft_wrap=True)
+    elif stats.already_complete:
         console.print(Text(f"{found}; nothing was left to do"), soft_wrap=True)
     else:
         kept = f", {stats.tokens_kept:,} tokens of them from before" if stats.tokens_kept else ""
@@ -106,4 +116,8 @@ def encode_with_progress(
             "be text, or may be of another language or encoding than what the tokenizer was trained on"
         )
         console.print(Text(warning), soft_wrap=True)
+    if stats.special_tokens_met:
+        met = ", ".join(f"{name} × {count:,}" for name, count in stats.special_tokens_met.items())
+        taken = "as special tokens" if stats.special_tokens == "encode" else "as text; --special-tokens encode differs"
+        console.print(Text(f"names of special tokens in documents were taken {taken}: {met}"), soft_wrap=True)
     return stats

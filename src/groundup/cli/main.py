@@ -26,6 +26,9 @@ VERBS = {
     ),
     "tokenizer convert": ("tokenizer_convert", "convert", "write a tokenizer in another format, with the same ids"),
     "encode": ("encode", "encode", "text to token shards"),
+    "data info": ("data", "info", "what a folder of token shards holds, and how it was made"),
+    "data check": ("data", "check", "read a whole folder of token shards and compare it with its index"),
+    "data show": ("data", "show", "one document of a folder of token shards, token by token"),
     "account": (
         "account",
         "account_verb",

@@ -12,6 +12,7 @@ from groundup.data.index import (
     DOCUMENTS_FILE,
     ENCODE_AGAIN,
     INDEX_FILE,
+    MAKE_AGAIN,
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
     check_size,
@@ -53,7 +54,7 @@ def size_faults(folder: Path, index: dict[str, Any]) -> list[Fault]:
     found += hash_fault(folder / TOKEN_LENGTHS_FILE, index["token_lengths_file"]["sha256"])
     place = folder / TOKENIZER_FOLDER
     if not place.is_dir():
-        found.append(Fault(TOKENIZER_FOLDER, f"{place} is gone; bring it back, or {ENCODE_AGAIN}"))
+        found.append(Fault(TOKENIZER_FOLDER, f"{place} is gone; bring it back, or {MAKE_AGAIN}"))
         return found
     for entry in index.get("tokenizer_files") or ():
         faults = hash_fault(place / entry["file"], entry["sha256"])
@@ -211,12 +212,13 @@ def _size_fault(path: Path, size: int) -> Fault | None:
 def hash_fault(path: Path, expected: str) -> list[Fault]:
     """Whether a file has another SHA-256 than expected, or is gone."""
     if not path.is_file():
-        return [Fault(path.name, f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {ENCODE_AGAIN}")]
+        return [Fault(path.name, f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {MAKE_AGAIN}")]
     seen = file_sha256(path)
     return [] if seen == expected else [Fault(path.name, _changed(path, seen, expected))]
 
 
 def _changed(path: Path, seen: str, expected: str) -> str:
     return (
-        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: {ENCODE_AGAIN}"
+        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: bring it back, "
+        f"or delete it and {MAKE_AGAIN}"
     )

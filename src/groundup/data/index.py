@@ -30,6 +30,7 @@ TOKENIZER_FOLDER = "tokenizer"
 SHARD_PATTERN = "shard-*.bin"
 LOCK_FILE = ".lock"
 ENCODE_AGAIN = "encode the text again into a new folder"
+MAKE_AGAIN = "run the same encode command again, which makes it again"
 
 _SEAL = "content_sha256"
 
@@ -171,11 +172,11 @@ def clear(folder: Path) -> None:
 def check_size(path: Path, expected: int) -> None:
     """Raise DataError where a file of a data set is gone or has another size."""
     if not path.is_file():
-        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {ENCODE_AGAIN}")
+        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {MAKE_AGAIN}")
     size = path.stat().st_size
     if size != expected:
         state = "cut off" if size < expected else "too long"
-        raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {ENCODE_AGAIN}")
+        raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {MAKE_AGAIN}")
 
 
 def expected_sizes(index: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
