@@ -219,6 +219,6 @@ def hash_fault(path: Path, expected: str) -> list[Fault]:
 
 def _changed(path: Path, seen: str, expected: str) -> str:
     return (
-        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: bring it back, "
-        f"or delete it and {MAKE_AGAIN}"
+        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: bring "
+        f"it back, or delete it and {MAKE_AGAIN}"
     )
