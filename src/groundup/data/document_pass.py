@@ -127,7 +127,7 @@ class DocumentPass:
                 self._take_long(data, pieces, sink if is_wanted else None)
                 continue
             if self._refused:
-                self._refused.check_part(self._path, self._number, data, True)
+                self._refused.check_part(self._path, self._number(), data, True)
             self._batch.append(data)
             self._batch_bytes += len(data) + _DOCUMENT_OVERHEAD
             if self._batch_bytes >= BATCH_BYTES:
@@ -138,7 +138,7 @@ class DocumentPass:
 
     def _take_long(self, data: bytes, pieces: Iterator[Piece], sink: DocumentSink | None) -> None:
         """A document that comes in pieces, which is never held whole."""
-        path, number = self._path, self._number
+        path, number = self._path, self._number()
         stream = self._tokenizer.stream(allowed_special=self._allowed) if sink else None
         ends_document = False
         while True:
@@ -171,6 +171,10 @@ class DocumentPass:
         self._record.flush()
         self._batch, self._batch_bytes, self._marks = [], 0, [(0, self._path)]
 
+    def _number(self) -> int:
+        """Number of the current document in its file, from 1, the empty ones counted."""
+        return self.documents + self.empty_documents - self._before
+
     def _pieces(self, sink: DocumentSink | None) -> Iterator[Piece]:
         """The pieces of the reader, under the progress of all; each file is looked at again after its last piece."""
         total, reported = self._reader.bytes_total, 0
@@ -181,10 +185,9 @@ class DocumentPass:
                     self._status.check_unchanged(reading)
                 reading = self._reader.current
                 assert reading is not None
-                self._path, self._number = reading, 0
+                self._path, self._before = reading, self.documents + self.empty_documents
                 self._marks = [*(self._marks if self._batch else ()), (len(self._batch), reading)]
             yield piece
-            self._number += piece.ends_document
             if self._progress and self._reader.bytes_read - reported >= _REPORT_BYTES:
                 reported = self._reader.bytes_read
                 self._progress(reported, total, sink.tokens if sink else 0)
@@ -203,6 +206,6 @@ class _RefusedNames:
         name, self._tail = self._names.first(self._tail + data, is_last)
         if name is not None:
             raise DataError(
-                f"{path}, document {number + 1} has the special token {name!r} in its text; remove it, or take it for "
+                f"{path}, document {number} has the special token {name!r} in its text; remove it, or take it for "
                 "text with --special-tokens text, or for the token with --special-tokens encode"
             )

@@ -4,6 +4,8 @@ All of it is taken in the same pass as the text is encoded, in another thread: h
 """
 
 import hashlib
+import sys
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from groundup.data.special_names import SpecialNames
+
+_DOCUMENTS_JOINED = 1024  # few enough to be hashed out of the processor's cache
 
 Sources: TypeAlias = list[dict[str, Any]]
 """Of each input read so far: its place among the inputs, documents, text_bytes and text_sha256."""
@@ -113,13 +115,15 @@ class TextRecord:
 
     def _take(self, batches: list[tuple[Path, list[bytes]]]) -> None:
         for path, documents in batches:
-            joined = b"\0".join([*documents, b""])
             source = self._source(path)
-            source.text.update(joined)
-            source.lengths.update(np.array(list(map(len, documents)), "<u8").data)
-            source.documents += len(documents)
-            source.text_bytes += len(joined) - len(documents)
-            self._met += self._names.count(documents, joined)
+            for begin in range(0, len(documents), _DOCUMENTS_JOINED):
+                some = documents[begin : begin + _DOCUMENTS_JOINED]
+                joined = b"\0".join([*some, b""])
+                source.text.update(joined)
+                source.lengths.update(_little_endian(array("Q", map(len, some))))
+                source.documents += len(some)
+                source.text_bytes += len(joined) - len(some)
+                self._met += self._names.count(some, joined)
 
     def _take_part(self, path: Path, data: bytes, ends_document: bool) -> None:
         source = self._source(path)
@@ -132,10 +136,16 @@ class TextRecord:
         self._met += found
         if ends_document:
             source.text.update(b"\0")
-            source.lengths.update(np.array([self._length], "<u8").data)
+            source.lengths.update(_little_endian(array("Q", [self._length])))
             source.documents += 1
             self._length = 0
             source.end_parts()
+
+
+def _little_endian(values: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
 
 class _Source:
