@@ -84,7 +84,7 @@ def stop_after(monkeypatch, shards: int) -> None:
 def interrupted(monkeypatch, *arguments, shards: int = 2, **options) -> None:
     with monkeypatch.context() as patch:
         stop_after(patch, shards)
-        patch.setattr(document_pass, "BATCH_BYTES", 1)
+        patch.setattr(document_pass, "BATCH_BYTES", 500)
         with pytest.raises(StoppedError):
             encode_files(*arguments, **options)
 
@@ -367,8 +367,7 @@ class TestInputs:
         assert len(reads) == 2
         assert (tmp_path / "out" / "index.json").read_bytes() == index
 
-    @pytest.mark.parametrize("batch", [1, 1 << 20])
-    @pytest.mark.parametrize("block", [64, 1 << 20])
+    @pytest.mark.parametrize(("batch", "block"), [(500, 1 << 20), (1 << 20, 1 << 20), (1 << 20, 64)])
     def test_two_texts_are_not_spliced(self, tmp_path, tokenizer, monkeypatch, batch, block):
         from functools import partial
 
@@ -442,7 +441,7 @@ class TestInputs:
             with text.open("r+b") as file:
                 file.write(b"DOCUMENT")
 
-        with pytest.raises(DataError, match=r"text\.txt was changed while it was read") as error:
+        with pytest.raises(DataError, match=r"text\.txt (was )?changed while it was read") as error:
             encode_files(text, tokenizer, tmp_path / "out", progress=change)
         one_line(error)
         assert not (tmp_path / "out" / "index.json").exists()

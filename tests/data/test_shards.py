@@ -167,11 +167,15 @@ class TestArrays:
         pickled = path.read_bytes()
         np.save(path, np.arange(1000))
         cut_off = path.read_bytes()[:-8]
-        for content in (pickled, cut_off, b"", b"text"):
+        for content in (pickled, cut_off, b"", b"\0\1\2\3"):
             path.write_bytes(content)
             with pytest.raises(DataError, match="is not a sound .npy file") as error:  # noqa: RUF043
                 TokenShards.open(path)
             message(error)
+        path.write_bytes(b"text")
+        with pytest.raises(DataError, match="is text, not tokens; run `groundup encode") as error:
+            TokenShards.open(path)
+        message(error)
         np.savez(tmp_path / "tokens.npz", np.arange(3))
         with pytest.raises(DataError, match="is an .npz archive"):  # noqa: RUF043
             TokenShards.open(tmp_path / "tokens.npz")
