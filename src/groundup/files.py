@@ -7,12 +7,18 @@ escapes (``\\udce9``), which read back as the same name.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
+
+# SMB, FUSE and some network file systems have no fsync for directories, or do not open them.
+_NOT_FOR_DIRECTORIES = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM,
+}  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -75,12 +81,20 @@ def read_json(path: Path) -> Any:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames within a directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Make renames within a directory survive a power cut, where the file system can do that for directories.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_DIRECTORIES:
+            raise
 
 
 @contextlib.contextmanager

@@ -17,6 +17,8 @@ class Launch:
     """How many there are, on all machines together."""
     local_rank: int = 0
     """Number of the process among those of its machine, which is also the number of its GPU."""
+    local_ranks: int = 1
+    """How many there are on this machine."""
     by_torchrun: bool = False
     """Whether torchrun started it, even if alone."""
     restarts: int = 0
@@ -31,6 +33,7 @@ class Launch:
             rank=int(environment["RANK"]),
             ranks=int(environment["WORLD_SIZE"]),
             local_rank=int(environment.get("LOCAL_RANK", environment["RANK"])),
+            local_ranks=int(environment.get("LOCAL_WORLD_SIZE", "1")),
             by_torchrun=True,
             restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
         )

@@ -82,7 +82,10 @@ def test_only_what_changed_is_read_again(runs, monkeypatch):
         (lambda run: (run / "config.toml").write_bytes(b"\xff\xfe"), "config.toml cannot be read"),
         (lambda run: (run / "config.toml").write_text("a = ["), "config.toml cannot be read"),
         (lambda run: (run / "summary.json").write_text("[1]"), "summary.json cannot be read: expected an object"),
-        (lambda run: (run / "metrics.jsonl").write_text("{}\nnonsense\n{}\n"), "metrics.jsonl is damaged: line 2"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text('{"step": 0}\nnonsense\n{}\n'),
+            "metrics.jsonl is damaged: line 2",
+        ),
         (
             lambda run: (run / "metrics.jsonl").write_text('{"step": 1, "val_loss": [1]}\n3\n'),
             "metrics.jsonl is damaged",

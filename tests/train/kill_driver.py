@@ -2,12 +2,14 @@
 
     python kill_driver.py times RECIPE SEED KILLS       kill -9 from outside, at random moments
     python kill_driver.py operations RECIPE SEED KILLS  kill -9 before a random file operation; 0 takes every one
+    python kill_driver.py evaluations RECIPE SEED 0     kill -9 before every batch of every evaluation
 
 One line of JSON on standard output says what was seen. Forking from one process that has imported torch, and started
 none of its threads, makes a kill cost milliseconds instead of seconds.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -24,6 +26,7 @@ from safetensors.torch import load_file
 
 from groundup.cli.main import main
 from groundup.config import load_recipe, override, save_toml
+from groundup.train import report
 from groundup.train.checkpoint import read_state
 from records import record
 
@@ -90,6 +93,27 @@ def kill_before_operation(number: int) -> Callable[[], None]:
     return prepare
 
 
+def kill_before_batch(number: int) -> Callable[[], None]:
+    """What makes a process kill itself before the number-th batch that it evaluates."""
+
+    def prepare() -> None:
+        left = [number]
+        whole = report.evaluate_unless
+
+        def counted(stop: Callable[[], bool], *arguments):
+            def stops() -> bool:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return stop()
+
+            return whole(stops, *arguments)
+
+        report.evaluate_unless = counted
+
+    return prepare
+
+
 def kill_at_times(recipe: Path, run: Path, whole: list, random_: random.Random, kills: int) -> dict[str, int]:
     """Run after run, each killed until it comes to its end."""
     seen = {"kills": 0, "while_writing": 0, "with_a_checkpoint": 0, "runs": 0}
@@ -117,13 +141,20 @@ def kill_at_times(recipe: Path, run: Path, whole: list, random_: random.Random, 
     return seen
 
 
-def kill_at_operations(recipe: Path, run: Path, whole: list, random_: random.Random, kills: int) -> dict[str, int]:
+def kill_at_operations(
+    recipe: Path,
+    run: Path,
+    whole: list,
+    random_: random.Random,
+    kills: int,
+    prepare: Callable[[int], Callable[[], None]] = kill_before_operation,
+) -> dict[str, int | list[int]]:
     """Runs that are killed once each, and resumed."""
-    seen = {"kills": 0, "while_writing": 0, "with_a_checkpoint": 0, "runs": 0, "operations": 0}
+    seen = {"kills": 0, "while_writing": 0, "with_a_checkpoint": 0, "runs": 0, "operations": 0, "latest": []}
 
     def kill(number: int) -> bool:
         shutil.rmtree(run, ignore_errors=True)
-        code = os.waitstatus_to_exitcode(os.waitpid(fork(recipe, run, kill_before_operation(number)), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(fork(recipe, run, prepare(number)), 0)[1])
         if code == 0:
             return False
         assert code == -signal.SIGKILL, run.with_name("log").read_text()
@@ -131,6 +162,7 @@ def kill_at_operations(recipe: Path, run: Path, whole: list, random_: random.Ran
         seen["kills"] += 1
         seen["while_writing"] += any((run / "checkpoints").glob(".step-*.tmp"))
         seen["with_a_checkpoint"] += latest >= 0
+        seen["latest"].append(latest)
         finish(recipe, run)
         assert record(run) == whole, f"killed before operation {number}"
         assert list(run.rglob(".*.tmp")) == []
@@ -154,5 +186,9 @@ if __name__ == "__main__":
     save_toml(override(config, {"name": "whole"}), whole_recipe)
     whole_run = dataclasses.replace(config, name="whole").run_dir
     finish(whole_recipe, whole_run)
-    way = {"times": kill_at_times, "operations": kill_at_operations}[how]
-    print(json.dumps(way(path, config.run_dir, record(whole_run), random.Random(seed), kills)))
+    ways = {
+        "times": kill_at_times,
+        "operations": kill_at_operations,
+        "evaluations": functools.partial(kill_at_operations, prepare=kill_before_batch),
+    }
+    print(json.dumps(ways[how](path, config.run_dir, record(whole_run), random.Random(seed), kills)))

@@ -101,7 +101,7 @@ def test_snapshots_share_their_memory_from_one_to_the_next(objects):
             assert torch.equal(of_second[name], tensor)
 
 
-def test_the_order_is_record_folder_best_latest_prune(objects, run, monkeypatch):
+def test_the_order_is_record_folder_latest_prune_and_then_best(objects, run, monkeypatch):
     order: list[str] = []
     for name in ("point", "prune"):
         original = getattr(RunDirectory, name)
@@ -116,13 +116,17 @@ def test_the_order_is_record_folder_best_latest_prune(objects, run, monkeypatch)
         writer_module, "write_folder", lambda folder, *rest: (order.append(folder.name), write(folder, *rest))
     )
     writer = make_writer(run, keep=2, sync_record=lambda: order.append("record"))
-    writer.save(1, content(*objects, 1), best=True)
+    writer.save(1, content(*objects, 1))
+    writer.settle(1, {"best_step": 1}, best=True)
     writer.save(2, content(*objects, 2))
+    writer.settle(2, {"due_sample": True}, best=False)
     writer.wait()
     assert order == [
-        *["record", "step-1", "point best", "point latest", "prune 2"],
-        *["record", "step-2", "point latest", "prune 2"],
+        *["record", "step-1", "point latest", "prune 2", "record", "point best", "prune 2"],
+        *["record", "step-2", "point latest", "prune 2", "record", "prune 2"],
     ]
+    assert read_state(run.step_folder(1))["best_step"] == 1
+    assert read_state(run.step_folder(2))["due_sample"] is True
 
 
 def test_at_most_one_is_in_flight(objects, run, monkeypatch):
@@ -148,7 +152,8 @@ def test_at_most_one_is_in_flight(objects, run, monkeypatch):
 def test_old_ones_go_but_never_the_best(objects, run, keep):
     writer = make_writer(run, keep=keep)
     for step in range(1, 7):
-        writer.save(step, content(*objects, step), best=step == 2)
+        writer.save(step, content(*objects, step))
+        writer.settle(step, {}, best=step == 2)
     writer.wait()
     assert run.steps() == sorted({2, *range(7 - keep, 7)})
     assert run.checkpoint("best").name == "step-2"

@@ -72,6 +72,22 @@ def test_killed_before_every_single_file_operation(busy: RunConfig, tmp_path: Pa
     assert seen["with_a_checkpoint"] > 30
 
 
+def test_killed_in_an_evaluation_the_steps_before_it_are_saved(busy: RunConfig, tmp_path: Path):
+    config = override(
+        busy,
+        {
+            "train.max_iters": 4,
+            "train.checkpoint_interval": 100,
+            "train.eval_interval": 4,
+            "train.eval_batch_size": 1,
+            "train.background_checkpoints": False,
+            "sample.interval": 4,
+        },
+    )
+    # Two batches before the first step, and two after the last: before those its checkpoint is on the disk.
+    assert drive(config, tmp_path, "evaluations", kills=0)["latest"] == [-1, -1, 4, 4]
+
+
 def test_the_command_itself_killed_and_resumed(busy: RunConfig, tmp_path: Path):
     save_toml(busy, tmp_path / "recipe.toml")
     command = [sys.executable, "-m", "groundup", "train", str(tmp_path / "recipe.toml")]

@@ -327,8 +327,8 @@ def test_data_that_vanishes_during_the_run_costs_no_finished_step(config: RunCon
     assert train(override(config, {"data.train": str(data)}), display=Remove()).finished
 
 
-def test_best_is_named_before_latest(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
-    """Killed between the two, a run resumed from the older checkpoint comes to the best one again."""
+def test_best_is_named_after_its_checkpoint_is_complete(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    """Killed between the two, a run resumed from that checkpoint evaluates it again, and names it."""
     point, order = RunDirectory.point, []
 
     def noted(self: RunDirectory, pointer: str, step: int) -> None:
@@ -339,7 +339,7 @@ def test_best_is_named_before_latest(config: RunConfig, monkeypatch: pytest.Monk
     train(config)
     best = [i for i, (pointer, _) in enumerate(order) if pointer == "best"]
     assert best
-    assert all(order[i + 1] == ("latest", order[i][1]) for i in best)
+    assert all(order[i - 1] == ("latest", order[i][1]) for i in best)
 
 
 def test_the_wrong_safetensors_file_is_refused(config: RunConfig):

@@ -33,6 +33,8 @@ _SWITCHES = {
     "use_amp": ("train.precision", "bf16"),
     "use_flash": ("train.attention", "flash"),
 }
+_OWN_SWITCHES = ("overwrite", "dry_run", "adopt_config", "force", "requeue")
+"""Of the command, not of the run: they are no options of its config."""
 # Multiples of the batch size, which is known only when all else is read.
 _DEFERRED = ("eval_batches", "grad_accum_steps")
 
@@ -46,6 +48,9 @@ class Flags:
     resume_run: str | None = None
     overwrite: bool = False
     dry_run: bool = False
+    adopt_config: bool = False
+    force: bool = False
+    requeue: bool = False
     help: bool = False
     options: list[str] = dataclasses.field(default_factory=list)
     """Full names and their values, for tyro."""
@@ -91,8 +96,8 @@ def read_flags(arguments: list[str]) -> Flags:
             flags.resume = True
             if attached or (rest and not rest[0].startswith("--")):
                 flags.resume_run = attached or rest.pop(0)
-        elif name in ("overwrite", "dry_run"):
-            setattr(flags, name, True)
+        elif name in _OWN_SWITCHES:
+            setattr(flags, name, _is_on(argument, attached))
         elif name in _SWITCHES:
             target, *fixed = _SWITCHES[name]
             flags.options += [f"--{target}", *fixed]
@@ -128,8 +133,8 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
         section, _, last = boolean.rpartition(".")
         if name in (f"{section}.no_{last}", f"no_{last}"):
             return f"{section}.no_{last}"
-    others = ("dataset", "checkpoint_dir", "resume", "overwrite", "dry_run")
-    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *others]
+    others = ("dataset", "checkpoint_dir", "resume")
+    known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *_OWN_SWITCHES, *others]
     near = suggestion(name, known)
     hint = near if "did you mean" in near else "; see `groundup train --help`"
     raise ConfigError(f"unknown option --{name}{hint}")
@@ -146,11 +151,17 @@ def _value(argument: str, attached: str | None, rest: list[str]) -> str:
 
 def _switched(target: str, argument: str, attached: str) -> str:
     """``--compile=false`` as ``--train.no_compile``."""
-    if attached.lower() in ("true", "1", "yes"):
+    if _is_on(argument, attached):
         return target
+    section, _, last = target.rpartition(".")
+    return f"{section}.no_{last}"
+
+
+def _is_on(argument: str, attached: str | None) -> bool:
+    if attached is None or attached.lower() in ("true", "1", "yes"):
+        return True
     if attached.lower() in ("false", "0", "no"):
-        section, _, last = target.rpartition(".")
-        return f"{section}.no_{last}"
+        return False
     raise ConfigError(f"{argument}; expected true or false")
 
 

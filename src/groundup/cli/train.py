@@ -11,6 +11,7 @@ from groundup.config.recipe import recipes_dir
 from groundup.cores import choose_wait_policy
 from groundup.errors import ConfigError, GroundupError
 from groundup.launch import Launch
+from groundup.slurm import REQUEUED_AFTER, requeue, slurm_job
 
 
 def train(arguments: list[str]) -> int:
@@ -25,8 +26,8 @@ def train(arguments: list[str]) -> int:
     choose_wait_policy()
     try:
         flags = read_flags(arguments)
-        if flags.resume and flags.overwrite:
-            raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+        check_together(flags)
+        job = slurm_job() if flags.requeue else ""
         config = resolve(flags)
         if flags.dry_run and launch.ranks > 1:
             raise ConfigError(f"--dry-run plans one process, but torchrun started {launch.ranks}; leave torchrun out")
@@ -44,7 +45,14 @@ def train(arguments: list[str]) -> int:
 
     display = ConsoleDisplay() if launch.is_main else Silent()
     try:
-        result = run_training(config, resume=flags.resume, overwrite=flags.overwrite, display=display)
+        result = run_training(
+            config,
+            resume=flags.resume or _is_begun(config, flags),
+            overwrite=flags.overwrite,
+            display=display,
+            adopt_config=flags.adopt_config,
+            force=flags.force,
+        )
     except AnotherRankError:
         return 2
     if result.finished:
@@ -53,7 +61,29 @@ def train(arguments: list[str]) -> int:
         display.note(f"done: {found}read what it writes with\n  groundup generate {result.run_dir}")
         return 0
     display.note(f"go on with\n  groundup train --resume {result.run_dir}")
+    if job and launch.is_main and (result.signal is None or result.signal in REQUEUED_AFTER):
+        display.note(requeue(job))
     return 128 + result.signal if result.signal and not launch.by_torchrun else 0
+
+
+def check_together(flags: Flags) -> None:
+    """Refuse flags that contradict each other."""
+    if flags.resume and flags.overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+    if flags.requeue and flags.overwrite:
+        raise ConfigError(
+            "--requeue starts the same command again, and --overwrite would then delete what the run has done; "
+            "leave one out"
+        )
+    if flags.adopt_config and not (flags.resume or flags.requeue):
+        raise ConfigError("--adopt-config changes options of a run that is resumed; add --resume, or leave it out")
+
+
+def _is_begun(config: RunConfig, flags: Flags) -> bool:
+    """Whether --requeue has come to a run that its job began before."""
+    from groundup.train.run_directory import RunDirectory
+
+    return flags.requeue and not RunDirectory(config.run_dir).is_untouched()
 
 
 def _dry_run(config: RunConfig, flags: Flags) -> int:
@@ -61,7 +91,9 @@ def _dry_run(config: RunConfig, flags: Flags) -> int:
     from groundup.train import dry_run
 
     console = make_console()
-    for section in dry_run(config, resume=flags.resume, overwrite=flags.overwrite):
+    for section in dry_run(
+        config, resume=flags.resume, overwrite=flags.overwrite, adopt_config=flags.adopt_config, force=flags.force
+    ):
         print_section(console, *section)
     return 0
 
@@ -69,7 +101,12 @@ def _dry_run(config: RunConfig, flags: Flags) -> int:
 def resolve(flags: Flags) -> RunConfig:
     """The config: recipe or resumed run, then the command line over it."""
     if flags.help:
-        parse(RunConfig, ["--help"], "train [RECIPE] [--resume [RUN]] [--overwrite] [--dry-run]", description=_about())
+        parse(
+            RunConfig,
+            ["--help"],
+            "train [RECIPE] [--resume [RUN]] [--overwrite] [--dry-run] [--adopt-config] [--force] [--requeue]",
+            description=_about(),
+        )
     if flags.resume_run is not None:
         if flags.recipe is not None:
             raise ConfigError(f"--resume {flags.resume_run} has its recipe already; leave out {flags.recipe!r}")
@@ -94,7 +131,10 @@ def _about() -> str:
         f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name is "
         f"enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; --overwrite "
         f"replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves "
-        f"nothing behind. The flags of the course's script work too: --train_path --val_path --vocab_path "
+        f"nothing behind. --adopt-config resumes with options that have changed since the checkpoint; --force begins a "
+        f"run that does not fit into memory; --requeue puts the SLURM job back into the queue when SIGUSR1, SIGTERM or "
+        f"the time limit has stopped the run, and goes on with it. The flags of the course's script work too: "
+        f"--train_path --val_path --vocab_path "
         f"--merges_path --dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 "
         f"--use_amp --use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
     )

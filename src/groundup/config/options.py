@@ -271,7 +271,9 @@ class TrainConfig:
     eval_batch_size: int = 32
     """Windows per forward pass of an evaluation. It never changes the result beyond rounding."""
     checkpoint_interval: int = 1000
-    """Steps between checkpoints; one more is made after the last step and on interruption."""
+    """Steps between checkpoints; more are made before each evaluation, after the last step and on interruption."""
+    checkpoint_minutes: float = 15.0
+    """Longest time without a checkpoint, in minutes; 0 sets no limit."""
     keep_checkpoints: int = 2
     """Newest checkpoints kept, beside the best; 0 keeps all."""
     background_checkpoints: bool = True
@@ -297,7 +299,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
-        for name in ("max_minutes", "spike_factor", "peak_tflops"):
+        for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
         if self.finish_schedule and not self.max_minutes:

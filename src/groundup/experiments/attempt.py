@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from groundup.config import RunConfig, from_dict, to_dict
 from groundup.errors import DivergenceError, GroundupError, TrainingError
-from groundup.track import read_jsonl
+from groundup.record import read_metrics, read_object
 
 STOP_FILE = ".stop"
 """In the sweep's directory: while it is there, running cells write a checkpoint and leave."""
@@ -150,7 +150,8 @@ def _minutes_left(config: RunConfig, folder: Path) -> float | None:
         return None
     spent = 0.0
     for state in folder.glob("checkpoints/step-*/state.json"):
-        spent = max(spent, json.loads(state.read_text(encoding="utf-8")).get("wall_seconds", 0.0))
+        with suppress(OSError, ValueError, TypeError):  # a damaged checkpoint is named when the run is resumed
+            spent = max(spent, float(read_object(state)["wall_seconds"]))
     return max(config.train.max_minutes - spent / 60, 0.001)
 
 
@@ -165,8 +166,8 @@ def _forget_peak_memory() -> None:
 def finished(folder: Path) -> bool:
     """Whether a run's record says that it came to its end."""
     try:
-        return bool(json.loads((folder / "summary.json").read_text(encoding="utf-8"))["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_object(folder / "summary.json")["finished"])
+    except (OSError, ValueError, KeyError):
         return False
 
 
@@ -188,12 +189,11 @@ def read_figures(folder: Path) -> Figures:
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics that are lines of metrics; none where the file is damaged."""
+    """The whole lines of a run's metrics; none where the file cannot be read."""
     try:
-        lines = list(read_jsonl(folder / "metrics.jsonl"))
-    except (OSError, ValueError):
+        return read_metrics(folder / "metrics.jsonl").lines
+    except OSError:
         return []
-    return [line for line in lines if isinstance(line, dict) and isinstance(line.get("step"), int)]
 
 
 def loss_at(folder: Path, step: int) -> float:

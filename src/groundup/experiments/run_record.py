@@ -17,8 +17,7 @@ from groundup.account.flops import training_flops_per_token
 from groundup.config import ModelConfig, from_dict
 from groundup.errors import ConfigError
 from groundup.experiments.curves import Curve, Floats, with_whole_end
-from groundup.track import read_jsonl
-from groundup.track.jsonl import loads
+from groundup.record import Record, parse_json, read_metrics, read_object, read_samples
 
 MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
@@ -90,7 +89,7 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
         curves: read all of metrics.jsonl and the samples; without, only its end, for the last figures.
     """
     run, problems = Run(path), []
-    for name, read in (("config.toml", _toml), ("environment.json", _object), ("summary.json", _object)):
+    for name, read in (("config.toml", _toml), ("environment.json", read_object), ("summary.json", read_object)):
         try:
             content = read(path / name)
         except FileNotFoundError:
@@ -103,38 +102,47 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
                 run.options, run.flops_per_token = dict(_flat(content)), _flops_per_token(content.get("model"))
             else:
                 setattr(run, name.partition(".")[0], content)
-    lines: list[dict[str, Any]] = []
-    problems += _read_lines(path / "metrics.jsonl", lines, whole=curves)
+    metrics = Record(path / "metrics.jsonl")
+    notes = []
+    try:
+        metrics = read_metrics(metrics.path, last_bytes=0 if curves else _TAIL_BYTES)
+        if curves:
+            samples = read_samples(path / "samples.jsonl")
+            run.samples, notes = samples.lines, [samples.note]
+    except OSError as error:
+        problems.append(f"{Path(error.filename).name} cannot be read: {error.strerror or error}")
+    lines = metrics.lines
+    # Without a damaged line of the middle all figures are known; without the last one they are those of another step.
+    (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)
     if curves:
-        problems += _read_lines(path / "samples.jsonl", run.samples, whole=True)
         run.curves = _curves(lines)
     run.tags = read_tags(path)
     run.figures = _figures(run, lines)
     if "train_loss" in run.curves:
         run.figures["train_loss"] = float(run.curves["train_loss"].values[-1])
-    run.problem = "; ".join(problems)
-    run.status = "broken" if problems else _status(run, lines)
+    run.problem = "; ".join(filter(None, problems + notes))
+    run.status = "broken" if any(problems) else _status(run, lines)
     return run
+
+
+def _end_is_lost(metrics: Record, summary: dict[str, Any]) -> bool:
+    return metrics.last_is_damaged and (not metrics.lines or metrics.lines[-1]["step"] != summary.get("step"))
 
 
 def read_tags(path: Path) -> list[str]:
     """Tags of a run; none where there is no such file, or no such list in it."""
     try:
-        tags = json.loads((path / "tags.json").read_text(encoding="utf-8"))
+        tags = parse_json((path / "tags.json").read_bytes())
     except (OSError, ValueError):
         return []
     return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    return tomllib.loads(path.read_text(encoding="utf-8"))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"expected an object, found {type(content).__name__}")
-    return content
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -157,41 +165,6 @@ def _flops_of(model: str) -> float | None:
         return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
     except ConfigError:  # written by another version, whose options this one does not know
         return None
-
-
-def _read_lines(path: Path, lines: list[dict[str, Any]], *, whole: bool) -> list[str]:
-    """Appends the lines up to the first that is damaged; returns what is wrong."""
-    try:
-        whole = whole or path.stat().st_size <= _TAIL_BYTES
-        if whole:
-            # All at once, which is quicker; one by one where something is wrong, to find it.
-            for line in _at_once(path) or read_jsonl(path):
-                if not isinstance(line, dict):
-                    raise ValueError("no object")
-                lines.append(line)
-        else:
-            with path.open("rb") as file:
-                file.seek(-_TAIL_BYTES, 2)
-                # What comes before the first and after the last line end is cut off.
-                lines += [line for line in map(json.loads, file.read().split(b"\n")[1:-1]) if isinstance(line, dict)]
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        where = f"line {len(lines) + 1}" if whole else "one of its last lines"
-        return [f"{path.name} is damaged: {where} is no JSON object"]
-    except OSError as error:
-        return [f"{path.name} cannot be read: {error.strerror or error}"]
-    return []
-
-
-def _at_once(path: Path) -> list[Any]:
-    content = path.read_bytes()
-    complete = content[: content.rfind(b"\n") + 1].rstrip(b"\n")
-    try:
-        found = loads(b"[%b]" % complete.replace(b"\n", b","))
-    except ValueError:
-        return []
-    return found if isinstance(found, list) else []
 
 
 def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from groundup.config import TrackConfig
-from groundup.track.jsonl import JsonlSink, read_jsonl
+from groundup.record import read_jsonl
+from groundup.track.jsonl import JsonlSink
 from groundup.track.sink import Display, Metrics, Silent, Sink, Sinks
 
 __all__ = ["Display", "JsonlSink", "Metrics", "Silent", "Sink", "Sinks", "external_sinks", "read_jsonl"]

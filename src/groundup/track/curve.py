@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.errors import MissingExtraError
-from groundup.track.jsonl import read_jsonl
+from groundup.record import read_metrics
 
 
 def loss_curve(run_dir: Path, width: int = 80, height: int = 16, *, color: bool = True) -> str:
@@ -18,7 +18,7 @@ def loss_curve(run_dir: Path, width: int = 80, height: int = 16, *, color: bool 
         import plotext
     except ImportError:
         raise MissingExtraError.for_package("plotext", "plot", "a plot in the terminal") from None
-    lines = list(read_jsonl(run_dir / "metrics.jsonl"))
+    lines = read_metrics(run_dir / "metrics.jsonl").lines
     figure = plotext.figure
     figure.clear()
     figure.theme("default" if color else "colorless")

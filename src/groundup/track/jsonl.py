@@ -1,22 +1,14 @@
 """The record that is always written: one JSON object a line."""
 
-import contextlib
+import dataclasses
 import json
-import math
 import os
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from groundup.errors import TrainingError
 from groundup.files import write_atomically
+from groundup.record import Record, json_values, read_metrics, read_samples
 from groundup.track.sink import Metrics
-
-loads: Callable[[bytes], Any] = json.loads
-with contextlib.suppress(ImportError):  # five times as fast, which a report on hundreds of runs is glad of
-    import orjson
-
-    loads = orjson.loads
 
 
 class JsonlSink:
@@ -24,15 +16,32 @@ class JsonlSink:
 
     Args:
         after_step: lines of later steps are dropped first, so that a file never has a step twice; -1 drops all.
+        samples_after: the same for samples; by default after_step.
+
+    Attributes:
+        notes: a line for each file with damaged lines among those that are kept; the damaged ones are dropped too.
     """
 
-    def __init__(self, run_dir: Path, after_step: int = -1):
+    def __init__(self, run_dir: Path, after_step: int = -1, samples_after: int | None = None):
         self.paths = {"metrics": run_dir / "metrics.jsonl", "samples": run_dir / "samples.jsonl"}
-        for path in self.paths.values():
-            if path.exists():
-                kept = [line for line in read_jsonl(path) if line["step"] <= after_step]
-                write_atomically(path, "".join(map(_line, kept)))
+        self.notes: list[str] = []
+        if self.paths["metrics"].exists():
+            self._cut(read_metrics(self.paths["metrics"]), after_step)
+        if self.paths["samples"].exists():
+            self._cut(read_samples(self.paths["samples"]), after_step if samples_after is None else samples_after)
         self._files = {name: path.open("ab", buffering=0) for name, path in self.paths.items()}
+
+    def _cut(self, record: Record, after_step: int) -> None:
+        """Keep the lines of the steps up to one, bit for bit."""
+        content = record.path.read_bytes().split(b"\n")
+        steps = list(zip(record.places, (line["step"] for line in record.lines), strict=True))
+        kept = [place for place, step in steps if step <= after_step]
+        write_atomically(record.path, b"".join(content[place - 1] + b"\n" for place in kept))
+        # Damaged lines after one of a later step belong to later steps too, which are dropped in any case.
+        first_dropped = next((place for place, step in steps if step > after_step), len(content))
+        lost = {place: reason for place, reason in record.damaged.items() if kept and place < first_dropped}
+        if lost:
+            self.notes.append(f"{record.path.parent}: {dataclasses.replace(record, damaged=lost).note}")
 
     def metrics(self, line: Metrics) -> None:
         """Raises TrainingError where the disk takes no more."""
@@ -63,14 +72,5 @@ class JsonlSink:
             ) from None
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSONL file. A last line cut off by a crash is left out."""
-    # On bytes: a text may hold other line separators than "\n", and the cut may lie inside a character.
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        yield loads(line)
-
-
 def _line(values: Metrics) -> str:
-    # JSON has no infinity and no NaN.
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-    return json.dumps(finite, ensure_ascii=False) + "\n"
+    return json.dumps(json_values(values), ensure_ascii=False) + "\n"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,9 @@ from torch import Tensor, nn
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.files import sync_directory, write_atomically
 from groundup.optim.dtensor import fill, laid_out_like
+from groundup.record import read_object
 from groundup.train.checkpoint_shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
+from groundup.train.leftovers import delete, discard
 from groundup.train.state import TrainState
 from groundup.train.weights_fit import check_fit
 
@@ -91,7 +92,7 @@ def replacing(folder: Path) -> Iterator[Path]:
         temporary.mkdir()  # without parents: a run that was deleted meanwhile stays so
         yield temporary
         sync_directory(temporary)
-        remove_folder(folder)
+        discard(folder)
         os.rename(temporary, folder)
         sync_directory(folder.parent)
     except (OSError, SafetensorError) as error:
@@ -100,15 +101,7 @@ def replacing(folder: Path) -> Iterator[Path]:
             f"free some space and resume"
         ) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a checkpoint folder, if it exists; half deleted, it no longer has its name."""
-    if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.old.tmp")
-        os.rename(folder, doomed)
-        shutil.rmtree(doomed)
+        delete(temporary)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -121,11 +114,14 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise FileMissingError(f"no checkpoint {folder}")
     try:
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        state = read_object(folder / STATE_FILE)
         if state["format"] != FORMAT or state["version"] != VERSION:
             raise ValueError(f"format {state['format']!r} version {state['version']!r}, expected {FORMAT!r} {VERSION}")
         TrainState.from_dict(state)
         dict(state["optimizer"])
+        dict(state.get("options", {}))
+        if folder.name.startswith("step-") and folder.name != f"step-{state['step']}":
+            raise ValueError(f"it is that of step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{folder} is not a complete checkpoint: {STATE_FILE}: {_first_line(error)}; "

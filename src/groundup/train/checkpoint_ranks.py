@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -29,22 +30,32 @@ class RankedCheckpoints:
     def __init__(self, writer: CheckpointWriter | None, ranks: Ranks, *, sharded: bool):
         self._writer, self._ranks, self._sharded = writer, ranks, sharded
 
-    def save(self, step: int, content: CheckpointContent, *, best: bool = False, wait: bool = False) -> None:
+    def save(self, step: int, content: CheckpointContent, *, wait: bool = False) -> None:
         """As :meth:`CheckpointWriter.save`."""
         if self._sharded:
-            self._save_shards(step, content, best)
+            self._save_shards(step, content)
             return
         copied = any(map(is_sharded, content.model.values()))
         content = gathered(content, keep=self._writer is not None)
         if self._writer is not None:
-            self._writer.save(step, content, best=best, wait=wait, copied=copied)
+            self._writer.save(step, content, wait=wait, copied=copied)
 
-    def _save_shards(self, step: int, content: CheckpointContent, best: bool) -> None:
+    def settle(self, step: int, state: dict[str, Any], *, best: bool) -> None:
+        """As :meth:`CheckpointWriter.settle`."""
+        if self._writer is not None:
+            self._writer.settle(step, state, best=best)
+
+    def take_notes(self) -> list[str]:
+        """As :meth:`CheckpointWriter.take_notes`."""
+        return self._writer.take_notes() if self._writer is not None else []
+
+    def _save_shards(self, step: int, content: CheckpointContent) -> None:
         with ExitStack() as stack:
             temporary = None
             with self._ranks.meeting():
                 if self._writer is not None:
-                    stack.enter_context(self._writer.publishing(step, best=best))
+                    self._writer.wait()  # for what is settled in the background
+                    stack.enter_context(self._writer.publishing(step))
                     temporary = stack.enter_context(replacing(self._writer.run.step_folder(step)))
             folder = Path(self._ranks.same(str(temporary)))
             for name, tensors in ((MODEL_SHARDS, content.model), (OPTIMIZER_SHARDS, content.optimizer)):

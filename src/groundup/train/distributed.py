@@ -50,6 +50,8 @@ class Intent:
     """How far the schedule has come, by the first rank's clock."""
     damaged: bool = False
     """Its data are not what they were."""
+    save: bool = False
+    """A checkpoint is due by the first rank's clock (train.checkpoint_minutes)."""
 
 
 class Ranks:
@@ -89,6 +91,10 @@ class Ranks:
 
     def agree(self, own: Intent) -> Intent:
         """The same intent on all ranks: any one's signal or damage counts, and the first one's clock."""
+        return own
+
+    def signal(self, own: int) -> int:
+        """The signal that any rank has received, on all ranks; 0 for none. One small all-reduce on the CPU."""
         return own
 
     def mean(self, value: Tensor) -> Tensor:
@@ -164,11 +170,16 @@ class ManyRanks(Ranks):
         return json.loads(self._store.get(key))
 
     def agree(self, own: Intent) -> Intent:
-        clock = (own.time_is_up, own.progress) if self.is_main else (0, 0)
+        clock = (own.time_is_up, own.progress, own.save) if self.is_main else (0, 0, 0)
         everyone = torch.tensor([own.signal, own.damaged, *clock], dtype=torch.float64)
         torch.distributed.all_reduce(everyone, torch.distributed.ReduceOp.MAX)
-        signal, damaged, time_is_up, progress = everyone.tolist()
-        return Intent(int(signal), bool(time_is_up), progress, bool(damaged))
+        signal, damaged, time_is_up, progress, save = everyone.tolist()
+        return Intent(int(signal), bool(time_is_up), progress, bool(damaged), bool(save))
+
+    def signal(self, own: int) -> int:
+        received = torch.tensor([own], dtype=torch.int64)
+        torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
+        return int(received)
 
     def mean(self, value: Tensor) -> Tensor:
         value = value.clone()

@@ -61,7 +61,14 @@ def measured_cpu(config: TrainConfig) -> Device:
     return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)
 
 
-def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False) -> Iterator[Section]:
+def dry_run(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    adopt_config: bool = False,
+    force: bool = False,
+) -> Iterator[Section]:
     """The plan of a run, table by table; nothing is written.
 
     What follows from the config comes first: a run that is too large for the machine shows that much before the steps
@@ -70,17 +77,18 @@ def dry_run(config: RunConfig, *, resume: bool = False, overwrite: bool = False)
     Args:
         resume: plan what is left of the run in config.run_dir, after its latest checkpoint.
         overwrite: a run that is in the way would be deleted, so that there is no need to mention it.
+        adopt_config, force: as for :func:`groundup.train.train`.
 
     Raises:
         ConfigError, DataError, FileMissingError, CheckpointError: as for :func:`groundup.train.train`.
     """
-    trainer = Trainer(config, RunDirectory(config.run_dir), Silent())
+    trainer = Trainer(config, RunDirectory(config.run_dir), Silent(), force=force)
     config = trainer.config
     plan = trainer.plan()
     done = 0
     if resume:
-        found = latest_checkpoint(trainer.run, config, trainer.identity)
-        done = found[1]["step"] if found else 0
+        found = latest_checkpoint(trainer.run, config, trainer.identity, adopt=adopt_config)
+        done = found.state["step"] if found else 0
         plan["left"] = f"{config.train.max_iters - done:,} steps, after step {done:,}"
     elif not (overwrite or trainer.run.is_untouched()):
         plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"

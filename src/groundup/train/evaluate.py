@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +42,6 @@ class Evaluation:
         return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else None
 
 
-@torch.no_grad()
 def evaluate(
     model: nn.Module,
     store: TokenShards,
@@ -58,7 +58,27 @@ def evaluate(
         ranks: share the batches, each of which is scored as one process would; they are summed exactly, so that the
             same weights have the same loss on any number of ranks. All ranks must call this, and all get it.
     """
-    ranks = ranks or Ranks()
+    found = evaluate_unless(lambda: False, model, store, context_length, batch_size, limit, ranks or Ranks())
+    assert found is not None
+    return found
+
+
+@torch.no_grad()
+def evaluate_unless(
+    stop: Callable[[], bool],
+    model: nn.Module,
+    store: TokenShards,
+    context_length: int,
+    batch_size: int,
+    limit: int,
+    ranks: Ranks,
+) -> Evaluation | None:
+    """As :func:`evaluate`, with a way to break it off.
+
+    Args:
+        stop: asked before each batch (on several ranks, before as many batches as there are ranks), with the same
+            answer on all ranks. True ends the evaluation without a result.
+    """
     device = next(model.parameters()).device
     lengths = store.token_lengths
     was_training = model.training
@@ -66,6 +86,9 @@ def evaluate(
     nats: list[float] = []
     tokens, size = 0, 0
     for number, (x, y) in enumerate(evaluation_batches(store, context_length, batch_size, limit)):
+        if number % ranks.size == 0 and stop():
+            model.train(was_training)
+            return None
         own = number % ranks.size == ranks.rank
         nats.append(model(x.to(device), targets=y.to(device)).item() * y.numel() if own else 0.0)
         tokens += y.numel()

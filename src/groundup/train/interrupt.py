@@ -5,13 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.train.distributed import Ranks
 
 
 class Interruption:
-    """Within the block, the first SIGINT, SIGTERM or SIGHUP (a closed terminal) is noted in ``signal``.
+    """Within the block, the first SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR1 is noted in ``signal``.
 
     The second has its usual effect. A signal that the process was started to ignore, as ``nohup`` does, stays ignored.
+    SIGUSR1 is a warning, which a scheduler sends some time before SIGTERM (``sbatch --signal=USR1@60``): after it the
+    next signal is still noted, so that the checkpoint gets the time between the two.
     """
 
     def __init__(self) -> None:
@@ -20,14 +25,21 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 
+    def agreed(self, ranks: Ranks) -> bool:
+        """Whether any rank has received a signal, which all then have in ``signal``; all ranks must ask."""
+        if number := ranks.signal(self.signal or 0):
+            self.signal = signal.Signals(number)
+        return bool(number)
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        self._restore()
+        if number != signal.SIGUSR1:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

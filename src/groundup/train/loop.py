@@ -31,10 +31,10 @@ from groundup.train.build import (
     prepare_device,
     why_not_compiled,
 )
-from groundup.train.checkpoint import FORMAT, VERSION, CheckpointContent
 from groundup.train.data_guard import DataGuard
 from groundup.train.distributed import Intent, Ranks, joined
 from groundup.train.feed import Feed
+from groundup.train.fits import check_fits
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.lost_rank import AnotherRankError
@@ -42,10 +42,11 @@ from groundup.train.parallel import make_parallel
 from groundup.train.plan import describe, disk_warning
 from groundup.train.profile import StepProfiler
 from groundup.train.ratios import update_ratios
-from groundup.train.record import open_record
+from groundup.train.record import kept_lines, open_record
 from groundup.train.report import Reporter
-from groundup.train.resume import restore
+from groundup.train.resume import identity_of, restore
 from groundup.train.run_directory import RunDirectory
+from groundup.train.saving import SaveTimer, Saving
 from groundup.train.state import TrainState
 from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
 
@@ -69,6 +70,8 @@ def train(
     display: Display | None = None,
     pause: Callable[[int], bool] | None = None,
     sitting_minutes: float | None = None,
+    adopt_config: bool = False,
+    force: bool = False,
 ) -> TrainResult:
     """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
 
@@ -82,6 +85,9 @@ def train(
         pause: asked before each step, with the number of steps done; True ends the sitting with a checkpoint. The
             schedule stays that of the whole run.
         sitting_minutes: what is left of train.max_minutes, for whoever counts all sittings of a run together.
+        adopt_config: resume though options that decide the result have changed since the checkpoint; only those that
+            decide the tensors' shapes cannot. What is adopted is noted in the checkpoints and the summary.
+        force: begin though the run cannot fit into memory.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
@@ -96,13 +102,13 @@ def train(
         with ranks.meeting():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
-            trainer = Trainer(config, run, display or Silent(), ranks, pause, sitting_minutes)
+            trainer = Trainer(config, run, display or Silent(), ranks, pause, sitting_minutes, force)
         with ranks.meeting():
             if ranks.is_main:
                 held.enter_context(run.locked())
                 if overwrite:
                     run.clear()
-        return trainer.run_all(resume=ranks.same(resume))
+        return trainer.run_all(resume=ranks.same(resume), adopt_config=adopt_config)
 
 
 class Launched(NamedTuple):
@@ -126,6 +132,7 @@ class Trainer:
         ranks: Ranks | None = None,
         pause: Callable[[int], bool] | None = None,
         sitting_minutes: float | None = None,
+        force: bool = False,
     ):
         self._pause, self._sitting_minutes = pause, sitting_minutes
         self.ranks = ranks = ranks or Ranks()
@@ -136,16 +143,11 @@ class Trainer:
         precision = choose_precision(config.train.precision, self.device)
         self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
         check_warmup(config)
-        self.identity = {
-            "format": FORMAT,
-            "version": VERSION,
-            "dataset_sha256": self.train_store.sha256,
-            "tokenizer_sha256": self.train_store.tokenizer_sha256,
-            "evaluated_on": [self.valid_store.sha256 if self.valid_store else None, config.train.eval_windows],
-        }
+        self.identity = identity_of(config, self.train_store, self.valid_store)
         self.tokenizer = load_tokenizer(config, self.train_store)
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
+        self.tight = "" if force else check_fits(config, self.device, ranks)
         prepare_device(config.train, self.device)
         self.parallel = make_parallel(config.train.parallel, ranks)
         model = build_model(config, self.parallel.built_on(self.device))
@@ -163,10 +165,10 @@ class Trainer:
         self._launched: deque[Launched] = deque()
         self.state = TrainState()
 
-    def run_all(self, *, resume: bool) -> TrainResult:
+    def run_all(self, *, resume: bool, adopt_config: bool = False) -> TrainResult:
         """All steps that are left."""
         resumed = resume and restore(
-            self.run, self.config, self.model, self.optimizer, self.state, self.identity, self.ranks
+            self.run, self.config, self.model, self.optimizer, self.state, self.identity, self.ranks, adopt=adopt_config
         )
         self.sinks, self.writer = open_record(
             self.run,
@@ -175,13 +177,24 @@ class Trainer:
             tokenizer=self.tokenizer,
             display=self.display,
             ranks=self.ranks,
-            after_step=self.state.step if resumed else -1,
+            kept=kept_lines(self.state, resumed=resumed),
         )
         self.guard = DataGuard(self.train_store, self.valid_store)
         total = self.config.train.max_iters
         self.display.begin(self.plan(), total, self.state.step)
         began = time.perf_counter() - self.state.wall_seconds
         self._clock = lambda: time.perf_counter() - began
+        self.saving = Saving(
+            self.writer,
+            self.model,
+            self.optimizer,
+            self.state,
+            self.identity,
+            clock=self._clock,
+            timer=SaveTimer(self.config.train.checkpoint_minutes),
+            saved=self.state.step if resumed else None,
+        )
+        interruption = Interruption()
         self.reporter = Reporter(
             self.config,
             self.state,
@@ -192,18 +205,20 @@ class Trainer:
             tokenizer=self.tokenizer,
             device=self.device,
             clock=self._clock,
+            interruption=interruption,
         )
         self.limit = TimeLimit(self.config.train, reached=self.state.progress, minutes=self._sitting_minutes)
         left = total - self.state.step if self.ranks.is_main else 0
         self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
-        for warning in (self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
+        for warning in (self.tight, self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
             if warning:
                 self.display.note(warning)
-        with ExitStack() as closing, Interruption() as interruption:
+        with ExitStack() as closing, interruption:
             for part in (self.sinks, self.writer, self.feed, self.profiler):  # each, from the last to the first
                 closing.callback(part.close)
             if not resumed:
-                self.reporter.report(None)
+                self.reporter.begin(None)
+            self._finish_report()
             while self._steps_launched < total and self._goes_on(interruption):
                 self._step()
             self._book(0)
@@ -218,6 +233,7 @@ class Trainer:
             self.limit.passed or (self._pause is not None and self._pause(self._steps_launched)),
             self.limit.progress((self._steps_launched + 1) / self.config.train.max_iters),
             damage is not None,
+            self.saving.timer.due,
         )
         agreed = self.ranks.agree(own)
         if agreed.signal:
@@ -226,8 +242,12 @@ class Trainer:
             return False
         if agreed.damaged:  # before any of what is trained so far can be lost to files that are not as they were
             self._book(0)
-            self._save_where_it_stands()
+            self.saving.save(wait=True)
             raise damage or AnotherRankError("the data of another rank are damaged")
+        if agreed.save:
+            self._book(0)
+            if self.state.step:
+                self.saving.save()
         self.state.progress = agreed.progress
         return True
 
@@ -289,10 +309,19 @@ class Trainer:
             if found.get("loss_spike"):
                 self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
             self.display.step(state.step, loss)
-            is_best = self.reporter.report({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
-            # After the report: a checkpoint of a step must find the step's lines already in the record.
-            if is_best or state.step % config.train.checkpoint_interval == 0:
-                self._save(best=is_best)
+            self.reporter.begin({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
+            # Before the evaluation, which can take long. The checkpoint's state says what of the report is still due.
+            if state.due_line is not None or state.step % config.train.checkpoint_interval == 0:
+                self.saving.save(wait=launched.last)
+            self._finish_report()
+
+    def _finish_report(self) -> None:
+        """Evaluate and sample where that is due, and complete the step's checkpoint."""
+        if self.state.reported:
+            return
+        is_best = self.reporter.finish()
+        if self.state.due_line is None:
+            self.saving.settle(best=is_best)
 
     def _diverged(self, error: TrainingError, rate: float) -> TrainingError:
         if self._launched:  # the gradients that are there belong to a later step; no weight has moved since
@@ -309,20 +338,10 @@ class Trainer:
         })  # fmt: skip
         return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
 
-    def _save(self, *, best: bool = False, wait: bool = False) -> None:
-        state = self.state
-        state.wall_seconds = self._clock()
-        content = CheckpointContent.of(self.model, self.optimizer, state.to_dict() | self.identity)
-        self.writer.save(state.step, content, best=best, wait=wait)
-
-    def _save_where_it_stands(self) -> None:
-        self.writer.wait()
-        if self.ranks.same(self.state.step not in self.run.steps()):
-            self._save(wait=True)
-
     def _check_files(self) -> DataError | None:
         """What has happened to the data, if anything; raises what has happened to the run directory."""
         self.writer.check()
+        self._tell_notes()
         if self.ranks.is_main:
             self.run.check_present()
         try:
@@ -331,11 +350,16 @@ class Trainer:
             return damage
         return None
 
+    def _tell_notes(self) -> None:
+        for note in self.writer.take_notes():
+            self.display.note(note)
+
     def _finish(self) -> None:
-        self._save_where_it_stands()
+        self.saving.save(wait=True)
+        self._tell_notes()
         if self.ranks.is_main:
             self.run.write_summary(self._summary())
-        if self.state.step < self.config.train.max_iters:
+        if self.state.step < self.config.train.max_iters or not self._finished:
             self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
 
     @contextmanager
@@ -346,7 +370,8 @@ class Trainer:
 
     @property
     def _finished(self) -> bool:
-        return self.state.step >= self.config.train.max_iters or self._schedule_is_over
+        ended = self.state.step >= self.config.train.max_iters or self._schedule_is_over
+        return ended and self.state.reported
 
     @property
     def _schedule_is_over(self) -> bool:
@@ -366,7 +391,7 @@ class Trainer:
             "wall_seconds": round(state.wall_seconds, 1),
             "train_seconds": round(state.train_seconds, 1),
             "tokens_per_second": round(state.tokens / state.train_seconds, 1) if state.train_seconds else None,
-        }
+        } | ({"adopted_options": state.adopted} if state.adopted else {})
 
     def plan(self) -> dict[str, str]:
         """The run in words, derived values included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from groundup.config import RunConfig, TrainConfig, flatten
 from groundup.errors import GroundupError, TrainingError
@@ -14,9 +14,24 @@ from groundup.train.checkpoint_writer import CheckpointWriter
 from groundup.train.distributed import Ranks
 from groundup.train.environment import environment
 from groundup.train.run_directory import RunDirectory
+from groundup.train.state import TrainState
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
+
+
+class KeptLines(NamedTuple):
+    """The last steps whose lines stay in the record when a session begins; -1 for none."""
+
+    metrics: int
+    samples: int
+
+
+def kept_lines(state: TrainState, *, resumed: bool) -> KeptLines:
+    """The lines that a state vouches for: those of its step are written again where they are still due."""
+    if not resumed:
+        return KeptLines(-1, -1)
+    return KeptLines(state.step - (state.due_line is not None), state.step - state.due_sample)
 
 
 def open_record(
@@ -27,12 +42,12 @@ def open_record(
     tokenizer: Tokenizer | None,
     display: Display,
     ranks: Ranks,
-    after_step: int,
+    kept: KeptLines,
 ) -> tuple[Sinks, CheckpointWriter | RankedCheckpoints]:
     """The sinks and checkpoints of a run; it is the first rank's, and the others only help with the checkpoints.
 
     Args:
-        after_step: metrics of later steps are dropped; -1 drops all.
+        kept: the lines that stay in the record.
     """
     sinks, writer = Sinks([]), None
     with ranks.meeting():
@@ -44,7 +59,9 @@ def open_record(
                 run.sweep()
                 run.prune(config.train.keep_checkpoints)
                 extra = external_sinks(config.track, run.path, config.name, flatten(config))
-                jsonl = JsonlSink(run.path, after_step=after_step)
+                jsonl = JsonlSink(run.path, kept.metrics, kept.samples)
+            for note in jsonl.notes:
+                display.note(note)
             sinks, writer = Sinks([jsonl, *extra, display]), _writer(run, config.train, jsonl)
     sharded = config.train.checkpoint_format == "sharded"
     if writer is not None and ranks.size == 1 and not sharded:

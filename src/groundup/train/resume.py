@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from groundup.config import RunConfig, changed_options, flatten
-from groundup.errors import CheckpointError, ConfigError
-from groundup.train.checkpoint import read_model, read_optimizer, read_state
+from groundup.config import RunConfig, flatten
+from groundup.data.shards import TokenShards
+from groundup.errors import CheckpointError
+from groundup.train.checkpoint import FORMAT, VERSION, read_model, read_optimizer, read_state, write_state
 from groundup.train.distributed import Ranks
+from groundup.train.options_at_resume import Change, adopted_changes
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
 
-# What may differ when a run goes on: where it runs and on how many ranks, what it shows, how often it measures. All
-# else decides the numbers it computes.
-_FREE = (
-    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges", "data.micro_batch_size",
-    "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
-    "train.activation_checkpointing", "train.log_interval", "train.eval_", "train.checkpoint_interval",
-    "train.checkpoint_format", "train.keep_checkpoints", "train.background_checkpoints",
-    "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
-    "train.profile", "sample.", "track.",
-)  # fmt: skip
+
+def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> dict[str, Any]:
+    """What a checkpoint says of the run that it belongs to: entries of ``state.json``."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset_sha256": train.sha256,
+        "tokenizer_sha256": train.tokenizer_sha256,
+        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows],
+        "options": flatten(config),
+    }
 
 
 def restore(
@@ -35,10 +38,16 @@ def restore(
     state: TrainState,
     identity: dict[str, Any],
     ranks: Ranks | None = None,
+    *,
+    adopt: bool = False,
 ) -> bool:
     """Load the run's latest checkpoint into model, optimizer and state, and make it the run's newest.
 
     All ranks must call it; the first one says which checkpoint it is.
+
+    Args:
+        adopt: take over changed options that decide the result. They are noted in the state, and at once in the
+            checkpoint, so that the next session finds no change.
 
     Returns:
         False if the run has no checkpoint yet, so that it has to begin at step 0.
@@ -52,10 +61,12 @@ def restore(
     found = None
     with ranks.meeting():
         if ranks.is_main:
-            found = latest_checkpoint(run, config, identity)
+            found = latest_checkpoint(run, config, identity, adopt=adopt)
             if found is None:
                 run.rewind(0, None)
-    step = ranks.same(found and found[1]["step"])
+            elif found.adopted:
+                write_state(found.folder, found.state)
+    step = ranks.same(found and found.state["step"])
     if step is None:
         return False
     folder = run.step_folder(step)
@@ -73,22 +84,35 @@ def restore(
     return True
 
 
+class Latest(NamedTuple):
+    """The checkpoint that a run would go on from."""
+
+    folder: Path
+    state: dict[str, Any]
+    """Of the checkpoint, with the adopted options in place of its own."""
+    adopted: list[Change]
+
+
 def latest_checkpoint(
-    run: RunDirectory, config: RunConfig, identity: dict[str, Any]
-) -> tuple[Path, dict[str, Any]] | None:
-    """Folder and state of the checkpoint that a run would go on from; None if it has none yet. Only reads.
+    run: RunDirectory, config: RunConfig, identity: dict[str, Any], *, adopt: bool = False
+) -> Latest | None:
+    """The checkpoint that a run would go on from; None if it has none yet. Only reads.
 
     Raises:
         FileMissingError, ConfigError, CheckpointError: as for :func:`restore`.
     """
     run = RunDirectory.open(run.path)
-    check_unchanged(run, config)
     if not run.steps():
+        adopted_changes(run, config, None, {}, adopt=adopt)
         return None
     folder = run.checkpoint("latest")
     saved = read_state(folder)
+    adopted = adopted_changes(run, config, folder, saved, adopt=adopt)
     check_data(folder, saved, identity)
-    return folder, saved
+    if adopted:
+        log = [{"step": saved["step"], **change._asdict()} for change in adopted]
+        saved |= {"options": identity["options"], "adopted": saved.get("adopted", []) + log}
+    return Latest(folder, saved, adopted)
 
 
 def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -99,12 +123,3 @@ def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) ->
                 f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
                 f"{str(identity[key])[:12]}…); restore it, or start a new run"
             )
-
-
-def check_unchanged(run: RunDirectory, config: RunConfig) -> None:
-    """Refuse to resume under options that would make another run of it."""
-    if changed := changed_options(flatten(run.config), flatten(config), _FREE):
-        raise ConfigError(
-            f"cannot resume {run.path} with other options: {', '.join(changed)}; "
-            f"resume it as it was, or start a new run"
-        )

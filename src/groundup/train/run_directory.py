@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.files import locked, write_atomically
 from groundup.launch import Launch
+from groundup.train.leftovers import delete, discard, discarded
 
 if TYPE_CHECKING:
     from groundup.nn import TransformerLM
@@ -139,13 +139,12 @@ class RunDirectory:
         Killed half-way, what is left is still a run, without checkpoints.
         """
         self.sweep()
-        if self.checkpoints.is_dir():
-            self.checkpoints.rename(self.path / ".checkpoints.tmp")
+        discard(self.checkpoints)
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "config.toml"):
-            if entry.name == ".lock":
+            if entry.name == ".lock" or entry.name.endswith(".tmp"):
                 continue
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                discard(entry)
             else:
                 entry.unlink()
 
@@ -194,19 +193,20 @@ class RunDirectory:
         write_atomically(self.checkpoints / pointer, f"step-{step}\n")
 
     def sweep(self) -> None:
-        """Delete what earlier processes left half written. Call it while nothing is being written."""
+        """Delete what earlier processes left half written or could not delete, as far as that is possible.
+
+        Call it while nothing is being written.
+        """
         for folder in (self.path, self.checkpoints, self.tokenizer_dir):
             for leftover in folder.glob(".*.tmp"):
-                if leftover.is_dir():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.unlink()
+                delete(leftover)
 
     def rewind(self, step: int, best_step: int | None) -> None:
         """Make a step the newest, to go on from it: checkpoints after it will be made again.
 
         A kill leaves such a checkpoint where it had its name but ``latest`` not yet. Pointers move first, so that at
-        no instant one names a folder that is being deleted.
+        no instant one names a folder that is being deleted. One that cannot be deleted is replaced when its step
+        comes.
         """
         for pointer, target in (("best", best_step), ("latest", step)):
             if target in self.steps():
@@ -214,22 +214,28 @@ class RunDirectory:
                     self.point(pointer, target)
             else:
                 (self.checkpoints / pointer).unlink(missing_ok=True)
-        from groundup.train.checkpoint import remove_folder
-
         for later in self.steps():
             if later > step:
-                remove_folder(self.step_folder(later))
+                with suppress(OSError):
+                    discard(self.step_folder(later))
 
-    def prune(self, keep: int) -> None:
-        """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all."""
-        if keep == 0:
-            return
-        from groundup.train.checkpoint import remove_folder
+    def prune(self, keep: int) -> list[Path]:
+        """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all.
 
+        Returns:
+            What cannot be deleted now. The next call tries it again.
+        """
+        for leftover in discarded(self.checkpoints):
+            delete(leftover)
+        stuck = []
         pointed = {self._pointed("best"), self._pointed("latest")}
-        for step in self.steps()[:-keep]:
-            if self.step_folder(step) not in pointed:
-                remove_folder(self.step_folder(step))
+        for step in self.steps()[:-keep] if keep else []:
+            if (folder := self.step_folder(step)) not in pointed:
+                try:
+                    discard(folder)
+                except OSError:
+                    stuck.append(folder)
+        return stuck + discarded(self.checkpoints)
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer the run's data was made with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import RunConfig
@@ -12,14 +13,28 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 
-def sample_line(model: TransformerLM, tokenizer: Tokenizer, config: RunConfig, step: int) -> dict[str, Any]:
-    """A line of ``samples.jsonl``: the text, the prompt, and the settings that reproduce it."""
+def sample_line(
+    model: TransformerLM,
+    tokenizer: Tokenizer,
+    config: RunConfig,
+    step: int,
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """A line of ``samples.jsonl``: the text, the prompt, and the settings that reproduce it.
+
+    Args:
+        stop: asked after each token; True gives up the sample, and the result is None.
+    """
     settings = config.sample
     # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
     seed = (config.train.seed * 1_000_003 + step) % 2**63
-    pieces = continue_text(
+    pieces: list[str] = []
+    for piece in continue_text(
         model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed
-    )
+    ):
+        pieces.append(piece)
+        if stop():
+            return None
     return {
         "step": step,
         "prompt": settings.prompt,

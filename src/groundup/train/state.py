@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +31,18 @@ class TrainState:
     """Whether the latest loss was far above that average."""
     progress: float = 0.0
     """How far the schedule had come, in [0, 1], in a run that follows the clock (train.finish_schedule)."""
+    due_line: dict[str, Any] | None = None
+    """The latest step's line of metrics while its evaluation is still due: the line without the evaluation's results.
+    None if the step needs no evaluation, or its line is in the record."""
+    due_sample: bool = False
+    """Whether the latest step's sample is still due."""
+    adopted: list[dict[str, Any]] = field(default_factory=list)
+    """Options that were changed on purpose (--adopt-config): ``step``, ``option``, ``was``, ``now``."""
+
+    @property
+    def reported(self) -> bool:
+        """Whether nothing of the latest step's report is due."""
+        return self.due_line is None and not self.due_sample
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for ``state.json``."""
@@ -42,6 +56,36 @@ class TrainState:
 
         Raises:
             KeyError: a counter is missing.
+            ValueError: an entry is not a value of its field.
         """
         known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-        return cls(**known | {name: values[name] for name in ("step", "tokens")})
+        state = cls(**known | {name: values[name] for name in ("step", "tokens")})
+        for name, value in known.items():
+            if not _ACCEPTED[name](value):
+                raise ValueError(f"{name} = {str(value)[:40]!r} is not a value of it")
+        return state
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "tokens": _is_count,
+    "wall_seconds": _is_number,
+    "train_seconds": _is_number,
+    "best_val_loss": lambda value: value is None or _is_number(value),
+    "best_step": lambda value: value is None or _is_count(value),
+    "pending_losses": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+    "recent_loss": lambda value: value is None or _is_number(value),
+    "spiking": lambda value: isinstance(value, bool),
+    "progress": _is_number,
+    "due_line": lambda value: value is None or isinstance(value, dict),
+    "due_sample": lambda value: isinstance(value, bool),
+    "adopted": lambda value: isinstance(value, list),
+}
