@@ -49,19 +49,18 @@ def _numbers(path: Path) -> dict[str, int]:
 def _control_groups(root: Path) -> list[tuple[int, int]]:
     """Limit and use of each control group of this process that has a limit, with those above it."""
     try:
-        lines = (root / "proc" / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+        lines = (root / "proc" / "self" / "cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     found = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    for hierarchy, controllers, path in (line.split(":", 2) for line in lines if line.count(":") > 1):
         mount = root / "sys" / "fs" / "cgroup"
-        version = 2 if controllers == "" else 1
+        version = 2 if hierarchy == "0" else 1
         if version == 1 and "memory" not in controllers.split(","):
             continue
         group = Path(path.strip("/"))
         for folder in (group, *group.parents):
-            place = mount / ("memory" if version == 1 else "") / folder
+            place = mount / ("memory" if version == 1 else "unified" if (mount / "unified").is_dir() else "") / folder
             if (limits := _limit_and_use(place, version)) is not None:
                 found.append(limits)
     return found
