@@ -316,3 +316,27 @@ def test_two_checkouts_are_compared_on_the_same_ids(text: Path, tokenizer: Path,
     rows = rows_of("two_checkouts.py", tmp_path / "rows.json", *arguments)
     assert [row["identical_ids"] for row in rows] == [True] * 4
     assert all(row["old"] > 0 and row["new"] > 0 for row in rows)
+
+
+def test_a_run_beside_busy_processes_is_held_against_its_fair_share(tmp_path: Path) -> None:
+    rows = rows_of(
+        "train_under_load.py", tmp_path / "rows.json", "--rounds", 1, "--seconds", 0.5, "--busy", 1,
+        "--policies", "by load", "active",
+    )  # fmt: skip
+    phases = [row for row in rows if "fair_cores" in row]
+    assert [(row["policy"], row["busy_processes"], row["rounds"]) for row in phases] == [
+        ("by load", 0, 2), ("by load", 1, 1), ("active", 0, 2), ("active", 1, 1),
+    ]  # fmt: skip
+    for row in phases:
+        assert row["of_fair_share"] == pytest.approx(row["tokens_per_s"] / row["fair_tokens_per_s"], rel=0.01)
+        assert row["cores"] > 0
+    assert phases[2]["of_fair_share"] == pytest.approx(1, rel=0.01)  # what fair is measured by
+    assert [row["policy"] for row in rows if "idle_ratio_median" in row] == ["by load"]
+
+
+def test_fair_shares_and_tokens_of_parts_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    benchmark = importlib.import_module("train_under_load")
+    assert [benchmark.fair_cores(busy, 2, 2) for busy in (0, 2, 8)] == [2, 1, 0.4]
+    assert benchmark.fair_cores(4, 2, 16) == 2
+    assert benchmark.tokens_between([0, 2, 3, 5], 1, 4, tokens=10) == pytest.approx(20)

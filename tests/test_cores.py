@@ -1,4 +1,4 @@
-"""OpenMP's threads wait by the load: which policy is chosen, that it can be switched, and that results stay the same."""
+"""OpenMP threads wait by the load: the policy that is chosen, its switch during a run, and the same results."""
 
 import json
 import os
@@ -34,23 +34,39 @@ def run(program: str, **environment: str) -> str:
 
 @pytest.mark.parametrize("ships_libgomp", [True, False])
 @pytest.mark.parametrize(
-    ("load", "set_before", "policy"), [(0.4, None, None), (0.6, None, "passive"), (9.0, "active", "active")]
+    ("load", "set_before", "policy"),
+    [
+        (0.4, {}, None),
+        (0.6, {}, "passive"),
+        (9.0, {"OMP_WAIT_POLICY": "active"}, "active"),
+        (9.0, {"GOMP_SPINCOUNT": "100"}, None),
+    ],
 )
 def test_only_where_the_policy_cannot_be_switched_later_does_the_load_at_the_start_decide(
-    ships_libgomp: bool, load: float, set_before: str | None, policy: str | None
+    ships_libgomp: bool, load: float, set_before: dict[str, str], policy: str | None, monkeypatch: pytest.MonkeyPatch
 ):
-    """OpenMP reads the variable when torch is loaded, so that it must be there before; the user's own stays."""
+    monkeypatch.setattr(os, "getloadavg", lambda: (load * (os.cpu_count() or 1), 0.0, 0.0))
+    monkeypatch.setattr(cores, "_ships_libgomp", lambda: ships_libgomp)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    kept = {name: value for name, value in os.environ.items() if name not in USER_SETTINGS}
+    monkeypatch.setattr(os, "environ", kept | set_before)
+    chosen = cores.choose_wait_policy()
+    expected = policy if set_before or not ships_libgomp else None
+    assert os.environ.get("OMP_WAIT_POLICY") == expected
+    assert chosen == (expected == "passive")
+
+
+def test_the_policy_is_chosen_before_torch_is_loaded():
+    """OpenMP reads the variable when torch is loaded."""
     program = (
         "import os, sys\n"
-        f"os.getloadavg = lambda: ({load} * os.cpu_count(), 0, 0)\n"
         "from groundup import cores\n"
-        f"cores._ships_libgomp = lambda: {ships_libgomp}\n"
+        "os.getloadavg, cores._ships_libgomp = lambda: (99 * os.cpu_count(), 0, 0), lambda: False\n"
         "from groundup.cli.main import run\n"
         "try: run(['train', '--data.train', 'nowhere'])\n"
         "except FileNotFoundError: print(os.environ.get('OMP_WAIT_POLICY'), 'torch' in sys.modules)\n"
     )
-    expected = policy if set_before or not ships_libgomp else None
-    assert run(program, **({"OMP_WAIT_POLICY": set_before} if set_before else {})) == f"{expected} True\n"
+    assert run(program) == "passive True\n"
 
 
 SWITCH = """
