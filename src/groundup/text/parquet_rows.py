@@ -16,6 +16,7 @@ from groundup.text.rows import Block
 _READ_BYTES = 1 << 18
 _BATCH_BYTES = 1 << 20
 _MOST_ROWS = 1024
+_RELEASED_EVERY = 8
 _BLOCK_BYTES = 1 << 20
 _LONG_BATCH_BYTES = 16 << 20
 
@@ -58,7 +59,7 @@ def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterato
 
     row, rows = 0, file.metadata.num_rows
     batches = file.iter_batches(batch_size=_batch_rows(file, options.fields), columns=options.fields, use_threads=False)
-    for batch in batches:
+    for number, batch in enumerate(batches):
         columns = [_texts(_column(path, batch, name)) for name in options.fields]
         for values in zip(*columns, strict=True):
             row += 1
@@ -66,8 +67,9 @@ def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterato
                 on_bad(f"row {row}", f": the column {options.fields[values.index(None)]!r} is null; expected text")
             else:
                 yield row / rows, values[0] if options.template is None else _filled(options, values)
-        # Otherwise Arrow keeps what it has freed, several times as much as it uses.
-        pyarrow.default_memory_pool().release_unused()
+        if number % _RELEASED_EVERY == 0:
+            # Otherwise Arrow keeps what it has freed, several times as much as it uses.
+            pyarrow.default_memory_pool().release_unused()
 
 
 def _filled(options: ReadOptions, values: Sequence[list[Block]]) -> list[Block]:

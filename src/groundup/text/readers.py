@@ -196,7 +196,7 @@ class TextReader:
         for path in self.files:
             self.current = path
             for piece in self._pieces(path):
-                self.current, empty = path, False
+                empty = False
                 yield piece
             self._finished_bytes, self._position = self.bytes_read, lambda: 0
         if empty:
@@ -227,7 +227,10 @@ class TextReader:
                 yield from split_documents(opened.stream.read, separator, self._block_bytes)
             else:
                 for blocks in self._rows(path, opened):
-                    yield from _pieces_of_row(blocks)
+                    if len(blocks) == 1:
+                        yield Piece(bytes(blocks[0]), True)
+                    else:
+                        yield from _pieces_of_row(blocks)
             end = path.stat().st_size if opened.kind == "parquet" and not is_stream(path) else opened.position()
             self._position = lambda: end
 
@@ -285,7 +288,7 @@ class TextReader:
 
 def _pieces_of_row(blocks: list[Block]) -> Iterator[Piece]:
     if sum(map(len, blocks)) <= _LONGEST_PIECE:
-        yield Piece(b"".join(blocks) if len(blocks) > 1 else bytes(blocks[0]), True)
+        yield Piece(b"".join(blocks), True)
         return
     rest = deque(blocks)  # each block is let go as soon as it is used
     blocks.clear()
