@@ -4,7 +4,7 @@
     python ranks_driver.py train EVENTS ARGUMENTS…   `groundup train ARGUMENTS…`, in which the events happen
 
 EVENTS is JSON: a list of [rank, step, what], where what is a signal's name or "damage"; a rank does it to itself
-between two steps, in the first start of the job.
+between two steps, in the first start of the job. A signal's name after "evaluating " comes in the step's evaluation.
 """
 
 import dataclasses
@@ -36,6 +36,7 @@ from groundup.train.evaluate import evaluate
 from groundup.train.loop import Trainer
 from groundup.train.parallel import make_parallel
 from groundup.train.ratios import update_ratios
+from groundup.train.report import Reporter
 from groundup.train.step import train_step
 
 BATCH, CONTEXT, STEPS = 4, 16, 5
@@ -115,14 +116,14 @@ def write_numbers(out: Path, tokens: Path) -> None:
 def train_with_events(events: list[tuple[int, int, str]], arguments: list[str]) -> None:
     launch = Launch.from_environment()
     mine = {step: what for rank, step, what in events if rank == launch.rank and launch.restarts == 0}
-    goes_on, check = Trainer._goes_on, DataGuard.check
+    goes_on, check, evaluate_ = Trainer._goes_on, DataGuard.check, Reporter._evaluate
     damaged = False
 
     def goes_on_after_events(self: Trainer, interruption) -> bool:
         nonlocal damaged
         what = mine.get(self.state.step)
         damaged = damaged or what == "damage"
-        if what and what != "damage":
+        if what and what != "damage" and not what.startswith("evaluating "):
             os.kill(os.getpid(), getattr(signal, what))
         return goes_on(self, interruption)
 
@@ -131,7 +132,14 @@ def train_with_events(events: list[tuple[int, int, str]], arguments: list[str]) 
             raise DataError("shard-0.bin was cut off")
         check(self)
 
+    def evaluate_with_events(self: Reporter, store: TokenShards):
+        evaluating, _, name = mine.get(self._state.step, "").partition(" ")
+        if evaluating == "evaluating":
+            os.kill(os.getpid(), getattr(signal, name))
+        return evaluate_(self, store)
+
     Trainer._goes_on, DataGuard.check = goes_on_after_events, check_with_events
+    Reporter._evaluate = evaluate_with_events
     main(["train", *arguments])
 
 

@@ -108,7 +108,7 @@ def test_the_order_is_record_folder_latest_prune_and_then_best(objects, run, mon
 
         def noted(self, *arguments, _name=name, _original=original):
             order.append(f"{_name} {arguments[0]}")
-            _original(self, *arguments)
+            return _original(self, *arguments)
 
         monkeypatch.setattr(RunDirectory, name, noted)
     write = writer_module.write_folder

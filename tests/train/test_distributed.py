@@ -173,6 +173,21 @@ def test_ranks_agree_on_any_signal_and_on_the_first_ones_clock(two_ranks: Path):
         assert agreed == Intent(signal.SIGTERM, time_is_up=False, progress=0.25, damaged=False)
 
 
+@pytest.mark.parametrize("kind", ["fsdp", pytest.param("ddp", marks=pytest.mark.long)])
+def test_a_signal_to_one_rank_in_the_last_evaluation_breaks_it_off_on_all(config: RunConfig, kind: str):
+    config = override(config, {"train.parallel": kind, "train.eval_batch_size": 2, "train.checkpoint_interval": 1000})
+    whole = train(override(config, {"name": "whole"})).run_dir
+    for outcome in train_on_ranks(2, config, events=[[1, 24, "evaluating SIGUSR1"]]):
+        assert (outcome.code, said(outcome)) == (0, []), outcome.err
+    run = RunDirectory(config.run_dir)
+    assert run.checkpoint("latest").name == "step-24"
+    assert [line["step"] for line in read_jsonl(run.path / "metrics.jsonl")][-1] == 23
+    for outcome in train_on_ranks(2, config, "--resume"):
+        assert outcome.code == 0, outcome.err
+    assert largest_difference(run.path, whole) < float32(config)
+    assert run.checkpoint("best").name == RunDirectory(whole).checkpoint("best").name
+
+
 @pytest.mark.parametrize(
     "options",
     [
