@@ -318,6 +318,7 @@ def test_two_checkouts_are_compared_on_the_same_ids(text: Path, tokenizer: Path,
     assert all(row["old"] > 0 and row["new"] > 0 for row in rows)
 
 
+@pytest.mark.long
 def test_a_run_beside_busy_processes_is_held_against_its_fair_share(tmp_path: Path) -> None:
     rows = rows_of(
         "train_under_load.py", tmp_path / "rows.json", "--rounds", 1, "--seconds", 0.5, "--busy", 1,

@@ -32,7 +32,7 @@ _VOCAB_SIZE = 2048
 _SAMPLES = 3
 _MARK = ".groundup-demo"
 _MOST_STEPS = 10_000
-_LATEST = 1.3
+_LATEST = 1.2
 """Training ends at this multiple of --minutes after the demo's start, whatever else the machine does."""
 _LEAST = 0.5
 """Training gets at least this share of --minutes."""

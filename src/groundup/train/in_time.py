@@ -51,7 +51,7 @@ def train_in_time(
         f"slower than planned: {late_at[0]:,} of {steps:,} steps after {elapsed / 60:.1f} minutes, probably because "
         f"other programs use the processor; training ends in {left / 60:.1f} minutes all the same, after fewer steps"
     )
-    config = override(config, {"train.max_minutes": left / 60, "train.finish_schedule": True})
+    config = override(config, {"train.max_minutes": round(left / 60, 2), "train.finish_schedule": True})
     return train(config, resume=True, display=display)
 
 
