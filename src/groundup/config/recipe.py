@@ -77,10 +77,10 @@ def load_toml(path: Path) -> dict[str, Any]:
         ConfigError: it is not valid TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")  # see save_toml
     except FileNotFoundError:
         raise FileMissingError(f"no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
     try:
         return tomllib.loads(text)
@@ -171,7 +171,10 @@ def changed_options(before: Mapping[str, Any], now: Mapping[str, Any], free: tup
 
 
 def save_toml(config: Any, path: Path) -> None:
-    """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal."""
+    """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal.
+
+    Names of files that are not UTF-8 are written as their bytes, since TOML has no escape for them.
+    """
     import tomli_w
 
-    write_atomically(path, tomli_w.dumps(to_dict(config)))
+    write_atomically(path, tomli_w.dumps(to_dict(config)).encode("utf-8", "surrogateescape"))

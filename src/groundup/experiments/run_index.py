@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from groundup.experiments.run_record import Run, is_run, read_run, read_tags
 from groundup.experiments.study import apply_result, find_runs, latest_results
 from groundup.files import write_atomically
 
-_VERSION = 1
+_VERSION = 2
 _FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")
 COLUMNS = (
     "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
@@ -97,12 +98,12 @@ def _refresh(folder: Path, file: str) -> list[Row]:
             database.execute("BEGIN IMMEDIATE")
             if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
                 database.execute("DROP TABLE IF EXISTS runs")
-                database.execute("CREATE TABLE runs (path TEXT PRIMARY KEY, stamp TEXT NOT NULL, row TEXT NOT NULL)")
+                database.execute("CREATE TABLE runs (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, row TEXT NOT NULL)")
                 database.execute(f"PRAGMA user_version = {_VERSION}")
             known = {path: (stamp, row) for path, stamp, row in database.execute("SELECT path, stamp, row FROM runs")}
-            rows: dict[str, tuple[str, str]] = {}
+            rows: dict[bytes, tuple[str, str]] = {}
             for place in find_runs(folder, into_sweeps=True):
-                path, result = str(place.relative_to(folder)), results.get(place)
+                path, result = os.fsencode(place.relative_to(folder)), results.get(place)
                 stamp = _stamp(place, result)
                 if path in known and known[path][0] == stamp:
                     rows[path] = known[path]

@@ -140,7 +140,7 @@ def read_tags(path: Path) -> list[str]:
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -17,7 +17,7 @@ from groundup.experiments.attempt import STOP_FILE
 from groundup.experiments.cells import Cell
 from groundup.experiments.plan import Plan
 from groundup.experiments.results import Result
-from groundup.files import locked, write_atomically
+from groundup.files import locked, text_bytes, write_atomically
 from groundup.track import read_jsonl
 from groundup.version import VERSION, installed_version
 
@@ -166,7 +166,7 @@ class SweepDirectory:
         """Append a result, and see it to the disk."""
         line = json.dumps(result.__dict__, ensure_ascii=False) + "\n"
         with self._results.open("ab") as file:
-            file.write(line.encode("utf-8"))
+            file.write(text_bytes(line))
             file.flush()
             os.fsync(file.fileno())
 

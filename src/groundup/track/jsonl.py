@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from groundup.errors import TrainingError
-from groundup.files import write_atomically
+from groundup.files import text_bytes, write_atomically
 from groundup.record import Record, json_values, read_metrics, read_samples
 from groundup.track.sink import Metrics
 
@@ -62,7 +62,7 @@ class JsonlSink:
             file.close()
 
     def _write(self, name: str, line: Metrics) -> None:
-        rest = memoryview(_line(line).encode("utf-8"))
+        rest = memoryview(text_bytes(_line(line)))
         try:
             while rest:  # a disk that fills up takes a part, and refuses the rest
                 rest = rest[self._files[name].write(rest) :]
