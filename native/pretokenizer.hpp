@@ -15,9 +15,10 @@
 
 namespace groundup {
 
-enum class Pattern : uint8_t { Gpt2, Cl100k, Llama3, Qwen2, O200k };
+enum class Pattern : uint8_t { Gpt2, Cl100k, Llama3, Qwen2, O200k, Tekken };
 
-inline constexpr std::array<std::string_view, 5> kPatternNames = {"gpt2", "cl100k", "llama3", "qwen2", "o200k"};
+inline constexpr std::array<std::string_view, 6> kPatternNames = {"gpt2",  "cl100k", "llama3",
+                                                                   "qwen2", "o200k",  "tekken"};
 
 inline std::optional<Pattern> pattern_named(std::string_view name) {
     for (size_t i = 0; i < kPatternNames.size(); ++i) {
@@ -121,10 +122,18 @@ inline size_t line_pretoken_end(TextView& text, size_t begin, Progress& progress
     return end_of_lines(text, begin, progress, rules.undivided_at_end);
 }
 
+// What the patterns with words by case differ in.
+struct CasedRules {
+    int numbers;        // at most so many in a pretoken
+    bool contractions;  // words keep theirs
+};
+
+inline constexpr CasedRules kO200kRules{3, true}, kTekkenRules{1, false};
+
 // A word of GPT-4o from `begin` on, with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]:
-// U*L+ or else U+L*, and then its contraction. What is in both U and L lets `U*L+` match by giving back: then the word
+// U*L+ or else U+L*, and then its contraction if words keep it. What is in both U and L lets `U*L+` match by giving back: then the word
 // ends behind the last such character.
-inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress) {
+inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress, bool contractions) {
     constexpr CharacterSet kUncased = kOtherLetter | kMark;
     const size_t uppers = run_end(text, begin, kUpper | kUncased, 0, progress);
     size_t end = run_end(text, uppers, kLower | kUncased, 1, progress);
@@ -138,21 +147,21 @@ inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress
             }
         }
     }
-    return text.byte(end) == '\'' ? end + contraction_length(text, end, true) : end;
+    return contractions && text.byte(end) == '\'' ? end + contraction_length(text, end, true) : end;
 }
 
-// [^\r\n\p{L}\p{N}]?(word) | \p{N}{1,3} | ?[^\s\p{L}\p{N}]+[\r\n/]* | white space
+// [^\r\n\p{L}\p{N}]?(word) | \p{N}{1,3} | ?[^\s\p{L}\p{N}]+[\r\n/]* | white space; single numbers in Tekken
 //
 // A mark may stand before a word or begin it; the word is the same.
-inline size_t o200k_pretoken_end(TextView& text, size_t begin, Progress& progress) {
+inline size_t cased_pretoken_end(TextView& text, size_t begin, Progress& progress, CasedRules rules) {
     constexpr CharacterSet kWord = kLetter | kMark;
     const Character character = text.at(begin);
-    if (character.in(kWord)) return end_of_cased_word(text, begin, progress);
-    if (character.in(kNumber)) return end_of_numbers(text, begin, 3);
+    if (character.in(kWord)) return end_of_cased_word(text, begin, progress, rules.contractions);
+    if (character.in(kNumber)) return end_of_numbers(text, begin, rules.numbers);
     if (!character.in(kNewline)) {
         const size_t second = begin + character.length;
         const Character next = text.at(second);
-        if (next.in(kWord)) return end_of_cased_word(text, second, progress);
+        if (next.in(kWord)) return end_of_cased_word(text, second, progress, rules.contractions);
         if (character.in(kSymbol) || (text.byte(begin) == ' ' && next.in(kSymbol))) {
             size_t end = run_end(text, second, kSymbol, 0, progress);
             do {
@@ -171,7 +180,8 @@ inline std::optional<size_t> pretoken_end(Pattern pattern, TextView& text, size_
     size_t end = 0;
     switch (pattern) {
         case Pattern::Gpt2: end = gpt2_pretoken_end(text, begin, progress); break;
-        case Pattern::O200k: end = o200k_pretoken_end(text, begin, progress); break;
+        case Pattern::O200k: end = cased_pretoken_end(text, begin, progress, kO200kRules); break;
+        case Pattern::Tekken: end = cased_pretoken_end(text, begin, progress, kTekkenRules); break;
         default: end = line_pretoken_end(text, begin, progress, rules_of(pattern)); break;
     }
     const bool undecided = text.undecided();

@@ -77,6 +77,7 @@ class Splitter {
             case Pattern::Llama3: return split_plain<Pattern::Llama3>(text, readable, on_pretokens);
             case Pattern::Qwen2: return split_plain<Pattern::Qwen2>(text, readable, on_pretokens);
             case Pattern::O200k: return split_plain<Pattern::O200k>(text, readable, on_pretokens);
+            case Pattern::Tekken: return split_plain<Pattern::Tekken>(text, readable, on_pretokens);
         }
     }
 

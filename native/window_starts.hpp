@@ -20,7 +20,8 @@ namespace groundup {
 constexpr CharacterSet supported_characters(Pattern pattern) {
     switch (pattern) {
         case Pattern::Gpt2: return kLetter | kNumber | kSymbol;
-        case Pattern::O200k: return kUpper | kLower | kOther;
+        case Pattern::O200k:
+        case Pattern::Tekken: return kUpper | kLower | kOther;
         default: return kLetter | kSymbol;
     }
 }
@@ -141,7 +142,7 @@ inline uint64_t line_pattern_starts(const Window& window, const uint8_t* bytes, 
     return certain_starts(window, starts) & low_bits(undecided + 1) & low_bits(lines.undecided);
 }
 
-inline uint64_t o200k_starts(const Window& window, const uint8_t* bytes) {
+inline uint64_t cased_starts(const Window& window, const uint8_t* bytes, CasedRules rules) {
     uint64_t symbol = window.symbol() & (window.ends_text ? ~uint64_t{0} : low_bits(window.valid));
     uint64_t swallowed = 0;
     uint64_t slash = 0;
@@ -160,7 +161,8 @@ inline uint64_t o200k_starts(const Window& window, const uint8_t* bytes) {
     const uint64_t lower = window.letter & ~window.upper;
     const uint64_t word_starts = (window.letter & ~(window.letter << 1) & ~behind_prefix(window, symbol_starts)) |
                                  (window.upper & lower << 1 & ~window.continuation);
-    uint64_t starts = lines.starts | symbol_starts | word_starts | number_starts(window.number, 3);
+    uint64_t starts = lines.starts | symbol_starts | word_starts | number_starts(window.number, rules.numbers);
+    if (!rules.contractions) return certain_starts(window, starts) & low_bits(lines.undecided);
     // A contraction right behind a word is part of it. What is part of one is not a word that another could end.
     uint64_t within = 0;
     const unsigned undecided = for_each_contraction(
@@ -177,7 +179,8 @@ inline uint64_t o200k_starts(const Window& window, const uint8_t* bytes) {
 template <Pattern pattern>
 uint64_t starts_in_window(const Window& window, const uint8_t* bytes) {
     if constexpr (pattern == Pattern::Gpt2) return gpt2_starts(window, bytes);
-    if constexpr (pattern == Pattern::O200k) return o200k_starts(window, bytes);
+    if constexpr (pattern == Pattern::O200k) return cased_starts(window, bytes, kO200kRules);
+    if constexpr (pattern == Pattern::Tekken) return cased_starts(window, bytes, kTekkenRules);
     return line_pattern_starts(window, bytes, rules_of(pattern));
 }
 

@@ -42,7 +42,7 @@ Vocabulary make_vocabulary(uint32_t seed) {
     std::shuffle(ids.begin(), ids.end(), random);
     if (seed % 4 == 3) ids.back() = kLargestId;  // taken first
 
-    Vocabulary vocabulary{static_cast<Pattern>(seed % 5), {}, {}, {}, nullptr};
+    Vocabulary vocabulary{static_cast<Pattern>(seed % kPatternNames.size()), {}, {}, {}, nullptr};
     std::map<std::string, uint32_t> id_of;
     std::map<uint32_t, std::string> bytes_of;
     const auto id_of_bytes = [&](const std::string& bytes) {

@@ -36,9 +36,9 @@ const std::vector<MaskMaker>& mask_makers() {
 }
 
 using Scan = size_t (*)(ClassifyWindow, TextView, size_t, size_t, Progress&, PretokenEnds&);
-constexpr std::array<Scan, 5> kScans = {&scan_pretokens<Pattern::Gpt2>, &scan_pretokens<Pattern::Cl100k>,
+constexpr std::array<Scan, kPatternNames.size()> kScans = {&scan_pretokens<Pattern::Gpt2>, &scan_pretokens<Pattern::Cl100k>,
                                         &scan_pretokens<Pattern::Llama3>, &scan_pretokens<Pattern::Qwen2>,
-                                        &scan_pretokens<Pattern::O200k>};
+                                        &scan_pretokens<Pattern::O200k>,  &scan_pretokens<Pattern::Tekken>};
 
 // A scan of a text that grows.
 struct Scanner {
@@ -66,7 +66,7 @@ bool same_masks(const Window& a, const Window& b) {
 }
 
 void run(FuzzInput input) {
-    const auto pattern = static_cast<Pattern>(input.below(5));
+    const auto pattern = static_cast<Pattern>(input.below(kPatternNames.size()));
     const size_t most = input.below(8) == 0 ? 1200 : 150;
     const size_t beyond_size = input.below(70);
     std::vector<size_t> pieces = cuts(input, most);

@@ -77,7 +77,7 @@ void split_into(Pieces& pieces, Pattern pattern, const SpecialTokens& specials, 
 void run(FuzzInput input) {
     const NumberedTokens tokens = special_tokens(input);
     const SpecialTokens specials(tokens);
-    const auto pattern = static_cast<Pattern>(input.below(5));
+    const auto pattern = static_cast<Pattern>(input.below(kPatternNames.size()));
     const bool complete = input.below(2) == 0;
     const size_t chunk_bytes = 1 + input.below(40);
     const size_t first = input.below(120), second = input.below(120);

@@ -107,7 +107,7 @@ std::string repetitive_text(FuzzInput& input, size_t size) {
 }
 
 void run(FuzzInput input) {
-    const auto pattern = static_cast<Pattern>(input.below(5));
+    const auto pattern = static_cast<Pattern>(input.below(kPatternNames.size()));
     const size_t threads = input.below(16) == 15 ? 3 : 1;
     const size_t chunk_bytes = 1 + input.below(60);
     const uint64_t weight = input.below(8) == 7 ? uint64_t{1} << 33 : 1 + input.below(3);

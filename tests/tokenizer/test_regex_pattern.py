@@ -121,7 +121,7 @@ def test_it_says_once_that_it_is_slow_and_where(small):
         tokenizer.encode("the cat")
     assert [str(warning.message) for warning in warned] == [
         "the pattern '\\\\w+|\\\\W' is not built in, so the regex package splits the text, on one thread and tens of "
-        "times more slowly; built in are: gpt2, cl100k, llama3, qwen2, o200k"
+        "times more slowly; built in are: gpt2, cl100k, llama3, qwen2, o200k, tekken"
     ]
     assert warned[0].filename == __file__
     with warnings.catch_warnings():

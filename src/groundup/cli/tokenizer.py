@@ -60,8 +60,8 @@ def _train(
         vocab_size: most tokens, the 256 bytes and special tokens included.
         out: folder for vocab.json, merges.txt and meta.json.
         counts: files that `groundup tokenizer count` wrote, instead of inputs or in addition.
-        pattern: gpt2, cl100k, llama3, qwen2, o200k, or a regular expression (about a hundred times slower). By default
-            that of the counts, or else gpt2.
+        pattern: gpt2, cl100k, llama3, qwen2, o200k, tekken, or a regular expression (about a hundred times slower). By
+            default that of the counts, or else gpt2.
         special_tokens: text that is always one token and a boundary in training. By default those of the counts, or
             else <|endoftext|>.
         tie_rule: which of two equally frequent pairs merges first: the greater byte strings, or as in Hugging Face's

@@ -42,7 +42,7 @@ def _convert(
         to: folder (vocab.json, merges.txt, meta.json), json (groundup's single file), hugging-face (tokenizer.json) or
             tiktoken; by default what the name of out suggests.
         pattern: how text is split, for .tiktoken and GPT-2's two files, which do not say it: gpt2, cl100k, llama3,
-            qwen2, o200k, or a regular expression.
+            qwen2, o200k, tekken, or a regular expression.
         special_tokens: for the same files: NAME=ID, or NAME alone for the next free id.
         overwrite: replace what is there.
     """

@@ -53,7 +53,7 @@ def _count(
     Args:
         inputs: .txt, .jsonl, .ndjson, .json, .parquet, also .gz and .zst; folders of them; - for standard input.
         out: file to write, .npz.
-        pattern: gpt2, cl100k, llama3, qwen2, o200k, or a regular expression (about a hundred times slower).
+        pattern: gpt2, cl100k, llama3, qwen2, o200k, tekken, or a regular expression (about a hundred times slower).
         special_tokens: text that is always one token and a boundary in training.
         weight: the text counts as if it were there so many times.
         separator: token between the documents of plain text.

@@ -158,8 +158,8 @@ def _text(ids: Iterator[int], tokenizer: Tokenizer, end: int | None) -> Iterator
 def _bytes_of(token_id: int, tokenizer: Tokenizer) -> bytes:
     # A model's vocabulary may be larger than the tokenizer's, rounded up for speed: such an id is shown as U+FFFD.
     try:
-        return tokenizer.decode_bytes([token_id])
-    except TokenizerError:
+        return tokenizer.vocab[token_id]  # not decoded: a space at the beginning belongs to what is continued
+    except KeyError:
         return b"\xff"
 
 

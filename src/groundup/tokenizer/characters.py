@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup.errors import TokenizerError
+from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.offsets import utf8
 from groundup.tokenizer.streams import DecodeStream
 from groundup.tokenizer.token_ids import plain_ids
 from groundup.tokenizer.vocabulary import Rules, rule_array

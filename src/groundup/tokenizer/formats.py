@@ -13,6 +13,7 @@ from groundup.tokenizer.hugging_face import content_of_hugging_face
 from groundup.tokenizer.hugging_face_characters import content_of_sentencepiece, is_sentencepiece
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.strict_reading import as_json_object, as_text, read_bytes, shown
+from groundup.tokenizer.tekken_file import content_of_tekken, is_tekken
 from groundup.tokenizer.tiktoken_file import content_of_lines, looks_like_tiktoken
 
 HUGGING_FACE_FILE = "tokenizer.json"
@@ -29,6 +30,7 @@ class Format(Enum):
     GROUNDUP = "groundup's JSON file"
     HUGGING_FACE = "a Hugging Face tokenizer.json"
     TIKTOKEN = "a .tiktoken file"
+    TEKKEN = "a tekken.json"
     ONE_OF_SEVERAL = "one of the files of a folder"
 
 
@@ -92,6 +94,8 @@ def _read_file(path: Path, pattern: str | None, special_tokens: SpecialTokens | 
         return content_of_lines(path, data, pattern, special_tokens or [])
     if found.format is Format.GROUNDUP:
         content = content_of_groundup_file(path, found.json)
+    elif found.format is Format.TEKKEN:
+        content = content_of_tekken(path, found.json)
     elif is_sentencepiece(found.json):
         content = content_of_sentencepiece(path, found.json)
     else:
@@ -145,6 +149,8 @@ def _recognise_json(path: Path, content: dict[str, Any]) -> _Recognised:
         return _Recognised(Format.GROUNDUP, content)
     if isinstance(content.get("model"), dict):
         return _Recognised(Format.HUGGING_FACE, content)
+    if is_tekken(content):
+        return _Recognised(Format.TEKKEN, content)
     only_ids = all(isinstance(value, int) for value in content.values())
     if only_ids or path.name in _NAMES_IN_FOLDERS:
         return _Recognised(Format.ONE_OF_SEVERAL, content)

@@ -23,7 +23,7 @@ from groundup.tokenizer.files import (
     vocab_of_entries,
 )
 from groundup.tokenizer.normalizers import Normalizer, UnknownNormalizerError, parse_normalizer
-from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, expression_of
+from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, TEKKEN, expression_of
 from groundup.tokenizer.regex_dialects import difference
 from groundup.tokenizer.strict_reading import as_id, shown
 
@@ -39,6 +39,7 @@ _NAME_OF = {
     LLAMA3: "llama3",
     QWEN2: "qwen2",
     O200K: "o200k",
+    TEKKEN: "tekken",
 }
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 _CONDITIONS = ("single_word", "lstrip", "rstrip")

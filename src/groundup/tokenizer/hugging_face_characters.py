@@ -222,13 +222,22 @@ def _vocab(path: Path, entries: Json, added: list[Json]) -> dict[int, bytes]:
     return vocab
 
 
+class _Utf8Of(dict[str, bytes]):
+    """The UTF-8 of what is asked for, each once: the halves of merges come many times."""
+
+    def __missing__(self, text: str) -> bytes:
+        token = self[text] = text.encode()
+        return token
+
+
 def _merges(path: Path, model: Json) -> list[Pair]:
     number_of: dict[Pair, int] = {}
+    token_of = _Utf8Of()
     for number, entry in enumerate(member(path, model, "merges", list)):
         if isinstance(entry, str) and entry.startswith("#version"):
             continue  # as tokenizers does
         try:
-            left, right = map(str.encode, entry.split(" ") if isinstance(entry, str) else entry)
+            left, right = map(token_of.__getitem__, entry.split(" ") if isinstance(entry, str) else entry)
         except (AttributeError, TypeError, ValueError):
             left = right = b""
         if not (left and right):

@@ -46,7 +46,10 @@ O200K = "|".join(
 )
 """GPT-4o: words end where a capital follows a small letter, keep their 's, and marks belong to words."""
 
-PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "llama3": LLAMA3, "qwen2": QWEN2, "o200k": O200K}
+TEKKEN = O200K.replace(_SUFFIX, "").replace(r"\p{N}{1,3}", r"\p{N}")
+"""Mistral's Tekken: as GPT-4o, but a word does not keep its 's, and with single digits."""
+
+PATTERNS = {"gpt2": GPT2, "cl100k": CL100K, "llama3": LLAMA3, "qwen2": QWEN2, "o200k": O200K, "tekken": TEKKEN}
 _NAME_OF = {expression: name for name, expression in PATTERNS.items()}
 
 

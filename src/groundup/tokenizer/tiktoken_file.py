@@ -64,10 +64,12 @@ def write_tiktoken(path: Path, content: TokenizerContent) -> None:
     """Writes the tokens that are not special.
 
     Raises:
-        TokenizerError: ids of bytes and merges are not 0, 1, 2 …; a byte is missing; a token is not made by merges, and
-            the tokenizer has not `ignore_merges`; or the ids are not in the order of the merges, so that tiktoken would
-            merge in another order.
+        TokenizerError: the tokenizer is on characters; ids of bytes and merges are not 0, 1, 2 …; a byte is missing; a
+            token is not made by merges, and the tokenizer has not `ignore_merges`; or the ids are not in the order of
+            the merges, so that tiktoken would merge in another order.
     """
+    if content.characters is not None:
+        raise _cannot_be_written("it encodes characters with byte fallback, and tiktoken's merges are of bytes")
     merges = content.merges
     ranks = _ordinary_ranks(content.vocab, merges, content.special_tokens)
     ids = sorted(ranks.values())
