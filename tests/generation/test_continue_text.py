@@ -3,6 +3,8 @@ import torch
 
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import continue_text
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.characters import Characters
 
 END = 0
 TOKENS = [b"<|endoftext|>", *(bytes([b]) for b in "é🙂".encode()), b"a", b" b", "ü".encode() + b"\xe2\x82", b"\xac!"]
@@ -23,11 +25,7 @@ class FakeTokenizer:
         assert text == "a b"
         return [TOKENS.index(b"a"), TOKENS.index(b" b")]
 
-    def decode_bytes(self, ids) -> bytes:
-        try:
-            return b"".join(TOKENS[i] for i in ids)
-        except IndexError:
-            raise TokenizerError(f"no token has the id {ids}") from None
+    vocab = dict(enumerate(TOKENS))
 
 
 class Scripted(torch.nn.Module):
@@ -66,6 +64,17 @@ def test_characters_come_whole_as_soon_as_they_are():
 def test_bytes_that_are_no_character_become_replacement_characters():
     smile = [bytes([b]) for b in "🙂".encode()]
     assert "".join(written(ids(smile[1], b"a", *smile[:2]))) == "\ufffda\ufffd"
+
+
+def test_a_space_before_the_first_word_is_kept_although_decoding_would_remove_it():
+    """The text goes on from the prompt, and is not the beginning of a document."""
+    tokens = [b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), "▁".encode(), b"a", "▁a".encode()]
+    merges = [("▁".encode(), b"a")]
+    characters = Characters(prefix="always", strip=True)
+    tokenizer = Tokenizer(dict(enumerate(tokens)), merges, ["</s>"], characters=characters)
+    lm = Scripted([259, 259], vocab_size=len(tokens))
+    assert tokenizer.decode([259, 259]) == "a a"
+    assert "".join(continue_text(lm, tokenizer, "a", 2)) == " a a"
 
 
 def test_the_text_ends_before_the_end_of_text():

@@ -27,7 +27,8 @@ STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 ADDED = ["<unk>", "<s>", "</s>", "<h1>", "\n\n\n"]
 TEXTS = [
     "", " ", "  ", "▁", "▁▁", " ▁a", "a", " a", "  a", "a ", "\n", " \n ", "<s>", " <s> ", "<s><s>a",
-    "<s> a</s>b <h1>▁", "\n\n\n\n", "<0x41>", "<0x0A>\n", "\ud83d x", "\x00\x7f\u2028\ufeff", "👩‍👩‍👧 ខ្មែរ é é", "the▁cat sat",
+    "<s> a</s>b <h1>▁",
+    "\n\n\n\n", "<0x41>", "<0x0A>\n", "\ud83d x", "\x00\x7f\u2028\ufeff", "👩‍👩‍👧 ខ្មែរ é é", "the▁cat sat",
     "the" * 300, " " * 100, "▁" * 70 + " " * 30, "日本語" * 40,
 ]  # fmt: skip
 

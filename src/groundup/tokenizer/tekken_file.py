@@ -41,7 +41,7 @@ def content_of_tekken(path: Path, file: Json) -> TokenizerContent:
     """
     config = file["config"]
     pattern = config["pattern"]
-    if pattern not in _NAME_OF:
+    if not isinstance(pattern, str) or pattern not in _NAME_OF:
         raise TokenizerError(
             f"{path} cannot be read with the same ids: its pattern is {shown(pattern)}; expected that of one of "
             f"{', '.join(PATTERNS)}"
