@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
+from groundup.reading import read_bytes
+
 # SMB, FUSE and some network file systems have no fsync for directories, or do not open them.
 _NOT_FOR_DIRECTORIES = {
     errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM,
@@ -27,7 +29,9 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
     A link is followed; a device or pipe is written to as it is.
     """
-    path = path.resolve()
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
     if path.exists() and not path.is_file():
         with path.open("wb") as file:
             yield file
@@ -73,7 +77,7 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: it is not JSON, nests too deeply, or has a number of thousands of digits.
     """
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    text = read_bytes(path).decode("utf-8", "surrogateescape")
     try:
         return json.loads(text)
     except RecursionError:

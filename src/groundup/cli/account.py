@@ -212,7 +212,7 @@ def _sweep(target: str, text: str, plot: Path | None, one: Any, *, json_output: 
     console = make_console()
     print_section(console, *sweep_section(name, rows))
     if plot is not None:
-        console.print(f"drawn into {plot}")
+        console.print(f"drawn into {plot}", markup=False)
 
 
 def _print(documents: list[dict[str, Any]], *, kept: bool) -> None:

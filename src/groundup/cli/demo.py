@@ -18,6 +18,7 @@ from groundup.account.units import size_text
 from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
 from groundup.cli.tokenizer import train_with_progress
+from groundup.command import command
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
 from groundup.cores import choose_wait_policy, wait_by_load
 from groundup.errors import ConfigError, DataError
@@ -170,7 +171,7 @@ def _sum_up(console: Console, run: Path, data: Path) -> None:
             "tokenizer": data / "tokenizer",
             "tokens": data / "tokens",
             "run": f"{run}  (config.toml, metrics.jsonl, samples.jsonl, checkpoints)",
-            "more": f"groundup generate {run} --prompt 'Once upon a time'",
+            "more": command("generate", run, "--prompt", "Once upon a time"),
         },
     )
 

@@ -51,4 +51,4 @@ def _toy_sgd(
     console = make_console()
     print_section(console, *toy_sgd_section(found))
     if plot is not None:
-        console.print(f"drawn into {plot}")
+        console.print(f"drawn into {plot}", markup=False)

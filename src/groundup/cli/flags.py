@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from groundup.cli.parse import switch_value
 from groundup.config import RunConfig, flatten, override, short_names
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
@@ -97,10 +98,13 @@ def read_flags(arguments: list[str]) -> Flags:
             if attached or (rest and not rest[0].startswith("--")):
                 flags.resume_run = attached or rest.pop(0)
         elif name in _OWN_SWITCHES:
-            setattr(flags, name, _is_on(argument, attached))
+            setattr(flags, name, _is_on(argument, attached, rest))
         elif name in _SWITCHES:
             target, *fixed = _SWITCHES[name]
-            flags.options += [f"--{target}", *fixed]
+            if _is_on(argument, attached, rest):
+                flags.options += [f"--{target}", *fixed]
+            elif not fixed:
+                flags.options.append(f"--{_off(target)}")
         elif name == "dataset":
             if flags.recipe is not None:
                 raise ConfigError(f"--dataset beside the recipe {flags.recipe!r}; leave one of them out")
@@ -112,13 +116,12 @@ def read_flags(arguments: list[str]) -> Flags:
             flags.deferred[name] = _count(argument, _value(argument, attached, rest))
         else:
             target = _target(name, short, full, booleans)
-            if target in booleans and attached is not None:
-                target = _switched(target, argument, attached)
-            option = f"--{target}"
-            if target not in booleans and not target.split(".")[-1].startswith("no_"):
-                # As one word: a value that begins with dashes is a value all the same.
-                option += f"={_value(argument, attached, rest)}"
-            flags.options.append(option)
+            if target in booleans:
+                flags.options.append(f"--{target if _is_on(argument, attached, rest) else _off(target)}")
+            elif (positive := _on(target)) in booleans:
+                flags.options.append(f"--{target if _is_on(argument, attached, rest) else positive}")
+            else:  # as one word: a value that begins with dashes is a value all the same
+                flags.options.append(f"--{target}={_value(argument, attached, rest)}")
     return flags
 
 
@@ -130,9 +133,8 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
     if name in short:
         return short[name]
     for boolean in booleans:  # tyro's way to switch off: --train.no_compile
-        section, _, last = boolean.rpartition(".")
-        if name in (f"{section}.no_{last}", f"no_{last}"):
-            return f"{section}.no_{last}"
+        if name in (_off(boolean), _off(boolean).rpartition(".")[2]):
+            return _off(boolean)
     others = ("dataset", "checkpoint_dir", "resume")
     known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *_OWN_SWITCHES, *others]
     near = suggestion(name, known)
@@ -149,20 +151,24 @@ def _value(argument: str, attached: str | None, rest: list[str]) -> str:
     return rest.pop(0)
 
 
-def _switched(target: str, argument: str, attached: str) -> str:
-    """``--compile=false`` as ``--train.no_compile``."""
-    if _is_on(argument, attached):
-        return target
+def _is_on(argument: str, attached: str | None, rest: list[str]) -> bool:
+    """Whether a boolean option is switched on: ``--compile``, ``--compile true``, but not ``--compile=false``."""
+    try:
+        return switch_value(attached, rest) is not False
+    except ConfigError as error:
+        raise ConfigError(f"{argument.partition('=')[0]} {error}") from None
+
+
+def _off(target: str) -> str:
+    """tyro's name for a boolean option that is switched off: ``train.no_compile``."""
     section, _, last = target.rpartition(".")
     return f"{section}.no_{last}"
 
 
-def _is_on(argument: str, attached: str | None) -> bool:
-    if attached is None or attached.lower() in ("true", "1", "yes"):
-        return True
-    if attached.lower() in ("false", "0", "no"):
-        return False
-    raise ConfigError(f"{argument}; expected true or false")
+def _on(target: str) -> str:
+    """The boolean option that is switched off by this name: ``train.compile``."""
+    section, _, last = target.rpartition(".")
+    return f"{section}.{last.removeprefix('no_')}"
 
 
 def _count(argument: str, text: str) -> int:

@@ -56,8 +56,7 @@ OUT_OF_MEMORY = "out of memory; use a smaller model, batch or context"
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the command line; always ends by SystemExit."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if sys.stdout is None:  # started with `>&-`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character gets "?", not a traceback
     try:
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except GroundupError as error:
         fail(str(error))
     except BrokenPipeError:  # `groundup … | head`: the reader has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(1)
     except OSError as error:
         where = f" {error.filename}" if error.filename else ""
@@ -81,21 +80,59 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def open_missing_streams() -> None:
+    """Put the null device where a standard stream is closed (`>&-`), or the next file to be opened would be it."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+
+
+def discard_output() -> None:
+    """Send what is still in the buffer of standard output nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
-    print(f"groundup: {' '.join(message.split())}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError as error:  # then it is also why the command failed
+        message = (
+            f"standard output cannot be written: {error.strerror}; the output is not complete: free some space on the "
+            f"disk, or write elsewhere"
+        )
+        discard_output()
+    print(f"groundup: {printable(message)}", file=sys.stderr)
     leave(2)
 
 
+_LONGEST_WORD, _LONGEST_MESSAGE = 200, 1000
+
+
+def printable(message: str) -> str:
+    """A message as one line of at most about 1,000 characters that a terminal shows as they are."""
+    words = [_shortened(word, _LONGEST_WORD) for word in message.split()]
+    line = _shortened(" ".join(words), _LONGEST_MESSAGE)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most * 3 // 5]}…{text[len(text) - most // 3 :]}"
+
+
 def leave(code: int) -> NoReturn:
-    """End the process with this exit code.
+    """End the process with this exit code, once all output is written.
 
     One of several ranks goes at once. At a regular exit the threads of a gloo group that was not taken apart are still
     there, which ends in an abort ("terminate called without an active exception", pytorch/pytorch#190489); and after an
     error it must not be taken apart, since that may wait for a rank that is lost.
     """
+    sys.stdout.flush()
     if Launch.from_environment().ranks > 1:
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

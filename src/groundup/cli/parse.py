@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import io
 import re
+import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import tyro
+from tyro.conf import FlagCreatePairsOff
 
 from groundup.errors import ConfigError
 
@@ -28,8 +31,68 @@ def call(function: Callable[..., Result], arguments: list[str], verb: str) -> Re
         return lambda: function(*args, **kwargs)
 
     # Parsing only binds: what the function itself prints to standard error must not be taken for tyro's complaint.
-    bound: Callable[[], Result] = parse(bind, arguments, verb)
+    bound: Callable[[], Result] = parse(bind, _without_values(arguments, _switches(function)), verb)
     return bound()
+
+
+def switch_value(attached: str | None, rest: list[str]) -> bool | None:
+    """The value written after a boolean option, as ``--plot=false`` or ``--plot false``; None where there is none.
+
+    Of the words that follow, only true and false are values. A file of such a name is written ``./false``.
+
+    Args:
+        attached: what follows the equals sign, if there is one.
+        rest: the words that follow; the value is taken off.
+
+    Raises:
+        ConfigError: what is attached is neither true nor false.
+    """
+    if attached is not None:
+        if attached.lower() not in (*_TRUE, *_FALSE):
+            raise ConfigError(f"{attached!r}; expected true or false")
+        return attached.lower() in _TRUE
+    if rest and rest[0].lower() in ("true", "false"):
+        return rest.pop(0).lower() == "true"
+    return None
+
+
+_TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+def _switches(function: Callable[..., Any]) -> dict[str, bool]:
+    """Boolean options of a function as they are written, and whether ``--no-`` switches them off."""
+    found = {}
+    hints = typing.get_type_hints(function, include_extras=True)
+    for name in inspect.signature(function).parameters:
+        kind, *marks = typing.get_args(hints[name]) or (hints[name],)
+        if kind is bool:
+            written = next((mark.name for mark in marks if getattr(mark, "name", None)), name)
+            found[written.replace("_", "-")] = FlagCreatePairsOff not in marks
+    return found
+
+
+def _without_values(arguments: list[str], switches: dict[str, bool]) -> list[str]:
+    """The arguments with ``--plot=false`` as ``--no-plot``, since tyro takes the value for the next argument."""
+    found: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*found, argument, *rest]
+        written, equals, value = argument.partition("=")
+        name = written[2:].replace("_", "-")
+        if not written.startswith("--") or name not in switches:
+            found.append(argument)
+            continue
+        try:
+            wanted = switch_value(value if equals else None, rest)
+        except ConfigError as error:
+            raise ConfigError(f"{written} {error}") from None
+        if wanted is not False:
+            found.append(written)
+        elif switches[name]:
+            found.append(f"--no-{name}")
+    return found
 
 
 def parse(target: Callable[..., Result], arguments: list[str], verb: str, **options: Any) -> Result:

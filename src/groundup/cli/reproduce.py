@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -10,6 +9,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from groundup.cli.parse import call
+from groundup.command import command
 from groundup.config import END_OF_TEXT
 
 if TYPE_CHECKING:
@@ -200,7 +200,8 @@ def _learn_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None
 
 
 def _command(budget: str, data: Path | None) -> str:
-    return shlex.join(["groundup", "reproduce", "--budget", budget, *(["--data", str(data)] if data else [])])
+    given: list[str | Path] = ["--data", data] if data else []
+    return command("reproduce", "--budget", budget, *given)
 
 
 def _heading(console: Console, text: str) -> None:

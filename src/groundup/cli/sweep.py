@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from groundup.cli.parse import call
+from groundup.command import command
 from groundup.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def _sweep(
         print(json.dumps([r.__dict__ for r in result.results.values()], indent=1))
     print_section(console, *results_section(result.results.values()))
     if result.signal:
-        console.print(f"stopped; the same command goes on with {place}")
+        console.print(Text(f"stopped; the same command goes on with {place}"), soft_wrap=True)
         return 128 + result.signal
     crashed = [r for r in result.results.values() if r.status == "crashed"]
     for found in crashed:
         console.print(Text(f"{found.cell} crashed: {found.message}"))
     if crashed:
         console.print("the same command tries them again")
-    console.print(f"read what came of it with\n  groundup report {place}")
+    console.print(Text(f"read what came of it with\n  {command('report', place)}"), soft_wrap=True)
     return 1 if crashed else 0
 
 

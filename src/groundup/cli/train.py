@@ -6,6 +6,7 @@ import dataclasses
 
 from groundup.cli.flags import Flags, read_flags
 from groundup.cli.parse import parse
+from groundup.command import command
 from groundup.config import RunConfig, load_recipe
 from groundup.config.recipe import recipes_dir
 from groundup.cores import choose_wait_policy
@@ -58,9 +59,9 @@ def train(arguments: list[str]) -> int:
     if result.finished:
         loss = result.summary["best_val_loss"]
         found = f"best validation loss {loss:.4f} at step {result.summary['best_step']}; " if loss is not None else ""
-        display.note(f"done: {found}read what it writes with\n  groundup generate {result.run_dir}")
+        display.note(f"done: {found}read what it writes with\n  {command('generate', result.run_dir)}")
         return 0
-    display.note(f"go on with\n  groundup train --resume {result.run_dir}")
+    display.note(f"go on with\n  {command('train', '--resume', result.run_dir)}")
     if job and launch.is_main and (result.signal is None or result.signal in REQUEUED_AFTER):
         display.note(requeue(job))
     return 128 + result.signal if result.signal and not launch.by_torchrun else 0

@@ -7,9 +7,10 @@ from others (d_ff, head size, gradient accumulation) are computed here and nowhe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from groundup.errors import ConfigError
 
@@ -376,11 +377,28 @@ class RunConfig:
             self.name not in ("", ".", "..") and not set("/\0") & set(self.name), "name", self.name,
             "one folder's name; runs_dir says where it lies",
         )  # fmt: skip
+        for name, value in _texts(self):
+            _require(_is_unicode(value), name, value, "text in UTF-8, since it is written into config.toml")
 
     @property
     def run_dir(self) -> Path:
         """Where the run is recorded."""
         return Path(self.runs_dir) / self.name
+
+
+def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Options that are text, by their full names."""
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from _texts(value, f"{prefix}{f.name}.")
+        elif isinstance(value, str):
+            yield prefix + f.name, value
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, as Python makes of bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_warmup(config: RunConfig) -> None:

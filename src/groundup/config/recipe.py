@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from groundup.config.options import RunConfig
 from groundup.errors import ConfigError, FileMissingError
 from groundup.files import write_atomically
+from groundup.reading import parse_toml, read_text, why
 
 Config = TypeVar("Config")
 
@@ -74,17 +74,17 @@ def load_toml(path: Path) -> dict[str, Any]:
 
     Raises:
         FileMissingError: there is no such file.
-        ConfigError: it is not valid TOML.
+        ConfigError: it cannot be read, or is not valid TOML.
     """
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")  # see save_toml
+        text = read_text(path, "surrogateescape")  # see save_toml
     except FileNotFoundError:
         raise FileMissingError(f"no file {path}") from None
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
+        raise ConfigError(f"cannot read {path}: {why(error)}") from None
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        return parse_toml(text)
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -96,8 +96,9 @@ def load_recipe(name_or_path: str) -> RunConfig:
         ConfigError: unknown key or impossible value, with the place.
     """
     path = find_recipe(name_or_path)
+    values = load_toml(path)
     try:
-        return from_dict(RunConfig, load_toml(path))
+        return from_dict(RunConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -113,7 +114,7 @@ def find_recipe(name_or_path: str) -> Path:
     """Path of a recipe given by path or by shipped name."""
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.is_file():
-        if not path.is_file():
+        if not path.exists():
             raise FileMissingError(f"no recipe file {path}")
         return path
     shipped = {p.stem: p for p in recipes_dir().glob("*.toml")}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from groundup.account.section import Section
 from groundup.account.units import count_text, flops_text, time_text
+from groundup.command import command
 from groundup.experiments.finding import difference_text, estimate_text, finding, listed, number, verdict
 from groundup.experiments.report_method import method
 from groundup.experiments.report_published import published_table
@@ -298,13 +298,9 @@ def commands_of(study: Study) -> list[str]:
     """What to type to make a study's runs again."""
     if study.folder is not None:
         plan = study.plan.get("file") or f"{study.plan.get('name') or study.name}.toml"
-        budget = f" --budget {shlex.quote(str(study.budget))}" if study.budget else ""
-        return [f"groundup sweep {shlex.quote(str(plan))}{budget}"]
+        return [command("sweep", Path(str(plan)), *(["--budget", study.budget] if study.budget else []))]
     shown = [run for run in study.runs if run.options][:3]
-    again = [
-        f"groundup train {shlex.quote(str(run.path / 'config.toml'))} --name {shlex.quote(f'{run.name}-again')}"
-        for run in shown
-    ]
+    again = [command("train", run.path / "config.toml", f"--name={run.name}-again") for run in shown]
     if len(study.runs) > len(shown):
         again.append(f"# and so on for the other {len(study.runs) - len(shown)} runs")
     return again
@@ -312,7 +308,7 @@ def commands_of(study: Study) -> list[str]:
 
 def report_command(paths: Iterable[str | Path], out: Path) -> str:
     """What to type to make the report again."""
-    return shlex.join(["groundup", "report", *map(str, paths), "--out", str(out)])
+    return command("report", *map(Path, paths), "--out", out)
 
 
 def as_json(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from groundup.account.section import Section
 from groundup.errors import DataError
 from groundup.experiments.finding import listed
+from groundup.files import read_json
 from groundup.tokenizer.report import FORMAT
 from groundup.tokenizer.report_folder import JSON_FILE, PLOT_FILE
 from groundup.tokenizer.report_tables import description, machine, tables
@@ -51,7 +51,7 @@ def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
 def read_tokenizer_report(place: Path) -> dict[str, Any] | None:
     """The report that `groundup tokenizer report` has written into a folder; None where there is none."""
     try:
-        report = json.loads((place / JSON_FILE).read_text(encoding="utf-8"))
+        report = read_json(place / JSON_FILE)
     except (OSError, ValueError):
         return None
     return report if isinstance(report, dict) and report.get("format") == FORMAT else None

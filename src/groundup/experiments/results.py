@@ -7,12 +7,13 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from groundup.account.section import Section
 from groundup.account.units import time_text
 from groundup.experiments.attempt import Figures
 from groundup.experiments.cells import Cell
+from groundup.experiments.run_record import finite
 
 Status = Literal["finished", "diverged", "stopped", "crashed"]
 
@@ -49,10 +50,45 @@ class Result:
             status=status, attempts=attempts, run=cell.name, message=message, **dataclasses.asdict(figures),
         )  # fmt: skip
 
+    @classmethod
+    def from_line(cls, line: Any) -> Result:
+        """A result from a line of ``results.jsonl``.
+
+        Raises:
+            ValueError: it is no object, a key is missing, unknown, or has a value of another type.
+        """
+        if not isinstance(line, dict):
+            raise ValueError(f"it has a {type(line).__name__}; expected an object")
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(line.keys() - known):
+            raise ValueError(f"{unknown[0]} is unknown")
+        if missing := sorted(known - {"message"} - line.keys()):
+            raise ValueError(f"{missing[0]} is missing")
+        for key, value in line.items():
+            if not _is_of_type(key, value):
+                raise ValueError(f"{key} is {str(value)[:40]!r}")
+        return cls(**line)
+
     @property
     def has_ended(self) -> bool:
         """Whether there is nothing left to do for it."""
         return self.status != "crashed"
+
+
+_WORDS = ("cell", "condition", "run", "message")
+_COUNTS = ("seed", "attempts", "steps", "tokens")
+
+
+def _is_of_type(key: str, value: Any) -> bool:
+    if key == "varied":
+        return isinstance(value, dict)
+    if key == "status":
+        return value in get_args(Status)
+    if key in _WORDS or (key == "variant" and value is not None):
+        return isinstance(value, str)
+    if key in _COUNTS:
+        return type(value) is int and value >= 0
+    return (value is None and key != "seconds") or finite(value) is not None
 
 
 def results_section(results: Iterable[Result], order: Sequence[str] = ()) -> Section:

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import sqlite3
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,15 +101,17 @@ def _refresh(folder: Path, file: str) -> list[Row]:
                 database.execute("DROP TABLE IF EXISTS runs")
                 database.execute("CREATE TABLE runs (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, row TEXT NOT NULL)")
                 database.execute(f"PRAGMA user_version = {_VERSION}")
-            known = {path: (stamp, row) for path, stamp, row in database.execute("SELECT path, stamp, row FROM runs")}
+            found = database.execute("SELECT path, stamp, row FROM runs")
+            known = {path: (stamp, row) for path, stamp, row in found if isinstance(row, str)}
             rows: dict[bytes, tuple[str, str]] = {}
             for place in find_runs(folder, into_sweeps=True):
                 path, result = os.fsencode(place.relative_to(folder)), results.get(place)
                 stamp = _stamp(place, result)
-                if path in known and known[path][0] == stamp:
+                if path in known and known[path][0] == _sealed(stamp, known[path][1]):
                     rows[path] = known[path]
                 else:
-                    rows[path] = stamp, json.dumps(_row(folder, place, result))
+                    row = json.dumps(_row(folder, place, result))
+                    rows[path] = _sealed(stamp, row), row
             database.executemany("DELETE FROM runs WHERE path = ?", [(path,) for path in known.keys() - rows.keys()])
             changed = [(path, *row) for path, row in rows.items() if known.get(path) != row]
             database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", changed)
@@ -127,6 +130,11 @@ def _stamp(place: Path, result: dict[str, Any] | None) -> str:
         except OSError:
             found.append(None)
     return json.dumps(found)
+
+
+def _sealed(stamp: str, row: str) -> str:
+    """The stamp with a checksum of the row, since a damaged index must not show another loss."""
+    return f"{zlib.crc32(row.encode()):08x} {stamp}"
 
 
 def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,9 @@ from groundup.account.flops import training_flops_per_token
 from groundup.config import ModelConfig, from_dict
 from groundup.errors import ConfigError
 from groundup.experiments.curves import Curve, Floats, with_whole_end
-from groundup.record import Record, parse_json, read_metrics, read_object, read_samples
+from groundup.files import read_json
+from groundup.reading import parse_toml, read_text, why
+from groundup.record import Record, read_metrics, read_object, read_samples
 
 MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
@@ -96,7 +97,7 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
             if name == "config.toml":
                 problems.append("it has no config.toml")
         except (OSError, ValueError) as error:
-            problems.append(f"{name} cannot be read: {error}")
+            problems.append(f"{name} cannot be read: {why(error)}")
         else:
             if name == "config.toml":
                 run.options, run.flops_per_token = dict(_flat(content)), _flops_per_token(content.get("model"))
@@ -132,17 +133,14 @@ def _end_is_lost(metrics: Record, summary: dict[str, Any]) -> bool:
 def read_tags(path: Path) -> list[str]:
     """Tags of a run; none where there is no such file, or no such list in it."""
     try:
-        tags = parse_json((path / "tags.json").read_bytes())
+        tags = read_json(path / "tags.json")
     except (OSError, ValueError):
         return []
     return [str(tag) for tag in tags] if isinstance(tags, list) else []
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    return parse_toml(read_text(path, "surrogateescape"))
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

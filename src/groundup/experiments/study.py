@@ -12,6 +12,8 @@ from typing import Any
 from groundup.errors import DataError, FileMissingError
 from groundup.experiments.run_record import Run, finite, is_run, read_run
 from groundup.experiments.statistics import Difference, Estimate, compare, estimate, holm
+from groundup.files import read_json
+from groundup.reading import why
 from groundup.track import read_jsonl
 
 _SEED = "train.seed"
@@ -133,7 +135,7 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
         if not places:
             raise DataError(f"{folder} holds no run and no sweep; expected a folder that `groundup train` has made")
         for place in places:
-            key = place.resolve()
+            key = Path(os.path.realpath(place))
             if key in sweeps or key in singles:
                 continue
             if (place / "sweep.json").is_file():
@@ -178,8 +180,8 @@ def load_sweep(folder: Path) -> Study:
         place = folder / str(result.get("run") or result.get("cell"))
         run = read_run(place) if is_run(place) else Run(place, problem="its folder is missing")
         runs.append(apply_result(run, result))
-    known = {run.path.resolve() for run in runs}
-    others = [read_run(place) for place in find_runs(folder, into_sweeps=True) if place.resolve() not in known]
+    known = {os.path.realpath(run.path) for run in runs}
+    others = [read_run(place) for place in find_runs(folder, into_sweeps=True) if os.path.realpath(place) not in known]
     options = {name for run in runs for name in run.varied} or _varying(others)
     twins = {_settings(run): run for run in runs if run.options}
     for run in others:  # still going on, or never booked
@@ -337,9 +339,9 @@ def _is_number(value: Any) -> bool:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}; restore it, or report on the runs below it") from None
+        raise DataError(f"{path} cannot be read: {why(error)}; restore it, or report on the runs below it") from None
     if not isinstance(content, dict):
         raise DataError(f"{path} holds no object; restore it, or report on the runs below it")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import statistics
 from collections import Counter, deque
@@ -81,7 +82,7 @@ def run_sweep(
     if retries < 0:
         raise ConfigError(f"retries = {retries}; expected 0 or more")
     # Workers may have another working directory, and cells are resumed from anywhere.
-    place = SweepDirectory((directory or plan.default_directory).resolve())
+    place = SweepDirectory(os.path.realpath(directory or plan.default_directory))
     with closing(executor), place.locked(), Interruption() as interruption:
         sweep = _Sweep(plan, executor, place, retries, watch or Watch(), interruption)
         return sweep.run()

@@ -17,7 +17,8 @@ from groundup.experiments.attempt import STOP_FILE
 from groundup.experiments.cells import Cell
 from groundup.experiments.plan import Plan
 from groundup.experiments.results import Result
-from groundup.files import locked, text_bytes, write_atomically
+from groundup.files import locked, read_json, text_bytes, write_atomically
+from groundup.reading import why
 from groundup.track import read_jsonl
 from groundup.version import VERSION, installed_version
 
@@ -136,16 +137,13 @@ class SweepDirectory:
         """
         path = self.path / "sweep.json"
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(document.get("tokens", {}), dict) or not _options_of(document):
-                raise ValueError("it names no cells")
+            document = read_json(path)
+            _check(document)
             return dict(document)
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path} is damaged ({type(error).__name__}: {error}); restore it, or choose another --directory"
-            ) from None
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({why(error)}); restore it, or choose another --directory") from None
 
     def results(self) -> dict[str, Result]:
         """The last line of each cell.
@@ -156,11 +154,12 @@ class SweepDirectory:
         if not self._results.exists():
             return {}
         try:
-            return {line["cell"]: Result(**line) for line in read_jsonl(self._results)}
-        except (ValueError, TypeError, KeyError) as error:
+            found = [Result.from_line(line) for line in read_jsonl(self._results)]
+        except (OSError, ValueError) as error:
             raise DataError(
-                f"{self._results} is damaged ({error}); remove the line, and its cell is looked at again"
+                f"{self._results} is damaged ({why(error)}); remove the line, and its cell is looked at again"
             ) from None
+        return {result.cell: result for result in found}
 
     def add(self, result: Result) -> None:
         """Append a result, and see it to the disk."""
@@ -186,9 +185,31 @@ class SweepDirectory:
             os.truncate(self._results, whole)
 
 
+def _check(document: Any) -> None:
+    """Refuse what cannot be a ``sweep.json``.
+
+    Raises:
+        ValueError: a part is missing or of another type.
+    """
+    if not isinstance(document, dict):
+        raise ValueError(f"it has a {type(document).__name__}; expected an object")
+    for name in ("base", "cells", "tokens"):
+        if not isinstance(document.get(name, {} if name == "tokens" else None), dict):
+            raise ValueError(f"{name!r} is no object")
+    if not document["cells"] or not document["base"]:
+        raise ValueError("it names no cells")
+    for name, options in {"base": document["base"], **document["cells"]}.items():
+        if not isinstance(options, dict) or not all(isinstance(v, str | int | float | bool) for v in options.values()):
+            raise ValueError(f"the options of {name!r} are not plain values")
+    if not all(isinstance(sha256, str) for sha256 in document.get("tokens", {}).values()):
+        raise ValueError("'tokens' has something other than hashes")
+    if not isinstance(document.get("budget"), str | None):
+        raise ValueError("'budget' is no name")
+
+
 def _settled(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as they hold from any folder."""
-    return {name: str(Path(value).resolve()) if name in _PATHS and value else value for name, value in options.items()}
+    return {name: os.path.realpath(value) if name in _PATHS and value else value for name, value in options.items()}
 
 
 def _options_of(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groundup.reading import open_regular, read_bytes
 from groundup.record.read import loads, parse_json
 
 Check = Callable[[dict[str, Any]], str]
@@ -72,7 +73,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         ValueError: a line is damaged; names the file and the line.
     """
     # On bytes: a text may hold other line separators than "\\n", and the cut may lie inside a character.
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
         try:
             value = parse_json(line)
         except ValueError as error:
@@ -88,7 +89,7 @@ def json_values(line: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path, check: Check, last_bytes: int) -> Record:
     record = Record(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             partial = bool(last_bytes) and size > last_bytes
             file.seek(size - last_bytes if partial else 0)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from groundup.reading import read_bytes
+
 
 def _not_json(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
@@ -44,7 +46,7 @@ def read_object(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is not a JSON object.
     """
-    content = parse_json(path.read_bytes())
+    content = parse_json(read_bytes(path))
     if not isinstance(content, dict):
         raise ValueError(f"expected an object, found {type(content).__name__}")
     return content

@@ -86,7 +86,7 @@ class ConsoleDisplay:
             self.console.print(Text(heading, style="dim"), text)
 
     def note(self, text: str) -> None:
-        self.console.print(Text(text))
+        self.console.print(Text(text), soft_wrap=True)  # a command that it names must not be broken
 
     def close(self) -> None:
         if self._progress:

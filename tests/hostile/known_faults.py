@@ -1,0 +1,25 @@
+"""What hostile cases are allowed to end as, and why: damage that no checksum covers, and faults that are not mended."""
+
+from __future__ import annotations
+
+import fnmatch
+
+from hostile_cases import Case
+from hostile_runner import Outcome
+
+UNNOTICED: dict[str, str] = {}
+"""Cases, by a pattern of their names, whose result may be another one without a word: nothing on the disk tells the
+damaged file from an undamaged one."""
+
+KNOWN_FAULTS: dict[str, str] = {}
+"""Outcomes, as ``kind actor:target:kind:detail``, that are faults and not mended yet."""
+
+
+def is_unnoticed(case: Case) -> bool:
+    """Whether a case may have another result without a word."""
+    return any(fnmatch.fnmatchcase(case.name, pattern) for pattern in UNNOTICED)
+
+
+def is_known(outcome: Outcome) -> bool:
+    """Whether an outcome is a fault that is known."""
+    return any(fnmatch.fnmatchcase(f"{outcome.kind} {outcome.case.name}", pattern) for pattern in KNOWN_FAULTS)
