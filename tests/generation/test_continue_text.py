@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ class FakeTokenizer:
         assert text == "a b"
         return [TOKENS.index(b"a"), TOKENS.index(b" b")]
 
-    vocab = dict(enumerate(TOKENS))
+    vocab: ClassVar = dict(enumerate(TOKENS))
 
 
 class Scripted(torch.nn.Module):
