@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -19,6 +20,8 @@ from groundup.data.encode import encode_files
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, TokenizerError
 from groundup.text.readers import TextReader
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.characters import Characters
 
 SEPARATOR = "<|endoftext|>"
 
@@ -442,3 +445,27 @@ def test_another_field_or_another_standard_input_is_not_taken_for_the_same(tmp_p
         encode_files(source, ByteTokenizer(), tmp_path / "tokens", field="body")
     with pytest.raises(DataError, match="standard input cannot be compared"):
         encode_files("-", ByteTokenizer(), tmp_path / "tokens", field="text")
+
+
+@pytest.mark.parametrize("prefix", ["never", "always"])
+@pytest.mark.parametrize("shard_tokens", [1, 3, 1000])
+def test_the_bytes_of_a_data_set_are_those_of_its_text_also_where_a_space_is_put_before_it(
+    tmp_path, prefix, shard_tokens
+):
+    """SentencePiece's tokenizers begin a document with a space that is not in it, and have no byte for that."""
+    written = [b"</s>", *(b"<0x%02X>" % byte for byte in range(256)), "▁".encode(), b"a", "▁a".encode()]
+    characters = Characters(prefix=prefix, strip=prefix != "never")
+    tokenizer = Tokenizer(dict(enumerate(written)), [("▁".encode(), b"a")], ["</s>"], characters=characters)
+    texts = ["a", " a", "é a</s>a", "▁ a  a"]
+    source, out = tmp_path / "texts.jsonl", tmp_path / "out"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    encode_files(source, tokenizer, out, separator="</s>", shard_tokens=shard_tokens)
+    data = TokenShards.open(out)
+    expected = sum(len(text.replace("▁", " ").encode()) for text in texts)
+    assert data.total_bytes == expected
+    assert int(data.token_lengths[data.read(0, len(data))].sum()) == expected
+    data.verify()
+    assert data.tokenizer().sha256 == tokenizer.sha256
+    (out / "token_lengths.npy").unlink()
+    encode_files(source, tokenizer, out, separator="</s>", shard_tokens=shard_tokens)
+    TokenShards.open(out).verify()

@@ -39,7 +39,7 @@ def _convert(
     Args:
         source: a tokenizer's folder; groundup's or Hugging Face's JSON; a .tiktoken file.
         out: what to write.
-        to: folder (vocab.json, merges.txt, meta.json), json (groundup's single file), hugging-face (tokenizer.json) or
+        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's single file), hugging-face (tokenizer.json) or
             tiktoken; by default what the name of out suggests.
         pattern: how text is split, for .tiktoken and GPT-2's two files, which do not say it: gpt2, cl100k, llama3,
             qwen2, o200k, tekken, or a regular expression.
@@ -82,7 +82,7 @@ def _format_of(out: Path, to: FormatName | None) -> FormatName:
 
 
 def _refuse_existing(out: Path, form: FormatName, *, overwrite: bool) -> None:
-    names = ("meta.json", "vocab.json", "merges.txt")
+    names = ("meta.json", "vocab.json", "merges.txt", GROUNDUP_FILE)
     taken = [out / name for name in names if (out / name).exists()] if form == "folder" else [out]
     if not overwrite and (found := [str(path) for path in taken if path.is_file()]):
         raise ConfigError(f"{', '.join(found)} exists already; choose another name, or replace it with --overwrite")
@@ -108,10 +108,11 @@ def _summary(tokenizer: Tokenizer, form: FormatName) -> str:
     special = [f"{name} = {tokenizer.token_id(name)}" for name in tokenizer.special_tokens]
     shown = ", ".join(special[:5]) + (f" and {len(special) - 5:,} more" if len(special) > 5 else "")
     pattern = tokenizer.pattern if tokenizer.pattern.isidentifier() else repr(tokenizer.pattern)
+    how = "characters with byte fallback" if tokenizer.characters else f"pattern {pattern}"
     facts = f"{len(tokenizer.vocab):,} tokens, {len(tokenizer.merges):,} merges, "
     if tokenizer.ignore_merges:
         facts += "ignore_merges, "
-    known = f"pattern {pattern}, special tokens: {shown or 'none'}"
+    known = f"{how}, special tokens: {shown or 'none'}"
     if form == "tiktoken":
         return f"{form}, {facts}without what the format has no place for: {known}"
     return f"{form}, {facts}{known}"

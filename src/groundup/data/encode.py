@@ -29,7 +29,7 @@ from groundup.data.index import (
 )
 from groundup.data.plan import InputStatus, ShardPlan, SpecialTokenMode, differences, fingerprint, is_repeatable
 from groundup.data.repair import repair
-from groundup.data.shard_writer import ShardWriter, other_text
+from groundup.data.shard_writer import ShardWriter, other_text, text_lengths
 from groundup.data.special_names import SpecialNames
 from groundup.data.text_record import EMPTY_SHA256, TextRecord
 from groundup.errors import DataError, TokenizerError
@@ -206,7 +206,8 @@ class _Call:
 
     def encode(self) -> EncodeStats:
         """Encode what is not there yet."""
-        with ShardWriter(self.folder, self.plan, self.tokenizer.token_lengths(), self.record.sources) as writer:
+        lengths = text_lengths(self.tokenizer, self.plan.separator_id)
+        with ShardWriter(self.folder, self.plan, lengths, self.record.sources) as writer:
             tokens_kept = writer.tokens
             sink = _NewDocuments(writer, self.record, self.status.files)
             self.documents.run(sink)

@@ -227,7 +227,9 @@ def _is_file_entry(entry: Any) -> bool:
 
 
 def _is_shard_entry(entry: Any) -> bool:
-    return _is_file_entry(entry) and _is_size(entry.get("tokens")) and _is_count(entry.get("bytes"))
+    # -1: of a document it has only the separator, which takes back the space that was put before the document.
+    is_bytes = _is_count(entry.get("bytes")) or entry.get("bytes") == -1
+    return _is_file_entry(entry) and _is_size(entry.get("tokens")) and is_bytes
 
 
 def _is_input(entry: Any) -> bool:

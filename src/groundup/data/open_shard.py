@@ -27,7 +27,7 @@ class OpenShard:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
     """
 
-    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[np.uint32]):
+    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[Any]):
         self.path, self.tokens = path, 0
         self._vocab_size, self._lengths = vocab_size, token_lengths
         self._held: list[NDArray[Any]] = []

@@ -26,7 +26,7 @@ from groundup.data.index import (
     write_record,
 )
 from groundup.data.open_shard import OpenShard
-from groundup.data.shard_writer import token_lengths_file, tokenizer_files
+from groundup.data.shard_writer import text_lengths, token_lengths_file, tokenizer_files
 from groundup.errors import DataError
 from groundup.files import write_atomically
 
@@ -56,7 +56,8 @@ def repair(
         finally:
             remake.close()
     if TOKEN_LENGTHS_FILE in names:
-        write_atomically(folder / TOKEN_LENGTHS_FILE, token_lengths_file(tokenizer.token_lengths()))
+        separator = (index.get("separator") or {}).get("id")
+        write_atomically(folder / TOKEN_LENGTHS_FILE, token_lengths_file(text_lengths(tokenizer, separator)))
         _check_same(folder / TOKEN_LENGTHS_FILE, index["token_lengths_file"]["sha256"])
     if TOKENIZER_FOLDER in names:
         shutil.rmtree(folder / TOKENIZER_FOLDER, ignore_errors=True)
@@ -80,7 +81,7 @@ class _Remake:
     ):
         self.tokens = 0  # place of the next token
         self._folder, self._index = folder, index
-        self._lengths = np.asarray(tokenizer.token_lengths(), np.uint32)
+        self._lengths = text_lengths(tokenizer, (index.get("separator") or {}).get("id"))
         self._separator = np.array([index["separator"]["id"]], np.uint32)
         starts = list(accumulate((entry["tokens"] for entry in index["shards"]), initial=0))
         self._wanted = [

@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,9 @@ from groundup.data.text_record import Sources
 from groundup.errors import DataError
 from groundup.files import write_atomically
 from groundup.version import VERSION as GROUNDUP_VERSION
+
+if TYPE_CHECKING:
+    from groundup.data.document_pass import ShardTokenizer
 
 _DOCUMENTS_HELD = 1 << 20
 
@@ -78,7 +81,7 @@ class ShardWriter:
     ):
         self.folder, self.plan, self._sources = folder, plan, sources
         self.documents = self.tokens = 0
-        self._lengths = np.asarray(token_lengths, np.uint32)
+        self._lengths = np.asarray(token_lengths)
         self._dtype = token_dtype(plan.vocab_size)
         self._shards: list[dict[str, Any]] = []
         self.kept_sources: Sources | None = None
@@ -279,10 +282,22 @@ def tokenizer_files(folder: Path) -> list[dict[str, str]]:
     return [{"file": path.name, "sha256": file_sha256(path)} for path in paths if path.is_file()]
 
 
+def text_lengths(tokenizer: "ShardTokenizer", separator_id: int | None) -> NDArray[np.uint32 | np.int32]:
+    """Bytes of text that each id stands for, separator included.
+
+    A tokenizer may put a space before a document, which then counts in its first token though the text lacks it. The
+    separator takes that byte back: it stands for -1 bytes, and the array is int32.
+    """
+    lengths = np.array(tokenizer.token_lengths(), np.int64)
+    if separator_id is not None:
+        lengths[separator_id] -= getattr(tokenizer, "prefix_length", 0)
+    return lengths.astype(np.int32 if len(lengths) and lengths.min() < 0 else np.uint32)
+
+
 def token_lengths_file(token_lengths: NDArray[Any]) -> bytes:
     """Content of ``token_lengths.npy``."""
     file = io.BytesIO()
-    np.save(file, np.asarray(token_lengths, np.uint32))
+    np.save(file, token_lengths)
     return file.getvalue()
 
 

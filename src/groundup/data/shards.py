@@ -5,7 +5,8 @@ A folder of
     shard-00000.bin …    token ids, little-endian uint16 (vocab_size <= 65,536) or uint32; nothing but ids
     documents.bin        uint64 little-endian: where each document starts, in tokens, and at last the number of tokens;
                          document i is tokens[offset[i] : offset[i + 1]] and its last token is the separator
-    token_lengths.npy    uint32 (vocab_size,): bytes of text that each id stands for; 0 for special tokens
+    token_lengths.npy    uint32 (vocab_size,): bytes of text that each id stands for; 0 for special tokens (int32 where
+                         a tokenizer puts a space before documents: -1 for the separator, which takes it back)
     tokenizer/           the tokenizer that made the ids
     index.json           what there is, with sizes and SHA-256, and how it was made; written last, so a folder that has
                          it is complete
@@ -154,8 +155,8 @@ class TokenShards:
         return None if self.total_bytes is None else self.total_bytes / len(self)
 
     @cached_property
-    def token_lengths(self) -> NDArray[np.uint32] | None:
-        """uint32 ``(vocab_size,)``: bytes of text of each id, 0 for special tokens; None for ``.npy``.
+    def token_lengths(self) -> NDArray[Any] | None:
+        """uint32 or int32 ``(vocab_size,)``: bytes of text of each id, 0 for special tokens; None for ``.npy``.
 
         The bytes of any window are ``token_lengths[window].sum()``.
         """

@@ -511,6 +511,11 @@ class Tokenizer:
         return lengths
 
     @property
+    def prefix_length(self) -> int:
+        """Bytes by which the tokens of a text are longer than it: 1 if a space is put before it, else 0."""
+        return 0 if self._characters is None or self._characters.prefix == "never" else 1
+
+    @property
     def vocab(self) -> Mapping[int, bytes]:
         """Token bytes by id, special tokens included; read-only. With `characters`, two ids may have the same bytes."""
         return MappingProxyType(self._vocab)
