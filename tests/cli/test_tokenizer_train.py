@@ -76,6 +76,10 @@ def test_options_reach_the_training(text, capsys):
         "|",
         "mat",
     ]
+    code, _, err = run("train", text, "--vocab-size", 290, *options, "--separator", "|", "--out", "t", capsys=capsys)
+    assert code == 2
+    assert "the special token 'mat' was learned as an ordinary token too" in err
+    options += ["--special-tokens-inside", "encode"]
     assert run("train", text, "--vocab-size", 290, *options, "--separator", "|", "--out", "t", capsys=capsys)[0] == 0
     vocab, merges = train_bpe(text, 290, ["|", "mat"], tie_rule="huggingface", min_frequency=2, max_token_length=3)
     tokenizer = Tokenizer.load("t")
@@ -132,3 +136,20 @@ def test_counts_that_are_there_or_do_not_fit_are_refused(text, capsys):
     code, _, err = run("train", "--counts", "a.npz", "b.npz", "--vocab-size", 300, "--out", "o", capsys=capsys)
     assert code == 2
     assert "b.npz: counts with pattern 'qwen2' and with 'gpt2' do not add up" in err
+
+
+def test_names_of_special_tokens_in_documents_are_text_unless_the_user_says_otherwise(text, capsys):
+    rows = ["How to use <|endoftext|> in GPT-2, to use <|endoftext|>", "to use it"] * 5
+    Path("rows.jsonl").write_text("".join(f'{{"text": "{row}"}}\n' for row in rows))
+    command = ["train", "rows.jsonl", "--vocab-size", 300]
+    code, out, _ = run(*command, "--out", "text", capsys=capsys)
+    assert (code, "<|endoftext|> × 10" in out) == (0, True)
+    assert run(*command, "--out", "token", "--special-tokens-inside", "encode", capsys=capsys)[0] == 0
+    as_text, as_token = Tokenizer.load("text"), Tokenizer.load("token")
+    assert as_text.merges == train_bpe_from_documents(rows, 300, [])[1][: len(as_text.merges)]
+    assert as_token.merges == train_bpe_from_documents(rows, 300, ["<|endoftext|>"])[1]
+    code, _, err = run(*command, "--out", "none", "--special-tokens-inside", "error", capsys=capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "rows.jsonl, document 1 has the special token '<|endoftext|>'" in err
+    clean = ["count", text, "--out", "clean.npz", "--special-tokens-inside", "error"]
+    assert run(*clean, capsys=capsys)[0] == 0

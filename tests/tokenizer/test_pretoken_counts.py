@@ -251,3 +251,27 @@ def test_progress_of_a_file_ends_with_its_size(tmp_path):
     assert calls[-1] == ("counting", 16, 16)
     assert all(done <= total for _, done, total in calls)
     assert dict(counts.items()) == {b"one": 2, b"two": 2}
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", r"\w+|\W"])
+@pytest.mark.filterwarnings("ignore::groundup.tokenizer.pretoken_counts.SlowPatternWarning")
+def test_a_special_token_inside_a_document_is_a_boundary_or_text(tmp_path, pattern):
+    documents = ["one<|endoftext|>two", "three", "<|pad|>", "four <|pad|> <|pad|>"]
+    options = {"special_tokens": [SPECIAL, "<|pad|>"], "pattern": pattern}
+    as_text = PretokenCounts(**options)
+    as_text.add_documents(documents, 3, special_tokens="text")
+    expected = counted(documents, 3, pattern=pattern)
+    assert list(as_text.items()) == list(expected.items())
+    assert as_text.bytes_counted == expected.bytes_counted
+    assert as_text.special_tokens_met == {SPECIAL: 1, "<|pad|>": 3}
+    apart = [piece for document in documents for piece in document.replace("<|pad|>", SPECIAL).split(SPECIAL)]
+    assert list(counted(documents, **options).items()) == list(counted(apart, pattern=pattern).items())
+
+
+def test_in_a_file_the_separator_separates_and_the_others_are_text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("one <|pad|>\n<|endoftext|>\ntwo\n<|endoftext|>\n")
+    counts = PretokenCounts(special_tokens=[SPECIAL, "<|pad|>"])
+    counts.add_file(path, separator=SPECIAL, special_tokens="text")
+    assert list(counts.items()) == list(counted(["one <|pad|>", "two"]).items())
+    assert counts.special_tokens_met == {"<|pad|>": 1}

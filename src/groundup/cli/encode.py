@@ -15,9 +15,9 @@ from groundup.cli.progress import progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
-from groundup.data.plan import SpecialTokenMode
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
+from groundup.tokenizer.special_names import SpecialTokenMode
 from groundup.track.console import make_console
 
 _FEW_BYTES_A_TOKEN = 1.5

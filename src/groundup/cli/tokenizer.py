@@ -50,6 +50,7 @@ def _train(
     max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
     read: Reading = DEFAULT_READING,
+    special_tokens_inside: Literal["text", "encode", "error"] = "text",
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -69,6 +70,8 @@ def _train(
         min_frequency: rarer pairs do not merge.
         max_token_length: most bytes of a token.
         separator: token between the documents of plain text.
+        special_tokens_inside: what the name of a special token inside a document is: text like any, the token, which is
+            a boundary, or an error. The separator of plain text is a separator in any case.
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace a tokenizer that is in the folder.
     """
@@ -91,6 +94,7 @@ def _train(
         max_token_length=max_token_length,
         separator=separator,
         read=read,
+        special_tokens_inside=special_tokens_inside,
         threads=threads,
     )
 
@@ -123,6 +127,7 @@ def train_with_progress(
     max_token_length: int | None = None,
     separator: str = END_OF_TEXT,
     read: ReadOptions | None = None,
+    special_tokens_inside: Literal["text", "encode", "error"] = "text",
     threads: int | None = None,
 ) -> Tokenizer:
     """Train under a progress bar, save, and say what came out. Options left None are those of the counts."""
@@ -136,7 +141,8 @@ def train_with_progress(
     total.check_room(options)
     with progress_bar(console) as update:
         if inputs:
-            add_inputs(total, inputs, console, update, separator=separator, read=read)
+            add_inputs(total, inputs, console, update, separator=separator, read=read,
+                       special_tokens_inside=special_tokens_inside)  # fmt: skip
         size_counted = total.bytes_counted
         merging_began = time.perf_counter()
 

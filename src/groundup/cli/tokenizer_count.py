@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from rich.console import Console
 from rich.text import Text
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from groundup.tokenizer.pretoken_counts import PretokenCounts
     from groundup.tokenizer.vocabulary_learning import Progress
 
+SpecialTokenMode: TypeAlias = Literal["text", "encode", "error"]
+
 
 def count(arguments: list[str]) -> None:
     """Parse and run."""
@@ -41,6 +43,7 @@ def _count(
     weight: int = 1,
     separator: str = END_OF_TEXT,
     read: Reading = DEFAULT_READING,
+    special_tokens_inside: SpecialTokenMode = "text",
     threads: int | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -57,6 +60,8 @@ def _count(
         special_tokens: text that is always one token and a boundary in training.
         weight: the text counts as if it were there so many times.
         separator: token between the documents of plain text.
+        special_tokens_inside: what the name of a special token inside a document is: text like any, the token, which is
+            a boundary, or an error. The separator of plain text is a separator in any case.
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace the file if it is there.
     """
@@ -72,7 +77,8 @@ def _count(
         raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
     counts = PretokenCounts(pattern=pattern, special_tokens=special_tokens, num_threads=threads)
     with progress_bar(console) as update:
-        add_inputs(counts, inputs, console, update, weight=weight, separator=separator, read=read)
+        add_inputs(counts, inputs, console, update, weight=weight, separator=separator, read=read,
+                   special_tokens_inside=special_tokens_inside)  # fmt: skip
     if not len(counts):
         raise DataError(f"{', '.join(map(str, inputs))}: there is no text to count; check the input")
     counts.save(out)
@@ -90,6 +96,7 @@ def add_inputs(
     weight: int = 1,
     separator: str = END_OF_TEXT,
     read: ReadOptions | None = None,
+    special_tokens_inside: SpecialTokenMode = "text",
 ) -> None:
     """Count the documents of inputs. Plain text is mapped into memory, and what else there is goes through the reader.
 
@@ -98,26 +105,33 @@ def add_inputs(
     """
     from groundup.tokenizer.patterns import PATTERNS
     from groundup.tokenizer.pretoken_counts import SlowPatternWarning, slow_pattern_note
+    from groundup.tokenizer.special_names import refuse_names
 
     if counts.pattern not in PATTERNS:
         console.print(Text(f"note: {slow_pattern_note(counts.pattern)}"), soft_wrap=True)
     everything = TextReader(list(inputs), separator=separator, read=read)
     say_left_out(console, everything)
-    plain = [path for path in everything.files if everything.is_plain(path)]
-    others = [path for path in everything.files if not everything.is_plain(path)]
+    is_error = special_tokens_inside == "error"  # to find which document it is, all go through the reader
+    plain = [path for path in everything.files if everything.is_plain(path) and not is_error]
+    others = [path for path in everything.files if path not in plain]
     reader = TextReader(others, separator=separator, read=read) if others else None
+    inside: Literal["text", "encode"] = "text" if special_tokens_inside == "text" else "encode"
     total = sum(path.stat().st_size for path in plain)
     of_reader = reader.bytes_total if reader else 0
     show = _Shown(update, None if of_reader is None else total + of_reader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SlowPatternWarning)
         for path in plain:
-            counts.add_file(path, weight, separator=separator, progress=show.file_progress())
+            counts.add_file(path, weight, separator=separator, special_tokens=inside, progress=show.file_progress())
             show.finished += path.stat().st_size
         if reader:
-            counts.add_documents(reader.documents(), weight, progress=show.reader_progress(reader))
+            documents = refuse_names(reader, counts.special_tokens) if is_error else reader.documents()
+            counts.add_documents(documents, weight, special_tokens=inside, progress=show.reader_progress(reader))
     if reader:
         say_how_read(console, reader)
+    if counts.special_tokens_met:
+        met = ", ".join(f"{name} × {count:,}" for name, count in sorted(counts.special_tokens_met.items()))
+        console.print(Text(f"names of special tokens in documents were taken as text: {met}"), soft_wrap=True)
 
 
 class _Shown:

@@ -1,16 +1,16 @@
 """One pass over the documents of the inputs: record them, and encode those that are wanted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
 from groundup.data.plan import InputStatus, ShardPlan
-from groundup.data.special_names import SpecialNames
 from groundup.data.text_record import TextRecord
-from groundup.errors import DataError
 from groundup.text.readers import Piece, TextReader
+from groundup.tokenizer.special_names import RefusedNames
 
 Progress: TypeAlias = Callable[[int, int | None, int], object]
 """Called with bytes read of the inputs, their size (None for standard input), and tokens written."""
@@ -100,7 +100,7 @@ class DocumentPass:
         self._reader, self._tokenizer, self._plan, self._status, self._record = reader, tokenizer, plan, status, record
         self._threads, self._progress = num_threads, progress
         self._allowed: Literal["all", "none"] = "all" if plan.special_tokens == "encode" else "none"
-        self._refused = _RefusedNames(tokenizer) if plan.special_tokens == "error" else None
+        self._refused = RefusedNames(tokenizer.special_tokens) if plan.special_tokens == "error" else None
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._marks: list[tuple[int, Path]] = []
@@ -112,8 +112,13 @@ class DocumentPass:
             DataError: a file changed while it was read, or a document has the name of a special token that must not
                 be there; or from the reader or the sink.
         """
+        with closing(self._pieces(sink)) as pieces:
+            self._take(pieces, sink)
+        if self._progress:
+            self._progress(self._reader.bytes_read, self._reader.bytes_total, sink.tokens if sink else 0)
+
+    def _take(self, pieces: Iterator[Piece], sink: DocumentSink | None) -> None:
         is_wanted = False
-        pieces = self._pieces(sink)
         for data, ends_document in pieces:
             if ends_document and not data:
                 self.empty_documents += 1
@@ -133,8 +138,6 @@ class DocumentPass:
             if self._batch_bytes >= BATCH_BYTES:
                 self._write_batch(sink if is_wanted else None)
         self._write_batch(sink if is_wanted else None)
-        if self._progress:
-            self._progress(self._reader.bytes_read, self._reader.bytes_total, sink.tokens if sink else 0)
 
     def _take_long(self, data: bytes, pieces: Iterator[Piece], sink: DocumentSink | None) -> None:
         """A document that comes in pieces, which is never held whole."""
@@ -175,37 +178,22 @@ class DocumentPass:
         """Number of the current document in its file, from 1, the empty ones counted."""
         return self.documents + self.empty_documents - self._before
 
-    def _pieces(self, sink: DocumentSink | None) -> Iterator[Piece]:
+    def _pieces(self, sink: DocumentSink | None) -> Generator[Piece, None, None]:
         """The pieces of the reader, under the progress of all; each file is looked at again after its last piece."""
         total, reported = self._reader.bytes_total, 0
         reading = None
-        for piece in self._reader:
-            if self._reader.current is not reading:
-                if reading is not None:
-                    self._status.check_unchanged(reading)
-                reading = self._reader.current
-                assert reading is not None
-                self._path, self._before = reading, self.documents + self.empty_documents
-                self._marks = [*(self._marks if self._batch else ()), (len(self._batch), reading)]
-            yield piece
-            if self._progress and self._reader.bytes_read - reported >= _REPORT_BYTES:
-                reported = self._reader.bytes_read
-                self._progress(reported, total, sink.tokens if sink else 0)
+        with closing(iter(self._reader)) as pieces:
+            for piece in pieces:
+                if self._reader.current is not reading:
+                    if reading is not None:
+                        self._status.check_unchanged(reading)
+                    reading = self._reader.current
+                    assert reading is not None
+                    self._path, self._before = reading, self.documents + self.empty_documents
+                    self._marks = [*(self._marks if self._batch else ()), (len(self._batch), reading)]
+                yield piece
+                if self._progress and self._reader.bytes_read - reported >= _REPORT_BYTES:
+                    reported = self._reader.bytes_read
+                    self._progress(reported, total, sink.tokens if sink else 0)
         if reading is not None:
             self._status.check_unchanged(reading)
-
-
-class _RefusedNames:
-    """Finds names of special tokens in documents that must have none."""
-
-    def __init__(self, tokenizer: ShardTokenizer):
-        self._names = SpecialNames(tokenizer.special_tokens)
-        self._tail = b""
-
-    def check_part(self, path: Path, number: int, data: bytes, is_last: bool) -> None:
-        name, self._tail = self._names.first(self._tail + data, is_last)
-        if name is not None:
-            raise DataError(
-                f"{path}, document {number} has the special token {name!r} in its text; remove it, or take it for "
-                "text with --special-tokens text, or for the token with --special-tokens encode"
-            )

@@ -27,14 +27,14 @@ from groundup.data.index import (
     read_progress,
     refuse_foreign,
 )
-from groundup.data.plan import InputStatus, ShardPlan, SpecialTokenMode, differences, fingerprint, is_repeatable
+from groundup.data.plan import InputStatus, ShardPlan, differences, fingerprint, is_repeatable
 from groundup.data.repair import repair
 from groundup.data.shard_writer import ShardWriter, other_text, text_lengths
-from groundup.data.special_names import SpecialNames
 from groundup.data.text_record import EMPTY_SHA256, TextRecord
 from groundup.errors import DataError, TokenizerError
 from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import STANDARD_INPUT, Inputs, TextReader
+from groundup.tokenizer.special_names import SpecialNames, SpecialTokenMode
 
 DEFAULT_SHARD_TOKENS = 100_000_000
 """Tokens a shard: 200 MB at uint16, and at most so much work is lost by a kill."""

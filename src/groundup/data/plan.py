@@ -5,14 +5,12 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from groundup.data.index import INDEX_FILE, STATUS_FILE, file_sha256
 from groundup.errors import DataError
 from groundup.files import read_json, write_json
-
-SpecialTokenMode = Literal["text", "encode", "error"]
-"""Meaning of a special token's name inside a document: text like any; the special token; or an error."""
+from groundup.tokenizer.special_names import SpecialTokenMode
 
 _FINGERPRINT_BYTES = 1 << 16
 _STATUS_FORMAT = "groundup-token-shards-inputs"

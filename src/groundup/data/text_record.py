@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from groundup.data.special_names import SpecialNames
+from groundup.tokenizer.special_names import SpecialNames
 
 _DOCUMENTS_JOINED = 1024  # few enough to be hashed out of the processor's cache
 

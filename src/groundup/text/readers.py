@@ -30,7 +30,7 @@ What follows the last separator is a document if it is not empty; a file never j
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -190,7 +190,7 @@ class TextReader:
         """How far reading has come, in the bytes of ``bytes_total``."""
         return self._finished_bytes + self._position()
 
-    def __iter__(self) -> Iterator[Piece]:
+    def __iter__(self) -> Generator[Piece, None, None]:
         self._finished_bytes, empty = 0, True
         self.skipped_rows = SkippedRows()
         for path in self.files:
@@ -204,7 +204,7 @@ class TextReader:
             why = f"; {skipped.count} rows were skipped, the first: {skipped.first[0]}" if skipped.count else ""
             raise DataError(f"{_named(self.files)}: no text in it; expected at least one document{why}")
 
-    def documents(self) -> Iterator[bytes]:
+    def documents(self) -> Generator[bytes, None, None]:
         """Whole documents. Memory is that of the longest one: use the pieces where that is not known."""
         parts: list[bytes] = []
         for data, ends_document in self:

@@ -4,16 +4,19 @@ import os
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from groundup.errors import DataError, TokenizerError
 from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
 from groundup.tokenizer.patterns import PATTERNS, checked_pattern
 from groundup.tokenizer.regex_splitter import pretoken_ends
+from groundup.tokenizer.special_names import SpecialNames, set_aside
 from groundup.tokenizer.special_tokens import checked_special_tokens
 from groundup.tokenizer.training_texts import Document, Text, batches_of, mapped, mapped_batches, while_unchanged
 from groundup.tokenizer.vocabulary_learning import (
@@ -64,6 +67,9 @@ class PretokenCounts:
         num_threads: threads that count; None for as many as this process may use cores. A regular expression uses one.
         chunk_bytes: what a thread takes at a time; neither it nor the threads change the counts.
 
+    Attributes:
+        special_tokens_met: how often special tokens were in documents in which they are text.
+
     Raises:
         TokenizerError: the pattern, a special token or a number is impossible, or the C++ core is not built.
         MissingExtraError: the pattern is a regular expression and `regex` is not installed.
@@ -89,6 +95,7 @@ class PretokenCounts:
         self._in_use = threading.Lock()
         self._is_incomplete = False
         self._has_warned = False
+        self.special_tokens_met: Counter[str] = Counter()
 
     @property
     def pattern(self) -> str:
@@ -122,6 +129,7 @@ class PretokenCounts:
         weight: int = 1,
         *,
         separator: str | None = None,
+        special_tokens: Literal["text", "encode"] = "encode",
         progress: Progress | None = None,
     ) -> None:
         """Counts a text file. It is read as bytes, mapped into memory, and given back as it is counted.
@@ -131,20 +139,27 @@ class PretokenCounts:
             weight: each pretoken counts so many times.
             separator: token between the documents; the line breaks around one that stands alone on its line are part
                 of it, as in `groundup.text.readers`. None: the file is one document, divided by special tokens alone.
+            special_tokens: a special token's name inside a document is a boundary ("encode"), or text like any.
             progress: see `Progress`.
 
         Raises:
             FileMissingError: there is no such file.
-            DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is. Or the size of the
-                file changed while it was read.
+            DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is; or it changed.
             TokenizerError: the weight is impossible.
         """
         text = mapped(Path(path))
         batches = [[text]] if separator is None else mapped_batches(text, separator)
-        self._count(while_unchanged(Path(path), text, batches), weight, progress, mapped_bytes=len(text))
+        as_text = special_tokens == "text" and self.special_tokens != [separator]
+        whole = while_unchanged(Path(path), text, batches)
+        self._count(whole, weight, progress, mapped_bytes=len(text), names_as_text=as_text)
 
     def add_documents(
-        self, documents: Iterable[Document], weight: int = 1, *, progress: Progress | None = None
+        self,
+        documents: Iterable[Document],
+        weight: int = 1,
+        *,
+        special_tokens: Literal["text", "encode"] = "encode",
+        progress: Progress | None = None,
     ) -> None:
         """Counts documents from anywhere. The end of a document is a boundary, as a special token is.
 
@@ -153,13 +168,14 @@ class PretokenCounts:
         Args:
             documents: str, or anything with contiguous bytes. Lone surrogates become U+FFFD, as in encoding.
             weight: each pretoken counts so many times.
+            special_tokens: as for `add_file`.
             progress: see `Progress`; the work in all is not known.
 
         Raises:
             DataError: a document is of another type.
             TokenizerError: the weight is impossible.
         """
-        self._count(batches_of(documents), weight, progress)
+        self._count(batches_of(documents), weight, progress, names_as_text=special_tokens == "text")
 
     def merge(self, other: "PretokenCounts") -> None:
         """Adds the counts of other texts to these.
@@ -250,10 +266,10 @@ class PretokenCounts:
         )
         return core
 
-    def _like_this(self) -> "PretokenCounts":
+    def _like_this(self, special_tokens: Sequence[str] | None = None) -> "PretokenCounts":
         return PretokenCounts(
             pattern=self._pattern,
-            special_tokens=self.special_tokens,
+            special_tokens=self.special_tokens if special_tokens is None else special_tokens,
             num_threads=self._threads,
             chunk_bytes=self._chunk_bytes,
         )
@@ -303,8 +319,14 @@ class PretokenCounts:
         progress: Progress | None,
         *,
         mapped_bytes: int | None = None,
+        names_as_text: bool = False,
     ) -> None:
         weight = whole_number("weight", weight, 1, MOST_WEIGHT)
+        # Documents with names of special tokens are few; where these are text they are counted by themselves.
+        aside = self._like_this([]) if names_as_text else None
+        if aside is not None:
+            take = partial(aside.add_documents, weight=weight)
+            batches = set_aside(batches, SpecialNames(self.special_tokens), self.special_tokens_met, take)
         with self._using():
             before = self._bytes_counted
 
@@ -322,6 +344,8 @@ class PretokenCounts:
             self._is_incomplete = False
             if mapped_bytes is not None:
                 show(before + mapped_bytes)
+        if aside is not None:
+            self._add_counted(aside._counted())
 
     def _count_natively(self, batch: Sequence[Text], weight: int, mapped: bool, show: Callable[[int], None]) -> int:
         offset = self._bytes_counted - self._core.bytes_counted

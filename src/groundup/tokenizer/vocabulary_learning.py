@@ -87,7 +87,7 @@ def learn_vocabulary(
     """Vocabulary and merges from counts in the C++ core, which are empty afterwards.
 
     Raises:
-        TokenizerError: there is no room for the special tokens.
+        TokenizerError: there is no room for the special tokens, or the bytes of one were learned as well.
         DataError: there is more distinct text than the core can hold.
     """
     new_specials = tokens_beside_bytes(special_tokens)
@@ -111,6 +111,12 @@ def learn_vocabulary(
     for left, right in learned:
         merges.append((tokens[left], tokens[right]))
         tokens.append(tokens[left] + tokens[right])
+    if both := set(tokens) & set(new_specials):
+        raise TokenizerError(
+            f"the special token {min(both).decode()!r} was learned as an ordinary token too, since its name is in "
+            "documents, where it counts as text; count it as the token (--special-tokens-inside encode), or choose a "
+            "name that is in no text"
+        )
     return dict(enumerate(tokens + new_specials)), merges
 
 
