@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from groundup.account.units import size_text
 from groundup.cli.parse import call
 from groundup.cli.progress import progress_bar
-from groundup.track.console import make_console, print_pairs, print_section
+from groundup.track.console import make_console, print_pairs
 
 if TYPE_CHECKING:
     from groundup.data.document import Document
 
 _INPUTS_SHOWN = 20
+_OTHER_COLUMNS = 54
+"""Width of sizes, counts and hashes beside the name of an input."""
 _TOKEN_COLORS = ("black on #bcd9ff", "black on #ffd9a8")  # told apart by people who cannot tell red from green
 
 
@@ -54,9 +57,9 @@ def _info(path: Path, /, *, json_output: bool = False) -> None:
     inputs = found.get("inputs", [])
     if inputs:
         console.print()
-        rows = [_input_row(source) for source in inputs[:_INPUTS_SHOWN]]
-        more = f"and {len(inputs) - _INPUTS_SHOWN:,} more: --json-output lists all" * (len(inputs) > _INPUTS_SHOWN)
-        print_section(console, "inputs", ("file", "size", "documents", "text", "SHA-256 of the text"), rows, more)
+        console.print(_input_table(inputs[:_INPUTS_SHOWN], console.width))
+        if len(inputs) > _INPUTS_SHOWN:
+            console.print(Text(f"and {len(inputs) - _INPUTS_SHOWN:,} more; --json-output lists all", style="dim"))
     for note in found.get("notes", []):
         console.print(Text(f"note: {note}", style="dim"))
 
@@ -177,9 +180,23 @@ def _special_fact(found: dict[str, Any]) -> str:
     return f"{mode}; met: " + (", ".join(f"{name} × {count:,}" for name, count in met.items()) or "none")
 
 
+def _input_table(inputs: list[dict[str, Any]], width: int) -> Table:
+    """Names are cut where they do not fit; numbers and hashes never are."""
+    longest = max(width - _OTHER_COLUMNS, 12)
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("input", no_wrap=True, style="bold")
+    for name in ("size", "documents", "text"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("SHA-256 of text", no_wrap=True)
+    for source in inputs:
+        name, *facts = _input_row(source)
+        table.add_row(*map(Text, (name if len(name) <= longest else f"{name[: longest - 1]}…", *facts)))
+    return table
+
+
 def _input_row(source: dict[str, Any]) -> tuple[str, ...]:
     size = size_text(source["bytes"]) if "bytes" in source else ""
     if "text_sha256" not in source:
         return source["name"], size, "", "", "not recorded"
     documents, text = f"{source['documents']:,}", size_text(source["text_bytes"])
-    return source["name"], size, documents, text, source["text_sha256"][:16] + "…"
+    return source["name"], size, documents, text, source["text_sha256"][:12] + "…"
