@@ -39,8 +39,8 @@ def _convert(
     Args:
         source: a tokenizer's folder; groundup's or Hugging Face's JSON; a .tiktoken file.
         out: what to write.
-        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's single file), hugging-face (tokenizer.json) or
-            tiktoken; by default what the name of out suggests.
+        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's single
+            file), hugging-face (tokenizer.json) or tiktoken; by default what the name of out suggests.
         pattern: how text is split, for .tiktoken and GPT-2's two files, which do not say it: gpt2, cl100k, llama3,
             qwen2, o200k, tekken, or a regular expression.
         special_tokens: for the same files: NAME=ID, or NAME alone for the next free id.
@@ -82,6 +82,8 @@ def _format_of(out: Path, to: FormatName | None) -> FormatName:
 
 
 def _refuse_existing(out: Path, form: FormatName, *, overwrite: bool) -> None:
+    from groundup.tokenizer.formats import GROUNDUP_FILE
+
     names = ("meta.json", "vocab.json", "merges.txt", GROUNDUP_FILE)
     taken = [out / name for name in names if (out / name).exists()] if form == "folder" else [out]
     if not overwrite and (found := [str(path) for path in taken if path.is_file()]):
