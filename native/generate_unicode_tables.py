@@ -1,7 +1,7 @@
-"""Write unicode_tables.hpp: the kind of every code point, in each version of Unicode that is supported.
+"""Write unicode_tables.hpp: which kind of character every code point is, in each version of Unicode that is supported.
 
-Two engines decide, because tokenizers split with them: \\p{L}, \\p{N} and so on as they match them, which for \\s is
-the property White_Space (U+0085 is in it, U+001C is not).
+Two engines decide, because tokenizers split with them: \\p{L}, \\p{N} and so on as they match them. \\s is the property
+White_Space in both (U+0085 is in it, U+001C is not).
 
 * The newest version is that of the `regex` package, which groundup's own tokenizers are defined by.
 * 16.0 is that of Oniguruma in `tokenizers` 0.23 and of fancy-regex in tiktoken 0.14.

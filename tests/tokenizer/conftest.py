@@ -1,6 +1,7 @@
 """A small tokenizer that every machine can make: trained in the test run, on text with all kinds of edges."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(corpus: Path) -> Tokenizer:
     """450 tokens with three special ones, two of which overlap."""
     return Tokenizer(*train_bpe(corpus, 450, SPECIAL_TOKENS), SPECIAL_TOKENS)
+
+
+@pytest.fixture(scope="session")
+def own_sha256() -> Callable[[Tokenizer], str]:
+    """The hash that a tokenizer has if it came back from a format which does not say the version of Unicode.
+
+    Such files have the character classes of the engine that they are made for.
+    """
+
+    def sha256(tokenizer: Tokenizer) -> str:
+        assert tokenizer.unicode_version == "16.0"
+        assert not tokenizer.ignore_merges
+        same = Tokenizer(tokenizer.vocab, tokenizer.merges, tokenizer.special_tokens, pattern=tokenizer.pattern)
+        assert same.unicode_version == "18.0"
+        assert same.sha256 != tokenizer.sha256
+        return same.sha256
+
+    return sha256

@@ -101,7 +101,7 @@ def _set(*keys, to):
         (_set("special_tokens", to=["<x>"]), "special_tokens is ['<x>'], expected a JSON object"),
         (_set("special_tokens", "<x>", to=7.5), "token '<x>' has the id 7.5; ids are integers"),
         (_set("special_tokens", "<x>", to=97), "id 97 is given to '<x>' and to another token"),
-        (_set("special_tokens", "ab", to=400), "ids 256 and 400 are the same bytes b'ab'"),
+        (_set("special_tokens", "ab", to=400), "and t.json says"),  # one that shares its bytes
         (_set("special_tokens", "\ud800", to=400), "special token '\\ud800' has a lone surrogate"),
         (_set("vocab", "cd", to=-1), "token b'cd' has the id -1"),
         (_set("vocab", "cd", to=1 << 24), "token b'cd' has the id 16777216"),

@@ -58,7 +58,7 @@ def test_their_library_gives_our_ids_with_every_pattern(of_pattern, tmp_path):
     assert_same_ids(of_pattern, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
 
 
-def test_what_was_written_loads_as_it_was(of_pattern, tmp_path):
+def test_what_was_written_loads_as_it_was(of_pattern, tmp_path, own_sha256):
     of_pattern.save_hugging_face(tmp_path / "new" / "tokenizer.json")
     for path in (tmp_path / "new", tmp_path / "new" / "tokenizer.json"):
         loaded = Tokenizer.load(path)
@@ -66,7 +66,7 @@ def test_what_was_written_loads_as_it_was(of_pattern, tmp_path):
         assert loaded.merges == of_pattern.merges
         assert loaded.special_tokens == of_pattern.special_tokens
         assert loaded.pattern == of_pattern.pattern
-        assert loaded.sha256 == of_pattern.sha256
+        assert own_sha256(loaded) == of_pattern.sha256
 
 
 @pytest.mark.parametrize("split", ["ByteLevel", *PATTERNS])
@@ -94,23 +94,23 @@ def test_a_file_of_their_library_gives_its_ids(split, tmp_path):
     assert Tokenizer.load(tmp_path / "strings.json").sha256 == ours.sha256
 
 
-def test_gpt2_goes_through_tokenizer_json(gpt2_files, tmp_path):
+def test_gpt2_goes_through_tokenizer_json(gpt2_files, tmp_path, own_sha256):
     gpt2 = Tokenizer.load(gpt2_files[0].parent)
     gpt2.save_hugging_face(tmp_path / "tokenizer.json")
-    assert Tokenizer.load(tmp_path).sha256 == gpt2.sha256
+    assert own_sha256(Tokenizer.load(tmp_path)) == gpt2.sha256
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     text = "".join(TEXTS)
     assert theirs.encode(text).ids == gpt2.encode(text)
 
 
-def test_ids_may_have_holes_and_special_tokens_may_come_first(tmp_path):
+def test_ids_may_have_holes_and_special_tokens_may_come_first(tmp_path, own_sha256):
     bytes_from_3 = {i + 3: bytes([i]) for i in range(256)}
     ours = Tokenizer({0: b"<a>", 1: b"<b>", **bytes_from_3, 900: b"th"}, [(b"t", b"h")], ["<b>", "<a>", "<c>"])
     ours.save_hugging_face(tmp_path / "t.json")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
     text = "<a>the<b><c>"
     assert theirs.encode(text).ids == ours.encode(text) == [0, 900, 104, 1, 901]
-    assert Tokenizer.load(tmp_path / "t.json").sha256 == ours.sha256
+    assert own_sha256(Tokenizer.load(tmp_path / "t.json")) == ours.sha256
 
 
 def test_a_pattern_of_ones_own_survives(tmp_path):
@@ -175,15 +175,14 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
             "its pre_tokenizer is ['Whitespace']; expected one that ends",
         ),
         (_set("pre_tokenizer", "add_prefix_space", to=True), "add_prefix_space false"),
-        (_set("pre_tokenizer", "use_regex", to=False), "text is split once"),
-        (_set("pre_tokenizer", to={"type": "Sequence", "pretokenizers": [SPLIT, SPLIT, BYTE_LEVEL]}), "split once"),
+        (_set("pre_tokenizer", "use_regex", to=False), "does not split text"),
         (
-            _set("pre_tokenizer", to={"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL | {"use_regex": True}]}),
-            "text is split once",
+            _set("pre_tokenizer", to={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, BYTE_LEVEL]}),
+            "its pre_tokenizer has Whitespace",
         ),
         (
             _set("pre_tokenizer", to={"type": "Sequence", "pretokenizers": [{"type": "Digits"}, BYTE_LEVEL]}),
-            "its pre_tokenizer is ['Digits', 'ByteLevel'], with use_regex False",
+            "its pre_tokenizer has Digits",
         ),
         (
             _set(
@@ -202,9 +201,9 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
         (
             _set(
                 "pre_tokenizer",
-                to={"type": "Sequence", "pretokenizers": [SPLIT | {"pattern": {"String": " "}}, BYTE_LEVEL]},
+                to={"type": "Sequence", "pretokenizers": [SPLIT | {"pattern": {"String": ""}}, BYTE_LEVEL]},
             ),
-            "its Split has the pattern {'String': ' '}",
+            "its Split has the pattern {'String': ''}",
         ),
         (_set("decoder", to={"type": "Metaspace"}), "its decoder is Metaspace"),
         (_set("model", "type", to="Unigram"), "its model is 'Unigram'; only BPE is read"),

@@ -9,29 +9,30 @@ from groundup.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.json", "merges.txt", "meta.json", "x.tiktoken", "x"])
-def test_names_do_not_matter(small, tmp_path, name):
+def test_names_do_not_matter(small, tmp_path, name, own_sha256):
     small.save(tmp_path / "ours.json")
     (tmp_path / "a").mkdir()
     shutil.copy(tmp_path / "ours.json", tmp_path / "a" / name)
     assert Tokenizer.load(tmp_path / "a" / name).sha256 == small.sha256
     small.save_hugging_face(tmp_path / "a" / name)
-    assert Tokenizer.load(tmp_path / "a" / name).sha256 == small.sha256
+    assert own_sha256(Tokenizer.load(tmp_path / "a" / name)) == small.sha256
 
 
-@pytest.mark.parametrize("save", ["save", "save_hugging_face"])
-def test_a_folder_with_only_tokenizer_json_loads(small, tmp_path, save):
-    getattr(small, save)(tmp_path / "tokenizer.json")
+def test_a_folder_with_only_tokenizer_json_loads(small, tmp_path, own_sha256):
+    small.save(tmp_path / "tokenizer.json")
     assert Tokenizer.load(tmp_path).sha256 == small.sha256
+    small.save_hugging_face(tmp_path / "tokenizer.json")
+    assert own_sha256(Tokenizer.load(tmp_path)) == small.sha256
 
 
-def test_tokenizer_json_says_more_than_the_two_files_beside_it(small, tmp_path):
+def test_tokenizer_json_says_more_than_the_two_files_beside_it(small, tmp_path, own_sha256):
     """Folders of Hugging Face have all three; the two would be read with GPT-2's pattern."""
     other = Tokenizer(small.vocab, small.merges, small.special_tokens, pattern="qwen2")
     other.save(tmp_path)
     (tmp_path / "meta.json").unlink()
     assert Tokenizer.load(tmp_path).pattern == "gpt2"
     other.save_hugging_face(tmp_path / "tokenizer.json")
-    assert Tokenizer.load(tmp_path).sha256 == other.sha256
+    assert own_sha256(Tokenizer.load(tmp_path)) == other.sha256
     small.save(tmp_path)  # and meta.json says all
     assert Tokenizer.load(tmp_path).sha256 == small.sha256
 

@@ -8,11 +8,13 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
+from tiktoken_ext import openai_public
 
 from groundup.errors import FileMissingError, TokenizerError
 from groundup.tokenizer import Tokenizer, reference, train_bpe_from_documents
 from groundup.tokenizer.merge_order import merges_of_ranks
 from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.tiktoken_encodings import ENCODINGS
 
 BYTES = {byte: bytes([byte]) for byte in range(256)}
 WORDS = [
@@ -42,7 +44,7 @@ def encoding_of(path, special_tokens, pattern):
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_tiktoken_gives_our_ids_with_every_pattern(pattern, tmp_path):
+def test_tiktoken_gives_our_ids_with_every_pattern(pattern, tmp_path, own_sha256):
     vocab, merges = reference.train_bpe([text.encode() for text in TEXTS], 380, [], PATTERNS[pattern])
     ours = Tokenizer(vocab, merges, ["<|end|>", "naïve"], pattern=pattern)
     path = tmp_path / "new" / "ours.tiktoken"
@@ -51,11 +53,11 @@ def test_tiktoken_gives_our_ids_with_every_pattern(pattern, tmp_path):
     theirs = encoding_of(path, special_ids, pattern)
     for text in TEXTS:
         assert theirs.encode(text, allowed_special="all") == ours.encode(text)
-    assert Tokenizer.from_tiktoken(path, pattern=pattern, special_tokens=special_ids).sha256 == ours.sha256
-    assert Tokenizer.load(path, pattern=pattern, special_tokens=["<|end|>", "naïve"]).sha256 == ours.sha256
+    assert own_sha256(Tokenizer.from_tiktoken(path, pattern=pattern, special_tokens=special_ids)) == ours.sha256
+    assert own_sha256(Tokenizer.load(path, pattern=pattern, special_tokens=["<|end|>", "naïve"])) == ours.sha256
 
 
-def test_gpt2_goes_through_tiktoken(gpt2_files, tmp_path):
+def test_gpt2_goes_through_tiktoken(gpt2_files, tmp_path, own_sha256):
     gpt2 = Tokenizer.load(gpt2_files[0].parent)
     gpt2.save_tiktoken(tmp_path / "r50k_base.tiktoken")
     ranks = load_tiktoken_bpe(str(tmp_path / "r50k_base.tiktoken"))
@@ -65,7 +67,7 @@ def test_gpt2_goes_through_tiktoken(gpt2_files, tmp_path):
         tmp_path / "r50k_base.tiktoken", pattern="gpt2", special_tokens={"<|endoftext|>": 50_256}
     )
     assert loaded.merges == gpt2.merges
-    assert loaded.sha256 == gpt2.sha256
+    assert own_sha256(loaded) == gpt2.sha256
 
 
 @given(texts=st.lists(st.text("ab -", min_size=1, max_size=150), min_size=1, max_size=4))
@@ -128,13 +130,14 @@ def test_a_special_token_that_the_file_lists_is_special(tmp_path):
     assert ours.encode("ab<|end|>") == [256, 257]
 
 
-def test_a_special_token_may_be_an_ordinary_one(tmp_path):
+def test_a_special_token_may_be_an_ordinary_one(tmp_path, own_sha256):
     ours = Tokenizer(BYTES | {256: b"ab"}, [(b"a", b"b")], ["ab", "c", "<x>"])
     ours.save_tiktoken(tmp_path / "t.tiktoken")
     special_ids = {"ab": 256, "c": 99, "<x>": 257}
     theirs = encoding_of(tmp_path / "t.tiktoken", special_ids, "gpt2")
     assert theirs.encode("abc<x>xab", allowed_special="all") == ours.encode("abc<x>xab")
-    assert Tokenizer.load(tmp_path / "t.tiktoken", pattern="gpt2", special_tokens=special_ids).sha256 == ours.sha256
+    loaded = Tokenizer.load(tmp_path / "t.tiktoken", pattern="gpt2", special_tokens=special_ids)
+    assert own_sha256(loaded) == ours.sha256
 
 
 def test_the_pattern_has_to_be_given(tmp_path):
@@ -151,8 +154,8 @@ def test_the_pattern_has_to_be_given(tmp_path):
 @pytest.mark.parametrize(
     ("vocab", "merges", "specials", "message"),
     [
-        ({0: b"<x>"} | {i + 1: t for i, t in BYTES.items()}, [], ["<x>"], "no token that is not special has the id 0"),
-        (BYTES | {300: b"ab"}, [(b"a", b"b")], [], "has the id 256, and ranks have no holes (the largest id is 300)"),
+        ({i + 1: t for i, t in BYTES.items()}, [], ["<x>"], "no token has the id 0"),
+        (BYTES | {300: b"ab"}, [(b"a", b"b")], [], "no token has the id 256, and ranks have no holes"),
         ({i: BYTES[i] for i in range(255)}, [], [], "byte 0xff is not a token"),
         (BYTES | {256: b"ab"}, [], [], "token 256, b'ab', would be made of (b'a', b'b'), which is no merge"),
         (BYTES | {256: b"abc"}, [], [], "token 256, b'abc', would be found as a whole pretoken, and merges end in"),
@@ -239,3 +242,62 @@ def test_paths_that_are_no_files_are_named(tmp_path):
         Tokenizer.from_tiktoken(tmp_path, pattern="gpt2")
     with pytest.raises(TokenizerError, match="is a folder; give the name of the file to write"):
         Tokenizer(BYTES, []).save_tiktoken(tmp_path)
+
+
+def with_ranks(tokens):
+    """The lines of a file whose ranks are given."""
+    return "\n".join(f"{base64.b64encode(token).decode()} {rank}" for rank, token in tokens.items())
+
+
+@pytest.mark.parametrize(
+    ("tokens", "special_tokens"),
+    [
+        ({256: b"ab", 258: b"abc"}, {"<|x|>": 257}),
+        ({257: b"ab", 260: b"abc"}, {"<|x|>": 256, "<|y|>": 258, "b<|": 259}),
+        ({257: b"ab", 258: b"abc"}, {"<|x|>": 256, "<|end|>": 300}),
+        ({256: b"ab", 258: b"xyz", 259: b"abc"}, {"<|x|>": 257}),  # one that merges do not make
+    ],
+)
+def test_ranks_without_a_token_are_ids_of_special_tokens(tmp_path, tokens, special_tokens):
+    path = tmp_path / "t.tiktoken"
+    path.write_text(with_ranks(BYTES | tokens))
+    theirs = encoding_of(path, special_tokens, "gpt2")
+    ours = Tokenizer.load(path, pattern="gpt2", special_tokens=special_tokens)
+    for text in ("abc<|x|>ab", "<|x|><|x|>abc xyz", "".join(special_tokens) + "abcabc", "ab|abc<|x"):
+        assert ours.encode(text) == theirs.encode(text, allowed_special="all")
+        assert ours.encode_ordinary(text) == theirs.encode_ordinary(text)
+    ours.save_tiktoken(tmp_path / "again.tiktoken")
+    assert load_tiktoken_bpe(str(tmp_path / "again.tiktoken")) == load_tiktoken_bpe(str(path))
+    again = Tokenizer.load(tmp_path / "again.tiktoken", pattern="gpt2", special_tokens=special_tokens)
+    assert again.sha256 == ours.sha256
+    ours.save(tmp_path / "t.json")
+    assert Tokenizer.load(tmp_path / "t.json").encode("abc<|x|>ab") == ours.encode("abc<|x|>ab")
+
+
+@pytest.mark.parametrize("special_tokens", [None, ["<|x|>"], {"<|x|>": 258}, {"<|x|>": 256, "<|y|>": 262}])
+def test_a_rank_that_nothing_has_is_named(tmp_path, special_tokens):
+    path = tmp_path / "p50k_base.tiktoken"
+    path.write_text(with_ranks(BYTES | {257: b"ab", 260: b"abc"}))
+    with pytest.raises(TokenizerError) as error:
+        Tokenizer.load(path, pattern="gpt2", special_tokens=special_tokens)
+    taken = set(special_tokens.values()) if isinstance(special_tokens, dict) else set()
+    holes = str(error.value).split("none of rank ")[1].split(":")[0]
+    assert holes == ", ".join(str(rank) for rank in (256, 258, 259) if rank not in taken)
+    assert "special_tokens={" in str(error.value)
+    assert 'pattern="p50k_base"' in str(error.value)
+
+
+def test_encodings_that_tiktoken_knows_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(openai_public, "load_tiktoken_bpe", lambda *_, **__: {})
+    for name, encoding in ENCODINGS.items():
+        published = openai_public.ENCODING_CONSTRUCTORS[name]()
+        assert encoding.special_tokens == published["special_tokens"]
+    path = tmp_path / "r50k_base.tiktoken"
+    path.write_text(with_ranks(BYTES | {256: b"ab", 257: b"abc"}))
+    ours = Tokenizer.load(path, pattern="r50k_base")
+    assert ours.pattern == "gpt2"
+    assert ours.encode("abc<|endoftext|>") == [257, 50256]
+    named = Tokenizer.load(path, pattern="r50k_base", special_tokens={"<|x|>": 300})
+    assert named.special_tokens == ["<|x|>"]
+    with pytest.raises(TokenizerError, match='pattern="r50k_base"'):
+        Tokenizer.load(path)

@@ -39,10 +39,11 @@ def _convert(
     Args:
         source: a tokenizer's folder; groundup's or Hugging Face's JSON; a .tiktoken file.
         out: what to write.
-        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's single
-            file), hugging-face (tokenizer.json) or tiktoken; by default what the name of out suggests.
+        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's
+            single file), hugging-face (tokenizer.json) or tiktoken; by default what the name of out suggests.
         pattern: how text is split, for .tiktoken and GPT-2's two files, which do not say it: gpt2, cl100k, llama3,
-            qwen2, o200k, tekken, or a regular expression.
+            qwen2, o200k, tekken, or a regular expression. For .tiktoken also r50k_base, p50k_base, p50k_edit,
+            cl100k_base or o200k_base, which have special tokens as well.
         special_tokens: for the same files: NAME=ID, or NAME alone for the next free id.
         overwrite: replace what is there.
     """
@@ -107,9 +108,11 @@ def _with_ids(special_tokens: tuple[str, ...]) -> SpecialTokens:
 
 
 def _summary(tokenizer: Tokenizer, form: FormatName) -> str:
+    from groundup.tokenizer.patterns import PATTERNS
+
     special = [f"{name} = {tokenizer.token_id(name)}" for name in tokenizer.special_tokens]
     shown = ", ".join(special[:5]) + (f" and {len(special) - 5:,} more" if len(special) > 5 else "")
-    pattern = tokenizer.pattern if tokenizer.pattern.isidentifier() else repr(tokenizer.pattern)
+    pattern = tokenizer.pattern if tokenizer.pattern in PATTERNS else repr(tokenizer.pattern)
     how = "characters with byte fallback" if tokenizer.characters else f"pattern {pattern}"
     facts = f"{len(tokenizer.vocab):,} tokens, {len(tokenizer.merges):,} merges, "
     if tokenizer.ignore_merges:

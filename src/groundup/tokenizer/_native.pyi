@@ -14,6 +14,8 @@ class MissingByteError(TokenizerError): ...
 class SpecialTokens:
     def __init__(self, tokens: list[tuple[bytes, int]]) -> None: ...
     def find(self, text: str | Buffer, start: int = 0) -> tuple[int, int, int] | None: ...  # begin, end, id
+    @property
+    def ids(self) -> list[int]: ...
 
 class Encoder:
     def __init__(
@@ -22,6 +24,7 @@ class Encoder:
         rules: NDArray[np.uint32],  # (merges, 3): left id, right id, merged id
         whole: list[tuple[bytes, int]],  # pretokens that are one id, whatever the merges make of them
         pattern: str,  # name of a built-in pattern
+        unicode_version: str = ...,  # of the character classes; by default the newest
     ) -> None: ...
     @staticmethod
     def of_characters(
@@ -72,6 +75,9 @@ class PretokenCounts:
     def bytes_counted(self) -> int: ...
     def __len__(self) -> int: ...
 
-def pretokens(data: str | Buffer, pattern: str) -> list[bytes]: ...  # of text without special tokens
-def character_classes() -> bytes: ...  # for each code point its number in native/generate_unicode_tables.py
+# Of text without special tokens.
+def pretokens(data: str | Buffer, pattern: str, unicode_version: str = ...) -> list[bytes]: ...
+def character_classes(
+    unicode_version: str = ...,
+) -> bytes: ...  # for each code point its number in native/generate_unicode_tables.py
 def simd_name() -> str: ...  # what classifies windows of text: avx512, avx2, neon, masks or scalar

@@ -1,13 +1,15 @@
 """What a tokenizer's file holds, whatever its format, before it is a `Tokenizer`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer.characters import Characters
 from groundup.tokenizer.normalizers import Normalizer
+from groundup.tokenizer.patterns import Pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.tokenizer.unicode_versions import NEWEST
 
 SpecialTokens = Mapping[str, int] | Sequence[str]
 """Names with their ids; or names alone, of which those not in the vocabulary get ids from its largest + 1 on."""
@@ -25,8 +27,8 @@ class TokenizerContent:
     """Token bytes by id, special tokens included where the file gives them ids."""
     merges: list[Pair]
     special_tokens: list[str]
-    pattern: str
-    """Name of a built-in pattern, or a regular expression."""
+    pattern: Pattern
+    """Name of a built-in pattern, or a regular expression, or several of them."""
     ignore_merges: bool = False
     """Whether a pretoken that is a token is that token, whatever the merges make of it."""
     normalizer: Normalizer = ()
@@ -36,12 +38,23 @@ class TokenizerContent:
     pattern."""
     added_tokens: tuple[str, ...] = ()
     """Tokens that are text, and found whole before anything else: user-defined symbols in SentencePiece."""
+    normalized_tokens: tuple[str, ...] = ()
+    """Special tokens that are looked for in the normalized text; the others are looked for before."""
+    unicode_version: str = NEWEST
+    """Whose character classes the pattern means (`unicode_versions`)."""
+    special_ids: Mapping[str, int] = field(default_factory=dict)
+    """Ids of special tokens whose bytes are those of an ordinary token, which has another id."""
     sha256: str | None = None
     """What `Tokenizer.sha256` has to be, in formats that carry it."""
     sha256_file: str = ""
     """Name of the file that says so."""
     left_out: tuple[str, ...] = ()
     """What the file asks for around the ids of a text, which a `Tokenizer` does not do."""
+
+    def id_of_special(self) -> dict[str, int]:
+        """The id of each special token."""
+        id_of = {token: token_id for token_id, token in self.vocab.items() if token_id not in self.special_ids.values()}
+        return {name: self.special_ids.get(name, id_of.get(name.encode(), -1)) for name in self.special_tokens}
 
 
 def with_special_tokens(

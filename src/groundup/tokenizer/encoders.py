@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import PATTERNS
+from groundup.tokenizer.patterns import PATTERNS, Pattern
 from groundup.tokenizer.streams import EncodeStream
 from groundup.tokenizer.vocabulary import Rules, rule_array
 from groundup.tokenizer.work import checked_text
@@ -37,41 +37,45 @@ class TextEncoder(Protocol):
 
 
 def make_encoder(
-    pattern: str,
+    pattern: Pattern,
     id_of: Mapping[bytes, int],
     rules: Rules,
     whole: list[tuple[bytes, int]],
+    *,
+    unicode_version: str,
 ) -> TextEncoder:
     """The encoder of a tokenizer.
 
     Args:
-        pattern: name of a built-in pattern, or a regular expression.
+        pattern: name of a built-in pattern, or a regular expression, or several.
         id_of: ids of tokens.
         rules: merges as ids.
         whole: pretokens that are one id, whatever the merges make of them.
+        unicode_version: whose character classes the pattern means.
     """
     core = load_core()
     byte_ids = [id_of.get(bytes([byte]), -1) for byte in range(256)]
     if pattern in PATTERNS:
-        encoder: TextEncoder = core.Encoder(byte_ids, rule_array(rules), whole, pattern)
+        encoder: TextEncoder = core.Encoder(byte_ids, rule_array(rules), whole, pattern, unicode_version)
         return encoder
     warnings.warn(
         f"the pattern {pattern!r} is not built in, so the regex package splits the text, on one thread and tens of "
         f"times more slowly; built in are: {', '.join(PATTERNS)}",
         stacklevel=5,  # the caller of the tokenizer's method
     )
-    return RegexEncoder(core.Encoder(byte_ids, rule_array(rules), whole, "gpt2"), pattern)
+    return RegexEncoder(core.Encoder(byte_ids, rule_array(rules), whole, "gpt2"), pattern, unicode_version)
 
 
 class RegexEncoder:
-    """An encoder whose pretokens are the matches of a regular expression, and what lies between them.
+    """An encoder whose pretokens are the matches of regular expressions, and what lies between them.
 
     It runs on one thread, which the `regex` package holds.
     """
 
-    def __init__(self, encoder: "_native.Encoder", expression: str) -> None:
+    def __init__(self, encoder: "_native.Encoder", pattern: Pattern, unicode_version: str) -> None:
         self._encoder = encoder
-        self._expression = expression
+        self._pattern = pattern
+        self._unicode_version = unicode_version
 
     def encode_to_array(
         self, text: "str | Buffer", specials: "_native.SpecialTokens", threads: int = 1
@@ -116,7 +120,8 @@ class RegexEncoder:
             found = specials.find(data, begin)
             piece = data[begin : found[0] if found else len(data)]
             if piece:
-                yield self._encoder.encode_pretokens(piece, pretoken_ends(piece, self._expression))
+                ends = pretoken_ends(piece, self._pattern, self._unicode_version)
+                yield self._encoder.encode_pretokens(piece, ends)
             if found is None:
                 return
             yield np.array([found[2]], dtype=np.uint32)

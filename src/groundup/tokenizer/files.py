@@ -14,12 +14,23 @@ from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
 from groundup.tokenizer.content import Pair, SpecialTokens, TokenizerContent, with_special_tokens
+from groundup.tokenizer.normalizers import normalizer_json, saved_normalizer
 from groundup.tokenizer.strict_reading import as_id, as_json_object, as_text, read_bytes, shown
+from groundup.tokenizer.unicode_versions import NEWEST
 
 VOCAB_FILE, MERGES_FILE, META_FILE = "vocab.json", "merges.txt", "meta.json"
 GPT2_VOCAB_FILE, GPT2_MERGES_FILE = "encoder.json", "vocab.bpe"
 FORMAT_VERSION = 1
 MERGES_HEADER = "#version: 0.2"
+_META_KINDS: dict[str, type] = {"pattern": str, "special_tokens": list, "sha256": str}
+_OPTIONAL_META_KINDS: dict[str, type] = {
+    "ignore_merges": bool,
+    "normalizer": dict,
+    "normalized_tokens": list,
+    "unicode_version": str,
+    "special_ids": dict,
+}
+_KIND_NAMES: dict[type, str] = {bool: "true or false"}
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _UNPRINTABLE = [byte for byte in range(256) if byte not in _PRINTABLE]
@@ -87,8 +98,12 @@ def read_saved(vocab: Path, merges: Path, meta: Path) -> TokenizerContent:
         vocab=read_vocab(vocab),
         merges=read_merges(merges),
         special_tokens=about["special_tokens"],
-        pattern=about["pattern"],
+        pattern=tuple(about["pattern"]) if isinstance(about["pattern"], list) else about["pattern"],
         ignore_merges=about.get("ignore_merges", False),
+        normalizer=saved_normalizer(meta, about.get("normalizer")),
+        normalized_tokens=tuple(about.get("normalized_tokens", ())),
+        unicode_version=about.get("unicode_version", NEWEST),
+        special_ids=about.get("special_ids", {}),
         sha256=about["sha256"],
         sha256_file=META_FILE,
     )
@@ -226,17 +241,15 @@ def read_meta(path: Path) -> dict[str, Any]:
             f"{path}: format_version is {shown(meta.get('format_version'))}, and this groundup reads {FORMAT_VERSION}; "
             "save the tokenizer again, or update groundup"
         )
-    expected = {"pattern": str, "special_tokens": list, "sha256": str}
-    for key, kind in expected.items():
-        if not isinstance(meta.get(key), kind):
-            raise TokenizerError(
-                f"{path}: {key} is {shown(meta.get(key))}, expected a {kind.__name__}; save the tokenizer again"
-            )
-    if not isinstance(meta.get("ignore_merges", False), bool):
-        raise TokenizerError(
-            f"{path}: ignore_merges is {shown(meta['ignore_merges'])}, expected true or false; save the tokenizer again"
-        )
+    for key, kind in (_META_KINDS | {key: kind for key, kind in _OPTIONAL_META_KINDS.items() if key in meta}).items():
+        if not isinstance(meta.get(key), kind) and not (key == "pattern" and _is_several(meta.get(key))):
+            name = _KIND_NAMES.get(kind, f"a {kind.__name__}")
+            raise TokenizerError(f"{path}: {key} is {shown(meta.get(key))}, expected {name}; save the tokenizer again")
     return meta
+
+
+def _is_several(pattern: object) -> bool:
+    return isinstance(pattern, list) and bool(pattern) and all(isinstance(step, str) for step in pattern)
 
 
 def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
@@ -254,16 +267,25 @@ def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
         raise TokenizerError(
             f"{folder} is a file or lies in one; give a folder, or a name that ends in .json for a single file"
         ) from None
-    entries = {printable(token): token_id for token_id, token in sorted(content.vocab.items())}
+    # A token that shares its bytes with another has no place in vocab.json, whose keys are the bytes.
+    apart = set(content.special_ids.values())
+    entries = {printable(token): token_id for token_id, token in sorted(content.vocab.items()) if token_id not in apart}
     lines = [MERGES_HEADER, *(f"{printable(left)} {printable(right)}" for left, right in content.merges)]
-    meta = {
+    meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "pattern": content.pattern,
+        "unicode_version": content.unicode_version,
         "special_tokens": content.special_tokens,
         "sha256": sha256,
     }
-    if content.ignore_merges:  # a version that does not know the key sees another hash
+    # A groundup that does not know one of these sees another hash.
+    if content.ignore_merges:
         meta["ignore_merges"] = True
+    if content.special_ids:
+        meta["special_ids"] = dict(content.special_ids)
+    if content.normalizer:
+        meta["normalizer"] = normalizer_json(content.normalizer)
+        meta["normalized_tokens"] = list(content.normalized_tokens)
     write_atomically(folder / META_FILE, json.dumps(meta, ensure_ascii=False, indent=2) + "\n")
     write_atomically(folder / VOCAB_FILE, json.dumps(entries, ensure_ascii=False) + "\n")
     write_atomically(folder / MERGES_FILE, "\n".join(lines) + "\n")

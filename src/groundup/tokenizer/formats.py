@@ -14,6 +14,7 @@ from groundup.tokenizer.hugging_face_characters import content_of_sentencepiece,
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 from groundup.tokenizer.strict_reading import as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.tekken_file import content_of_tekken, is_tekken
+from groundup.tokenizer.tiktoken_encodings import ENCODINGS
 from groundup.tokenizer.tiktoken_file import content_of_lines, looks_like_tiktoken
 
 HUGGING_FACE_FILE = "tokenizer.json"
@@ -47,7 +48,8 @@ def read_tokenizer(
 
     Args:
         path: the file or folder.
-        pattern: for formats that lack it: .tiktoken, where it has to be given, and GPT-2's two files.
+        pattern: for formats that lack it: .tiktoken, where it has to be given, and GPT-2's two files. For .tiktoken
+            also the name of a known encoding, such as "p50k_base", which has special tokens as well.
         special_tokens: for the same formats.
 
     Raises:
@@ -86,10 +88,12 @@ def _read_file(path: Path, pattern: str | None, special_tokens: SpecialTokens | 
         return _read_several(of_folder, pattern, special_tokens)
     if found.format is Format.TIKTOKEN:
         if pattern is None:
+            known = path.stem if path.stem in ENCODINGS else "cl100k_base"
             raise TokenizerError(
                 f"{path} is a .tiktoken file, which does not say how text is split; give the pattern of its tokenizer: "
-                'Tokenizer.load(path, pattern="cl100k", special_tokens={"<|endoftext|>": 100257}), or `groundup '
-                "tokenizer convert` with --pattern and --special-tokens"
+                f'Tokenizer.load(path, pattern="{known}") for what tiktoken calls {known}, or pattern="cl100k", '
+                'special_tokens={"<|endoftext|>": 100257}; or `groundup tokenizer convert` with --pattern and '
+                "--special-tokens"
             )
         return content_of_lines(path, data, pattern, special_tokens or [])
     if found.format is Format.GROUNDUP:

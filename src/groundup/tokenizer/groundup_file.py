@@ -16,8 +16,10 @@ from groundup.files import write_atomically
 from groundup.tokenizer.characters import Characters
 from groundup.tokenizer.content import Pair, TokenizerContent
 from groundup.tokenizer.files import TokenOf, from_printable, printable
-from groundup.tokenizer.patterns import PATTERNS, expression_of
+from groundup.tokenizer.normalizers import normalizer_json, saved_normalizer
+from groundup.tokenizer.patterns import PATTERNS, Pattern, expression_of
 from groundup.tokenizer.strict_reading import as_id, shown
+from groundup.tokenizer.unicode_versions import NEWEST
 
 FORMAT = "groundup-tokenizer"
 FORMAT_VERSION = 1
@@ -30,28 +32,40 @@ _KINDS: dict[str, type] = {
     "vocab": dict,
     "merges": list,
 }
-_OPTIONAL: dict[str, type] = {"ignore_merges": bool, "characters": dict, "added_tokens": list}
+# A groundup that does not know one of these refuses the file, and does not ignore it.
+_OPTIONAL: dict[str, type] = {
+    "ignore_merges": bool,
+    "characters": dict,
+    "added_tokens": list,
+    "normalizer": dict,
+    "normalized_tokens": list,
+    "unicode_version": str,
+}
 
 
 def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
     """Writes the file in one step. The vocabulary has the special tokens, too."""
     vocab, pattern = content.vocab, content.pattern
-    names = {name.encode(): name for name in content.special_tokens}
-    id_of = {token: token_id for token_id, token in vocab.items()}
+    id_of_special = content.id_of_special()
+    special = set(id_of_special.values())
     head: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "pattern": {"name": pattern if pattern in PATTERNS else None, "regex": expression_of(pattern)},
         "sha256": sha256,
-        "special_tokens": {name: id_of[token] for token, name in names.items()},
+        "special_tokens": id_of_special,
+        "unicode_version": content.unicode_version,
     }
-    if content.ignore_merges:  # a version that does not know the key refuses it
+    if content.ignore_merges:
         head["ignore_merges"] = True
     if content.characters is not None:
         head["characters"] = asdict(content.characters)
     if content.added_tokens:
         head["added_tokens"] = list(content.added_tokens)
-    tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if vocab[i] not in names]
+    if content.normalizer:
+        head["normalizer"] = normalizer_json(content.normalizer)
+        head["normalized_tokens"] = list(content.normalized_tokens)
+    tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if i not in special]
     pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in content.merges]
     members = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     members += [f'"vocab": {_lines("{", tokens, "}")}', f'"merges": {_lines("[", pairs, "]")}']
@@ -79,15 +93,23 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
             raise TokenizerError(
                 f"{path}: {key} is {shown(entries.get(key))}, expected a JSON {_JSON_NAMES[kind]}; write it again"
             )
+    vocab = _vocab(path, entries["vocab"], entries["special_tokens"])
+    ordinary = {token for token_id, token in vocab.items() if token_id not in set(entries["special_tokens"].values())}
     return TokenizerContent(
         source=str(path),
-        vocab=_vocab(path, entries["vocab"], entries["special_tokens"]),
+        vocab=vocab,
         merges=_merges(path, entries["merges"]),
         special_tokens=list(entries["special_tokens"]),
         pattern=_pattern(path, entries["pattern"]),
         ignore_merges=entries.get("ignore_merges", False),
         characters=_characters(path, entries["characters"]) if "characters" in entries else None,
         added_tokens=tuple(entries.get("added_tokens", ())),
+        normalizer=saved_normalizer(path, entries.get("normalizer")),
+        normalized_tokens=tuple(entries.get("normalized_tokens", ())),
+        unicode_version=entries.get("unicode_version", NEWEST),
+        special_ids={
+            name: token_id for name, token_id in entries["special_tokens"].items() if name.encode() in ordinary
+        },
         sha256=entries["sha256"],
         sha256_file=path.name,
     )
@@ -155,8 +177,10 @@ def _characters(path: Path, entry: Mapping[str, Any]) -> Characters:
         raise TokenizerError(f"{path}: characters is {shown(entry)}: {error}") from None
 
 
-def _pattern(path: Path, entry: Mapping[str, Any]) -> str:
+def _pattern(path: Path, entry: Mapping[str, Any]) -> Pattern:
     name, regex = entry.get("name"), entry.get("regex")
+    if isinstance(regex, list) and regex and name is None and set(map(type, regex)) == {str}:
+        return tuple(regex)
     if entry.keys() != {"name", "regex"} or not isinstance(name, str | None) or not isinstance(regex, str):
         raise TokenizerError(f'{path}: pattern is {shown(entry)}; expected {{"name": string or null, "regex": string}}')
     if name in PATTERNS and regex != PATTERNS[name]:

@@ -6,10 +6,8 @@ What does not touch the ids of a text is read over, or named in `TokenizerConten
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
@@ -22,26 +20,22 @@ from groundup.tokenizer.files import (
     token_of_text,
     vocab_of_entries,
 )
-from groundup.tokenizer.normalizers import Normalizer, UnknownNormalizerError, parse_normalizer
-from groundup.tokenizer.patterns import GPT2, LLAMA3, O200K, PATTERNS, QWEN2, TEKKEN, expression_of
-from groundup.tokenizer.regex_dialects import difference
+from groundup.tokenizer.hugging_face_parts import (
+    BYTE_LEVEL,
+    Json,
+    cannot_be_read,
+    cannot_be_written,
+    kind_of,
+    member,
+    normalizer_of,
+    pattern_of,
+    pre_tokenizer_of,
+    steps_of,
+)
+from groundup.tokenizer.normalizers import Normalizer, apply_steps, normalizer_json
 from groundup.tokenizer.strict_reading import as_id, shown
+from groundup.tokenizer.unicode_versions import OF_ENGINE
 
-Json = dict[str, Any]
-
-# Possessive counts and the end of the text are written differently in each dialect, and these are the same in all.
-_CL100K = LLAMA3.replace(r"|\s*[\r\n]+", r"|\s+(?![\s\S])|\s*[\r\n]+")
-_WRITTEN = PATTERNS | {"cl100k": _CL100K}
-_NAME_OF = {
-    GPT2: "gpt2",
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
-    _CL100K: "cl100k",
-    LLAMA3: "llama3",
-    QWEN2: "qwen2",
-    O200K: "o200k",
-    TEKKEN: "tekken",
-}
-_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
 _CONDITIONS = ("single_word", "lstrip", "rstrip")
 
 
@@ -55,25 +49,11 @@ def write_hugging_face(path: Path, content: TokenizerContent) -> None:
         TokenizerError: a special token cannot be told from another token, or an expression of the user's own as
             pattern is not known to mean the same there.
     """
-    names = {name.encode(): name for name in content.special_tokens}
-    ordinary = {b"".join(pair) for pair in content.merges} | {bytes([byte]) for byte in range(256)}
-    entries: dict[str, int] = {}
-    for token_id, token in sorted(content.vocab.items()):
-        if content.ignore_merges and token in names and _is_name_of_another(names[token]):
-            raise _cannot_be_written(
-                f"special token {names[token]!r} is what the text {from_printable(names[token]).decode()!r} is called "
-                "there, which ignore_merges would find"
-            )
-        if token in names and token in ordinary and names[token] != printable(token):
-            raise _cannot_be_written(f"special token {names[token]!r} is also an ordinary token, {printable(token)!r}")
-        key = names.get(token, printable(token))
-        if key in entries:
-            raise _cannot_be_written(f"tokens {entries[key]} and {token_id} would both be called {key!r}")
-        entries[key] = token_id
+    entries = _written_vocab(content)
     added = [
-        {"id": entries[name], "content": name, "single_word": False, "lstrip": False, "rstrip": False}
-        | {"normalized": False, "special": True}
-        for name in content.special_tokens
+        {"id": token_id, "content": name, "single_word": False, "lstrip": False, "rstrip": False}
+        | {"normalized": name in content.normalized_tokens, "special": True}
+        for name, token_id in content.id_of_special().items()
     ]
     model = {
         "type": "BPE",
@@ -92,26 +72,48 @@ def write_hugging_face(path: Path, content: TokenizerContent) -> None:
         "truncation": None,
         "padding": None,
         "added_tokens": added,
-        "normalizer": None,
-        "pre_tokenizer": _written_pre_tokenizer(content.pattern),
+        "normalizer": normalizer_json(content.normalizer),
+        "pre_tokenizer": pre_tokenizer_of(content.pattern),
         "post_processor": None,
-        "decoder": _BYTE_LEVEL | {"add_prefix_space": True, "use_regex": True},
+        "decoder": BYTE_LEVEL | {"add_prefix_space": True, "use_regex": True},
         "model": model,
     }
     write_atomically(path, json.dumps(file, ensure_ascii=False, indent=2) + "\n")
+
+
+def _written_vocab(content: TokenizerContent) -> dict[str, int]:
+    """Ids by the names that tokens have there: special tokens their text, others GPT-2's byte alphabet."""
+    name_of = {token_id: name for name, token_id in content.id_of_special().items()}
+    ordinary = {b"".join(pair) for pair in content.merges} | {bytes([byte]) for byte in range(256)}
+    entries: dict[str, int] = {}
+    for token_id, token in sorted(content.vocab.items()):
+        name = name_of.get(token_id)
+        if content.ignore_merges and name is not None and _is_name_of_another(name):
+            raise cannot_be_written(
+                f"special token {name!r} is what the text {from_printable(name).decode()!r} is called there, which "
+                "ignore_merges would find"
+            )
+        shares_id = name is not None and name not in content.special_ids
+        if shares_id and token in ordinary and name != printable(token):
+            raise cannot_be_written(f"special token {name!r} is also an ordinary token, {printable(token)!r}")
+        key = printable(token) if name is None else name
+        if key in entries:
+            raise cannot_be_written(f"tokens {entries[key]} and {token_id} would both be called {key!r}")
+        entries[key] = token_id
+    return entries
 
 
 def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
     """The tokenizer in a tokenizer.json, from its JSON object.
 
     Raises:
-        TokenizerError: it is damaged, or a part of it would make other ids than a `Tokenizer` can: a normalizer; a
-            model other than BPE on bytes; dropout; several splits; added tokens that match with conditions.
+        TokenizerError: it is damaged, or a part of it would make other ids than a `Tokenizer` can: a normalizer
+            other than NFC; a model other than BPE on bytes; dropout; added tokens that match with conditions.
     """
     if file.get("version", "1.0") != "1.0":
         raise cannot_be_read(path, f"its version is {shown(file['version'])}", "1.0 is read; update groundup")
-    normalizer = _normalizer(path, file.get("normalizer"))
-    pattern = _pattern(path, member(path, file, "pre_tokenizer", dict))
+    normalizer = normalizer_of(path, file.get("normalizer"))
+    pattern = pattern_of(path, member(path, file, "pre_tokenizer", dict))
     if file.get("decoder") is not None and kind_of(file["decoder"]) != "ByteLevel":
         raise cannot_be_read(path, f"its decoder is {kind_of(file['decoder'])}", "only ByteLevel is read")
     model = member(path, file, "model", dict)
@@ -133,75 +135,11 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
         pattern=pattern,
         ignore_merges=ignore_merges,
         normalizer=normalizer,
+        normalized_tokens=_normalized_tokens(path, normalizer, added),
+        unicode_version=OF_ENGINE["tokenizers"],
+        special_ids=_special_ids(vocab, added),
         left_out=tuple(_left_out(file, added)),
     )
-
-
-def _written_pre_tokenizer(pattern: str) -> Json:
-    if pattern == "gpt2":
-        return _BYTE_LEVEL | {"use_regex": True}
-    regex = _WRITTEN.get(pattern)
-    if regex is None:
-        regex = expression_of(pattern)
-        if (other := difference(regex)) is not None:
-            raise _cannot_be_written(f"its pattern has {shown(other)}, which tokenizers may understand otherwise")
-    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-    return {"type": "Sequence", "pretokenizers": [split, _BYTE_LEVEL | {"use_regex": False}]}
-
-
-def _normalizer(path: Path, entry: object) -> Normalizer:
-    try:
-        return parse_normalizer(entry)
-    except UnknownNormalizerError as error:
-        raise cannot_be_read(
-            path,
-            f"its normalizer {error} changes the text before it is split",
-            "NFC and empty Sequences are read; set it to null in a copy of the file, and normalize the text yourself",
-        ) from None
-
-
-def _pattern(path: Path, pre_tokenizer: Json) -> str:
-    steps = steps_of(pre_tokenizer, "pretokenizers")
-    kinds = [kind_of(step) for step in steps]
-    if not kinds or kinds[-1] != "ByteLevel" or steps[-1].get("add_prefix_space") is not False:
-        raise cannot_be_read(
-            path,
-            f"its pre_tokenizer is {shown(kinds)}",
-            "expected one that ends with ByteLevel, add_prefix_space false",
-        )
-    splits, by_byte_level = steps[:-1], steps[-1].get("use_regex", True)
-    if by_byte_level is True and not splits:
-        return "gpt2"
-    if by_byte_level is not False or kinds[:-1] != ["Split"]:
-        raise cannot_be_read(
-            path,
-            f"its pre_tokenizer is {shown(kinds)}, with use_regex {shown(by_byte_level)} at the end",
-            "text is split once: by one Split, or by the regex of ByteLevel",
-        )
-    return _split_pattern(path, splits[0])
-
-
-def _split_pattern(path: Path, split: Json) -> str:
-    pattern = split.get("pattern")
-    regex = pattern.get("Regex") if isinstance(pattern, dict) else None
-    if not isinstance(regex, str):
-        raise cannot_be_read(path, f"its Split has the pattern {shown(pattern)}", 'expected {"Regex": "…"}')
-    behavior, invert = split.get("behavior"), split.get("invert")
-    isolated = behavior == "Isolated" and invert in (False, True)
-    if regex in _NAME_OF and (isolated or (behavior == "Removed" and invert is True)):
-        return _NAME_OF[regex]  # a pattern that matches all text has nothing between its matches to remove
-    if not isolated:
-        raise cannot_be_read(
-            path, f"its Split is {shown(behavior)} with invert {shown(invert)}", 'only "Isolated" is read'
-        )
-    if (other := difference(regex)) is not None:
-        raise cannot_be_read(
-            path,
-            f"its Split has a regular expression with {shown(other)}, which may mean another thing here",
-            "rewrite that part in a copy of the file",
-        )
-    # checked_pattern would take bare letters for a name.
-    return f"(?:{regex})" if re.fullmatch(r"[\w.-]*", regex) else regex
 
 
 def _merges(path: Path, model: Json) -> list[Pair]:
@@ -290,6 +228,26 @@ def check_added_id(path: Path, name: str, token_id: int, entries: Json, largest:
         )
 
 
+def _special_ids(vocab: Mapping[int, bytes], added: list[Json]) -> dict[str, int]:
+    """Ids of added tokens that have the bytes of an ordinary token, such as runs of spaces beside "ĠĠ"."""
+    ids = {token["content"]: token["id"] for token in added}
+    ordinary = {token for token_id, token in vocab.items() if token_id not in set(ids.values())}
+    return {name: token_id for name, token_id in ids.items() if name.encode() in ordinary}
+
+
+def _normalized_tokens(path: Path, normalizer: Normalizer, added: list[Json]) -> tuple[str, ...]:
+    """The added tokens that tokenizers looks for in the normalized text, if there is a normalizer."""
+    names = tuple(token["content"] for token in added if normalizer and token.get("normalized") is not False)
+    for name in names:
+        if (changed := apply_steps(normalizer, name)) != name:
+            raise cannot_be_read(
+                path,
+                f"its added token {shown(name)} is looked for as {shown(changed)}, its normal form",
+                "set normalized to false for it",
+            )
+    return names
+
+
 def _token_of_added(path: Path, name: str, merging: set[bytes]) -> bytes:
     token = token_of_text(path, name)
     try:
@@ -367,31 +325,3 @@ def left_out_of(file: Json) -> Iterator[str]:
 def _overlap(left: str, right: str) -> bool:
     """Whether the right one is in the left one, or begins with its end."""
     return right in left or any(left.endswith(right[:size]) for size in range(1, min(len(left), len(right))))
-
-
-def member(path: Path, entries: Json, key: str, kind: type) -> Any:
-    """A part of a JSON object, which has to be of a kind."""
-    if not isinstance(entries.get(key), kind):
-        name = "object" if kind is dict else "array"
-        raise TokenizerError(f"{path}: {key} is {shown(entries.get(key))}; expected a JSON {name}")
-    return entries[key]
-
-
-def steps_of(part: Any, key: str) -> list[Any]:
-    """The members of a Sequence, or the one part that is none."""
-    steps = part.get(key) if kind_of(part) == "Sequence" else None
-    return steps if isinstance(steps, list) else [part]
-
-
-def kind_of(part: object) -> str:
-    """The type of a part, as errors name it."""
-    return str(part.get("type")) if isinstance(part, dict) else shown(part)
-
-
-def cannot_be_read(path: Path, why: str, fix: str) -> TokenizerError:
-    """The error for a file that is sound, but would give other ids here."""
-    return TokenizerError(f"{path} cannot be read with the same ids: {why}; {fix}")
-
-
-def _cannot_be_written(why: str) -> TokenizerError:
-    return TokenizerError(f"this tokenizer cannot be written as tokenizer.json: {why}; use another format")

@@ -7,7 +7,6 @@ by name.
 
 import json
 from pathlib import Path
-from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
@@ -16,17 +15,12 @@ from groundup.tokenizer.content import Pair, TokenizerContent
 from groundup.tokenizer.files import token_of_text
 from groundup.tokenizer.hugging_face import (
     added_tokens_of,
-    cannot_be_read,
     check_added_id,
-    kind_of,
     left_out_of,
-    member,
     refuse_options_of_pairs,
-    steps_of,
 )
+from groundup.tokenizer.hugging_face_parts import Json, cannot_be_read, kind_of, member, steps_of
 from groundup.tokenizer.strict_reading import as_id, shown
-
-Json = dict[str, Any]
 
 _SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE_MARK}
 _PREPEND = {"type": "Prepend", "prepend": SPACE_MARK}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from groundup.errors import DataError, TokenizerError
 from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import PATTERNS, checked_pattern
+from groundup.tokenizer.patterns import PATTERNS, Pattern, checked_pattern
 from groundup.tokenizer.regex_splitter import pretoken_ends
 from groundup.tokenizer.special_names import SpecialNames, set_aside
 from groundup.tokenizer.special_tokens import checked_special_tokens
@@ -60,7 +60,7 @@ class PretokenCounts:
         vocab, merges = counts.train(vocab_size=32_000)
 
     Args:
-        pattern: name of a built-in pattern, or a regular expression of the `regex` package, which is slower by about
+        pattern: name of a built-in pattern, or a regular expression of the `regex` package, or several, slower by about
             a factor of a hundred and says so by a `SlowPatternWarning`. It holds a stretch of text without special
             tokens whole, several times over, since such an expression may look anywhere.
         special_tokens: text that always is one token. Each is a boundary, and counts for nothing in the merges.
@@ -78,7 +78,7 @@ class PretokenCounts:
     def __init__(
         self,
         *,
-        pattern: str = "gpt2",
+        pattern: str | Sequence[str] = "gpt2",
         special_tokens: Sequence[str] = (),
         num_threads: int | None = None,
         chunk_bytes: int = CHUNK_BYTES,
@@ -98,8 +98,8 @@ class PretokenCounts:
         self.special_tokens_met: Counter[str] = Counter()
 
     @property
-    def pattern(self) -> str:
-        """Name of the built-in pattern, or the regular expression."""
+    def pattern(self) -> Pattern:
+        """Name of the built-in pattern, or the regular expression, or several of them."""
         return self._pattern
 
     @property
@@ -260,7 +260,7 @@ class PretokenCounts:
         return counts
 
     def _empty_core(self) -> "_native.PretokenCounts":
-        pattern = self._pattern if self._is_built_in else "gpt2"
+        pattern = str(self._pattern) if self._is_built_in else "gpt2"
         core: _native.PretokenCounts = load_core().PretokenCounts(
             pattern, self._specials, self._threads, self._chunk_bytes
         )
@@ -382,7 +382,7 @@ class PretokenCounts:
             )
 
 
-def slow_pattern_note(pattern: str) -> str:
+def slow_pattern_note(pattern: Pattern) -> str:
     """What to tell who uses a pattern that is not built in."""
     return (
         f"the pattern {pattern!r} is not built in: text is split by the regex package, about a hundred times more "

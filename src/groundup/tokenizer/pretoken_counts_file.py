@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
 from groundup.files import atomic_writer
-from groundup.tokenizer.patterns import checked_pattern
+from groundup.tokenizer.patterns import Pattern, checked_pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ VERSION = 1
 class CountedPretokens:
     """What a file of counts holds."""
 
-    pattern: str
+    pattern: Pattern
     special_tokens: list[str]
     bytes_counted: int
     weighted_bytes: int
@@ -134,11 +134,16 @@ def _header(path: Path, header_bytes: "NDArray[np.uint8]") -> dict[str, Any]:
             "use the groundup that wrote it, or count again"
         )
     pattern, special_tokens, count = (header.get(key) for key in ("pattern", "special_tokens", "bytes_counted"))
-    if not isinstance(pattern, str) or not isinstance(special_tokens, list) or not isinstance(count, int) or count < 0:
+    if (
+        not isinstance(pattern, str | list)
+        or not isinstance(special_tokens, list)
+        or not isinstance(count, int)
+        or count < 0
+    ):
         raise _damaged(path, "its header lacks pattern, special_tokens or bytes_counted")
     try:
         checked_special_tokens(special_tokens)
-        checked_pattern(pattern)
+        header["pattern"] = checked_pattern(pattern)
     except TokenizerError as error:
         raise DataError(f"{path}: {error}") from None
     return header

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 _PROPERTY = r"\\[pP]\{\^?\w+\}"
 _ESCAPE = r"\\x[0-9A-Fa-f]{2} | \\u[0-9A-Fa-f]{4} | \\[nrtfvsSdD] | \\[^\w\s] | \\[ ]"
-_CLASS = rf"\[\^?(?: {_PROPERTY} | {_ESCAPE} | [^\\\[\]&] )+\]"
+# && is an intersection to one of them, & alone a character to both.
+_CLASS = rf"\[\^?(?: {_PROPERTY} | {_ESCAPE} | [^\\\[\]&] | &(?!&) )+\]"
 # Letters of any case are a chapter of their own ("ß" matches (?i:ss) in one of the two); these, which most published
 # patterns have, are the same.
 _CONTRACTION = r"\(\?i:'s\|'t\|'re\|'ve\|'m\|'ll\|'d\)"

@@ -14,6 +14,7 @@ from groundup.tokenizer.content import TokenizerContent
 from groundup.tokenizer.merge_order import merges_of_ranks
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.strict_reading import as_id, shown
+from groundup.tokenizer.unicode_versions import OF_ENGINE
 
 Json = dict[str, Any]
 
@@ -65,6 +66,7 @@ def content_of_tekken(path: Path, file: Json) -> TokenizerContent:
         special_tokens=names,
         pattern=_NAME_OF[pattern],
         ignore_merges=bool(unreached),
+        unicode_version=OF_ENGINE["tiktoken"],
         left_out=tuple(part for part in _OTHER_PARTS if file.get(part) is not None),
     )
 

@@ -1,21 +1,27 @@
 """tiktoken's format: a line per token, its bytes in base64, a space, its rank, which is its id.
 
-The format has neither the pattern nor special tokens; whoever reads it has to know them.
+The format has neither the pattern nor special tokens; the reader has to know them. Ranks without a token are the ids of
+special tokens, such as 50256 in p50k_base.
 """
 
 import base64
 import binascii
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from groundup.errors import TokenizerError
 from groundup.files import write_atomically
-from groundup.tokenizer.content import Pair, SpecialTokens, TokenizerContent, with_special_tokens
+from groundup.tokenizer.content import SpecialTokens, TokenizerContent, with_special_tokens
 from groundup.tokenizer.merge_order import merges_of_ranks
 from groundup.tokenizer.strict_reading import as_text, read_bytes, shown
+from groundup.tokenizer.tiktoken_encodings import ENCODINGS
+from groundup.tokenizer.unicode_versions import OF_ENGINE
 
 _LINE = re.compile(r"([A-Za-z0-9+/]+=*) ([0-9]{1,9})\r?")
+
+_SHOWN_HOLES = 5
 
 
 def looks_like_tiktoken(first_line: str) -> bool:
@@ -30,14 +36,21 @@ def read_tiktoken(path: Path, pattern: str, special_tokens: SpecialTokens) -> To
 
     Raises:
         FileMissingError: there is no such file.
-        TokenizerError: a line is not a token and its rank; ranks are not 0, 1, 2 … each once; a token or a byte is
-            missing or there twice, or a special token does not fit.
+        TokenizerError: a line is not a token and its rank; a rank between others is neither in the file nor the id
+            of a special token; a token or a byte is missing or there twice, or a special token does not fit.
     """
     return content_of_lines(path, read_bytes(path), pattern, special_tokens)
 
 
 def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: SpecialTokens) -> TokenizerContent:
-    """`read_tiktoken`, of bytes that were read from the path."""
+    """`read_tiktoken`, of bytes that were read from the path.
+
+    The pattern may also be the name of a known encoding (`tiktoken_encodings`), whose special tokens are then taken if
+    there are none given.
+    """
+    if pattern in ENCODINGS:
+        pattern, known = ENCODINGS[pattern]
+        special_tokens = special_tokens or known
     ranks = _read_ranks(path, as_text(path, data))
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
@@ -45,9 +58,10 @@ def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: Spec
             f"{path} has {len(ranks)} tokens and none for byte {missing[0]:#04x}: it is cut short, or its tokens are "
             "not bytes"
         )
-    merges, unreached = merges_of_ranks(ranks)
     tokens = {rank: token for token, rank in ranks.items()}
     vocab, names = with_special_tokens(path, tokens, special_tokens)
+    _refuse_holes(path, tokens, vocab)
+    merges, unreached = merges_of_ranks(ranks)
     # tiktoken looks a pretoken up before it merges; without a token that merges do not make, that changes nothing.
     only_whole = {token for token, _ in unreached} - {name.encode() for name in names}
     return TokenizerContent(
@@ -57,6 +71,7 @@ def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: Spec
         special_tokens=names,
         pattern=pattern,
         ignore_merges=bool(only_whole),
+        unicode_version=OF_ENGINE["tiktoken"],
     )
 
 
@@ -64,19 +79,22 @@ def write_tiktoken(path: Path, content: TokenizerContent) -> None:
     """Writes the tokens that are not special.
 
     Raises:
-        TokenizerError: the tokenizer is on characters; ids of bytes and merges are not 0, 1, 2 …; a byte is missing; a
-            token is not made by merges, and the tokenizer has not `ignore_merges`; or the ids are not in the order of
-            the merges, so that tiktoken would merge in another order.
+        TokenizerError: the tokenizer is on characters or has a normalizer; ids of bytes and merges are not 0, 1, 2 …,
+            except those of special tokens; a byte is missing; a token is not made by merges, and the tokenizer has not
+            `ignore_merges`; or the ids are not in the order of the merges, so that tiktoken would merge in another
+            order.
     """
     if content.characters is not None:
         raise _cannot_be_written("it encodes characters with byte fallback, and tiktoken's merges are of bytes")
     merges = content.merges
-    ranks = _ordinary_ranks(content.vocab, merges, content.special_tokens)
-    ids = sorted(ranks.values())
-    if ids != list(range(len(ids))):
-        hole = next(i for i, token_id in enumerate(ids) if token_id != i)
+    if content.normalizer:
+        raise _cannot_be_written("tiktoken does not normalize text, and this tokenizer does")
+    ranks = _ordinary_ranks(content)
+    holes = _holes(ranks.values(), content.vocab)
+    if holes:
         raise _cannot_be_written(
-            f"no token that is not special has the id {hole}, and ranks have no holes (the largest id is {ids[-1]})"
+            f"no token has the id {holes[0]}, and ranks have no holes but special tokens (the largest id is "
+            f"{max(ranks.values())})"
         )
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
@@ -128,18 +146,40 @@ def _read_ranks(path: Path, text: str) -> dict[bytes, int]:
             raise TokenizerError(f"{path}: line {number} has rank {rank}, as line {line_of[rank]}; ranks are unique")
         ranks[token] = rank
         line_of[rank] = number
-    if len(ranks) != max(line_of) + 1:
-        hole = next(rank for rank in range(len(ranks)) if rank not in line_of)
-        raise TokenizerError(
-            f"{path} has {len(ranks)} tokens and none of rank {hole}; ranks have no holes, so it is damaged"
-        )
     return ranks
 
 
-def _ordinary_ranks(vocab: Mapping[int, bytes], merges: list[Pair], special_tokens: list[str]) -> dict[bytes, int]:
-    products = {left + right for left, right in merges}
-    only_special = {name.encode() for name in special_tokens} - products
-    return {token: token_id for token_id, token in vocab.items() if len(token) == 1 or token not in only_special}
+def _holes(ranks: Collection[int], vocab: Mapping[int, bytes]) -> list[int]:
+    """The first ids below the largest rank, at most a few, that no token has."""
+    absent = (rank for rank in range(max(ranks, default=-1)) if rank not in vocab)
+    return list(itertools.islice(absent, _SHOWN_HOLES + 1))
+
+
+def _refuse_holes(path: Path, tokens: Mapping[int, bytes], vocab: Mapping[int, bytes]) -> None:
+    holes = _holes(tokens, vocab)
+    if not holes:
+        return
+    shown_holes = ", ".join(map(str, holes[:_SHOWN_HOLES])) + (" …" if len(holes) > _SHOWN_HOLES else "")
+    raise TokenizerError(
+        f"{path} has {len(tokens)} tokens and none of rank {shown_holes}: ids of special tokens, or it is damaged; "
+        f'name the special tokens with their ids: special_tokens={{"<|endoftext|>": {holes[0]}}}, or with '
+        f"--special-tokens{_known_name(path)}"
+    )
+
+
+def _known_name(path: Path) -> str:
+    """What to add where the name of the file is that of a known encoding."""
+    return f'; or pattern="{path.stem}", which is known' if path.stem in ENCODINGS else ""
+
+
+def _ordinary_ranks(content: TokenizerContent) -> dict[bytes, int]:
+    products = {left + right for left, right in content.merges} | {bytes([byte]) for byte in range(256)}
+    special = {
+        token_id
+        for name, token_id in content.id_of_special().items()
+        if name in content.special_ids or name.encode() not in products
+    }
+    return {token: token_id for token_id, token in content.vocab.items() if token_id not in special}
 
 
 def _cannot_be_written(why: str) -> TokenizerError:

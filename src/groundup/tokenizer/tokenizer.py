@@ -30,13 +30,16 @@ from groundup.tokenizer.formats import GROUNDUP_FILE, read_tokenizer
 from groundup.tokenizer.groundup_file import write_groundup_file
 from groundup.tokenizer.hugging_face import write_hugging_face
 from groundup.tokenizer.hugging_face_characters import write_sentencepiece
+from groundup.tokenizer.normalizers import Normalizer, normalizer_json
+from groundup.tokenizer.normalizing_encoder import NormalizingEncoder
 from groundup.tokenizer.offsets import offsets_of
-from groundup.tokenizer.patterns import checked_pattern, expression_of
+from groundup.tokenizer.patterns import Pattern, checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
 from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
 from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
 from groundup.tokenizer.token_ids import plain_id, plain_ids
-from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_vocab
+from groundup.tokenizer.unicode_versions import NEWEST, checked_unicode_version
+from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_special_ids, checked_vocab
 from groundup.tokenizer.work import (
     batches_of_bytes,
     checked_str,
@@ -72,12 +75,17 @@ class Tokenizer:
         merges: pairs of tokens, the first learned first; both and their product must be in `vocab`.
         special_tokens: text that always is one token. Those that are not in `vocab` get ids from its largest + 1 on.
         pattern: what makes pretokens: the name of a built-in pattern (`groundup.tokenizer.patterns`), or a regular
-            expression of the `regex` package, which is far slower.
+            expression of the `regex` package, which is far slower; or several, each splitting the pieces of the one
+            before.
         ignore_merges: a pretoken that is a token is that token, whatever the merges make of it (Llama 3 has this).
         characters: encode whole texts on characters with byte fallback, as SentencePiece does (Llama 2, Gemma). Then
             `vocab` and `merges` have tokens in written form, "▁the" and "<0x0A>" (`groundup.tokenizer.characters`),
             and `pattern` and `ignore_merges` mean nothing.
         added_tokens: tokens of `vocab` that are text, and found whole before anything else.
+        normalizer: changes to the text before it is split (`groundup.tokenizer.normalizers`); none by default.
+        normalized_tokens: special tokens that are looked for in the normalized text; the others, before.
+        unicode_version: version of Unicode of the pattern's character classes (`groundup.tokenizer.unicode_versions`).
+        special_ids: ids of special tokens whose bytes are also those of an ordinary token with another id.
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
@@ -90,18 +98,25 @@ class Tokenizer:
         merges: Sequence[tuple[bytes, bytes]],
         special_tokens: Sequence[str] | None = None,
         *,
-        pattern: str = "gpt2",
+        pattern: str | Sequence[str] = "gpt2",
         ignore_merges: bool = False,
         characters: Characters | None = None,
         added_tokens: Sequence[str] = (),
+        normalizer: Normalizer = (),
+        normalized_tokens: Sequence[str] = (),
+        unicode_version: str = NEWEST,
+        special_ids: Mapping[str, int] | None = None,
     ) -> None:
-        self._pattern = checked_pattern(pattern) if characters is None else ""
+        self._pattern: Pattern = checked_pattern(pattern) if characters is None else ""
+        self._unicode_version = checked_unicode_version(unicode_version)
         self._ignore_merges = bool(ignore_merges) and characters is None
         self._characters = characters
-        self._written, self._id_of = checked_vocab(vocab)
+        self._normalizer = tuple(normalizer)
         if isinstance(special_tokens, Mapping):
             raise TokenizerError("special_tokens is a mapping; give a list of names, and put their ids into vocab")
         names = checked_special_tokens(special_tokens)
+        own_ids = checked_special_ids(special_ids or {}, names)
+        self._written, self._id_of = checked_vocab(vocab, own_ids)
         appended = [name for name in names if name not in self._id_of]
         first = max(self._written, default=-1) + 1
         new_ids = range(first, first + len(appended))
@@ -109,7 +124,11 @@ class Tokenizer:
             raise TokenizerError(f"special tokens would get ids up to {new_ids[-1]}; the largest is {LARGEST_ID}")
         self._written.update(zip(new_ids, appended, strict=True))
         self._id_of.update(zip(appended, new_ids, strict=True))
-        self._special_ids = {name: self._id_of[name] for name in names}
+        self._special_ids = {name: own_ids.get(name, self._id_of[name]) for name in names}
+        # Without a normalizer there is only one text to look in.
+        self._normalized_tokens = tuple(
+            name for name in names if self._normalizer and name.decode() in set(normalized_tokens)
+        )
         self._merges = checked_merges(merges)
         self._rules = checked_rules(self._merges, self._id_of)
         self._added_ids = self._checked_added_tokens(added_tokens)
@@ -148,8 +167,9 @@ class Tokenizer:
             path: the .tiktoken file. It has no merges; they are found from the ranks (`merge_order`). If there are
                 tokens that merges do not make, the tokenizer has `ignore_merges`, which is how tiktoken finds them.
             pattern: how text is split, which the file does not say, and which has to be that of its makers for the ids
-                to be theirs: a built-in name or a regular expression, such as `Encoding._pat_str`.
-            special_tokens: names with ids; names alone get the ids after the largest rank.
+                to be theirs: a built-in name or a regular expression, such as `Encoding._pat_str`. Or the name of an
+                encoding that is known: r50k_base, p50k_base, p50k_edit, cl100k_base, o200k_base.
+            special_tokens: names with ids; names alone get the ids after the largest rank. A known encoding has them.
 
         Raises:
             FileMissingError: there is no such file.
@@ -177,7 +197,8 @@ class Tokenizer:
 
         Args:
             path: the folder or file.
-            pattern: for the last two, which do not say it: a built-in name or a regular expression.
+            pattern: for the last two, which do not say it: a built-in name or a regular expression; for .tiktoken
+                also the name of a known encoding, such as "p50k_base".
             special_tokens: for the last two: names with ids, or names alone, which get the ids after the largest.
 
         Raises:
@@ -189,9 +210,6 @@ class Tokenizer:
     @classmethod
     def from_content(cls, content: TokenizerContent) -> "Tokenizer":
         """A tokenizer from what a file holds (`formats.read_tokenizer`). Raises as `load`."""
-        if content.normalizer:
-            steps = ", ".join(str(step.to_json()["type"]) for step in content.normalizer)
-            raise TokenizerError(f"{content.source}: its normalizer ({steps}) changes the text, which is not supported")
         try:
             tokenizer = cls(
                 content.vocab,
@@ -201,6 +219,10 @@ class Tokenizer:
                 ignore_merges=content.ignore_merges,
                 characters=content.characters,
                 added_tokens=content.added_tokens,
+                normalizer=content.normalizer,
+                normalized_tokens=content.normalized_tokens,
+                unicode_version=content.unicode_version,
+                special_ids=content.special_ids,
             )
         except TokenizerError as error:
             raise TokenizerError(f"{content.source}: {error}") from None
@@ -414,13 +436,17 @@ class Tokenizer:
         """The ids, uint32 (N,), and where in the text each begins and ends, int64 (N, 2).
 
         Offsets in a str count characters. A character that is several tokens belongs to each of them. Offsets in bytes
-        count bytes. Arguments and errors as for `encode_to_numpy`.
+        count bytes. With a normalizer they are places in the given text, not in the normalized one, as `tokenizers`
+        gives them. Arguments and errors as for `encode_to_numpy`.
         """
         ids = self.encode_to_numpy(text, allowed_special=allowed_special, disallowed_special=disallowed_special)
         lengths = self._byte_lengths[ids]
-        if self._characters is None:
+        if self._characters is None and not self._normalizer:
             return ids, offsets_of(text, lengths)
         specials = self._special_tokens.chosen([text], allowed_special, disallowed_special)
+        if isinstance(self._encoder, NormalizingEncoder):
+            return ids, self._encoder.offsets(text, specials, lengths)
+        assert self._characters is not None
         return ids, character_offsets(text, lengths, specials, self._characters.prefix)
 
     def count(
@@ -491,6 +517,8 @@ class Tokenizer:
             TokenizerError: no token has exactly these bytes.
         """
         token_bytes = token.encode("utf-8", "replace") if isinstance(token, str) else token
+        if token_bytes in self._special_ids:
+            return self._special_ids[token_bytes]
         for written in [token_bytes] if self._characters is None else written_forms(token_bytes):
             if written in self._id_of:
                 return self._id_of[written]
@@ -546,9 +574,19 @@ class Tokenizer:
         return max(self._vocab, default=-1) + 1
 
     @property
-    def pattern(self) -> str:
-        """What makes pretokens: the name of a built-in pattern, or a regular expression. Empty with `characters`."""
+    def pattern(self) -> Pattern:
+        """What makes pretokens: a built-in name, a regular expression, or several of them. Empty with `characters`."""
         return self._pattern
+
+    @property
+    def normalizer(self) -> Normalizer:
+        """Changes to the text before it is split; empty for none."""
+        return self._normalizer
+
+    @property
+    def unicode_version(self) -> str:
+        """Version of Unicode whose letters, numbers and white space the pattern means."""
+        return self._unicode_version
 
     @property
     def ignore_merges(self) -> bool:
@@ -557,10 +595,11 @@ class Tokenizer:
 
     @MadeWhenNeeded
     def sha256(self) -> str:
-        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges, and what else is set.
+        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges.
 
-        It is taken over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor
-        on the order in which special tokens were named.
+        Where they are not the default, also `ignore_merges`, the normalizer and the version of Unicode. It is taken
+        over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor on the order
+        in which special tokens were named.
         """
         # Put together by hand, which takes half the time of json.dumps; bytes as hex need no escapes.
         vocab = ",".join([f'[{token_id},"{token.hex()}"]' for token_id, token in sorted(self._written.items())])
@@ -570,6 +609,11 @@ class Tokenizer:
             others += f',"characters":{json.dumps(asdict(self._characters))}'
         if self._added_ids:
             others += f',"added_tokens":{json.dumps(sorted(self._added_ids.values()))}'
+        if self._normalizer:
+            looked_for_after = sorted(self._special_ids[name] for name in self._normalized_tokens)
+            others += f',"normalizer":{json.dumps([normalizer_json(self._normalizer), looked_for_after])}'
+        if self._unicode_version != NEWEST:
+            others += f',"unicode_version":"{self._unicode_version}"'
         content = (
             f'{{"pattern":{json.dumps(expression_of(self._pattern))},'
             f'"special_tokens":[{",".join(map(str, sorted(self._special_ids.values())))}],'
@@ -582,7 +626,9 @@ class Tokenizer:
             f"Tokenizer({len(self._vocab)} tokens, {len(self._merges)} merges, "
             f"special_tokens={self.special_tokens}, "
             f"{f'pattern={self._pattern!r}' if self._characters is None else self._characters}"
-            f"{', ignore_merges=True' if self._ignore_merges else ''})"
+            f"{', ignore_merges=True' if self._ignore_merges else ''}"
+            f"{f', normalizer={self._normalizer}' if self._normalizer else ''}"
+            f"{f', unicode_version={self._unicode_version!r}' if self._unicode_version != NEWEST else ''})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -593,7 +639,14 @@ class Tokenizer:
     def _encoder(self) -> "TextEncoder":
         if self._characters is not None:
             return make_character_encoder(self._characters, self._written, self._rules)
-        return make_encoder(self._pattern, self._id_of, self._rules, self._whole_tokens())
+        encoder = make_encoder(
+            self._pattern, self._id_of, self._rules, self._whole_tokens(), unicode_version=self._unicode_version
+        )
+        if not self._normalizer:
+            return encoder
+        return NormalizingEncoder(
+            encoder, self._normalizer, self._special_ids | self._added_ids, self._normalized_tokens
+        )
 
     @MadeWhenNeeded
     def _special_tokens(self) -> "SpecialTokenSets":
@@ -613,7 +666,8 @@ class Tokenizer:
     def _whole_tokens(self) -> list[tuple[bytes, int]]:
         if not self._ignore_merges:
             return []
-        return [(token, token_id) for token, token_id in self._id_of.items() if token not in self._special_ids]
+        special = set(self._special_ids.values())
+        return [(token, token_id) for token, token_id in self._id_of.items() if token_id not in special]
 
     def _checked_added_tokens(self, names: Sequence[str]) -> dict[bytes, int]:
         added = checked_special_tokens(names)
@@ -658,6 +712,12 @@ class Tokenizer:
             ignore_merges=self._ignore_merges,
             characters=self._characters,
             added_tokens=tuple(self.added_tokens),
+            normalizer=self._normalizer,
+            normalized_tokens=tuple(name.decode() for name in self._normalized_tokens),
+            unicode_version=self._unicode_version,
+            special_ids={
+                name.decode(): token_id for name, token_id in self._special_ids.items() if self._id_of[name] != token_id
+            },
         )
 
 

@@ -6,7 +6,7 @@ looked at only to say which is at fault.
 
 import operator
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,14 +37,39 @@ def rule_array(rules: Rules) -> "NDArray[np.uint32]":
     return np.stack([np.frombuffer(ids, dtype=np.uint32) if ids else np.empty(0, np.uint32) for ids in rules], 1)
 
 
-def checked_vocab(vocab: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[bytes, int]]:
+def checked_special_ids(special_ids: Mapping[str, int], names: Collection[bytes]) -> dict[bytes, int]:
+    """The ids by token bytes of special tokens that have the bytes of an ordinary token.
+
+    Raises:
+        TokenizerError: one of them is not among the special tokens, or an id is not one, or given twice.
+    """
+    for name, token_id in special_ids.items():
+        if name.encode("utf-8", "replace") not in names:
+            raise TokenizerError(f"special_ids has {name!r}, which is not in special_tokens; add it there")
+        if type(token_id) is not int or not 0 <= token_id <= LARGEST_ID:
+            raise TokenizerError(f"special token {name!r} has the id {token_id!r}; ids are integers up to {LARGEST_ID}")
+    ids = {name.encode(): token_id for name, token_id in special_ids.items()}
+    if len(set(ids.values())) < len(ids):
+        raise TokenizerError(f"special_ids {dict(special_ids)!r} gives an id twice; ids are unique")
+    return ids
+
+
+def checked_vocab(
+    vocab: Mapping[int, bytes], special_ids: Mapping[bytes, int] | None = None
+) -> tuple[dict[int, bytes], dict[bytes, int]]:
     """Token bytes by id, and ids by token bytes.
+
+    Args:
+        vocab: token bytes by id.
+        special_ids: ids of special tokens that have the bytes of another token, whose id the second result has.
 
     Raises:
         TokenizerError: an id is not one, or a token is empty, not bytes, or there twice; or the two were exchanged.
     """
     if not isinstance(vocab, Mapping):
         raise TokenizerError(f"vocab is of type {type(vocab).__name__}; give a mapping from id to token bytes")
+    if special_ids:
+        return _checked_beside(vocab, special_ids)
     tokens = dict(vocab)
     if set(map(type, tokens)) <= {int} and set(map(type, tokens.values())) <= {bytes}:
         ids = dict(zip(tokens.values(), tokens, strict=True))
@@ -52,6 +77,20 @@ def checked_vocab(vocab: Mapping[int, bytes]) -> tuple[dict[int, bytes], dict[by
         if in_range and len(ids) == len(tokens) and b"" not in ids:
             return tokens, ids
     raise _fault_of_vocab(tokens)
+
+
+def _checked_beside(
+    vocab: Mapping[int, bytes], special_ids: Mapping[bytes, int]
+) -> tuple[dict[int, bytes], dict[bytes, int]]:
+    tokens, id_of = checked_vocab({i: token for i, token in vocab.items() if i not in set(special_ids.values())})
+    for name, token_id in special_ids.items():
+        if name not in id_of or vocab.get(token_id, name) != name:
+            raise TokenizerError(
+                f"special token {name.decode()!r} has the id {token_id} of its own, which is for tokens whose bytes "
+                f"another token has too; {token_id} is {vocab.get(token_id)!r} in vocab"
+            )
+        tokens[token_id] = name
+    return tokens, id_of
 
 
 def checked_merges(merges: Iterable[Pair]) -> list[Pair]:
