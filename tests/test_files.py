@@ -10,6 +10,7 @@ import pytest
 
 from groundup.config import RunConfig, from_dict
 from groundup.config.recipe import load_toml, save_toml, to_dict
+from groundup.errors import ConfigError
 from groundup.experiments.run_index import list_runs, tag_run
 from groundup.experiments.run_record import read_run
 from groundup.files import json_text, locked, read_json, text_bytes, write_atomically
@@ -24,6 +25,10 @@ class TestNames:
         config = from_dict(RunConfig, {"data": {"train": f"/data/{ODD}", "valid": "日本"}})
         save_toml(config, tmp_path / "config.toml")
         assert load_toml(tmp_path / "config.toml") == to_dict(config)
+
+    def test_half_a_surrogate_pair_is_no_name(self):
+        with pytest.raises(ConfigError, match="without halves of surrogate pairs"):
+            from_dict(RunConfig, {"data": {"train": "\ud83d"}})
 
     def test_a_run_in_a_folder_of_any_name(self, tmp_path):
         config = from_dict(RunConfig, {"data": {"train": f"/data/{ODD}"}})

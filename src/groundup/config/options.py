@@ -378,7 +378,7 @@ class RunConfig:
             "one folder's name; runs_dir says where it lies",
         )  # fmt: skip
         for name, value in _texts(self):
-            _require(_is_unicode(value), name, value, "text in UTF-8, since it is written into config.toml")
+            _require(_can_be_written(value), name, value, "text without halves of surrogate pairs")
 
     @property
     def run_dir(self) -> Path:
@@ -396,9 +396,13 @@ def _texts(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + f.name, value
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, as Python makes of bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _can_be_written(text: str) -> bool:
+    """Whether a text is UTF-8, or a name of a file that is not, which `save_toml` writes as its bytes."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_warmup(config: RunConfig) -> None:
