@@ -146,10 +146,10 @@ class TestFormats:
         assert list(reader.documents()) == [word.encode() for word in words] * 3
         assert reader.bytes_read == reader.bytes_total
 
-    def test_a_lone_surrogate_in_json_is_kept(self, tmp_path):
+    def test_a_lone_surrogate_in_json_is_u_fffd_and_a_pair_a_character(self, tmp_path):
         path = tmp_path / "a.jsonl"
-        path.write_bytes(b'{"text": "\\ud800"}\n')
-        assert [data.decode("utf-8", "surrogatepass") for data in read_documents(path)] == ["\ud800"]
+        path.write_bytes(b'{"text": "x\\ud83dy"}\n{"text": "\\ud83c\\udf1f\\udf1f"}\n')
+        assert [data.decode() for data in read_documents(path)] == ["x\ufffdy", "\U0001f31f\ufffd"]
 
     def test_standard_input(self, monkeypatch):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(TEXT)))

@@ -101,7 +101,7 @@ def _opened(
         is_plain = False
         notes.append(f"{path} begins with a UTF-8 byte order mark, which is not part of its text")
         file.read(len(sniff.BYTE_ORDER_MARK))
-    is_array = kind != "txt" and head.removeprefix(sniff.BYTE_ORDER_MARK).lstrip().startswith(b"[")
+    is_array = sniff.is_array(head, kind)
     return OpenedInput(kind, file, position, is_array, is_plain and kind == "txt", notes)
 
 

@@ -6,8 +6,8 @@ Formats, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.j
 bytes (`sniff`). A folder stands for the files in it and in its sub-folders, in sorted order; what it leaves out is in
 ``TextReader.left_out``.
 
-A JSON file that begins with ``[`` is one array; in any other each line is a row, and a row is an object. A string alone
-is no row.
+A ``.json`` file that begins with ``[``, and a ``.jsonl`` file that begins with ``[{``, is one array; in any other each
+line is a row. A row is an object: a line that is a string is a bad row.
 
 Text is bytes. Nothing is decoded, so invalid UTF-8, NUL and CRLF reach the tokenizer as they are in the file. Two
 exceptions: a UTF-8 byte order mark at the beginning of a file is not part of its text, and what is given with another

@@ -83,6 +83,12 @@ def kind_of(head: bytes) -> Kind:
         return "txt"
 
 
+def is_array(head: bytes, kind: Kind) -> bool:
+    """Whether text of this kind is one array of rows. In JSON lines it has to begin with an object, as no row does."""
+    text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
+    return text.startswith(b"[") if kind == "json" else kind == "jsonl" and bool(_ARRAY_OF_OBJECTS_BEGINS.match(text))
+
+
 def check_encoding(path: Path, head: bytes) -> None:
     """Refuse text of another encoding than UTF-8, which would be encoded as the bytes it is.
 
