@@ -14,8 +14,8 @@ exceptions: a UTF-8 byte order mark at the beginning of a file is not part of it
 ``encoding`` becomes UTF-8. UTF-16 without that option, and what is not text at all, is refused. In JSON a lone
 surrogate, which UTF-8 cannot write, becomes U+FFFD, as in ``Tokenizer.encode``.
 
-Memory: plain text is held a block at a time, however long a document is; a row of JSON of n bytes takes at most 3 n;
-parquet is read by pages (`parquet_rows`).
+Memory: plain text is held a block at a time, however long a document is; a row of JSON of n bytes takes little more
+than n from 4 MB on (`long_json`), and up to 9 n below that; parquet is read by pages (`parquet_rows`).
 
 Which line break belongs to the separator of plain text: if the separator stands alone on its line, the line break
 before it and the one after it are part of it; anywhere else, only the separator itself is. Hence
