@@ -255,6 +255,16 @@ def test_damaged_runs_are_reported_as_such(tmp_path):
     assert "1 run is crashed and in no mean" in text
 
 
+def test_a_damaged_line_in_the_middle_is_left_out_and_told(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
+    path = runs / "lr-0.002-seed0" / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[3:]]))
+    text = write_report([runs], tmp_path / "out").markdown.read_text().replace("\\", "")
+    assert "lr-0.002-seed0: metrics.jsonl is damaged: line 3 is no JSON object; left out." in text
+    assert "in no mean" not in text
+
+
 def test_a_damaged_run_does_not_change_what_the_others_are_compared_by(tmp_path):
     folder = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})
     (folder / "lr-0.001-seed0" / "config.toml").write_text("x = [")

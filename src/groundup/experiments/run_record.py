@@ -48,6 +48,8 @@ class Run:
     """finished, stopped, diverged, crashed, unfinished or broken."""
     problem: str = ""
     """What is damaged or went wrong, in words."""
+    left_out: str = ""
+    """Damaged lines of its record without which all figures are known; part of the problem."""
     tokens_per_step: float = math.nan
     flops_per_token: float | None = None
     cell: str = ""
@@ -121,7 +123,8 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
     run.figures = _figures(run, lines)
     if "train_loss" in run.curves:
         run.figures["train_loss"] = float(run.curves["train_loss"].values[-1])
-    run.problem = "; ".join(filter(None, problems + notes))
+    run.left_out = "; ".join(filter(None, notes))
+    run.problem = "; ".join(filter(None, [*problems, run.left_out]))
     run.status = "broken" if any(problems) else _status(run, lines)
     return run
 

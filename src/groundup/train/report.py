@@ -104,8 +104,8 @@ class Reporter:
                     state.best_val_loss, state.best_step = scored.loss, state.step
             state.due_line = None
             self._write(line)
-        if state.due_sample and self._tokenizer is not None:
-            state.due_sample = not self._sample(self._tokenizer)
+        if state.due_sample:  # without a tokenizer, by now, there is nothing to write
+            state.due_sample = self._tokenizer is not None and not self._sample(self._tokenizer)
         return is_best
 
     def _write(self, line: Mapping[str, Any]) -> None:
