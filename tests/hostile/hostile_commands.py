@@ -24,6 +24,9 @@ BASE: dict[str, dict[str, str]] = {
     "tokenizer report": {"corpora": "a=text.txt", "out": "new", "vocab_size": "280", "documents": "1", "plot": "False"},
     "tokenizer convert": {"source": "tok", "out": "new.json"},
     "encode": {"inputs": "text.txt", "tokenizer": "tok", "out": "new"},
+    "data info": {"path": "train"},
+    "data check": {"path": "train"},
+    "data show": {"path": "train", "number": "1"},
     "account": {"targets": "recipe.toml", "vocab_size": "290"},
     "train": {"recipe": "recipe.toml", "name": "new"},
     "sweep": {"plan": "plan.toml", "directory": "new"},
@@ -133,12 +136,16 @@ def options_of(verb: str) -> tuple[Option, ...]:
         module.call = real  # type: ignore[attr-defined]
     scope = vars(importlib.import_module(function.__module__))
     hints = typing.get_type_hints(function, scope, include_extras=True)
-    return tuple(
-        Option(
-            verb, name, p.kind is inspect.Parameter.POSITIONAL_ONLY, _kind(hints[name]), _spelling(name, hints[name])
-        )
-        for name, p in inspect.signature(function).parameters.items()
-    )
+    found: list[Option] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        inside = typing.get_args(hints[name])[:1] or (hints[name],)
+        if dataclasses.is_dataclass(inside[0]):  # a group of options
+            group = typing.get_type_hints(inside[0], include_extras=True)
+            found += [Option(verb, one, False, _kind(hint), _spelling(one, hint)) for one, hint in group.items()]
+            continue
+        positional = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+        found.append(Option(verb, name, positional, _kind(hints[name]), _spelling(name, hints[name])))
+    return tuple(found)
 
 
 def _spelling(name: str, hint: Any) -> str:

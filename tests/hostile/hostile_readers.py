@@ -72,6 +72,9 @@ READERS: dict[str, Reader] = {
     "by encode-gz": Reader(["encode", "text.txt.gz", "--tokenizer=tok", "--out=new"], ["new"]),
     "by encode-parquet": Reader(["encode", "text.parquet", "--tokenizer=tok", "--out=new"], ["new"]),
     "by train-counts": Reader(["tokenizer", "train", "--counts=counts.npz", "--vocab-size=280", "--out=new"], ["new"]),
+    "by data-info": Reader(["data", "info", "train", "--json-output"]),
+    "by data-check": Reader(["data", "check", "train"]),
+    "by data-show": Reader(["data", "show", "train", "2"]),
     "by account": Reader(["account", "runs/r", "--json"]),
     "by account-recipe": Reader(["account", "recipe.toml", "--vocab-size=290", "--json"]),
 }
@@ -105,17 +108,18 @@ OWN_FILES: dict[str, list[str]] = {
     f"{_CELL}/metrics.jsonl": ["by compare-cells", "by report"],
     f"{_CELL}/summary.json": ["by list"],
     f"{_CELL}/checkpoints/step-2/state.json": ["by sweep"],
-    "train/index.json": ["by train", "by encode-again"],
-    "train/shard-00001.bin": ["by train", "by encode-again"],
-    "train/documents.bin": ["by train", "by encode-again"],
-    "train/token_lengths.npy": ["by train", "by encode-again"],
-    "train/tokenizer/vocab.json": ["by train"],
+    "train/index.json": ["by train", "by encode-again", "by data-info", "by data-check"],
+    "train/inputs.json": ["by encode-again", "by data-info", "by data-check"],
+    "train/shard-00001.bin": ["by train", "by encode-again", "by data-check", "by data-show"],
+    "train/documents.bin": ["by train", "by encode-again", "by data-check", "by data-show"],
+    "train/token_lengths.npy": ["by train", "by encode-again", "by data-check"],
+    "train/tokenizer/vocab.json": ["by train", "by data-check", "by data-show"],
     "train/tokenizer/merges.txt": ["by train"],
     "train/tokenizer/meta.json": ["by train"],
     "valid/index.json": ["by evaluate"],
     "valid/shard-00000.bin": ["by evaluate"],
     "valid/token_lengths.npy": ["by evaluate"],
-    "part/progress.json": ["by encode-on"],
+    "part/progress.json": ["by encode-on", "by data-info"],
     "part/documents.bin": ["by encode-on"],
     "part/shard-00001.bin": ["by encode-on"],
     "part/shard-00002.bin.part": ["by encode-on"],
@@ -138,7 +142,7 @@ OWN_FILES: dict[str, list[str]] = {
 }
 LIKE_OTHERS = (
     "*/.lock", "runs/s/*", "runs/plan/*seed-0/*", "train2/*", "tok2/*", "counts2.npz", "other.txt", "valid.txt",
-    "train/shard-*", "valid/shard-*", "valid/documents.bin", "valid/tokenizer/*", "part/shard-*", "part/tokenizer/*",
+    "train/shard-*", "valid/shard-*", "valid/documents.bin", "valid/inputs.json", "valid/tokenizer/*", "part/shard-*", "part/tokenizer/*",
     "tokreport/*", "texts/*", "checkpoint.pt", "runs/r/checkpoints/step-4/*",
 )  # fmt: skip
 """Files that are like one that is damaged, or that are read by no command."""

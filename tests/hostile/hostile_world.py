@@ -148,7 +148,7 @@ def _write_checkpoint() -> None:
 
 def _write_interrupted() -> None:
     """The folder ``part``: an encoding that was stopped half-way."""
-    from groundup.data import encode
+    from groundup.data import document_pass
     from groundup.data.encode import encode_files
     from groundup.tokenizer import Tokenizer
 
@@ -161,10 +161,10 @@ def _write_interrupted() -> None:
                 raise KeyboardInterrupt
             return super().encode_batch_to_numpy(*arguments, **options)
 
-    batch, encode.BATCH_BYTES = encode.BATCH_BYTES, 1
+    batch, document_pass.BATCH_BYTES = document_pass.BATCH_BYTES, 1
     with contextlib.suppress(KeyboardInterrupt):
         encode_files(Path("text.txt"), Stopping.load("tok"), Path("part"), shard_tokens=400)
-    encode.BATCH_BYTES = batch
+    document_pass.BATCH_BYTES = batch
 
 
 def own_files(place: Path) -> list[str]:

@@ -7,10 +7,9 @@ from others (d_ff, head size, gradient accumulation) are computed here and nowhe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from groundup.errors import ConfigError
 
