@@ -142,8 +142,8 @@ OWN_FILES: dict[str, list[str]] = {
 }
 LIKE_OTHERS = (
     "*/.lock", "runs/s/*", "runs/plan/*seed-0/*", "train2/*", "tok2/*", "counts2.npz", "other.txt", "valid.txt",
-    "train/shard-*", "valid/shard-*", "valid/documents.bin", "valid/inputs.json", "valid/tokenizer/*", "part/shard-*", "part/tokenizer/*",
-    "tokreport/*", "texts/*", "checkpoint.pt", "runs/r/checkpoints/step-4/*",
+    "train/shard-*", "valid/shard-*", "valid/documents.bin", "valid/inputs.json", "valid/tokenizer/*",
+    "part/shard-*", "part/tokenizer/*", "tokreport/*", "texts/*", "checkpoint.pt", "runs/r/checkpoints/step-4/*",
 )  # fmt: skip
 """Files that are like one that is damaged, or that are read by no command."""
 

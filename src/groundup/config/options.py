@@ -7,9 +7,10 @@ from others (d_ff, head size, gradient accumulation) are computed here and nowhe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from groundup.errors import ConfigError
 
