@@ -59,6 +59,15 @@ class SpecialTokens {
         return false;
     }
 
+    // Whether some special token, taken or not, ends at `position`.
+    bool end_at(const uint8_t* text, size_t position) const {
+        for (const auto& [bytes, id] : tokens_) {
+            if (bytes.size() > position) continue;
+            if (std::memcmp(text + position - bytes.size(), bytes.data(), bytes.size()) == 0) return true;
+        }
+        return false;
+    }
+
    private:
     static constexpr uint32_t kNoToken = UINT32_MAX;
 

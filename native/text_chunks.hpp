@@ -36,12 +36,13 @@ inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const Sp
     return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
 
-// The same where whole texts are encoded on characters.
+// The same where whole texts are encoded on characters. Behind a special token a space may be put before the text, which
+// is not done behind a cut.
 inline bool is_safe_cut_of_characters(std::span<const uint8_t> text, size_t position, const CharacterCuts& cuts,
                                       const SpecialTokens& specials) {
     const TextCharacter here = text_character(text.data() + position, text.size() - position);
     return here.code < TextCharacter::kInvalidByte && cuts.may_cut(last_code(text.data(), position), here.code) &&
-           !specials.lies_across(text.data(), text.size(), position);
+           !specials.lies_across(text.data(), text.size(), position) && !specials.end_at(text.data(), position);
 }
 
 // Where the chunk from `begin` on ends: after at least `chunk_bytes`, where is_safe(position), or with the text. A text

@@ -37,10 +37,10 @@ def _convert(
     """Read a tokenizer of any format and write it in another, with the same ids; what cannot be exact is refused.
 
     Args:
-        source: a tokenizer's folder; groundup's or Hugging Face's JSON; a .tiktoken file.
+        source: a tokenizer's folder; groundup's or Hugging Face's JSON; a tekken.json; a .tiktoken file.
         out: what to write.
-        to: folder (vocab.json, merges.txt, meta.json; one file for tokenizers on characters), json (groundup's
-            single file), hugging-face (tokenizer.json) or tiktoken; by default what the name of out suggests.
+        to: folder (vocab.json, merges.txt, meta.json; one file for a tokenizer on characters), json (groundup's single
+            file), hugging-face (tokenizer.json) or tiktoken; by default what the name of out suggests.
         pattern: how text is split, for .tiktoken and GPT-2's two files, which do not say it: gpt2, cl100k, llama3,
             qwen2, o200k, tekken, or a regular expression. For .tiktoken also r50k_base, p50k_base, p50k_edit,
             cl100k_base or o200k_base, which have special tokens as well.
