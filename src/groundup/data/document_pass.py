@@ -15,7 +15,7 @@ from groundup.tokenizer.special_names import RefusedNames
 Progress: TypeAlias = Callable[[int, int | None, int], object]
 """Called with bytes read of the inputs, their size (None for standard input), and tokens written."""
 
-BATCH_BYTES = 8 << 20
+BATCH_BYTES = 4 << 20
 """How much text is encoded at a time, unless a single document is longer: that one is never held whole."""
 _REPORT_BYTES = 1 << 20
 _DOCUMENT_OVERHEAD = 64  # bytes that even a short document takes, so that a batch of those is bounded too
