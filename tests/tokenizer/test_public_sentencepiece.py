@@ -1,4 +1,4 @@
-"""Published vocabularies on characters and Mistral's tekken.json, fetched from npm and PyPI, against their libraries."""
+"""Published SentencePiece vocabularies and Mistral's tekken.json, from npm and PyPI, against their libraries."""
 
 import json
 import random
