@@ -75,8 +75,12 @@ size_t BpeEncoder::encode_prefixed(const Splitter& splitter, std::span<const uin
     insert_misses(workspace, ids);
     workspace.prefixed.assign(1, ' ');
     workspace.prefixed.insert(workspace.prefixed.end(), first.begin(), first.end());
-    const uint64_t end = workspace.prefixed.size();
-    encode_pretokens(workspace.prefixed.data(), end, 0, {&end, 1}, workspace, ids);
+    const size_t size = workspace.prefixed.size();
+    const std::array<uint64_t, 2> first_ends = {1, size};
+    const bool begins_with_space = text_character(first.data(), first.size()).code == kSpaceMark;
+    const bool is_apart = begins_with_space && characters_->cuts().every_space();
+    encode_pretokens(workspace.prefixed.data(), size, 0, std::span(first_ends).subspan(is_apart ? 0 : 1), workspace,
+                     ids);
     insert_misses(workspace, ids);
     return ends.front();
 }

@@ -48,6 +48,8 @@ class CharacterCuts {
     // `every_space`: cut before every space, whatever merges there would be, as Metaspace with `split` does.
     explicit CharacterCuts(bool every_space) : every_space_(every_space), joined_((size_t{1} << kBits) / 64) {}
 
+    bool every_space() const { return every_space_; }
+
     // Tells that the two stand side by side in some token.
     void join(uint32_t left, uint32_t right) {
         const size_t bit = bit_of(left, right);
