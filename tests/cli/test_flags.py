@@ -57,6 +57,14 @@ def resolved(*arguments: str) -> dict:
         (["--dataset", "tinystories"], {"model.vocab_size": 10_000, "model.num_layers": 8}),
         (["owt", "--model.vocab-size", "50257"], {"model.vocab_size": 50257, "train.max_iters": 10_000}),
         (["--train.no-compile"], {"train.compile": False}),
+        (["owt", "--tie-embeddings", "false"], {"model.tie_embeddings": False}),
+        (["--tie-embeddings", "true", "owt"], {"model.tie_embeddings": True, "model.vocab_size": 32_000}),
+        (["--weight_tying=false"], {"model.tie_embeddings": False}),
+        (["--weight_tying", "True"], {"model.tie_embeddings": True}),
+        (["--no_rope=false"], {"model.position": "rope"}),
+        (["--bf16", "false"], {"train.precision": "fp32"}),
+        (["--no_compile=false"], {"train.compile": True}),
+        (["--no-compile", "true"], {"train.compile": False}),
     ],
 )
 def test_flag_sets_its_option_and_no_other(arguments: list[str], expected: dict):

@@ -174,3 +174,28 @@ class TestFlat:
     def test_a_dotted_name_that_does_not_exist_is_refused(self, name, match):
         with pytest.raises(ConfigError, match=match):
             override(RunConfig(), {name: 1})
+
+
+def test_a_byte_order_mark_is_accepted_and_a_file_is_named_once(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(b'\xef\xbb\xbfname = "noted"\n')  # as Windows Notepad writes it
+    assert load_recipe(str(path)).name == "noted"
+    for content in (
+        b"name = 'a'\nname = 'b'\n",
+        b"name = ",
+        b"unknown = 1",
+        b"[model]\nd_model = 'x'",
+        b"name = 7" * 5000,
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            load_recipe(str(path))
+        assert str(caught.value).count(str(path)) == 1
+
+
+@pytest.mark.parametrize("content", ["name = " + "[" * 10_000, "train = { seed = " + "9" * 5000 + " }"])
+def test_toml_that_the_decoder_gives_up_on_is_our_error(content, tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml is not valid TOML"):
+        load_recipe(str(path))

@@ -204,7 +204,7 @@ NAMES: dict[str, bytes] = {
     "255-bytes": b"n" * 246,
     "255-unicode": "é".encode() * 123,
     "escape": b"\x1b[31mred\x1b[0m\x07",
-    "markup": b"[bold]x[/red]",
+    "markup": b"[bold]x[red]",
     "html": b"<img src=x onerror=alert(1)>&amp;",
     "script": b"<script>alert(1)<",
     "shell": b"$(touch hacked);`touch hacked`|&*?",

@@ -153,8 +153,9 @@ def replacement(file: str) -> str:
     for one, other in (("runs/r/", "runs/s/"), ("train/", "train2/"), ("part/", "train2/"), ("tok/", "tok2/"),
                        ("valid/", "train2/"), ("=0.001,seed-0/", "=0.01,seed-0/"), ("text.txt", "other.txt"),
                        ("counts.npz", "counts2.npz")):  # fmt: skip
-        if file.startswith(one) or (one.startswith("=") and one in file):
-            return file.replace(one, other, 1)
+        found = file.replace(one, other, 1)
+        if (file.startswith(one) or (one.startswith("=") and one in file)) and Path(found).is_file():
+            return found
     return "runs/s/config.toml"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -157,12 +158,12 @@ def find(target: str) -> RunConfig:
     if target in PRESETS:
         return PRESETS[target][1]
     path = Path(target)
-    if path.is_dir():
+    if os.path.isdir(path):
         if not (path / "config.toml").is_file():
             raise FileMissingError(f"{target or '.'} is a folder without config.toml; expected the folder of a run")
         return load_recipe(str(path / "config.toml"))
     recipes = {recipe.stem for recipe in recipes_dir().glob("*.toml")}
-    if target in recipes or path.suffix == ".toml" or path.is_file():
+    if target in recipes or path.suffix == ".toml" or os.path.isfile(path):
         return load_recipe(target)
     raise FileMissingError(f"no preset, recipe or run {target!r}{suggestion(target, {*PRESETS, *recipes})}")
 

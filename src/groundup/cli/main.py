@@ -67,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         discard_output()
         sys.exit(1)
     except OSError as error:
-        where = f" {error.filename}" if error.filename else ""
-        fail(f"cannot use{where or ' a file'}: {error.strerror or error}; check the path, its permissions and the disk")
+        # Of what print() cannot write, Python does not say that it was standard output.
+        where = error.filename or "a file or standard output"
+        fail(f"cannot use {where}: {error.strerror or error}; check the path, its permissions and the disk")
     except MemoryError:
         fail(OUT_OF_MEMORY)
     except RuntimeError as error:  # torch has no class of its own for the CPU's memory
@@ -100,11 +101,7 @@ def fail(message: str) -> NoReturn:
     """One line on standard error, and exit code 2."""
     try:
         sys.stdout.flush()
-    except OSError as error:  # then it is also why the command failed
-        message = (
-            f"standard output cannot be written: {error.strerror}; the output is not complete: free some space on the "
-            f"disk, or write elsewhere"
-        )
+    except OSError:
         discard_output()
     print(f"groundup: {printable(message)}", file=sys.stderr)
     leave(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -113,8 +114,8 @@ def recipes_dir() -> Path:
 def find_recipe(name_or_path: str) -> Path:
     """Path of a recipe given by path or by shipped name."""
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.is_file():
-        if not path.exists():
+    if path.suffix == ".toml" or os.path.isfile(path):
+        if not os.path.exists(path):
             raise FileMissingError(f"no recipe file {path}")
         return path
     shipped = {p.stem: p for p in recipes_dir().glob("*.toml")}

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,7 @@ def find_plan(name_or_path: str) -> Path:
         FileMissingError: neither of both; the nearest name is suggested.
     """
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     shipped = {p.stem: p for p in (recipes_dir() / "experiments").glob("*.toml")}
     if name_or_path in shipped:
@@ -251,7 +252,7 @@ def _check_published(table: Mapping[str, Any]) -> None:
 
 def _recipe(name: str, folder: Path) -> RunConfig:
     beside = folder / name
-    return load_recipe(str(beside if beside.is_file() else name))
+    return load_recipe(str(beside if os.path.isfile(beside) else name))
 
 
 def _options(table: Any, place: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,4 +103,5 @@ def possible_plans(budget: str, texts: Iterable[str]) -> tuple[list[str], dict[s
 
 
 def _file(stem: Path) -> Path | None:
-    return next((path for ending in _ENDINGS if (path := stem.with_name(stem.name + ending)).is_file()), None)
+    places = (stem.with_name(stem.name + ending) for ending in _ENDINGS)
+    return next((place for place in places if os.path.isfile(place)), None)

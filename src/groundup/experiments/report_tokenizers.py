@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
     """
     found = {}
     for given in paths:
-        folder = next((place for place in (Path(given), "runs" / Path(given)) if place.is_dir()), None)
+        folder = next((place for place in (Path(given), "runs" / Path(given)) if os.path.isdir(place)), None)
         for place in [folder, *sorted(folder.iterdir())] if folder else []:
             report = read_tokenizer_report(place)
             if report is not None:

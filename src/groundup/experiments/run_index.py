@@ -74,7 +74,7 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
     Raises:
         FileMissingError: there is no such folder.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileMissingError(f"no folder {folder}; expected one with runs, such as runs")
     file = folder / "index.sqlite"
     if rebuild:
@@ -90,9 +90,10 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
 
 def _refresh(folder: Path, file: str) -> list[Row]:
     results: dict[Path, dict[str, Any]] = {}
-    for sweep in folder.rglob("sweep.json"):
-        for line in latest_results(sweep.parent):
-            results[sweep.parent / str(line.get("run") or line.get("cell"))] = line
+    for place, _, files in os.walk(folder):  # which passes over folders that vanish or cannot be read
+        if "sweep.json" in files:
+            for line in latest_results(Path(place)):
+                results[Path(place, str(line.get("run") or line.get("cell")))] = line
     database = sqlite3.connect(file, timeout=30)
     try:
         with database:

@@ -349,6 +349,6 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _existing(path: Path) -> Path:
     for candidate in (path, "runs" / path):
-        if candidate.is_dir():
+        if os.path.isdir(candidate):
             return candidate
     raise FileMissingError(f"no folder {path}, nor {'runs' / path}; expected runs or sweeps, such as runs/NAME")
