@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.errors import ConfigError, FileMissingError
+from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.experiments.run_filter import parse_filter
 from groundup.experiments.run_index import as_csv, list_runs, refresh, tag_run
 from made_runs import make_run, rates_sweep
@@ -209,3 +209,25 @@ def test_a_folder_that_cannot_be_written_to_is_listed_all_the_same(runs, monkeyp
     connect = sqlite3.connect
     monkeypatch.setattr(sqlite3, "connect", refuse)
     assert len(list_runs(runs)) == 5
+
+
+@pytest.mark.parametrize("content", [b'["a", "b"', b"{}", b"[1]", b"\xff", b"[" * 10_000, b""])
+def test_tags_that_cannot_be_read_are_not_written_over(content: bytes, tmp_path: Path):
+    make_run(tmp_path / "runs" / "r")
+    file = tmp_path / "runs" / "r" / "tags.json"
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"tags\.json cannot be read"):
+        tag_run(tmp_path / "runs" / "r", "new")
+    assert file.read_bytes() == content
+    assert "tags.json cannot be read" in list_runs(tmp_path / "runs")[0]["problem"]
+
+
+def test_a_byte_that_is_changed_in_the_index_changes_no_figure(tmp_path: Path):
+    make_run(tmp_path / "runs" / "r", loss=1.2345)
+    expected = list_runs(tmp_path / "runs")
+    file = tmp_path / "runs" / "index.sqlite"
+    sound = file.read_bytes()
+    assert sound.count(b"1.2345") >= 1
+    for changed in (b"1.2346", b"9.9999"):
+        file.write_bytes(sound.replace(b"1.2345", changed))
+        assert list_runs(tmp_path / "runs") == expected

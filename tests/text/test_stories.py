@@ -267,3 +267,9 @@ class TestWriting:
         with pytest.raises(DataError, match=r"a\.txt cannot be written: No such file or directory"):
             write_stories(tmp_path / "missing" / "a.txt", 10)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_the_disk_has_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(DataError, match="are free on the disk"):
+        write_stories(tmp_path / "stories.txt", 10**20)
+    assert list(tmp_path.iterdir()) == []

@@ -15,11 +15,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import ConfigError, FileMissingError
+from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.experiments.run_filter import parse_filter, resolve
 from groundup.experiments.run_record import Run, is_run, read_run, read_tags
 from groundup.experiments.study import apply_result, find_runs, latest_results
 from groundup.files import write_atomically
+from groundup.reading import why
 
 _VERSION = 2
 _FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")
@@ -90,10 +91,10 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
 
 def _refresh(folder: Path, file: str) -> list[Row]:
     results: dict[Path, dict[str, Any]] = {}
-    for place, _, files in os.walk(folder):  # which passes over folders that vanish or cannot be read
+    for here, _, files in os.walk(folder):  # which passes over folders that vanish or cannot be read
         if "sweep.json" in files:
-            for line in latest_results(Path(place)):
-                results[Path(place, str(line.get("run") or line.get("cell")))] = line
+            for line in latest_results(Path(here)):
+                results[Path(here, str(line.get("run") or line.get("cell")))] = line
     database = sqlite3.connect(file, timeout=30)
     try:
         with database:
@@ -166,11 +167,15 @@ def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
     Raises:
         ConfigError: the tag is empty, or the run does not have it.
         FileMissingError: there is no such run.
+        DataError: its tags are damaged.
     """
     place = run.path if isinstance(run, Run) else run
     if not is_run(place):
         raise FileMissingError(f"no run {place}; `groundup runs` lists them")
-    tags, tag = read_tags(place), tag.strip()
+    try:
+        tags, tag = read_tags(place), tag.strip()
+    except (OSError, ValueError) as error:  # writing over it would lose the tags that are in it
+        raise DataError(f"{place / 'tags.json'} cannot be read: {why(error)}; restore it, or delete it") from None
     if not tag:
         raise ConfigError("a tag is empty; expected a word")
     if remove and tag not in tags:

@@ -119,7 +119,10 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
     (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)
     if curves:
         run.curves = _curves(lines)
-    run.tags = read_tags(path)
+    try:
+        run.tags = read_tags(path)
+    except (OSError, ValueError) as error:
+        notes.append(f"tags.json cannot be read: {why(error)}")
     run.figures = _figures(run, lines)
     if "train_loss" in run.curves:
         run.figures["train_loss"] = float(run.curves["train_loss"].values[-1])
@@ -134,12 +137,19 @@ def _end_is_lost(metrics: Record, summary: dict[str, Any]) -> bool:
 
 
 def read_tags(path: Path) -> list[str]:
-    """Tags of a run; none where there is no such file, or no such list in it."""
+    """Return the tags of a run; none if there is no such file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has no list of words.
+    """
     try:
         tags = read_json(path / "tags.json")
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return []
-    return [str(tag) for tag in tags] if isinstance(tags, list) else []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("expected a list of words")
+    return tags
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from groundup.experiments.cells import Cell
 from groundup.experiments.plan import Plan
 from groundup.experiments.results import Result
 from groundup.files import locked, read_json, text_bytes, write_atomically
-from groundup.reading import why
+from groundup.reading import read_bytes, why
 from groundup.track import read_jsonl
 from groundup.version import VERSION, installed_version
 
@@ -179,7 +179,7 @@ class SweepDirectory:
         """Drop a line that a kill has left half written, before another is glued to it."""
         if not self._results.exists():
             return
-        content = self._results.read_bytes()
+        content = read_bytes(self._results)
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(self._results, whole)

@@ -8,6 +8,7 @@ matter later, and feelings follow from what happens.
 Story i of a seed is a function of (seed, i) alone: the same bytes on every machine and Python, alone or in a row.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -53,6 +54,17 @@ def stories(seed: int = 0) -> Iterator[str]:
     return (story(seed, index) for index in count())
 
 
+def _check_room(path: Path, size_bytes: int) -> None:
+    """Refuse at once what would fill the disk after hours."""
+    if path.exists() and not path.is_file():
+        return  # a device or a pipe
+    free = shutil.disk_usage(path.parent).free
+    if size_bytes > free:
+        raise DataError(
+            f"{path} cannot be written: {size_bytes:,} bytes are asked for, and {free:,} are free on the disk"
+        )
+
+
 def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = END_OF_TEXT) -> StoryStats:
     """Writes the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
 
@@ -60,7 +72,8 @@ def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: s
     reaches ``size_bytes``, so it is larger by less than one story.
 
     Raises:
-        DataError: ``size_bytes`` is not positive, ``separator`` is empty, or the file cannot be written.
+        DataError: ``size_bytes`` is not positive or more than the disk has free, ``separator`` is empty, or the file
+            cannot be written.
     """
     if size_bytes < 1:
         raise DataError(f"size_bytes = {size_bytes} must be at least 1; 5,000,000 makes a small model talk")
@@ -69,6 +82,7 @@ def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: s
     path, end = Path(path), f"\n{separator}\n"
     written = words = number = 0
     try:
+        _check_room(path, size_bytes)
         with atomic_writer(path) as file:
             while written < size_bytes:
                 text = story(seed, number)
