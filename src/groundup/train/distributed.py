@@ -192,6 +192,11 @@ class ManyRanks(Ranks):
         return sums.tolist()
 
 
+_groups: list[Any] = []
+"""Destroyed groups, kept until the process ends. The destructor of a gloo group holds the GIL while it joins a thread that
+may wait for the GIL to release a tensor: a rank that was done hung in it, once in a few hundred runs."""
+
+
 @contextmanager
 def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
     """Within the block, this process is one of those that torchrun started; alone, if it started no other.
@@ -208,6 +213,7 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
         yield Ranks(launch)
         return
     import torch.distributed as dist
+    from torch.distributed import distributed_c10d
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
@@ -221,6 +227,7 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
         try:
             with parting(launch, PrefixStore("parting", store), run):
                 yield ManyRanks(launch, PrefixStore("words", store))
+            _groups.extend(distributed_c10d._world.pg_map)
             # Only where all went well: with a rank that is lost, it may wait for it.
             dist.destroy_process_group()
         finally:
