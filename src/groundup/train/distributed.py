@@ -193,8 +193,8 @@ class ManyRanks(Ranks):
 
 
 _groups: list[Any] = []
-"""Destroyed groups, kept until the process ends. The destructor of a gloo group holds the GIL while it joins a thread that
-may wait for the GIL to release a tensor: a rank that was done hung in it, once in a few hundred runs."""
+"""Destroyed groups, kept until the process ends. The destructor of a gloo group holds the GIL while it joins a thread
+that may wait for the GIL to release a tensor: a rank that was done hung in it, once in a few hundred runs."""
 
 
 @contextmanager
