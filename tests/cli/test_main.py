@@ -236,7 +236,9 @@ def test_a_model_too_large_for_the_memory_is_one_line(
     import numpy as np
 
     np.save("ids.npy", np.zeros(1000, dtype=np.uint16))
-    code, _, err = run("train", "--train_path", "ids.npy", "--vocab_size", 300, "--d_ff", 10**12, capsys=capsys)
+    code, _, err = run(
+        "train", "--train_path", "ids.npy", "--vocab_size", 300, "--d_ff", 10**12, "--force", capsys=capsys
+    )
     assert (code, err.count("\n"), "out of memory" in err) == (2, 1, True)
 
 

@@ -45,7 +45,12 @@ def test_every_format_in_one_line(tmp_path, monkeypatch, capsys, name, options, 
     lacking = ["--pattern", "gpt2", "--special-token", "<|x|>=258"] if "tiktoken" in summary else []
     code, out, _ = run(name, "back.json", *lacking, capsys=capsys)
     assert code == 0
-    assert Tokenizer.load("back.json").sha256 == SOURCE.sha256
+    back = Tokenizer.load("back.json")
+    # The formats of other libraries have the character classes of their own engines.
+    own = "hugging-face" not in summary and "tiktoken" not in summary
+    assert back.unicode_version == (SOURCE.unicode_version if own else "16.0")
+    assert (back.vocab, back.merges, back.pattern) == (SOURCE.vocab, SOURCE.merges, SOURCE.pattern)
+    assert list(back.special_tokens) == list(SOURCE.special_tokens)
 
 
 def test_a_tiktoken_file_with_its_pattern_and_special_tokens(tmp_path, capsys):
@@ -107,7 +112,7 @@ def test_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
         (["in.tiktoken", "out", "--pattern", "gpt2", "--special-token", "a=9", "a=8"], "gives 'a' two ids"),
         (["in.tiktoken", "out", "--pattern", "gpt2", "--special-token", "<>=97"], "'<>' cannot have the id 97"),
         (["in.tiktoken", "out", "--pattern", "gpt2", "--special-token", "<>=" + "9" * 99], "has the id 9999999999"),
-        (["holes.json", "out.tiktoken"], "cannot be written as .tiktoken: no token that is not special has the id 0"),
+        (["holes.json", "out.tiktoken"], "cannot be written as .tiktoken: no token has the id 0"),
         (["cut.json", "out"], "cut.json is not valid JSON"),
     ],
 )

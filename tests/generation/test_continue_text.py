@@ -76,7 +76,7 @@ def test_a_space_before_the_first_word_is_kept_although_decoding_would_remove_it
     tokenizer = Tokenizer(dict(enumerate(tokens)), merges, ["</s>"], characters=characters)
     lm = Scripted([259, 259], vocab_size=len(tokens))
     assert tokenizer.decode([259, 259]) == "a a"
-    assert "".join(continue_text(lm, tokenizer, "a", 2)) == " a a"
+    assert "".join(continue_text(lm, tokenizer, "a a", 2)) == " a a"
 
 
 def test_the_text_ends_before_the_end_of_text():
