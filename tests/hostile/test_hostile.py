@@ -16,7 +16,7 @@ from hostile_world import own_files
 from known_faults import KNOWN_FAULTS, UNNOTICED, is_known, is_unnoticed
 from run_cases import command, sample
 
-SHORT, LONG = 320, 20_000
+SHORT, LONG = 100, 20_000
 
 
 @pytest.fixture(scope="module")

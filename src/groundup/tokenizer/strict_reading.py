@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from groundup import reading
 from groundup.errors import FileMissingError, TokenizerError
 
 
@@ -15,7 +16,7 @@ def read_bytes(path: Path) -> bytes:
         TokenizerError: it is empty, a folder, or cannot be read.
     """
     try:
-        data = path.read_bytes()
+        data = reading.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError):
         raise FileMissingError(f"{path} does not exist; a tokenizer needs it") from None
     except OSError as error:
