@@ -18,6 +18,7 @@ from groundup.data.index import (
     check_size,
     expected_sizes,
     file_sha256,
+    map_array,
     read_index,
     token_dtype,
 )
@@ -69,7 +70,7 @@ def content_faults(folder: Path, index: dict[str, Any], progress: CheckProgress 
     damaged = {fault.file for fault in faults}
     offsets = None
     if DOCUMENTS_FILE not in damaged:
-        offsets = np.memmap(folder / DOCUMENTS_FILE, "<u8", mode="r")
+        offsets = map_array(folder / DOCUMENTS_FILE, "<u8")
         faults = hash_fault(folder / DOCUMENTS_FILE, index["documents_file"]["sha256"])
         faults = faults or list(_offset_faults(folder, offsets, index["tokens"]))
         yield from faults
@@ -139,7 +140,7 @@ class _ShardCheck:
 
     def faults(self, progress: Callable[[int], object]) -> Iterator[Fault]:
         """All of it is read once. After a wrong hash nothing else is told, since it would follow from that."""
-        shard = np.memmap(self._path, token_dtype(self._vocab_size), mode="r")
+        shard = map_array(self._path, token_dtype(self._vocab_size))
         digest, text_bytes, found = hashlib.sha256(), 0, dict[str, str]()
         for begin in range(0, len(shard), _BLOCK):
             block = shard[begin : begin + _BLOCK]

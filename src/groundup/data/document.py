@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from groundup.data.index import DOCUMENTS_FILE, ENCODE_AGAIN
+from groundup.data.index import DOCUMENTS_FILE, ENCODE_AGAIN, map_array
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
 
@@ -49,7 +47,7 @@ def read_document(path: Path, number: int) -> Document:
     if not -count <= number < count:
         raise DataError(f"{path} has no document {number}; it has {count}: 0 to {count - 1}, or -{count} to -1")
     number %= count
-    offsets = np.memmap(path / DOCUMENTS_FILE, "<u8", mode="r")
+    offsets = map_array(path / DOCUMENTS_FILE, "<u8")
     start, end = (int(offset) for offset in offsets[number : number + 2])
     if not 0 <= start < end <= len(data):
         raise DataError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundup.errors import DataError, FileMissingError
 from groundup.files import locked, read_json, write_json
@@ -44,6 +45,20 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def map_array(path: Path, dtype: np.dtype[Any] | str) -> NDArray[Any]:
+    """A file of numbers as a read-only array, read where it is asked for.
+
+    Raises:
+        DataError: it cannot be mapped, or has another size than a moment ago.
+    """
+    try:
+        return np.memmap(path, dtype, mode="r")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        message = f"{path} cannot be mapped, or changed while it was read ({reason}); run the command again"
+        raise DataError(message) from None
 
 
 def data_set_lock(folder: Path) -> AbstractContextManager[None]:

@@ -23,6 +23,7 @@ from groundup.data.index import (
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
     file_sha256,
+    map_array,
     write_record,
 )
 from groundup.data.open_shard import OpenShard
@@ -93,7 +94,7 @@ class _Remake:
         self._ends = array("Q", [0])
         self._offsets: NDArray[Any] | None = None
         if not with_ends:
-            self._offsets = np.memmap(folder / DOCUMENTS_FILE, "<u8", mode="r")
+            self._offsets = map_array(folder / DOCUMENTS_FILE, "<u8")
             self._documents = deque(self._documents_of(self._offsets))
         self._coming: deque[int] = deque()
 

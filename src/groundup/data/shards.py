@@ -38,6 +38,7 @@ from groundup.data.index import (
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
     check_size,
+    map_array,
     read_index,
 )
 from groundup.data.index import file_sha256 as file_sha256
@@ -244,7 +245,7 @@ def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> ND
     path = folder / entry["file"]
     check_size(path, entry["tokens"] * dtype.itemsize)
     # A plain array over the map: np.memmap costs microseconds for each slice, and batches are made of slices.
-    return np.asarray(np.memmap(path, dtype, mode="r"))
+    return np.asarray(map_array(path, dtype))
 
 
 def _map_npy(path: Path) -> NDArray[Any]:

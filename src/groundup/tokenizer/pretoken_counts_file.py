@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
 from groundup.files import atomic_writer
+from groundup.reading import open_regular
 from groundup.tokenizer.patterns import Pattern, checked_pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
 
@@ -96,7 +97,7 @@ def _members(path: Path) -> "dict[str, NDArray[Any]]":
 
     expected = {"header": np.uint8, "data": np.uint8, "ends": np.uint64, "counts": np.uint64}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(2) != b"PK":
                 raise _foreign(path)
             file.seek(0)

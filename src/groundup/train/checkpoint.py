@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.files import sync_directory, write_atomically
 from groundup.optim.dtensor import fill, laid_out_like
+from groundup.reading import open_regular
 from groundup.record import read_object
 from groundup.train.checkpoint_shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
 from groundup.train.leftovers import delete, discard
@@ -196,6 +197,7 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
+        open_regular(path).close()  # a FIFO would wait for a writer
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None

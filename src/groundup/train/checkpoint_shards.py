@@ -22,6 +22,7 @@ from torch import Tensor
 
 from groundup.errors import CheckpointError
 from groundup.files import sync_directory, write_atomically
+from groundup.reading import read_text
 
 MODEL_SHARDS = "model"
 OPTIMIZER_SHARDS = "optimizer"
@@ -64,7 +65,7 @@ def shard_shapes(folder: Path) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     try:
-        expected = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
+        expected = json.loads(read_text(folder / INDEX_FILE))
         for name, size in expected.items():
             if (found := (folder / name).stat().st_size) != size:
                 raise CheckpointError(f"{folder / name} has {found} bytes, expected {size}; restore it")

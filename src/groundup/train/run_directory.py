@@ -14,6 +14,7 @@ from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.files import locked, write_atomically
 from groundup.launch import Launch
+from groundup.reading import read_text
 from groundup.train.leftovers import delete, discard, discarded
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ class RunDirectory:
     def _pointed(self, pointer: str) -> Path | None:
         # A crash between the rename of a checkpoint and the pointer's leaves the pointer one behind: still complete.
         try:
-            folder = self.checkpoints / (self.checkpoints / pointer).read_text(encoding="utf-8").strip()
-        except (FileNotFoundError, UnicodeDecodeError):
+            folder = self.checkpoints / read_text(self.checkpoints / pointer).strip()
+        except (OSError, ValueError):
             return None
         return folder if folder.is_dir() and _STEP_FOLDER.fullmatch(folder.name) else None
 
