@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-REFUSED = {"Claude 2": "NFKC"}
+REFUSED = {"Claude 2": "NFKC", "DeepSeek V4": "overlap"}
 TEXT = """The cat didn't sit; naïve 東京の猫 1234567 ½ Ⅷ नमस्ते Größe\u3000x\r\n\n  \tif (a[i] != 0) { /* ok */ }
 e\u0301 o\u0308\u0323 각 \u1100\u1161\u11a8 🐈‍⬛ == -- ...     HTTPServer's IT'S 'ſ <x> <|endoftext|> \U0001d15e
 \u212b \x00\x1c"""
