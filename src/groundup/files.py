@@ -1,4 +1,4 @@
-"""Atomic writes, JSON records and locks.
+"""Atomic writes, JSON records, hashes and locks.
 
 A crash, a kill or a full disk leaves a file's old content or its new one, never half of it.
 
@@ -9,13 +9,14 @@ escapes (``\\udce9``), which read back as the same name.
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from groundup.reading import read_bytes
+from groundup.reading import open_regular, read_bytes
 
 # SMB, FUSE and some network file systems have no fsync for directories, or do not open them.
 _NOT_FOR_DIRECTORIES = {
@@ -82,6 +83,31 @@ def read_json(path: Path) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("it nests too deeply") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a regular file's bytes, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SEAL = "content_sha256"
+"""The entry of a sealed record that holds the SHA-256 of all its other entries."""
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of its content, so that a changed byte shows even where it makes a possible value."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def is_as_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether a record's content is what :func:`sealed` saw; one without a seal is taken as it is."""
+    return SEAL not in record or record[SEAL] == sealed(record)[SEAL]
 
 
 def sync_directory(path: Path) -> None:

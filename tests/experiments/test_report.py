@@ -265,6 +265,16 @@ def test_a_damaged_line_in_the_middle_is_left_out_and_told(tmp_path):
     assert "in no mean" not in text
 
 
+def test_a_damaged_line_of_results_is_told_and_those_after_it_count(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
+    path = runs / "results.jsonl"
+    crashed = b'{"cell": "gone", "run": "gone", "status": "crashed", "message": "no room"}\n'
+    path.write_bytes(b"\0\0\0\n" + path.read_bytes() + b"[1]\n" + crashed)
+    text = write_report([runs], tmp_path / "out").markdown.read_text().replace("\\", "")
+    assert "results.jsonl is damaged: line 1 is no JSON object, and 1 more lines; left out." in text
+    assert "1 run is crashed and in no mean" in text
+
+
 def test_a_damaged_run_does_not_change_what_the_others_are_compared_by(tmp_path):
     folder = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})
     (folder / "lr-0.001-seed0" / "config.toml").write_text("x = [")

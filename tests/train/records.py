@@ -1,5 +1,6 @@
 """Shared by tests of interrupted runs: all that two runs have in common if they are the same, and a timed signal."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,14 @@ def record(run: Path) -> list:
     last = RunDirectory(run).checkpoint("latest")
     files = [(last / name).read_bytes() for name in ("model.safetensors", "optimizer.safetensors")]
     return [lines, list(read_jsonl(run / "samples.jsonl")), (run / "checkpoints" / "best").read_text(), *files]
+
+
+def without_hashes(checkpoint: Path) -> None:
+    """Make a checkpoint one of version 0.1, which knew no hashes."""
+    path = checkpoint / "state.json"
+    state = json.loads(path.read_text())
+    del state["files"], state["content_sha256"]
+    path.write_text(json.dumps(state))
 
 
 class SignalAt(Silent):

@@ -1,6 +1,5 @@
 """A checkpoint knows the options that it was made with; another config.toml is noticed, and adopted only on purpose."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -14,7 +13,7 @@ from groundup.config.effects import FIXED, RECORD, SPEED, effect_of
 from groundup.errors import ConfigError
 from groundup.record import read_object
 from groundup.train import RunDirectory, train
-from groundup.train.checkpoint import read_state
+from groundup.train.checkpoint import read_state, write_state
 from records import record
 
 
@@ -95,7 +94,7 @@ def test_an_older_checkpoint_without_options_is_compared_with_its_config(begun: 
     for folder in begun.checkpoints.glob("step-*"):
         state = read_object(folder / "state.json")
         del state["options"]
-        (folder / "state.json").write_text(json.dumps(state))
+        write_state(folder, state)
     config = begun.config
     with pytest.raises(ConfigError, match=r"optim\.beta2 \(was 0\.95, now 0\.5\)"):
         train(override(config, {"optim.beta2": 0.5}), resume=True)
@@ -107,7 +106,7 @@ def test_an_option_that_came_after_the_checkpoint_counts_as_its_default(begun: R
     for folder in begun.checkpoints.glob("step-*"):
         state = read_object(folder / "state.json")
         del state["options"]["optim.decay_fraction"]
-        (folder / "state.json").write_text(json.dumps(state))
+        write_state(folder, state)
     with pytest.raises(ConfigError, match=r"optim\.decay_fraction"):
         train(override(begun.config, {"optim.decay_fraction": 0.3}), resume=True)
     assert train(begun.config, resume=True).finished

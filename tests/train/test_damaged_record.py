@@ -14,6 +14,7 @@ from groundup.experiments.run_index import list_runs
 from groundup.experiments.run_record import read_run
 from groundup.track import Silent, read_jsonl
 from groundup.train import RunDirectory, train
+from groundup.train.checkpoint import write_state
 from records import SignalAt, record
 
 
@@ -100,7 +101,7 @@ def test_damaged_files_of_a_run_end_in_a_result_or_one_line(
 def test_a_state_of_other_types_is_one_line(config: RunConfig, key: str, value: object):
     train(config, pause=lambda done: done >= 7)
     path = RunDirectory(config.run_dir).checkpoint("latest") / "state.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    write_state(path.parent, json.loads(path.read_text()) | {key: value})
     with pytest.raises(GroundupError, match=r"state\.json") as raised:
         train(config, resume=True)
     assert "\n" not in str(raised.value)

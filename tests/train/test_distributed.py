@@ -29,6 +29,7 @@ from groundup.train import AnotherRankError, RunDirectory, evaluate_run, train
 from groundup.train.distributed import Intent, ManyRanks, Ranks
 from groundup.train.fresh_start import name_of_this_start
 from groundup.train.lost_rank import parting
+from records import without_hashes
 
 DRIVER = Path(__file__).with_name("ranks_driver.py")
 _spec = importlib.util.spec_from_file_location("ranks_driver", DRIVER)
@@ -384,6 +385,9 @@ class TestSharded:
         ours, others = (config.run_dir.with_name(name) / "checkpoints" / "step-6" for name in ("tiny", "other"))
         shutil.rmtree(ours / "model")
         shutil.copytree(others / "model", ours / "model")
+        with pytest.raises(CheckpointError, match="step-6/model"):
+            evaluate_run(config.run_dir, "latest")
+        without_hashes(ours)
         with pytest.raises(CheckpointError, match="another architecture"):
             evaluate_run(config.run_dir, "latest")
 

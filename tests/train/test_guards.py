@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.config import RunConfig, TrainConfig, override
-from groundup.errors import TrainingError
+from groundup.errors import ConfigError, TrainingError
 from groundup.track import Silent, read_jsonl
 from groundup.train import RunDirectory, train
 from groundup.train.guards import free_bytes, most_checkpoints, watch_for_spike
@@ -218,12 +218,22 @@ def test_too_little_room_is_told_before_the_first_step_and_stops_nothing(
     train(override(config, {"name": "roomy", "train.max_iters": 3}), display=notes)
     assert not any("are free" in note for note in notes.notes)
     usage = shutil.disk_usage(config.runs_dir)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=200_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=700_000))
     config = override(config, {"train.max_iters": 3, "train.keep_checkpoints": 2})
     assert train(config, display=notes).finished
     (told,) = [note for note in notes.notes if "are free" in note]
-    for part in ("the checkpoints may take ", "200.0 kB are free", str(config.run_dir), "train.keep_checkpoints = 2"):
+    for part in ("the checkpoints may take ", "700.0 kB are free", str(config.run_dir), "train.keep_checkpoints = 2"):
         assert part in told
+
+
+def test_a_run_of_which_no_checkpoint_fits_on_the_disk_is_refused(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    usage = shutil.disk_usage(config.runs_dir)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=20_000))
+    config = override(config, {"train.max_iters": 3})
+    with pytest.raises(ConfigError, match=r"a checkpoint takes .* 20\.0 kB are free .*--force"):
+        train(config)
+    assert not config.run_dir.exists()
+    assert train(config, force=True).finished
 
 
 def test_room_is_measured_where_the_folder_will_be(tmp_path: Path):

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError, Trai
 from groundup.track import JsonlSink, Silent, read_jsonl
 from groundup.train import RunDirectory, evaluate_run, train
 from groundup.train.checkpoint import CheckpointContent, read_state, write_folder
-from records import SignalAt, record
+from records import SignalAt, record, without_hashes
 
 
 class SignalAtMetrics(Silent):
@@ -215,6 +216,48 @@ def test_broken_checkpoints_are_refused(config: RunConfig, file: str, damage: st
         train(config, resume=True)
 
 
+@pytest.mark.parametrize("form", ["gathered", "sharded"])
+def test_a_changed_byte_anywhere_in_a_checkpoint_is_refused(config: RunConfig, form: str):
+    config = override(
+        config, {"train.max_iters": 6, "train.checkpoint_format": form, "train.background_checkpoints": False}
+    )
+    run = RunDirectory(train(config).run_dir)
+    draw = random.Random(0)
+    paths = [path for path in run.step_folder(6).rglob("*") if path.suffix in (".safetensors", ".json")]
+    assert len(paths) >= 3
+    for path in paths:
+        sound = path.read_bytes()
+        for place in draw.sample(range(len(sound)), 40):
+            damaged = bytearray(sound)
+            damaged[place] ^= 1 << draw.randrange(8)
+            if path.suffix == ".json" and json_or_none(damaged) == json.loads(sound):
+                continue  # another blank means the same
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match="step-6"):
+                train(config, resume=True)
+            if not path.is_relative_to(run.step_folder(6) / "optimizer") and path.name != "optimizer.safetensors":
+                with pytest.raises(CheckpointError, match="step-6"):
+                    run.model("latest")
+        path.write_bytes(sound)
+    run.model("latest")
+    assert train(config, resume=True).finished
+
+
+def json_or_none(content: bytes | bytearray) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def test_a_checkpoint_without_hashes_is_read(config: RunConfig):
+    """Version 0.1 wrote none."""
+    train(config, display=SignalAt(7, signal.SIGTERM))
+    without_hashes(RunDirectory(config.run_dir).checkpoint("latest"))
+    RunDirectory(config.run_dir).model("latest")
+    assert train(config, resume=True).finished
+
+
 def test_resume_refuses_another_architecture_and_other_data(config: RunConfig, tokens: Path, tmp_path: Path):
     train(config, display=SignalAt(7, signal.SIGTERM))
     with pytest.raises(ConfigError, match=r"model\.d_model \(was 32, now 64\).*train\.max_iters \(was 24, now 30\)"):
@@ -229,6 +272,8 @@ def test_resume_refuses_another_architecture_and_other_data(config: RunConfig, t
 def test_resume_of_nothing_is_an_error_and_of_a_finished_run_does_nothing(config: RunConfig):
     with pytest.raises(FileMissingError, match="no run"):
         train(config, resume=True)
+    with pytest.raises(FileMissingError, match="no run"):
+        RunDirectory.open("name/" * 2000)
     train(config)
     before = record(config.run_dir)
     assert train(config, resume=True).finished
@@ -347,6 +392,9 @@ def test_the_wrong_safetensors_file_is_refused(config: RunConfig):
     train(config)
     folder = config.run_dir / "checkpoints" / "step-6"
     shutil.copy(folder / "model.safetensors", folder / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors was changed"):
+        train(config, resume=True)
+    without_hashes(folder)
     with pytest.raises(CheckpointError, match="does not fit"):
         train(config, resume=True)
 

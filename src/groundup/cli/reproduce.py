@@ -11,6 +11,7 @@ from rich.text import Text
 from groundup.cli.parse import call
 from groundup.command import command
 from groundup.config import END_OF_TEXT
+from groundup.cores import available_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,7 +102,7 @@ def _sweep(console: Console, name: str, place: Path, budget: str, workers: int |
     from groundup.cli.progress import progress_bar
     from groundup.cli.sweep import watch_sweep
     from groundup.experiments.plan import load_plan
-    from groundup.experiments.pool import Pool, cores, visible_gpus
+    from groundup.experiments.pool import Pool, visible_gpus
     from groundup.experiments.sweep import run_sweep
 
     plan, directory, gpus = (
@@ -109,7 +110,7 @@ def _sweep(console: Console, name: str, place: Path, budget: str, workers: int |
         place_of(place, name),
         visible_gpus(),
     )
-    executor = Pool(workers or len(gpus) or cores(), directory / ".workers", gpus=gpus)
+    executor = Pool(workers or len(gpus) or available_cores(), directory / ".workers", gpus=gpus)
     with progress_bar(console) as update:
         return run_sweep(plan, executor, directory=directory, watch=watch_sweep(console, plan, update))
 

@@ -129,13 +129,13 @@ def resolve(flags: Flags) -> RunConfig:
 def _about() -> str:
     shipped = ", ".join(sorted(p.stem for p in recipes_dir().glob("*.toml")))
     return (
-        f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name is "
-        f"enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; --overwrite "
-        f"replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves "
-        f"nothing behind. --adopt-config resumes with options that have changed since the checkpoint; --force begins a "
-        f"run that does not fit into memory; --requeue puts the SLURM job back into the queue when SIGUSR1, SIGTERM or "
-        f"the time limit has stopped the run, and goes on with it. The flags of the course's script work too: "
-        f"--train_path --val_path --vocab_path "
-        f"--merges_path --dataset --checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 "
-        f"--use_amp --use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
+        f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name "
+        f"is enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; "
+        f"--overwrite replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed "
+        f"steps) and leaves nothing behind. --adopt-config resumes with options that have changed since the "
+        f"checkpoint; --force begins a run that does not fit into memory or on the disk; --requeue puts the SLURM "
+        f"job back into the queue when SIGUSR1, SIGTERM or the time limit has stopped the run, and goes on with it. "
+        f"The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path --dataset "
+        f"--checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
+        f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
     )

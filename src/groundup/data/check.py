@@ -17,12 +17,12 @@ from groundup.data.index import (
     TOKENIZER_FOLDER,
     check_size,
     expected_sizes,
-    file_sha256,
     map_array,
     read_index,
     token_dtype,
 )
 from groundup.errors import DataError, GroundupError
+from groundup.files import file_sha256
 
 _BLOCK = 1 << 22
 

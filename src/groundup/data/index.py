@@ -4,7 +4,6 @@ Both records carry a SHA-256 of their own content, so that a changed byte is not
 possible. Records of version 0.1 have none, and lack what was not recorded then; they are read as they are.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.errors import DataError, FileMissingError
-from groundup.files import locked, read_json, write_json
+from groundup.files import is_as_sealed, locked, read_json, sealed, write_json
 
 FORMAT = "groundup-token-shards"
 PROGRESS_FORMAT = "groundup-token-shards-progress"
@@ -33,18 +32,10 @@ LOCK_FILE = ".lock"
 ENCODE_AGAIN = "encode the text again into a new folder"
 MAKE_AGAIN = "run the same encode command again, which makes it again"
 
-_SEAL = "content_sha256"
-
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
     """The narrowest of uint16 and uint32 that holds every id below ``vocab_size``, little-endian."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def map_array(path: Path, dtype: np.dtype[Any] | str) -> NDArray[Any]:
@@ -127,7 +118,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write an index or progress record with the SHA-256 of its content."""
-    write_json(path, {**record, _SEAL: _seal(record)})
+    write_json(path, sealed(record))
 
 
 def own_files(folder: Path) -> list[Path]:
@@ -212,13 +203,8 @@ def _read_record(path: Path, fix: str) -> Any:
         raise DataError(f"{path} cannot be read as JSON ({reason}); {fix}") from None
 
 
-def _seal(record: Mapping[str, Any]) -> str:
-    content = {key: value for key, value in record.items() if key != _SEAL}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _check_seal(path: Path, record: dict[str, Any]) -> None:
-    if _SEAL in record and record[_SEAL] != _seal(record):
+    if not is_as_sealed(record):
         raise DataError(f"{path} was changed after it was written: its SHA-256 is another one; {ENCODE_AGAIN}")
 
 

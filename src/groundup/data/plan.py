@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.data.index import INDEX_FILE, STATUS_FILE, file_sha256
+from groundup.data.index import INDEX_FILE, STATUS_FILE
 from groundup.errors import DataError
-from groundup.files import read_json, write_json
+from groundup.files import file_sha256, read_json, write_json
 from groundup.tokenizer.special_names import SpecialTokenMode
 
 _FINGERPRINT_BYTES = 1 << 16

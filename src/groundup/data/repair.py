@@ -22,14 +22,13 @@ from groundup.data.index import (
     INDEX_FILE,
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
-    file_sha256,
     map_array,
     write_record,
 )
 from groundup.data.open_shard import OpenShard
 from groundup.data.shard_writer import text_lengths, token_lengths_file, tokenizer_files
 from groundup.errors import DataError
-from groundup.files import write_atomically
+from groundup.files import file_sha256, write_atomically
 
 
 def repair(

@@ -31,7 +31,6 @@ from groundup.data.index import (
     TOKENIZER_FOLDER,
     VERSION,
     clear,
-    file_sha256,
     own_files,
     read_progress,
     token_dtype,
@@ -41,7 +40,7 @@ from groundup.data.open_shard import OpenShard, disk_errors, sync
 from groundup.data.plan import ShardPlan
 from groundup.data.text_record import Sources
 from groundup.errors import DataError
-from groundup.files import write_atomically
+from groundup.files import file_sha256, write_atomically
 from groundup.version import VERSION as GROUNDUP_VERSION
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ They are the sum of ``token_lengths`` over tokens: separators count nothing, nor
 ``TokenShards`` also opens a one-dimensional ``.npy`` array of ids; that knows no bytes, documents or tokenizer.
 """
 
+import os
 import shlex
 import zipfile
 from bisect import bisect_right
@@ -41,9 +42,10 @@ from groundup.data.index import (
     map_array,
     read_index,
 )
-from groundup.data.index import file_sha256 as file_sha256
 from groundup.data.index import token_dtype as token_dtype
 from groundup.errors import DataError, FileMissingError
+from groundup.files import file_sha256
+from groundup.reading import open_regular
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -91,7 +93,7 @@ class TokenShards:
             DataError: not a token data set, an unfinished or damaged one, or one without tokens.
         """
         path = Path(path)
-        if not path.exists():
+        if not os.path.exists(path):  # which takes a name that is too long for one of no file
             raise FileMissingError(f"{path} does not exist; expected a folder of token shards or a .npy file of tokens")
         if path.is_dir():
             index = read_index(path)
@@ -262,6 +264,7 @@ def _map_npy(path: Path) -> NDArray[Any]:
 
 def _load_npy(path: Path, expected: str) -> NDArray[Any]:
     try:
+        open_regular(path).close()  # a FIFO would wait for a writer
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} is gone; expected {expected}: bring it back, or {ENCODE_AGAIN}") from None

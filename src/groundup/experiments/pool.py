@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import groundup
+from groundup.cores import available_cores
 from groundup.errors import ConfigError
 from groundup.experiments.attempt import Job, Outcome
 
@@ -38,7 +39,7 @@ class Pool:
         self._waiting: deque[Job] = deque()
         self._outcomes: deque[Outcome] = deque()
         self._selector = selectors.DefaultSelector()
-        threads = threads or max(1, cores() // workers)
+        threads = threads or max(1, available_cores() // workers)
         log_dir.mkdir(parents=True, exist_ok=True)
         self._workers = [
             _Worker(log_dir / f"worker-{i}.log", _environment(threads, gpus[i % len(gpus)] if gpus else None))
@@ -176,11 +177,6 @@ class _Worker:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

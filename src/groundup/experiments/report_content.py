@@ -215,6 +215,8 @@ def _limits(study: Study) -> list[str]:
         if statuses[status]:
             count = statuses[status]
             found.append(f"{count} {'run is' if count == 1 else 'runs are'} {status} and in no mean.")
+    if study.damage:
+        found.append(f"{study.damage}.")
     told = [run for run in study.runs if run.status in ("broken", "crashed") or run.left_out]
     found += [f"{run.name}: {run.problem}." for run in told][:10]
     devices = {run.environment.get("device_name") for run in study.runs} - {None}

@@ -93,7 +93,7 @@ def _refresh(folder: Path, file: str) -> list[Row]:
     results: dict[Path, dict[str, Any]] = {}
     for here, _, files in os.walk(folder):  # which passes over folders that vanish or cannot be read
         if "sweep.json" in files:
-            for line in latest_results(Path(here)):
+            for line in latest_results(Path(here))[0]:
                 results[Path(here, str(line.get("run") or line.get("cell")))] = line
     database = sqlite3.connect(file, timeout=30)
     try:

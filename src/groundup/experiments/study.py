@@ -14,7 +14,7 @@ from groundup.experiments.run_record import Run, finite, is_run, read_run
 from groundup.experiments.statistics import Difference, Estimate, compare, estimate, holm
 from groundup.files import read_json
 from groundup.reading import why
-from groundup.track import read_jsonl
+from groundup.record import read_objects
 
 _SEED = "train.seed"
 # Options that change what is written down, or where, but not what is learned.
@@ -75,6 +75,8 @@ class Study:
     versions: dict[str, Any] = field(default_factory=dict)
     budget: str = ""
     """The one that was chosen of those that the plan has."""
+    damage: str = ""
+    """What is wrong with the sweep's own record."""
     baseline: Cell | None = None
     measure: str = "val_loss"
     """Validation loss; bits per byte where the runs differ in tokenizer or text, since their losses do not compare."""
@@ -176,7 +178,8 @@ def load_sweep(folder: Path) -> Study:
     plan = document.get("plan") if isinstance(document.get("plan"), dict) else document
     assert isinstance(plan, dict)
     runs: list[Run] = []
-    for result in latest_results(folder):
+    results, damage = latest_results(folder)
+    for result in results:
         place = folder / str(result.get("run") or result.get("cell"))
         run = read_run(place) if is_run(place) else Run(place, problem="its folder is missing")
         runs.append(apply_result(run, result))
@@ -191,6 +194,7 @@ def load_sweep(folder: Path) -> Study:
     runs += others
     study = _study(str(plan.get("name") or folder.name), runs)
     study.folder, study.plan, study.question = folder, plan, str(plan.get("question") or "")
+    study.damage = damage
     versions = document.get("versions")
     study.versions = versions if isinstance(versions, dict) else {}
     study.budget = str(document.get("budget") or "")
@@ -198,16 +202,19 @@ def load_sweep(folder: Path) -> Study:
     return study
 
 
-def latest_results(folder: Path) -> list[dict[str, Any]]:
-    """The last line of ``results.jsonl`` for each run: it is what came of the run in the end."""
-    latest: dict[str, dict[str, Any]] = {}
+def latest_results(folder: Path) -> tuple[list[dict[str, Any]], str]:
+    """The last line of ``results.jsonl`` for each run: it is what came of the run in the end.
+
+    Returns:
+        The lines, and what is wrong with the file: nothing, or lines that are damaged and left out. The runs
+        themselves are still there to be read.
+    """
     try:
-        for line in read_jsonl(folder / "results.jsonl"):
-            if isinstance(line, dict):
-                latest[f"{line.get('run') or line.get('cell')}"] = line
-    except (OSError, ValueError):  # the runs themselves are still there to be read
-        pass
-    return list(latest.values())
+        record = read_objects(folder / "results.jsonl")
+    except OSError as error:
+        return [], f"results.jsonl cannot be read: {why(error)}"
+    latest = {f"{line.get('run') or line.get('cell')}": line for line in record.lines}
+    return list(latest.values()), record.note
 
 
 def apply_result(run: Run, result: dict[str, Any]) -> Run:

@@ -66,6 +66,11 @@ def read_samples(path: Path) -> Record:
     return _read(path, _what_is_wrong_in_a_sample, 0)
 
 
+def read_objects(path: Path) -> Record:
+    """The objects of any JSONL file, as :func:`read_metrics`."""
+    return _read(path, lambda line: "", 0)
+
+
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of any JSONL file. A last line cut off by a crash is left out.
 

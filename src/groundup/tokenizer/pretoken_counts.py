@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from groundup.cores import available_cores
 from groundup.errors import DataError, TokenizerError
 from groundup.text.encodings import utf8
 from groundup.tokenizer.core import load_core
@@ -393,7 +394,7 @@ def slow_pattern_note(pattern: Pattern) -> str:
 def thread_count(num_threads: int | None) -> int:
     """The number of threads asked for; for None as many as this process may use cores."""
     if num_threads is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return available_cores()
     try:
         return whole_number("num_threads", num_threads, 1, MOST_THREADS)
     except TokenizerError as error:

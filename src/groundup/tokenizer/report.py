@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from groundup.account.hardware import cpu_name
+from groundup.cores import available_cores
 from groundup.errors import ConfigError, DataError
 from groundup.tokenizer.report_corpus import HELD_OUT_PERIOD, Corpus
 from groundup.tokenizer.report_process import Progress, measure_encoding, measure_training
@@ -96,7 +97,7 @@ def measure(
     """
     given = dict(tokenizers or {})
     _check(corpora, given, train=train, sampled_documents=sampled_documents, longest=longest)
-    threads = threads if threads is not None else _cores()
+    threads = threads if threads is not None else available_cores()
     tell = progress or (lambda what, done, total: None)
     everything: dict[str, Tokenizer] = {}
     training: dict[str, Report] = {}
@@ -325,10 +326,6 @@ def _prefixed(prefix: str, tell: Progress) -> Progress:
 def _as_text(paths: list[str]) -> list[str]:
     """Paths that may hold bytes which are not UTF-8."""
     return [os.fsencode(path).decode("utf-8", "replace") for path in paths]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _system() -> Report:

@@ -1,10 +1,10 @@
 """Texts and threads, one or many: what is asked for, checked."""
 
 import operator
-import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from groundup.cores import available_cores
 from groundup.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def checked_thread_count(num_threads: int | None) -> int:
     if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:
         return num_threads  # what it nearly always is, before anything that takes as long as a short text
     if num_threads is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, MOST_THREADS)
+        return min(available_cores(), MOST_THREADS)
     try:
         count = 0 if isinstance(num_threads, bool) else operator.index(num_threads)
     except TypeError:

@@ -1,16 +1,17 @@
 """Checkpoints of a run: folders that are complete or not there.
 
 A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
-name) and ``state.json`` (everything else). It is written beside its final place, flushed to the disk, and renamed:
-a folder that has its name is complete. Where several ranks wrote it each for itself, two folders of shards take the
-place of the two files (:mod:`groundup.train.checkpoint_shards`); either form is read on any number of ranks.
+name) and ``state.json`` (everything else, with a SHA-256 of each file and of itself). It is written beside its final
+place, flushed to the disk, and renamed: a folder that has its name is complete. Where several ranks wrote it each for
+itself, two folders of shards take the place of the two files (:mod:`groundup.train.checkpoint_shards`); either form
+is read on any number of ranks.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
-from groundup.files import sync_directory, write_atomically
+from groundup.files import SEAL, file_sha256, is_as_sealed, sealed, sync_directory, write_atomically
 from groundup.optim.dtensor import fill, laid_out_like
 from groundup.reading import open_regular
 from groundup.record import read_object
@@ -34,8 +35,11 @@ from groundup.train.weights_fit import check_fit
 MODEL_FILE = "model.safetensors"
 OPTIMIZER_FILE = "optimizer.safetensors"
 STATE_FILE = "state.json"
+FILES = "files"
+"""The entry of ``state.json`` with the SHA-256 of each file of tensors, by name."""
 FORMAT = "groundup-checkpoint"
 VERSION = 1
+_USE_ANOTHER = "restore it, or remove the folder to use the checkpoint before it"
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,46 @@ def write_folder(folder: Path, content: CheckpointContent) -> None:
     with replacing(folder) as temporary:
         _save_tensors(content.model, temporary / MODEL_FILE)
         _save_tensors(content.optimizer, temporary / OPTIMIZER_FILE)
-        write_state(temporary, content.state)
+        write_state(temporary, content.state | {FILES: hashes(temporary)})
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state.json``."""
-    write_atomically(folder / STATE_FILE, json.dumps(state, indent=1))
+    """Write ``state.json``, with the SHA-256 of its content."""
+    write_atomically(folder / STATE_FILE, json.dumps(sealed(state), indent=1))
+
+
+def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
+    """SHA-256 of each file of tensors below a checkpoint folder, by its name in it.
+
+    Args:
+        rank, size: which of so many shares of the files.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    return {name: file_sha256(folder / name) for name in names[rank::size]}
+
+
+def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: int = 0, size: int = 1) -> None:
+    """Compare the files of tensors with what was written. Checkpoints of version 0.1 hold no hashes, and pass.
+
+    Args:
+        part: only files whose names begin so: "model" or "optimizer".
+        rank, size: which of so many shares of the files.
+
+    Raises:
+        CheckpointError: a file is missing or was changed.
+    """
+    expected = sorted(item for item in state.get(FILES, {}).items() if item[0].startswith(part))
+    for name, sha256 in expected[rank::size]:
+        path = folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {_first_line(error)}; {_USE_ANOTHER}") from None
+        if found != sha256:
+            raise CheckpointError(
+                f"{path} was changed after it was written: its SHA-256 is {found[:12]}…, expected {sha256[:12]}…; "
+                f"{_USE_ANOTHER}"
+            )
 
 
 @contextmanager
@@ -121,6 +159,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         TrainState.from_dict(state)
         dict(state["optimizer"])
         dict(state.get("options", {}))
+        if not is_as_sealed(state) or (FILES in state) != (SEAL in state):
+            raise ValueError("it was changed after it was written: its SHA-256 is another one")
         if folder.name.startswith("step-") and folder.name != f"step-{state['step']}":
             raise ValueError(f"it is that of step {state['step']}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -199,7 +239,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
         open_regular(path).close()  # a FIFO would wait for a writer
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: it became shorter while it was mapped
         raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from groundup.optim.dtensor import is_sharded, whole
-from groundup.train.checkpoint import CheckpointContent, replacing, write_state
+from groundup.train.checkpoint import FILES, CheckpointContent, hashes, replacing, write_state
 from groundup.train.checkpoint_shards import MODEL_SHARDS, OPTIMIZER_SHARDS, write_index, write_shards
 from groundup.train.checkpoint_writer import CheckpointWriter
 from groundup.train.distributed import Ranks
@@ -60,11 +60,16 @@ class RankedCheckpoints:
             folder = Path(self._ranks.same(str(temporary)))
             for name, tensors in ((MODEL_SHARDS, content.model), (OPTIMIZER_SHARDS, content.optimizer)):
                 write_shards(folder / name, tensors)
+            files = {
+                name: sha256
+                for share in self._ranks.all(hashes(folder, self._ranks.rank, self._ranks.size))
+                for name, sha256 in share.items()
+            }
             with self._ranks.meeting():  # after which it is there for all
                 if temporary is not None:
                     for name in (MODEL_SHARDS, OPTIMIZER_SHARDS):
                         write_index(temporary / name)
-                    write_state(temporary, content.state)
+                    write_state(temporary, content.state | {FILES: files})
                     stack.close()
 
     def check(self) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.shards import TokenShards, file_sha256
+from groundup.data.shards import TokenShards
 from groundup.errors import DataError
+from groundup.files import file_sha256
 
 
 @dataclass

@@ -89,6 +89,10 @@ class Ranks:
         """The first rank's value (plain, for JSON) on all ranks."""
         return value
 
+    def all(self, value: Any) -> list[Any]:
+        """Every rank's value (plain, for JSON), in their order, on all ranks."""
+        return [value]
+
     def agree(self, own: Intent) -> Intent:
         """The same intent on all ranks: any one's signal or damage counts, and the first one's clock."""
         return own
@@ -168,6 +172,12 @@ class ManyRanks(Ranks):
         if self.is_main:
             self._store.set(key, json.dumps(value))
         return json.loads(self._store.get(key))
+
+    def all(self, value: Any) -> list[Any]:
+        self._decisions += 1
+        keys = [f"decision {self._decisions} of rank {rank}" for rank in range(self.size)]
+        self._store.set(keys[self.rank], json.dumps(value))
+        return [json.loads(self._store.get(key)) for key in keys]
 
     def agree(self, own: Intent) -> Intent:
         clock = (own.time_is_up, own.progress, own.save) if self.is_main else (0, 0, 0)

@@ -39,7 +39,7 @@ from groundup.train.guards import TimeLimit, diverged, watch_for_spike
 from groundup.train.interrupt import Interruption
 from groundup.train.lost_rank import AnotherRankError
 from groundup.train.parallel import make_parallel
-from groundup.train.plan import describe, disk_warning
+from groundup.train.plan import check_disk, describe, disk_warning
 from groundup.train.profile import StepProfiler
 from groundup.train.ratios import update_ratios
 from groundup.train.record import kept_lines, open_record
@@ -87,7 +87,7 @@ def train(
         sitting_minutes: what is left of train.max_minutes, for whoever counts all sittings of a run together.
         adopt_config: resume though options that decide the result have changed since the checkpoint; only those that
             decide the tensors' shapes cannot. What is adopted is noted in the checkpoints and the summary.
-        force: begin though the run cannot fit into memory.
+        force: begin though the run cannot fit into memory, or a checkpoint on the disk.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
@@ -160,6 +160,8 @@ class Trainer:
             chunked=config.train.kernels == "fast",
         )
         self.optimizer = build_optimizer(self.model, config.optim)
+        if ranks.is_main and not force:
+            check_disk(config, self.model, self.optimizer)
         self.feed = Feed(config, self.train_store, self.device, ranks)
         self.lag = 1 if self.device.startswith("cuda") else 0
         self._launched: deque[Launched] = deque()

@@ -10,6 +10,7 @@ from groundup.account.section import Section
 from groundup.account.units import size_text
 from groundup.config import ModelConfig, RunConfig
 from groundup.data.shards import TokenShards
+from groundup.errors import ConfigError
 from groundup.optim.schedule import describe_schedule
 from groundup.train.environment import device_name
 from groundup.train.guards import checkpoint_bytes, free_bytes, most_checkpoints
@@ -80,6 +81,20 @@ def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Opt
         ("free", size_text(free_bytes(config.run_dir))),
     ]
     return Section("disk", ("part", "size"), rows, disk_warning(config, model, optimizer))
+
+
+def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a run of which the disk cannot take even one checkpoint: all its steps would be lost.
+
+    Raises:
+        ConfigError: says how much one takes, and how much is free.
+    """
+    needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
+    if needed > free:
+        raise ConfigError(
+            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+            f"free some space, choose another --runs_dir, or go on with --force"
+        )
 
 
 def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:

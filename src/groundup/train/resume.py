@@ -11,7 +11,15 @@ from torch import nn
 from groundup.config import RunConfig, flatten
 from groundup.data.shards import TokenShards
 from groundup.errors import CheckpointError
-from groundup.train.checkpoint import FORMAT, VERSION, read_model, read_optimizer, read_state, write_state
+from groundup.train.checkpoint import (
+    FORMAT,
+    VERSION,
+    check_hashes,
+    read_model,
+    read_optimizer,
+    read_state,
+    write_state,
+)
 from groundup.train.distributed import Ranks
 from groundup.train.options_at_resume import Change, adopted_changes
 from groundup.train.run_directory import RunDirectory
@@ -73,6 +81,8 @@ def restore(
     with ranks.meeting():
         saved = read_state(folder)
         check_data(folder, saved, identity)
+        check_hashes(folder, saved, rank=ranks.rank, size=ranks.size)
+    with ranks.meeting():
         read_model(folder, model)
         read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():

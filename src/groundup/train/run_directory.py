@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,10 +46,13 @@ class RunDirectory:
         """
         given = Path(path)
         for candidate in (given, "runs" / given):
-            if (candidate / "config.toml").is_file():
+            if os.path.isfile(candidate / "config.toml"):  # which takes a name that is too long for one of no file
                 return cls(candidate)
         parent = given.parent if given.parent != Path() else Path("runs")
-        siblings = sorted(p.parent.name for p in parent.glob("*/config.toml"))
+        try:
+            siblings = sorted(p.parent.name for p in parent.glob("*/config.toml"))
+        except OSError:  # the name is too long to look
+            siblings = []
         there = f"{suggestion(given.name, siblings)} in {parent}" if siblings else "; train one first"
         raise FileMissingError(f"no run {given} (it has no config.toml){there}")
 
@@ -260,10 +264,11 @@ class RunDirectory:
             CheckpointError: truncated or foreign checkpoint.
         """
         from groundup.nn import TransformerLM
-        from groundup.train.checkpoint import read_model, read_state
+        from groundup.train.checkpoint import check_hashes, read_model, read_state
 
         folder = self.checkpoint(which)
         state = read_state(folder)
+        check_hashes(folder, state, part="model")
         model = TransformerLM.from_config(self.config.model, flash=True, device=device)
         read_model(folder, model)
         return model.eval(), state
