@@ -8,10 +8,8 @@ from hostile_cases import Case
 from hostile_runner import Outcome
 
 UNNOTICED: dict[str, str] = {
-    "by *:*.safetensors:flipped:*": "a checkpoint has no hash of its tensors yet",
     "by train:train/*": "training opens a data set by its sizes; `groundup data check` compares the hashes",
     "by sweep*:train/*": "training opens a data set by its sizes; `groundup data check` compares the hashes",
-    "by *:*/state.json:flipped:*": "a digit of a number is another one; the state has no hash of its own yet",
     "by *:*/checkpoints/best:*": "a name of a checkpoint that is not there is replaced by the newest one",
     "by *:*/checkpoints/latest:*": "a name of a checkpoint that is not there is replaced by the newest one",
     "by *:*/config.toml:flipped:*": "one option has another possible value; only a checkpoint knows what it was",
