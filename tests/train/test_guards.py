@@ -219,7 +219,7 @@ def test_too_little_room_is_told_before_the_first_step_and_stops_nothing(
     assert not any("are free" in note for note in notes.notes)
     usage = shutil.disk_usage(config.runs_dir)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=700_000))
-    config = override(config, {"train.max_iters": 3, "train.keep_checkpoints": 2})
+    config = override(config, {"train.max_iters": 3, "train.eval_interval": 1, "train.keep_checkpoints": 2})
     assert train(config, display=notes).finished
     (told,) = [note for note in notes.notes if "are free" in note]
     for part in ("the checkpoints may take ", "700.0 kB are free", str(config.run_dir), "train.keep_checkpoints = 2"):
