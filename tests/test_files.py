@@ -61,6 +61,16 @@ class TestNames:
         assert text_bytes("é\udce9") == b"\xc3\xa9\\udce9"
 
 
+def test_a_fifo_that_nobody_reads_is_no_wait(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(tmp_path / "pipe", "text")
+    assert os.read(reader, 100) == b"text"
+    os.close(reader)
+    write_atomically(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").read_text() == "text"
+
+
 class TestLocks:
     def test_one_holder_at_a_time_who_is_named(self, tmp_path):
         with locked(tmp_path / "lock", RuntimeError("taken")):

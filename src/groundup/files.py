@@ -28,13 +28,14 @@ _NOT_FOR_DIRECTORIES = {
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error.
 
-    A link is followed; a device or pipe is written to as it is.
+    A link is followed; a device or pipe is written to as it is. A FIFO that nobody reads is replaced like a file: to
+    open it would be to wait for ever.
     """
     path = Path(os.path.realpath(path))
     if path.is_symlink():
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
+    if path.exists() and not path.is_file() and (special := _open_special(path)) is not None:
+        with special as file:
             yield file
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -108,6 +109,18 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
 def is_as_sealed(record: Mapping[str, Any]) -> bool:
     """Whether a record's content is what :func:`sealed` saw; one without a seal is taken as it is."""
     return SEAL not in record or record[SEAL] == sealed(record)[SEAL]
+
+
+def _open_special(path: Path) -> BinaryIO | None:
+    """A device or pipe, open to write; None for a FIFO that nobody reads."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO and path.is_fifo():
+            return None
+        raise
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
 
 
 def sync_directory(path: Path) -> None:

@@ -597,13 +597,17 @@ class TestDamage:
 
     NAMES = ("index.json", "progress.json", "documents.bin", "token_lengths.npy", "shard-00000.bin", "inputs.json")
 
-    def outcomes(self, tmp_path: Path, tokenizer: Tokenizer, sets: Path, name: str, content: bytes) -> None:
-        """Every reader of a folder with one file damaged."""
+    def outcomes(self, tmp_path: Path, tokenizer: Tokenizer, sets: Path, name: str, content: bytes | None) -> None:
+        """Every reader of a folder with one file damaged, or a FIFO in its place."""
         begun = name == "progress.json"
         folder, right = tmp_path / "set", sets / "a"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(sets / ("a-begun" if begun else "a"), folder)
-        (folder / name).write_bytes(content)
+        if content is None:
+            (folder / name).unlink()
+            os.mkfifo(folder / name)
+        else:
+            (folder / name).write_bytes(content)
         for call in (
             lambda: TokenShards.open(folder),
             lambda: TokenShards.open(folder, verify=True),
@@ -638,6 +642,17 @@ class TestDamage:
     @pytest.mark.parametrize("name", NAMES)
     def test_damaged_at_some_places(self, tmp_path, tokenizer, sets, name):
         self.fuzz(tmp_path, tokenizer, sets, name, 3)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_fifo_in_its_place(self, tmp_path, tokenizer, sets, name):
+        self.outcomes(tmp_path, tokenizer, sets, name, None)
+
+    @pytest.mark.parametrize("entry", [[], 3, None, "shard", {}])
+    @pytest.mark.parametrize("key", ["shards", "inputs", "documents_file", "tokenizer_files"])
+    def test_entries_of_another_type(self, tmp_path, tokenizer, sets, key, entry):
+        index = json.loads((sets / "a" / "index.json").read_bytes())
+        index[key] = entry if key == "documents_file" else [entry, *index.get(key, ())]
+        self.outcomes(tmp_path, tokenizer, sets, "index.json", json.dumps(index).encode())
 
     @pytest.mark.long
     @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """Reading a run never fails, whatever is in its files, and finds what training wrote."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -56,6 +57,15 @@ def test_a_line_cut_off_by_a_crash_is_no_damage(tmp_path):
     run = read_run(tmp_path / "run")
     assert (run.status, run.problem) == ("unfinished", "")
     assert run.figures["steps"] == 200
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no /proc")
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.jsonl", "summary.json", "config.toml"])
+def test_a_file_that_opens_and_cannot_be_read_is_told(tmp_path, name):
+    make_run(tmp_path / "run")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).symlink_to("/proc/self/mem")
+    assert f"{name} cannot be read" in read_run(tmp_path / "run").problem
 
 
 def test_a_loss_that_is_no_number_has_diverged(tmp_path):

@@ -92,7 +92,7 @@ def test_json_has_no_infinity(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "0"], "steps = 0; expected at least 1"),
+        (["--steps", "0"], "steps = 0; expected 1 to 1,000,000"),
         (["--learning-rates", "-1"], "lr = -1"),
         (["--learning-rates", "nan"], "lr = nan"),
         (["--learning-rates", "1e300"], "learning rate = 1e+300; expected at most 1e+38"),

@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, TrainingError
 from groundup.generation import next_token
 
 
@@ -105,6 +105,13 @@ def test_logits_are_left_as_they_were():
 
 def test_a_token_ruled_out_by_minus_infinity_is_never_drawn():
     assert set(draws([0.0, -math.inf, 0.0], 1.0, 1.0, 100)) == {0, 2}
+
+
+@pytest.mark.parametrize("logits", [[1.0, math.nan], [math.inf, 0.0], [-math.inf, -math.inf]])
+def test_logits_of_diverged_weights_are_refused(logits):
+    for temperature in (0.0, 1.0):
+        with pytest.raises(TrainingError, match="not finite"):
+            next_token(torch.tensor(logits), temperature, 0.9, generator())
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(-1.0, 0.9), (1.0, 0.0)])

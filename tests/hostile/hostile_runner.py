@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.errors import GroundupError
 from hostile_cases import Case
 from hostile_setup import Prepared, Setup
 from hostile_world import build
@@ -209,7 +210,11 @@ def run_here(case: Any, world: Path, folder: Path) -> None:
     setup.finish()
     os.chdir(copy)
     left = sorted(_temporary() - before) + prepared.lost(code)
-    told = {"code": code, "left": left, "result": prepared.result(_text(output)) if code == 0 else ""}
+    try:
+        result = prepared.result(_text(output)) if code == 0 else ""
+    except (ValueError, GroundupError) as unreadable:  # a record that another process writes into
+        result = f"unreadable: {unreadable}"
+    told = {"code": code, "left": left, "result": result}
     (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
 

@@ -312,8 +312,9 @@ def test_what_does_not_touch_ids_is_named(tmp_path):
         "processors": [{"type": "ByteLevel", "trim_offsets": False}, {"type": "TemplateProcessing"}],
     }
     content = content_of_hugging_face(tmp_path / "t.json", file)
-    assert content.left_out == ("truncation", "post_processor TemplateProcessing", '"special": false of 1 added token')
-    assert content.special_tokens == ["<a>", "<b>", "<x>"]
+    assert content.left_out == ("truncation", "post_processor TemplateProcessing")
+    assert content.added_tokens == ("<x>",)
+    assert content.special_tokens == ["<a>", "<b>"]
 
 
 names = st.sampled_from(["<a>", "<a>b", "b<", "x y", "a", "é", "Ġ", "日", "日本"])

@@ -209,6 +209,8 @@ def test_impossible_special_tokens_are_refused(corpus, special_tokens, message):
 def test_unusable_inputs_are_named(tmp_path):
     with pytest.raises(FileMissingError, match=r"nowhere\.txt does not exist"):
         train_bpe(tmp_path / "nowhere.txt", 300, [])
+    with pytest.raises(FileMissingError, match="does not exist"):
+        train_bpe("with\0nul.txt", 300, [])
     with pytest.raises(DataError, match="is a folder"):
         train_bpe(str(tmp_path), 300, [])
     with pytest.raises(DataError, match=r"text\.txt is empty"):

@@ -175,6 +175,10 @@ class TestDamage:
     def test_no_file(self, tmp_path):
         refused(tmp_path / "none.pt", r"no checkpoint .*none\.pt", error=FileMissingError)
 
+    def test_a_fifo(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        refused(tmp_path / "pipe", r"pipe.*regular file")
+
     def test_a_folder(self, tmp_path):
         refused(tmp_path, str(tmp_path))
 

@@ -17,6 +17,7 @@ from groundup.data.index import (
     TOKENIZER_FOLDER,
     check_size,
     expected_sizes,
+    load_npy,
     map_array,
     read_index,
     token_dtype,
@@ -77,8 +78,11 @@ def content_faults(folder: Path, index: dict[str, Any], progress: CheckProgress 
         offsets = None if faults else offsets
     lengths = None
     if TOKEN_LENGTHS_FILE not in damaged:
-        lengths = np.load(folder / TOKEN_LENGTHS_FILE, allow_pickle=False)
-        if lengths.shape != (index["vocab_size"],):
+        try:
+            lengths = load_npy(folder / TOKEN_LENGTHS_FILE, "uint32 lengths, one a token id")
+        except DataError as error:  # it changed a moment ago
+            yield Fault(TOKEN_LENGTHS_FILE, str(error))
+        if lengths is not None and lengths.shape != (index["vocab_size"],):
             reason = f"has shape {lengths.shape}, but vocab_size is {index['vocab_size']}; {ENCODE_AGAIN}"
             yield Fault(TOKEN_LENGTHS_FILE, f"{folder / TOKEN_LENGTHS_FILE} {reason}")
             lengths = None

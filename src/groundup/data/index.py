@@ -6,7 +6,9 @@ possible. Records of version 0.1 have none, and lack what was not recorded then;
 
 import json
 import os
+import shlex
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from groundup.errors import DataError, FileMissingError
 from groundup.files import is_as_sealed, locked, read_json, sealed, write_json
+from groundup.reading import open_regular
 
 FORMAT = "groundup-token-shards"
 PROGRESS_FORMAT = "groundup-token-shards-progress"
@@ -31,6 +34,11 @@ SHARD_PATTERN = "shard-*.bin"
 LOCK_FILE = ".lock"
 ENCODE_AGAIN = "encode the text again into a new folder"
 MAKE_AGAIN = "run the same encode command again, which makes it again"
+
+# The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
+_DAMAGED_ARRAY = (
+    OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile
+)  # fmt: skip
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -50,6 +58,39 @@ def map_array(path: Path, dtype: np.dtype[Any] | str) -> NDArray[Any]:
         reason = str(error).splitlines()[0]
         message = f"{path} cannot be mapped, or changed while it was read ({reason}); run the command again"
         raise DataError(message) from None
+
+
+def load_npy(path: Path, expected: str) -> NDArray[Any]:
+    """The array in a ``.npy`` file, read where it is asked for.
+
+    Args:
+        expected: what should be in it, for errors.
+
+    Raises:
+        DataError: it is gone, or no sound ``.npy`` file.
+    """
+    try:
+        open_regular(path).close()  # a FIFO would wait for a writer
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} is gone; expected {expected}: bring it back, or {ENCODE_AGAIN}") from None
+    except _DAMAGED_ARRAY as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if not isinstance(error, OSError):
+            with path.open("rb") as file:
+                head = file.read(1 << 16)
+            if head and not head.startswith((b"\x93NUMPY", b"PK")):
+                if b"\0" not in head and not head.startswith(b"\x1f\x8b"):
+                    command = f"groundup encode {shlex.quote(str(path))} --tokenizer TOKENIZER --out FOLDER"
+                    raise DataError(
+                        f"{path} is text, not tokens; run `{command}` first, and name that folder"
+                    ) from None
+                reason = "it begins otherwise"
+        raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
+    return array
 
 
 def data_set_lock(folder: Path) -> AbstractContextManager[None]:
@@ -229,8 +270,11 @@ def _is_file_entry(entry: Any) -> bool:
 
 def _is_shard_entry(entry: Any) -> bool:
     # -1: of a document it has only the separator, which takes back the space that was put before the document.
-    is_bytes = _is_count(entry.get("bytes")) or entry.get("bytes") == -1
-    return _is_file_entry(entry) and _is_size(entry.get("tokens")) and is_bytes
+    return (
+        _is_file_entry(entry)
+        and _is_size(entry.get("tokens"))
+        and (_is_count(entry.get("bytes")) or entry.get("bytes") == -1)
+    )
 
 
 def _is_input(entry: Any) -> bool:

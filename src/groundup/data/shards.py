@@ -19,8 +19,6 @@ They are the sum of ``token_lengths`` over tokens: separators count nothing, nor
 """
 
 import os
-import shlex
-import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator
 from functools import cached_property
@@ -39,22 +37,18 @@ from groundup.data.index import (
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
     check_size,
+    load_npy,
     map_array,
     read_index,
 )
 from groundup.data.index import token_dtype as token_dtype
 from groundup.errors import DataError, FileMissingError
 from groundup.files import file_sha256
-from groundup.reading import open_regular
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 _BLOCK = 1 << 22
-# The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
-_DAMAGED_ARRAY = (
-    OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile
-)  # fmt: skip
 
 
 class TokenShards:
@@ -167,7 +161,7 @@ class TokenShards:
             return None
         path = self.path / TOKEN_LENGTHS_FILE
         self._check_hash(TOKEN_LENGTHS_FILE, "token_lengths_file")
-        lengths = _load_npy(path, "uint32 lengths, one a token id")
+        lengths = load_npy(path, "uint32 lengths, one a token id")
         if lengths.shape != (self.vocab_size,):
             raise DataError(f"{path} has shape {lengths.shape}, but vocab_size is {self.vocab_size}; {ENCODE_AGAIN}")
         return np.array(lengths)
@@ -251,7 +245,7 @@ def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> ND
 
 
 def _map_npy(path: Path) -> NDArray[Any]:
-    tokens = _load_npy(path, "a one-dimensional array of token ids")
+    tokens = load_npy(path, "a one-dimensional array of token ids")
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise DataError(
             f"{path} holds {tokens.dtype} of shape {tokens.shape}; expected integer token ids of shape (tokens,); "
@@ -260,28 +254,3 @@ def _map_npy(path: Path) -> NDArray[Any]:
     if not len(tokens):
         raise DataError(f"{path} holds no token; encode a text that is not empty")
     return np.asarray(tokens)
-
-
-def _load_npy(path: Path, expected: str) -> NDArray[Any]:
-    try:
-        open_regular(path).close()  # a FIFO would wait for a writer
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} is gone; expected {expected}: bring it back, or {ENCODE_AGAIN}") from None
-    except _DAMAGED_ARRAY as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if not isinstance(error, OSError):
-            with path.open("rb") as file:
-                head = file.read(_BLOCK)
-            if head and not head.startswith((b"\x93NUMPY", b"PK")):
-                if b"\0" not in head and not head.startswith(b"\x1f\x8b"):
-                    command = f"groundup encode {shlex.quote(str(path))} --tokenizer TOKENIZER --out FOLDER"
-                    raise DataError(
-                        f"{path} is text, not tokens; run `{command}` first, and name that folder"
-                    ) from None
-                reason = "it begins otherwise"
-        raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
-    return array

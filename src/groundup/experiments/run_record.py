@@ -109,11 +109,14 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
     notes = []
     try:
         metrics = read_metrics(metrics.path, last_bytes=0 if curves else _TAIL_BYTES)
+    except OSError as error:
+        problems.append(f"metrics.jsonl cannot be read: {why(error)}")
+    try:
         if curves:
             samples = read_samples(path / "samples.jsonl")
             run.samples, notes = samples.lines, [samples.note]
     except OSError as error:
-        problems.append(f"{Path(error.filename).name} cannot be read: {error.strerror or error}")
+        notes.append(f"samples.jsonl cannot be read: {why(error)}")
     lines = metrics.lines
     # Without a damaged line of the middle all figures are known; without the last one they are those of another step.
     (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ELEMENTS = 100
 LARGEST_RATE = 1e38
 """The largest power of ten that float32 holds."""
+MOST_STEPS = 1_000_000
+"""About a minute for each rate."""
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 _MARKERS = "os^Dv"
 
@@ -31,12 +33,13 @@ def toy_sgd(learning_rates: Sequence[float], steps: int = 10, seed: int = 42) ->
         loss[t + 1] = loss[t] · (1 - 0.02 · rate / sqrt(t + 1))²
 
     Raises:
-        ConfigError: no rates, one that is negative or that float32 cannot hold, no steps, or a seed that torch refuses.
+        ConfigError: no rates, one that is negative or that float32 cannot hold, no steps or too many, or a seed that
+            torch refuses.
     """
     if not learning_rates:
         raise ConfigError("no learning rates; expected at least one, such as 1")
-    if steps < 1:
-        raise ConfigError(f"steps = {steps}; expected at least 1")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"steps = {steps}; expected 1 to {MOST_STEPS:,}")
     if not 0 <= seed < 2**63:
         raise ConfigError(f"seed = {seed}; expected a number from 0 to 2^63 - 1")
     too_large = [rate for rate in learning_rates if LARGEST_RATE < rate < math.inf]

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from groundup.config import check_sampling
+from groundup.errors import TrainingError
 from groundup.nn import softmax
 
 # Shapes: V vocabulary.
@@ -21,9 +22,12 @@ def next_token(logits_V: Tensor, temperature: float, top_p: float, generator: to
 
     Raises:
         ConfigError: temperature below 0, or top_p outside (0, 1].
+        TrainingError: a logit is NaN or infinity, or all are minus infinity: the weights have diverged.
     """
     check_sampling(temperature, top_p)
     logits_V = logits_V.cpu().double()
+    if not logits_V.max().isfinite():  # NaN if one of them is
+        raise TrainingError("the model's logits are not finite: its weights have diverged; use an earlier checkpoint")
     if temperature == 0:
         return int(logits_V.argmax())
     # The maximum goes first: a tiny temperature would overflow the quotient otherwise.

@@ -37,13 +37,14 @@ class TokenizerContent:
     """Set if whole texts are encoded on characters. Vocabulary and merges are then in written form, and there is no
     pattern."""
     added_tokens: tuple[str, ...] = ()
-    """Tokens that are text, and found whole before anything else: user-defined symbols in SentencePiece."""
+    """Tokens that are text, and found whole before anything else: "special": false in a tokenizer.json, user-defined
+    symbols in SentencePiece."""
     normalized_tokens: tuple[str, ...] = ()
-    """Special tokens that are looked for in the normalized text; the others are looked for before."""
+    """Special and added tokens that are looked for in the normalized text; the others are looked for before."""
     unicode_version: str = NEWEST
     """Whose character classes the pattern means (`unicode_versions`)."""
     special_ids: Mapping[str, int] = field(default_factory=dict)
-    """Ids of special tokens whose bytes are those of an ordinary token, which has another id."""
+    """Ids of special and added tokens whose bytes are those of an ordinary token, which has another id."""
     sha256: str | None = None
     """What `Tokenizer.sha256` has to be, in formats that carry it."""
     sha256_file: str = ""
@@ -53,8 +54,15 @@ class TokenizerContent:
 
     def id_of_special(self) -> dict[str, int]:
         """The id of each special token."""
+        return self._ids(self.special_tokens)
+
+    def id_of_added(self) -> dict[str, int]:
+        """The id of each added token."""
+        return self._ids(self.added_tokens)
+
+    def _ids(self, names: Sequence[str]) -> dict[str, int]:
         id_of = {token: token_id for token_id, token in self.vocab.items() if token_id not in self.special_ids.values()}
-        return {name: self.special_ids.get(name, id_of.get(name.encode(), -1)) for name in self.special_tokens}
+        return {name: self.special_ids.get(name, id_of.get(name.encode(), -1)) for name in names}
 
 
 def with_special_tokens(

@@ -29,6 +29,7 @@ _OPTIONAL_META_KINDS: dict[str, type] = {
     "normalized_tokens": list,
     "unicode_version": str,
     "special_ids": dict,
+    "added_tokens": list,
 }
 _KIND_NAMES: dict[type, str] = {bool: "true or false"}
 
@@ -104,6 +105,7 @@ def read_saved(vocab: Path, merges: Path, meta: Path) -> TokenizerContent:
         normalized_tokens=tuple(about.get("normalized_tokens", ())),
         unicode_version=about.get("unicode_version", NEWEST),
         special_ids=about.get("special_ids", {}),
+        added_tokens=tuple(about.get("added_tokens", ())),
         sha256=about["sha256"],
         sha256_file=META_FILE,
     )
@@ -281,6 +283,8 @@ def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
     # A groundup that does not know one of these sees another hash.
     if content.ignore_merges:
         meta["ignore_merges"] = True
+    if content.added_tokens:
+        meta["added_tokens"] = list(content.added_tokens)
     if content.special_ids:
         meta["special_ids"] = dict(content.special_ids)
     if content.normalizer:

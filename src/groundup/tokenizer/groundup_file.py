@@ -36,7 +36,7 @@ _KINDS: dict[str, type] = {
 _OPTIONAL: dict[str, type] = {
     "ignore_merges": bool,
     "characters": dict,
-    "added_tokens": list,
+    "added_tokens": dict,
     "normalizer": dict,
     "normalized_tokens": list,
     "unicode_version": str,
@@ -46,8 +46,8 @@ _OPTIONAL: dict[str, type] = {
 def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
     """Writes the file in one step. The vocabulary has the special tokens, too."""
     vocab, pattern = content.vocab, content.pattern
-    id_of_special = content.id_of_special()
-    special = set(id_of_special.values())
+    id_of_special, id_of_added = content.id_of_special(), content.id_of_added()
+    apart = {*id_of_special.values(), *id_of_added.values()}
     head: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -61,11 +61,11 @@ def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> N
     if content.characters is not None:
         head["characters"] = asdict(content.characters)
     if content.added_tokens:
-        head["added_tokens"] = list(content.added_tokens)
+        head["added_tokens"] = id_of_added
     if content.normalizer:
         head["normalizer"] = normalizer_json(content.normalizer)
         head["normalized_tokens"] = list(content.normalized_tokens)
-    tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if i not in special]
+    tokens = [f"{_json(printable(vocab[i]))}: {i}" for i in sorted(vocab) if i not in apart]
     pairs = [_json(f"{printable(left)} {printable(right)}") for left, right in content.merges]
     members = [f"{_json(key)}: {_json(value)}" for key, value in head.items()]
     members += [f'"vocab": {_lines("{", tokens, "}")}', f'"merges": {_lines("[", pairs, "]")}']
@@ -93,8 +93,9 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
             raise TokenizerError(
                 f"{path}: {key} is {shown(entries.get(key))}, expected a JSON {_JSON_NAMES[kind]}; write it again"
             )
-    vocab = _vocab(path, entries["vocab"], entries["special_tokens"])
-    ordinary = {token for token_id, token in vocab.items() if token_id not in set(entries["special_tokens"].values())}
+    apart = entries["special_tokens"] | entries.get("added_tokens", {})
+    vocab = _vocab(path, entries["vocab"], apart)
+    ordinary = {token for token_id, token in vocab.items() if token_id not in set(apart.values())}
     return TokenizerContent(
         source=str(path),
         vocab=vocab,
@@ -107,9 +108,7 @@ def content_of_groundup_file(path: Path, entries: Mapping[str, Any]) -> Tokenize
         normalizer=saved_normalizer(path, entries.get("normalizer")),
         normalized_tokens=tuple(entries.get("normalized_tokens", ())),
         unicode_version=entries.get("unicode_version", NEWEST),
-        special_ids={
-            name: token_id for name, token_id in entries["special_tokens"].items() if name.encode() in ordinary
-        },
+        special_ids={name: token_id for name, token_id in apart.items() if name.encode() in ordinary},
         sha256=entries["sha256"],
         sha256_file=path.name,
     )

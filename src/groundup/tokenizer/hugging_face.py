@@ -52,8 +52,9 @@ def write_hugging_face(path: Path, content: TokenizerContent) -> None:
     entries = _written_vocab(content)
     added = [
         {"id": token_id, "content": name, "single_word": False, "lstrip": False, "rstrip": False}
-        | {"normalized": name in content.normalized_tokens, "special": True}
-        for name, token_id in content.id_of_special().items()
+        | {"normalized": name in content.normalized_tokens, "special": special}
+        for ids, special in ((content.id_of_special(), True), (content.id_of_added(), False))
+        for name, token_id in ids.items()
     ]
     model = {
         "type": "BPE",
@@ -83,7 +84,7 @@ def write_hugging_face(path: Path, content: TokenizerContent) -> None:
 
 def _written_vocab(content: TokenizerContent) -> dict[str, int]:
     """Ids by the names that tokens have there: special tokens their text, others GPT-2's byte alphabet."""
-    name_of = {token_id: name for name, token_id in content.id_of_special().items()}
+    name_of = {token_id: name for name, token_id in (content.id_of_special() | content.id_of_added()).items()}
     ordinary = {b"".join(pair) for pair in content.merges} | {bytes([byte]) for byte in range(256)}
     entries: dict[str, int] = {}
     for token_id, token in sorted(content.vocab.items()):
@@ -131,14 +132,15 @@ def content_of_hugging_face(path: Path, file: Json) -> TokenizerContent:
         source=str(path),
         vocab=vocab,
         merges=merges,
-        special_tokens=[token["content"] for token in added],
+        special_tokens=[token["content"] for token in added if token.get("special") is True],
+        added_tokens=tuple(token["content"] for token in added if token.get("special") is not True),
         pattern=pattern,
         ignore_merges=ignore_merges,
         normalizer=normalizer,
         normalized_tokens=_normalized_tokens(path, normalizer, added),
         unicode_version=OF_ENGINE["tokenizers"],
         special_ids=_special_ids(vocab, added),
-        left_out=tuple(_left_out(file, added)),
+        left_out=tuple(left_out_of(file)),
     )
 
 
@@ -303,13 +305,6 @@ def _is_name_of_another(text: str) -> bool:
         return from_printable(text).decode() != text
     except (KeyError, UnicodeDecodeError):
         return False
-
-
-def _left_out(file: Json, added: list[Json]) -> Iterator[str]:
-    yield from left_out_of(file)
-    ordinary = sum(token.get("special") is not True for token in added)
-    if ordinary:
-        yield f'"special": false of {ordinary} added token{"s" * (ordinary > 1)}'
 
 
 def left_out_of(file: Json) -> Iterator[str]:

@@ -176,7 +176,7 @@ def _ordinary_ranks(content: TokenizerContent) -> dict[bytes, int]:
     products = {left + right for left, right in content.merges} | {bytes([byte]) for byte in range(256)}
     special = {
         token_id
-        for name, token_id in content.id_of_special().items()
+        for name, token_id in (content.id_of_special() | content.id_of_added()).items()
         if name in content.special_ids or name.encode() not in products
     }
     return {token: token_id for token_id, token in content.vocab.items() if token_id not in special}

@@ -83,9 +83,9 @@ class Tokenizer:
             and `pattern` and `ignore_merges` mean nothing.
         added_tokens: tokens of `vocab` that are text, and found whole before anything else.
         normalizer: changes to the text before it is split (`groundup.tokenizer.normalizers`); none by default.
-        normalized_tokens: special tokens that are looked for in the normalized text; the others, before.
+        normalized_tokens: special and added tokens that are looked for in the normalized text; the others, before.
         unicode_version: version of Unicode of the pattern's character classes (`groundup.tokenizer.unicode_versions`).
-        special_ids: ids of special tokens whose bytes are also those of an ordinary token with another id.
+        special_ids: ids of special and added tokens whose bytes are also those of an ordinary token with another id.
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
@@ -114,8 +114,8 @@ class Tokenizer:
         self._normalizer = tuple(normalizer)
         if isinstance(special_tokens, Mapping):
             raise TokenizerError("special_tokens is a mapping; give a list of names, and put their ids into vocab")
-        names = checked_special_tokens(special_tokens)
-        own_ids = checked_special_ids(special_ids or {}, names)
+        names, added = checked_special_tokens(special_tokens), checked_special_tokens(added_tokens)
+        own_ids = checked_special_ids(special_ids or {}, {*names, *added})
         self._written, self._id_of = checked_vocab(vocab, own_ids)
         appended = [name for name in names if name not in self._id_of]
         first = max(self._written, default=-1) + 1
@@ -127,11 +127,11 @@ class Tokenizer:
         self._special_ids = {name: own_ids.get(name, self._id_of[name]) for name in names}
         # Without a normalizer there is only one text to look in.
         self._normalized_tokens = tuple(
-            name for name in names if self._normalizer and name.decode() in set(normalized_tokens)
+            name for name in (*names, *added) if self._normalizer and name.decode() in set(normalized_tokens)
         )
         self._merges = checked_merges(merges)
         self._rules = checked_rules(self._merges, self._id_of)
-        self._added_ids = self._checked_added_tokens(added_tokens)
+        self._added_ids = self._checked_added_tokens(added, own_ids)
         self._vocab = self._written
         if characters is not None:
             check_characters(self._written, self._merges)
@@ -517,8 +517,8 @@ class Tokenizer:
             TokenizerError: no token has exactly these bytes.
         """
         token_bytes = token.encode("utf-8", "replace") if isinstance(token, str) else token
-        if token_bytes in self._special_ids:
-            return self._special_ids[token_bytes]
+        if token_bytes in (apart := self._special_ids | self._added_ids):
+            return apart[token_bytes]
         for written in [token_bytes] if self._characters is None else written_forms(token_bytes):
             if written in self._id_of:
                 return self._id_of[written]
@@ -610,7 +610,8 @@ class Tokenizer:
         if self._added_ids:
             others += f',"added_tokens":{json.dumps(sorted(self._added_ids.values()))}'
         if self._normalizer:
-            looked_for_after = sorted(self._special_ids[name] for name in self._normalized_tokens)
+            id_of = self._special_ids | self._added_ids
+            looked_for_after = sorted(id_of[name] for name in self._normalized_tokens)
             others += f',"normalizer":{json.dumps([normalizer_json(self._normalizer), looked_for_after])}'
         if self._unicode_version != NEWEST:
             others += f',"unicode_version":"{self._unicode_version}"'
@@ -666,16 +667,15 @@ class Tokenizer:
     def _whole_tokens(self) -> list[tuple[bytes, int]]:
         if not self._ignore_merges:
             return []
-        special = set(self._special_ids.values())
-        return [(token, token_id) for token, token_id in self._id_of.items() if token_id not in special]
+        apart = {*self._special_ids.values(), *self._added_ids.values()}
+        return [(token, token_id) for token, token_id in self._id_of.items() if token_id not in apart]
 
-    def _checked_added_tokens(self, names: Sequence[str]) -> dict[bytes, int]:
-        added = checked_special_tokens(names)
+    def _checked_added_tokens(self, added: Sequence[bytes], own_ids: Mapping[bytes, int]) -> dict[bytes, int]:
         for name in added:
             if name in self._special_ids or name not in self._id_of:
                 where = "special token, too" if name in self._special_ids else "missing in the vocabulary"
                 raise TokenizerError(f"added token {name.decode()!r} is {where}")
-        return {name: self._id_of[name] for name in added}
+        return {name: own_ids.get(name, self._id_of[name]) for name in added}
 
     def _token(self, token_id: int, tokens: Mapping[int, bytes] | None = None) -> bytes:
         try:
@@ -716,7 +716,9 @@ class Tokenizer:
             normalized_tokens=tuple(name.decode() for name in self._normalized_tokens),
             unicode_version=self._unicode_version,
             special_ids={
-                name.decode(): token_id for name, token_id in self._special_ids.items() if self._id_of[name] != token_id
+                name.decode(): token_id
+                for name, token_id in (self._special_ids | self._added_ids).items()
+                if self._id_of[name] != token_id
             },
         )
 

@@ -48,6 +48,8 @@ def mapped(path: Path) -> mmap.mmap:
         DataError: it is a folder, not a regular file, unreadable, or empty.
     """
     try:
+        if "\0" in str(path):
+            raise FileNotFoundError
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise DataError(f"{path} is a folder; give a text file")

@@ -38,14 +38,16 @@ def rule_array(rules: Rules) -> "NDArray[np.uint32]":
 
 
 def checked_special_ids(special_ids: Mapping[str, int], names: Collection[bytes]) -> dict[bytes, int]:
-    """The ids by token bytes of special tokens that have the bytes of an ordinary token.
+    """The ids by token bytes of special and added tokens that have the bytes of an ordinary token.
 
     Raises:
-        TokenizerError: one of them is not among the special tokens, or an id is not one, or given twice.
+        TokenizerError: one of them is not among the names, or an id is not one, or given twice.
     """
     for name, token_id in special_ids.items():
         if name.encode("utf-8", "replace") not in names:
-            raise TokenizerError(f"special_ids has {name!r}, which is not in special_tokens; add it there")
+            raise TokenizerError(
+                f"special_ids has {name!r}, which is neither in special_tokens nor in added_tokens; add it"
+            )
         if type(token_id) is not int or not 0 <= token_id <= LARGEST_ID:
             raise TokenizerError(f"special token {name!r} has the id {token_id!r}; ids are integers up to {LARGEST_ID}")
     ids = {name.encode(): token_id for name, token_id in special_ids.items()}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.files import atomic_writer
+from groundup.reading import open_regular
 from groundup.train.weights_fit import check_fit
 
 
@@ -50,6 +51,8 @@ def load_checkpoint(
     """
     model = getattr(model, "_orig_mod", model)
     try:
+        if isinstance(src, str | os.PathLike):
+            open_regular(Path(src)).close()  # a FIFO would wait for a writer
         content = torch.load(src, map_location="cpu", weights_only=True)
         weights, iteration = dict(content["model"]), int(content["iteration"])
         if not all(isinstance(weight, Tensor) for weight in weights.values()):

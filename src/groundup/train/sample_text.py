@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import RunConfig
+from groundup.errors import DivergenceError, TrainingError
 from groundup.generation import continue_text
 from groundup.nn import TransformerLM
 
@@ -29,12 +30,15 @@ def sample_line(
     # A seed of its own for every step: the sample depends on the run's seed and the step, on nothing drawn before.
     seed = (config.train.seed * 1_000_003 + step) % 2**63
     pieces: list[str] = []
-    for piece in continue_text(
-        model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed
-    ):
-        pieces.append(piece)
-        if stop():
-            return None
+    try:
+        for piece in continue_text(
+            model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed
+        ):
+            pieces.append(piece)
+            if stop():
+                return None
+    except TrainingError as error:
+        raise DivergenceError(f"step {step}: in its sample, {error}", step) from None
     return {
         "step": step,
         "prompt": settings.prompt,
