@@ -250,6 +250,20 @@ def json_or_none(content: bytes | bytearray) -> Any:
         return None
 
 
+@pytest.mark.parametrize("name", ["step-6", "6", "best", "latest", "7", "step-06", "9" * 5000, "step-", ""])
+def test_a_checkpoint_is_found_by_its_name_or_the_others_are_named(config: RunConfig, name: str):
+    run = RunDirectory(config.run_dir)
+    for step in (6, 24):
+        run.step_folder(step).mkdir(parents=True)
+    if name in ("step-6", "6"):
+        assert run.checkpoint(name) == run.step_folder(6)
+    elif name in ("best", "latest"):
+        assert run.checkpoint(name) == run.step_folder(24)
+    else:
+        with pytest.raises(CheckpointError, match="it has best, latest, 6, 24"):
+            run.checkpoint(name)
+
+
 def test_a_checkpoint_without_hashes_is_read(config: RunConfig):
     """Version 0.1 wrote none."""
     train(config, display=SignalAt(7, signal.SIGTERM))

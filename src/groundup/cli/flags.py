@@ -172,6 +172,6 @@ def _on(target: str) -> str:
 
 
 def _count(argument: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
         raise ConfigError(f"{argument} {text}; expected a whole number, at least 1")
     return int(text)

@@ -124,7 +124,7 @@ def read_corpora(
     size_for_all, sizes = _DEFAULT_VOCAB_SIZE, {}
     for text in vocab_sizes:
         name, equals, number = text.rpartition("=")
-        if not (number.isascii() and number.isdigit()):
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
             raise ConfigError(f"--vocab-size {text}; expected a number, or NAME=NUMBER")
         if not equals:
             size_for_all = int(number)

@@ -125,6 +125,6 @@ def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:
         host, port = port, str(_DEFAULT_PORT)
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+    if not port.isdecimal() or len(port) > 5 or not 0 < int(port) < 65536:
         raise ConfigError(f"--address {address}; expected auto, HOST:PORT or ray://HOST:PORT")
     return host, int(port)

@@ -133,5 +133,6 @@ def compiled_pattern(expression: str) -> Any:
         ) from None
     try:
         return regex.compile(expression)
-    except regex.error as error:
-        raise TokenizerError(f"pattern {expression!r} is not a regular expression: {error}; mend it") from None
+    except (regex.error, RecursionError) as error:
+        why = "it nests too deeply" if isinstance(error, RecursionError) else error
+        raise TokenizerError(f"pattern {expression!r} is not a regular expression: {why}; mend it") from None

@@ -179,8 +179,9 @@ class RunDirectory:
             raise CheckpointError(f"{self.path} has no checkpoint yet; train it first")
         if which in ("best", "latest"):
             return self._pointed(which) or self._pointed("latest") or self.step_folder(steps[-1])
-        if which.removeprefix("step-").isdecimal() and int(which.removeprefix("step-")) in steps:
-            return self.step_folder(int(which.removeprefix("step-")))
+        for step in steps:
+            if which.removeprefix("step-") == str(step):  # as text: int() refuses thousands of digits
+                return self.step_folder(step)
         raise CheckpointError(
             f"{self.path} has no checkpoint {which!r}; it has best, latest, {', '.join(map(str, steps))}"
         )
