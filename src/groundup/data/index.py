@@ -11,6 +11,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ LOCK_FILE = ".lock"
 ENCODE_AGAIN = "encode the text again into a new folder"
 MAKE_AGAIN = "run the same encode command again, which makes it again"
 
+_SINGLE = (INDEX_FILE, PROGRESS_FILE, STATUS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
+_OWN = (*_SINGLE, TOKENIZER_FOLDER, SHARD_PATTERN, SHARD_PATTERN + ".part", *(f".{name}.*.tmp" for name in _SINGLE))
+"""Names of what belongs to a data set, but for its lock."""
 # The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
 _DAMAGED_ARRAY = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile
@@ -164,15 +168,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 def own_files(folder: Path) -> list[Path]:
     """What belongs to a data set in ``folder``, finished or not, but for its lock; the index comes first."""
-    single = (INDEX_FILE, PROGRESS_FILE, STATUS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
-    patterns = (
-        *single,
-        TOKENIZER_FOLDER,
-        SHARD_PATTERN,
-        SHARD_PATTERN + ".part",
-        *(f".{name}.*.tmp" for name in single),
-    )
-    return [path for pattern in patterns for path in folder.glob(pattern)]
+    return [path for pattern in _OWN for path in folder.glob(pattern)]
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -187,7 +183,8 @@ def refuse_foreign(folder: Path) -> None:
         raise DataError(f"{folder} is a file; expected a folder to write token shards into: choose another name")
     if (folder / INDEX_FILE).exists() or (folder / PROGRESS_FILE).exists():
         return
-    if set(folder.iterdir()) - {*own_files(folder), folder / LOCK_FILE}:
+    # By one listing: between two, a file of another process that is writing the set would get its name.
+    if any(not any(fnmatchcase(path.name, pattern) for pattern in (*_OWN, LOCK_FILE)) for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no token shards; choose a new folder")
 
 
