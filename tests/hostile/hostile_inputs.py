@@ -262,7 +262,9 @@ def name_text(kind: str) -> str:
 
 
 def copy_as(source: Path, target: Path) -> None:
-    """A file or folder of the world under another name."""
+    """A file or folder of the world under another name; nothing if it is made by the command."""
+    if not source.exists():
+        return
     if source.is_dir():
         shutil.copytree(source, target)
     else:

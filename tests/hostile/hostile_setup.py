@@ -176,8 +176,9 @@ class Setup:
         elif kind == "changing":
             copy_as(good_path, target)
             inside = [target] if target.is_file() else sorted(path for path in target.rglob("*") if path.is_file())
-            chosen = inside[int(case.detail) * len(inside) // 6]
-            self._processes.append(keep_changing(chosen, chosen.read_bytes(), int(case.detail)))
+            if inside:
+                chosen = inside[int(case.detail) * len(inside) // 6]
+                self._processes.append(keep_changing(chosen, chosen.read_bytes(), int(case.detail)))
         return str(target)
 
     def _output(self, case: Case, source: str) -> str:

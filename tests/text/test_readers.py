@@ -298,6 +298,8 @@ class TestErrors:
         (tmp_path / "a.txt").write_bytes(b"a")
         with pytest.raises(DataError, match="separator is empty"):
             TextReader(tmp_path / "a.txt", separator="")
+        with pytest.raises(DataError, match="lone surrogate"):
+            TextReader(tmp_path / "a.txt", separator="\ud800")
         with pytest.raises(DataError, match="block_bytes = 0"):
             TextReader(tmp_path / "a.txt", block_bytes=0)
         with pytest.raises(DataError, match=r"standard input .* more than once"):

@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -41,7 +42,8 @@ _OWN = (*_SINGLE, TOKENIZER_FOLDER, SHARD_PATTERN, SHARD_PATTERN + ".part", *(f"
 """Names of what belongs to a data set, but for its lock."""
 # The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
 _DAMAGED_ARRAY = (
-    OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile
+    OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
+    tokenize.TokenError,
 )  # fmt: skip
 
 

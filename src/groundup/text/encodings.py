@@ -19,6 +19,20 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
+def separator_bytes(separator: str) -> bytes:
+    """What stands between documents, as it is looked for in a file.
+
+    Raises:
+        DataError: it is empty, or no text has it.
+    """
+    if not separator:
+        raise DataError("the separator is empty; name a token such as <|endoftext|>, or None for one document a file")
+    try:
+        return separator.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the separator {separator!r} has a lone surrogate, which no text has; use another") from None
+
+
 class Transcoded(io.RawIOBase):
     """A stream of another encoding as UTF-8, without the byte order mark at its beginning.
 

@@ -37,6 +37,7 @@ from typing import NamedTuple
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
+from groundup.text.encodings import separator_bytes
 from groundup.text.files import STANDARD_INPUT, Inputs, Kind, find_files, is_stream, left_out_line
 from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_texts
 from groundup.text.opened import OpenedInput, open_input
@@ -135,10 +136,7 @@ class TextReader:
         block_bytes: int = 1 << 20,
         read: ReadOptions | None = None,
     ):
-        if separator == "":
-            raise DataError(
-                "the separator is empty; name a token such as <|endoftext|>, or None for one document a file"
-            )
+        self._separator = None if separator is None else separator_bytes(separator)
         if block_bytes < 1:
             raise DataError(f"block_bytes = {block_bytes} must be at least 1; the default is {1 << 20}")
         self._given = read or ReadOptions()
@@ -223,8 +221,7 @@ class TextReader:
             self._check_meaning()
             self._position = opened.position
             if opened.kind == "txt":
-                separator = None if self.separator is None else self.separator.encode()
-                yield from split_documents(opened.stream.read, separator, self._block_bytes)
+                yield from split_documents(opened.stream.read, self._separator, self._block_bytes)
             else:
                 for blocks in self._rows(path, opened):
                     if len(blocks) == 1:

@@ -123,10 +123,13 @@ def main() -> None:
     except GroundupError as error:
         name = next(c.__name__ for c in type(error).__mro__ if c.__module__ == errors.__name__)
         _answer("error", [name, str(error)])
-    except MemoryError:
-        _answer("error", [TokenizerError.__name__, "out of memory while measuring; use less text"])
     except (KeyboardInterrupt, BrokenPipeError):
         os._exit(130)  # who started this process is being stopped too, and says so
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _answer("error", [TokenizerError.__name__, f"{where}{error.strerror or error}; check the folder and the disk"])
+    except MemoryError:
+        _answer("error", [TokenizerError.__name__, "out of memory while measuring; use less text"])
 
 
 def _answer(kind: str, content: object) -> None:

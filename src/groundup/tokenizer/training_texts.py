@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from groundup.errors import DataError, FileMissingError
+from groundup.text.encodings import separator_bytes
 
 Document: TypeAlias = str | bytes | bytearray | memoryview
 Text: TypeAlias = Document | mmap.mmap
@@ -75,14 +76,13 @@ def mapped_batches(text: mmap.mmap, separator: str) -> Iterator[list[memoryview]
     When a batch is done with, its pages no longer count as memory of this process.
 
     Raises:
-        DataError: the separator is empty.
+        DataError: the separator is empty, or no text has it.
     """
-    if not separator:
-        raise DataError("the separator is empty; name a token such as <|endoftext|>, or None for one document a file")
+    looked_for = separator_bytes(separator)
     view = memoryview(text)
     batch: list[memoryview] = []
     batch_begin = 0
-    for begin, end in document_spans(text, separator.encode()):
+    for begin, end in document_spans(text, looked_for):
         batch.append(view[begin:end])
         if end - batch_begin + _DOCUMENT_OVERHEAD * len(batch) >= BATCH_BYTES:
             yield batch
