@@ -1,5 +1,6 @@
 """Commands that messages and reports print: they must do what they say when they are pasted into a shell."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -7,7 +8,15 @@ from pathlib import Path
 def command(*words: str | Path) -> str:
     """Return a `groundup` command line, quoted where a shell needs it.
 
-    A path that begins with a dash is written ``./-x``, or it would be taken for an option.
+    A path that begins with a dash is written ``./-x``, or it would be taken for an option. A word with characters that
+    a terminal would not show, such as escape codes or bytes that are not UTF-8, is made by printf.
     """
     written = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
-    return shlex.join(["groundup", *written])
+    return " ".join(map(_quoted, ["groundup", *written]))
+
+
+def _quoted(word: str) -> str:
+    if word.replace("\n", "").isprintable():
+        return shlex.quote(word)
+    shown = (chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\0{b:03o}" for b in os.fsencode(word))
+    return f"\"$(printf '%b' '{''.join(shown)}')\""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,19 @@ _WIDTH_OF_FILES = 160
 
 
 class _Console(Console):
-    """Rich's console, which by itself ends the program when the reader of a pipe goes away."""
+    """Rich's console, which by itself ends the program when the reader of a pipe goes away.
+
+    Nor does it hold back escape codes in a text, such as the name of a run, with which a terminal can be made to show
+    anything: they are written out.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text
+            if not segment.control and not text.replace("\n", "").isprintable():
+                shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+                segment = Segment(shown, segment.style)
+            yield segment
 
     def on_broken_pipe(self) -> None:
         # Whoever read has enough; the work that writes here may be worth finishing all the same.
@@ -45,9 +58,12 @@ class ConsoleDisplay:
         self._progress: _BarAndNumbers | None = None
         self._last_line = 0.0
         self._total = 0
+        self._plan: Mapping[str, str] = {}
 
     def begin(self, plan: Mapping[str, str], total_steps: int, done_steps: int) -> None:
-        print_pairs(self.console, plan)
+        # A second sitting in this process shows what is new in its plan.
+        print_pairs(self.console, {key: value for key, value in plan.items() if self._plan.get(key) != value})
+        self._plan = plan
         self._total = total_steps
         if done_steps:
             self.note(f"going on from step {done_steps:,}")
