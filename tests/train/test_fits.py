@@ -111,6 +111,18 @@ def test_force_and_a_close_fit_go_on(config: RunConfig, monkeypatch: pytest.Monk
     assert any("memory may run out" in note for note in notes.notes)
 
 
+def test_an_evaluation_that_cannot_fit_is_refused_and_a_batch_is_no_larger_than_the_data(
+    config: RunConfig, tokens: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = override(config, {"train.eval_batch_size": 10**9, "train.eval_windows": 0, "train.max_iters": 3})
+    monkeypatch.setattr(fits, "available_memory", lambda: 16e9)
+    assert train(config).finished
+    config = override(config, {"model.vocab_size": 300})
+    with pytest.raises(ConfigError, match=r"eval_batch_size = 1000000000: .* 16\.00 GB are available.*--force"):
+        fits.check_fits(config, "cpu", Ranks(), valid_tokens=10**9)
+    fits.check_fits(override(config, {"train.eval_windows": 64}), "cpu", Ranks(), valid_tokens=10**9)
+
+
 def test_ranks_on_one_machine_share_its_memory(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     config = override(config, {"model.vocab_size": 300})
     monkeypatch.setattr(fits, "available_memory", lambda: 3e6)

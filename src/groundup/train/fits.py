@@ -18,11 +18,12 @@ from groundup.train.distributed import Ranks
 
 _WITH_WASTE = 1.2
 """What a process takes, relative to its tensors: the allocator's holes and the libraries (docs/accounting.md)."""
+_FLOAT32 = 4
 _BYTES_OF_IDS = 16
 """Inputs and targets of a batch, each 8 bytes a token; the whole batch is made at once."""
 
 
-def check_fits(config: RunConfig, device: str, ranks: Ranks) -> str:
+def check_fits(config: RunConfig, device: str, ranks: Ranks, valid_tokens: int = 0) -> str:
     """Refuse a run of which the least that it needs is more than there is.
 
     The least is the peak of its tensors. A process takes more than that, so that nothing is refused that would fit;
@@ -30,6 +31,7 @@ def check_fits(config: RunConfig, device: str, ranks: Ranks) -> str:
 
     Args:
         config: resolved, with the vocabulary's size.
+        valid_tokens: length of the validation data; 0 without any.
 
     Returns:
         A note if it fits only just; otherwise nothing.
@@ -49,6 +51,12 @@ def check_fits(config: RunConfig, device: str, ranks: Ranks) -> str:
     least = _least(config, memory, ranks)
     if least > there:
         raise ConfigError(_too_large(config, memory, least, there, device, ranks))
+    fixed = memory.weights + memory.optimizer_state if least == memory.peak else 0  # FSDP keeps a share of them
+    if valid_tokens and (evaluation := fixed + _evaluation_bytes(config, valid_tokens)) > there:
+        raise ConfigError(
+            f"train.eval_batch_size = {config.train.eval_batch_size}: an evaluation needs at least "
+            f"{_size(evaluation)} of memory, but {_size(there)} are available; use a smaller one, or go on with --force"
+        )
     needed = _WITH_WASTE * memory.needed
     if least == memory.peak and needed > there:
         return (
@@ -77,6 +85,14 @@ def _least(config: RunConfig, memory: StepMemory, ranks: Ranks) -> float:
         return memory.peak
     # FSDP: a share of what does not depend on the batch, and the rank's own activations.
     return memory.fixed / ranks.size + memory.activations
+
+
+def _evaluation_bytes(config: RunConfig, valid_tokens: int) -> float:
+    """The least that a batch of an evaluation needs: its ids, the residual stream, and what the FFN is given."""
+    context = config.model.context_length
+    windows = -(-valid_tokens // context)
+    batch_size = min(config.train.eval_batch_size, config.train.eval_windows or windows, windows)
+    return batch_size * context * (_BYTES_OF_IDS + 2 * _FLOAT32 * config.model.d_model)
 
 
 def _too_large(config: RunConfig, memory: StepMemory, least: float, there: float, device: str, ranks: Ranks) -> str:

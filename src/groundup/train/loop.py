@@ -147,7 +147,7 @@ class Trainer:
         self.tokenizer = load_tokenizer(config, self.train_store)
         if self.tokenizer is not None and config.sample.interval:
             prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
-        self.tight = "" if force else check_fits(config, self.device, ranks)
+        self.tight = "" if force else check_fits(config, self.device, ranks, len(self.valid_store or ()))
         prepare_device(config.train, self.device)
         self.parallel = make_parallel(config.train.parallel, ranks)
         model = build_model(config, self.parallel.built_on(self.device))
