@@ -275,6 +275,34 @@ def test_a_damaged_line_of_results_is_told_and_those_after_it_count(tmp_path):
     assert "1 run is crashed and in no mean" in text
 
 
+def test_a_record_with_every_line_twice_is_told_and_counts_once(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5, 1.6], 2e-3: [1.4, 1.3]})
+    before = write_report([runs], tmp_path / "before").markdown.read_text()
+    path = runs / "lr-0.002-seed0" / "metrics.jsonl"
+    path.write_bytes(2 * path.read_bytes())
+    after = write_report([runs], tmp_path / "after").markdown.read_text()
+    assert "steps more than once; the later lines count" in after
+    figures = [line for line in before.splitlines() if line.startswith("|")]
+    assert [line for line in after.splitlines() if line.startswith("|")] == figures
+
+
+def test_names_that_are_not_utf8_can_be_drawn(tmp_path):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
+    sweep = json.loads((runs / "sweep.json").read_text())
+    (sweep.get("plan") or sweep)["name"] = "caf\udce9"
+    (runs / "sweep.json").write_text(json.dumps(sweep))
+    assert all(image.stat().st_size for image in write_report([runs], tmp_path / "out").images)
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling"])
+def test_a_sweep_whose_record_is_no_file_is_refused(tmp_path, kind):
+    runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})
+    (runs / "sweep.json").unlink()
+    (runs / "sweep.json").mkdir() if kind == "folder" else (runs / "sweep.json").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"sweep\.json cannot be read"):
+        write_report([runs], tmp_path / "out")
+
+
 def test_a_damaged_run_does_not_change_what_the_others_are_compared_by(tmp_path):
     folder = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4]})
     (folder / "lr-0.001-seed0" / "config.toml").write_text("x = [")

@@ -12,6 +12,7 @@ from groundup.config import RunConfig, flatten, override, save_toml
 from groundup.config.effects import FIXED, RECORD, SPEED, effect_of
 from groundup.errors import ConfigError
 from groundup.record import read_object
+from groundup.track import Silent
 from groundup.train import RunDirectory, train
 from groundup.train.checkpoint import read_state, write_state
 from records import record
@@ -100,6 +101,21 @@ def test_an_older_checkpoint_without_options_is_compared_with_its_config(begun: 
         train(override(config, {"optim.beta2": 0.5}), resume=True)
     assert train(config, resume=True).finished
     assert "options" in read_state(begun.checkpoint("latest"))
+
+
+def test_options_that_may_change_are_told(begun: RunDirectory):
+    notes: list[str] = []
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    config = override(begun.config, {"train.log_interval": 7, "train.max_minutes": 5.0})
+    assert train(config, resume=True, display=Notes()).finished
+    (told,) = [note for note in notes if "checkpoint" in note]
+    assert "train.log_interval" in told
+    assert "-> 7" in told
+    assert "max_minutes" not in told
 
 
 def test_an_option_that_came_after_the_checkpoint_counts_as_its_default(begun: RunDirectory):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import ConfigError, MissingExtraError
 from groundup.files import write_atomically
@@ -41,6 +41,17 @@ def picture_kind(path: Path) -> str:
 
 def write_picture(figure: Figure, path: Path) -> None:
     """Write a figure, as what its name says it is."""
+    write_atomically(path, picture_bytes(figure, picture_kind(path), dpi=150))
+
+
+def picture_bytes(figure: Figure, kind: str, **options: Any) -> bytes:
+    """A figure as a file of a kind; options as for ``Figure.savefig``."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        # matplotlib cannot draw a lone surrogate, which stands in a name for a byte that is not UTF-8.
+        text.set_text(text.get_text().encode("utf-8", "replace").decode())
     file = io.BytesIO()
-    figure.savefig(file, format=picture_kind(path), dpi=150)
-    write_atomically(path, file.getvalue())
+    figure.savefig(file, format=kind, **options)
+    return file.getvalue()

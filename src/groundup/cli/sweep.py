@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from groundup.experiments.sweep import Watch
 
 
+_MOST_THREADS = 1024
+
+
 def sweep(arguments: list[str]) -> int:
     """Parse and run; returns 0, 1 if a cell has crashed for good, or 128 + the signal that stopped it."""
     return call(_sweep, arguments, "sweep")
@@ -120,6 +123,8 @@ def _executor(
         from groundup.experiments.ray_executor import RayExecutor
 
         return RayExecutor(address, workers=workers or 2, threads=threads or 1, gpus=gpus)
+    if threads is not None and not 1 <= threads <= _MOST_THREADS:
+        raise ConfigError(f"--threads {threads}; expected 1 to {_MOST_THREADS:,}")
     if gpus is not None:
         raise ConfigError(f"--gpus {gpus:g} is for --executor ray; a pool deals out the GPUs that there are")
     from groundup.experiments.executor import InlineExecutor

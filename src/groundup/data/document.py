@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.data.index import DOCUMENTS_FILE, ENCODE_AGAIN, map_array
+from groundup.data.index import DOCUMENTS_FILE, ENCODE_AGAIN
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
 
@@ -47,7 +47,8 @@ def read_document(path: Path, number: int) -> Document:
     if not -count <= number < count:
         raise DataError(f"{path} has no document {number}; it has {count}: 0 to {count - 1}, or -{count} to -1")
     number %= count
-    offsets = map_array(path / DOCUMENTS_FILE, "<u8")
+    offsets = data.document_offsets
+    assert offsets is not None
     start, end = (int(offset) for offset in offsets[number : number + 2])
     if not 0 <= start < end <= len(data):
         raise DataError(

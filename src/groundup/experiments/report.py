@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from groundup.account.picture import picture_bytes
 from groundup.errors import MissingExtraError
 from groundup.experiments.report_content import commands_of, content, report_command
 from groundup.experiments.report_curves import lines_of
@@ -78,17 +78,16 @@ def write_report(
         named.append([])
         for kind, figure in figures_of(study, curves).items():
             for ending in ("svg", "png"):
-                file = io.BytesIO()
                 # The same report gives the same file: no date, and identifiers that do not change.
                 if ending == "svg":
                     from matplotlib import rc_context
 
                     with rc_context({"svg.hashsalt": stem}):
-                        figure.savefig(file, format="svg", metadata={"Date": None})
+                        drawn = picture_bytes(figure, "svg", metadata={"Date": None})
                 else:
-                    figure.savefig(file, format="png", dpi=150)
+                    drawn = picture_bytes(figure, "png", dpi=150)
                 images.append(out / "images" / f"{stem}-{kind}.{ending}")
-                write_atomically(images[-1], file.getvalue())
+                write_atomically(images[-1], drawn)
             named[-1].append((f"images/{stem}-{kind}.png", f"{study.name}: {_ABOUT[kind]}"))
     pictures = []
     for number, chapter in enumerate(tokenizers):

@@ -15,7 +15,7 @@ from groundup.experiments.report_content import commands_of, content, report_com
 from groundup.experiments.report_curves import lines_of
 from groundup.experiments.report_front import Preface, front
 from groundup.experiments.report_page import render_page
-from groundup.experiments.run_record import MEASURES, Run
+from groundup.experiments.run_record import MEASURES, Run, is_sweep
 from groundup.experiments.study import Cell, Study, load_studies, measure_for, value_text
 from groundup.files import write_atomically
 
@@ -54,7 +54,7 @@ def _cell(target: str | Path) -> Cell:
     if len(runs) == 1:
         run = runs[0]
         label = run.name
-        if (run.path.parent / "sweep.json").is_file():
+        if is_sweep(run.path.parent):
             for cell in (cell for study in load_studies([run.path.parent]) for cell in study.cells):
                 if any(sibling.path.name == run.path.name for sibling in cell.runs):
                     # The one that was named is the one whose figures and curves are shown.

@@ -17,7 +17,7 @@ from typing import Any
 
 from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.experiments.run_filter import parse_filter, resolve
-from groundup.experiments.run_record import Run, is_run, read_run, read_tags
+from groundup.experiments.run_record import Run, is_run, is_sweep, read_run, read_tags
 from groundup.experiments.study import apply_result, find_runs, latest_results
 from groundup.files import write_atomically
 from groundup.reading import why
@@ -91,8 +91,8 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
 
 def _refresh(folder: Path, file: str) -> list[Row]:
     results: dict[Path, dict[str, Any]] = {}
-    for here, _, files in os.walk(folder):  # which passes over folders that vanish or cannot be read
-        if "sweep.json" in files:
+    for here, _, _ in os.walk(folder):  # which passes over folders that vanish or cannot be read
+        if is_sweep(Path(here)):
             for line in latest_results(Path(here))[0]:
                 results[Path(here, str(line.get("run") or line.get("cell")))] = line
     database = sqlite3.connect(file, timeout=30)
@@ -147,7 +147,7 @@ def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:
     values: Row = {
         "run": str(place.relative_to(folder)),
         "name": run.name,
-        "sweep": place.parent.name if (place.parent / "sweep.json").is_file() else None,
+        "sweep": place.parent.name if is_sweep(place.parent) else None,
         "variant": run.variant or None,
         "status": run.status,
         "seed": run.options.get("train.seed"),

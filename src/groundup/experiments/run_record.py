@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,11 @@ class Run:
         return any(bool(np.any(curve.values > _ABOVE_THE_START * start)) for curve in curves)
 
 
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's; its ``sweep.json`` may be damaged, or no file."""
+    return os.path.lexists(folder / "sweep.json")
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run, or what is left of one."""
     return any((folder / name).is_file() for name in _TRACES) or (folder / "checkpoints").is_dir()
@@ -121,7 +127,9 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
     # Without a damaged line of the middle all figures are known; without the last one they are those of another step.
     (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)
     if curves:
-        run.curves = _curves(lines)
+        run.curves, repeated = _curves(lines)
+        if repeated:
+            notes.append(f"metrics.jsonl has {repeated} steps more than once; the later lines count")
     try:
         run.tags = read_tags(path)
     except (OSError, ValueError) as error:
@@ -181,17 +189,22 @@ def _flops_of(model: str) -> float | None:
         return None
 
 
-def _curves(lines: list[dict[str, Any]]) -> dict[str, Curve]:
+def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
+    """The curve of each measure, steps ascending; and how many lines repeat a step of theirs, of which the last
+    counts."""
     steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
-    found = {}
+    found, repeated = {}, 0
     for measure in MEASURES:
         values = _column(lines, measure)
         there = np.isfinite(values) & np.isfinite(steps)
         if np.any(there):
-            found[measure] = Curve(steps[there], values[there], seconds[there])
+            once, from_end = np.unique(steps[there][::-1], return_index=True)
+            last = np.count_nonzero(there) - 1 - from_end
+            found[measure] = Curve(once, values[there][last], seconds[there][last])
+            repeated = max(repeated, int(np.count_nonzero(there)) - len(once))
     if "train_loss" in found:
         found["train_loss"] = with_whole_end(found["train_loss"])
-    return found
+    return found, repeated
 
 
 def _column(lines: list[dict[str, Any]], name: str) -> Floats:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import DataError, FileMissingError
-from groundup.experiments.run_record import Run, finite, is_run, read_run
+from groundup.experiments.run_record import Run, finite, is_run, is_sweep, read_run
 from groundup.experiments.statistics import Difference, Estimate, compare, estimate, holm
 from groundup.files import read_json
 from groundup.reading import why
@@ -140,7 +140,7 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
             key = Path(os.path.realpath(place))
             if key in sweeps or key in singles:
                 continue
-            if (place / "sweep.json").is_file():
+            if is_sweep(place):
                 sweeps[key] = load_sweep(place)
             else:
                 singles[key] = read_run(place)
@@ -160,12 +160,12 @@ def find_runs(folder: Path, *, into_sweeps: bool = False) -> Iterator[Path]:
     Args:
         into_sweeps: give the runs of a sweep instead of the sweep.
     """
-    for place, folders, files in os.walk(folder):
+    for place, folders, _ in os.walk(folder):
         here = Path(place)
-        if "sweep.json" in files and not into_sweeps:
+        if is_sweep(here) and not into_sweeps:
             yield here
             folders.clear()
-        elif is_run(here) and not ("sweep.json" in files and here == folder):
+        elif is_run(here) and not (is_sweep(here) and here == folder):
             yield here
             folders.clear()  # checkpoints and a tokenizer are no runs
         folders.sort()

@@ -10,11 +10,13 @@ import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError, TokenizerError
+from groundup.text.files import STANDARD_INPUT, is_stream
 from groundup.text.options import DEFAULT_FIELD, ReadOptions
-from groundup.text.readers import STANDARD_INPUT, TextReader
+from groundup.text.readers import TextReader
 
 HELD_OUT_PERIOD = 10
 HELD_OUT_FIRST = 1
@@ -49,11 +51,13 @@ class Corpus:
             DataError: an input cannot be read or read twice, holds no text, or has no document to hold out.
             TokenizerError: the vocabulary has no room for bytes and separator.
         """
-        if STANDARD_INPUT in (*self.inputs, *self.held_out):
-            raise DataError(
-                f"corpus {self.name}: standard input (-) can be read only once, and a report reads its texts several "
-                "times; write it to a file first"
-            )
+        for given in (*self.inputs, *self.held_out):
+            if is_stream(Path(given)):
+                what = "standard input (-)" if given == STANDARD_INPUT else f"the pipe {given}"
+                raise DataError(
+                    f"corpus {self.name}: {what} can be read only once, and a report reads its texts several times; "
+                    "write it to a file first"
+                )
         least = 256 + (len(self.separator.encode()) > 1)
         if self.vocab_size < least:
             raise TokenizerError(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
+from groundup.account.picture import picture_bytes
 from groundup.errors import MissingExtraError
 from groundup.tokenizer.report_tables import ORIGINAL_REPORT, PROFILE_PARTS, counted, description, duration, size
 
@@ -38,9 +38,7 @@ def check_plot() -> None:
 
 def picture(report: dict[str, Any]) -> bytes:
     """The report as PNG. Raises as `check_plot`."""
-    file = io.BytesIO()
-    draw(report).savefig(file, format="png", dpi=150)
-    return file.getvalue()
+    return picture_bytes(draw(report), "png", dpi=150)
 
 
 def draw(report: dict[str, Any]) -> Figure:

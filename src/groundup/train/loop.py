@@ -170,7 +170,15 @@ class Trainer:
     def run_all(self, *, resume: bool, adopt_config: bool = False) -> TrainResult:
         """All steps that are left."""
         resumed = resume and restore(
-            self.run, self.config, self.model, self.optimizer, self.state, self.identity, self.ranks, adopt=adopt_config
+            self.run,
+            self.config,
+            self.model,
+            self.optimizer,
+            self.state,
+            self.identity,
+            self.ranks,
+            adopt=adopt_config,
+            note=self.display.note,
         )
         self.sinks, self.writer = open_record(
             self.run,

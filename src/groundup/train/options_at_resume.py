@@ -11,6 +11,11 @@ from groundup.config.effects import FIXED, effect_of
 from groundup.errors import ConfigError
 from groundup.train.run_directory import RunDirectory
 
+_OF_SESSION = (
+    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
+    "train.device", "train.max_minutes", "train.finish_schedule", "train.profile",
+)  # fmt: skip
+
 
 class Change(NamedTuple):
     """An option that decides the result, and is not what it was."""
@@ -32,6 +37,26 @@ def changes(before: Mapping[str, Any], config: RunConfig) -> list[Change]:
         for name, value in flatten(config).items()
         if effect_of(name) == "result" and known[name] != value
     ]
+
+
+def other_changes(saved: Mapping[str, Any], config: RunConfig) -> str:
+    """A note on options that differ from the checkpoint's and do not change the training; empty if none do.
+
+    They may, but one that a hand or a damaged config.toml has changed should be seen. What a user says anew for each
+    session, and where things lie, is left out.
+    """
+    inside = saved.get("options")
+    known = flatten(RunConfig()) | dict(inside or {})
+    found = [
+        f"{name} {known[name]!r} -> {value!r}"
+        for name, value in flatten(config).items()
+        if inside is not None and effect_of(name) != "result" and not _is_of_session(name) and known[name] != value
+    ]
+    return f"options that are not what they were at the checkpoint: {', '.join(found)}" if found else ""
+
+
+def _is_of_session(name: str) -> bool:
+    return name in _OF_SESSION or name.startswith("track.")
 
 
 def adopted_changes(

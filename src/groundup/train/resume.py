@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from groundup.train.checkpoint import (
     write_state,
 )
 from groundup.train.distributed import Ranks
-from groundup.train.options_at_resume import Change, adopted_changes
+from groundup.train.options_at_resume import Change, adopted_changes, other_changes
 from groundup.train.run_directory import RunDirectory
 from groundup.train.state import TrainState
 
@@ -48,6 +49,7 @@ def restore(
     ranks: Ranks | None = None,
     *,
     adopt: bool = False,
+    note: Callable[[str], object] = lambda text: None,
 ) -> bool:
     """Load the run's latest checkpoint into model, optimizer and state, and make it the run's newest.
 
@@ -56,6 +58,7 @@ def restore(
     Args:
         adopt: take over changed options that decide the result. They are noted in the state, and at once in the
             checkpoint, so that the next session finds no change.
+        note: is told of options that differ and do not change the training.
 
     Returns:
         False if the run has no checkpoint yet, so that it has to begin at step 0.
@@ -72,8 +75,11 @@ def restore(
             found = latest_checkpoint(run, config, identity, adopt=adopt)
             if found is None:
                 run.rewind(0, None)
-            elif found.adopted:
-                write_state(found.folder, found.state)
+            else:
+                if found.adopted:
+                    write_state(found.folder, found.state)
+                if found.others:
+                    note(found.others)
     step = ranks.same(found and found.state["step"])
     if step is None:
         return False
@@ -101,6 +107,8 @@ class Latest(NamedTuple):
     state: dict[str, Any]
     """Of the checkpoint, with the adopted options in place of its own."""
     adopted: list[Change]
+    others: str
+    """A note on options that differ and do not change the training."""
 
 
 def latest_checkpoint(
@@ -117,12 +125,12 @@ def latest_checkpoint(
         return None
     folder = run.checkpoint("latest")
     saved = read_state(folder)
-    adopted = adopted_changes(run, config, folder, saved, adopt=adopt)
+    adopted, others = adopted_changes(run, config, folder, saved, adopt=adopt), other_changes(saved, config)
     check_data(folder, saved, identity)
     if adopted:
         log = [{"step": saved["step"], **change._asdict()} for change in adopted]
         saved |= {"options": identity["options"], "adopted": saved.get("adopted", []) + log}
-    return Latest(folder, saved, adopted)
+    return Latest(folder, saved, adopted, others)
 
 
 def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
