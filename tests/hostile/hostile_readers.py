@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-_CLOCKS = ("wall_seconds", "tokens_per_second", "mfu", "peak_memory", "seconds")
+_CLOCKS = ("wall_seconds", "train_seconds", "tokens_per_second", "mfu", "peak_memory", "seconds", "content_sha256")
 _TIMES = re.compile(r"\d[\d,.]*(?:e[+-]?\d+)? ?(?:µs|ms|s|min|minutes|MB/s|kB/s|B/s|tokens/s|TFLOP/s)\b")
 
 
@@ -25,6 +25,8 @@ class Reader:
     before: Callable[[], None] | None = None
     """What is done to the world first."""
     slow: bool = False
+    words: bool = True
+    """Whether what it says is part of its result; otherwise only what it writes, which may be made in other ways."""
 
 
 def _at_step_2() -> None:
@@ -48,7 +50,7 @@ READERS: dict[str, Reader] = {
     "by report": Reader(["report", "runs/plan", "--out=new"], ["new/report.md"], slow=True),
     "by report-run": Reader(["report", "runs/r", "runs/s", "--out=new"], ["new/report.md"], slow=True),
     "by report-tokenizers": Reader(["report", "tokreport", "--out=new"], ["new/report.md"], slow=True),
-    "by sweep": Reader(["sweep", "plan.toml"], ["runs/plan/results.jsonl"]),
+    "by sweep": Reader(["sweep", "plan.toml"], ["runs/plan/results.jsonl"], words=False),
     "by sweep-plan": Reader(["sweep", "plan.toml", "--dry-run"]),
     "by train": Reader(["train", "recipe.toml", "--name=new"], ["runs/new/metrics.jsonl", "runs/new/checkpoints"]),
     "by train-ids": Reader(
@@ -65,9 +67,11 @@ READERS: dict[str, Reader] = {
     "by inspect": Reader(["tokenizer", "inspect", "tok", "--json-output"]),
     "by encode": Reader(["encode", "text.txt", "--tokenizer=tok", "--out=new"], ["new"]),
     "by encode-again": Reader(
-        ["encode", "text.txt", "--tokenizer=tok", "--out=train", "--shard-tokens=400"], ["train"]
+        ["encode", "text.txt", "--tokenizer=tok", "--out=train", "--shard-tokens=400"], ["train"], words=False
     ),
-    "by encode-on": Reader(["encode", "text.txt", "--tokenizer=tok", "--out=part", "--shard-tokens=400"], ["part"]),
+    "by encode-on": Reader(
+        ["encode", "text.txt", "--tokenizer=tok", "--out=part", "--shard-tokens=400"], ["part"], words=False
+    ),
     "by encode-jsonl": Reader(["encode", "text.jsonl", "--tokenizer=tok", "--out=new"], ["new"]),
     "by encode-gz": Reader(["encode", "text.txt.gz", "--tokenizer=tok", "--out=new"], ["new"]),
     "by encode-parquet": Reader(["encode", "text.parquet", "--tokenizer=tok", "--out=new"], ["new"]),

@@ -35,7 +35,8 @@ _LONGEST_LINE = 2000
 OK = ("right", "refused", "told", "different")
 """Outcomes that are as they should be; ``different`` is looked at by the caller."""
 _TOLD = re.compile(
-    r"damaged|cannot be read|broken|note:|warning|not be |left out|skipped|nothing|instead", re.IGNORECASE
+    r"damaged|cannot be read|broken|note:|warning|not be |left out|skipped|nothing|instead|not what|more than once",
+    re.IGNORECASE,
 )
 
 
@@ -151,7 +152,7 @@ class Runner:
         clean = Setup.clean(case)
         if clean is None or found["result"] == self._expected[clean]:
             return outcome("right")
-        return outcome("told" if _TOLD.search(output) else "different", output[-200:])
+        return outcome("told" if _TOLD.search(output + found.get("page", "")) else "different", output[-200:])
 
 
 def preload() -> None:
@@ -214,7 +215,7 @@ def run_here(case: Any, world: Path, folder: Path) -> None:
         result = prepared.result(_text(output)) if code == 0 else ""
     except (ValueError, GroundupError) as unreadable:  # a record that another process writes into
         result = f"unreadable: {unreadable}"
-    told = {"code": code, "left": left, "result": result}
+    told = {"code": code, "left": left, "result": result, "page": _text(Path("new/report.md"))}
     (folder / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
 

@@ -91,7 +91,10 @@ class Setup:
         reader = READERS[name]
         if prepare and reader.before is not None:
             reader.before()
-        return Prepared(lambda: main(list(reader.arguments)), lambda output: result(output, reader.writes))
+        return Prepared(
+            lambda: main(list(reader.arguments)),
+            lambda output: result(output if reader.words else "", reader.writes),
+        )
 
     def _damage(self, path: Path, case: Case) -> None:
         """Do to a file of the world what the case says."""

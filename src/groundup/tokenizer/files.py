@@ -6,6 +6,7 @@ our formats do so but tiktoken's.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ class TokenOf(dict[str, bytes]):
 
 def find_files(folder: Path) -> TokenizerFiles | None:
     """The files of the tokenizer in a folder: those that `write_files` wrote, or only GPT-2's two; None without."""
-    if (meta := folder / META_FILE).is_file():
+    if os.path.lexists(meta := folder / META_FILE):  # whatever it is: without it the other two may mean other ids
         return TokenizerFiles(folder / VOCAB_FILE, folder / MERGES_FILE, meta)
     for vocab, merges in ((VOCAB_FILE, MERGES_FILE), (GPT2_VOCAB_FILE, GPT2_MERGES_FILE)):
         if (folder / vocab).is_file() and (folder / merges).is_file():

@@ -1,5 +1,6 @@
 """Which format a tokenizer on disk is of: told by what is in the file, not by its name."""
 
+import os
 import stat
 from enum import Enum
 from pathlib import Path
@@ -60,11 +61,11 @@ def read_tokenizer(
     try:
         if not _is_folder(path):
             return _read_file(path, pattern, special_tokens)
-        if (path / GROUNDUP_FILE).is_file():
+        if os.path.lexists(path / GROUNDUP_FILE):
             return _read_file(path / GROUNDUP_FILE, pattern, special_tokens)
         several, one = files.find_files(path), path / HUGGING_FACE_FILE
         # tokenizer.json says how text is split; beside it, GPT-2's two files would be read with GPT-2's pattern.
-        if one.is_file() and (several is None or several.meta is None):
+        if os.path.lexists(one) and (several is None or several.meta is None):
             return _read_file(one, pattern, special_tokens)
         if several is not None:
             return _read_several(several, pattern, special_tokens)
