@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.data import document_pass
+from groundup.data import document_pass, shard_writer
 from groundup.data.check import check_data_set
 from groundup.data.describe import describe
 from groundup.data.document import read_document
@@ -23,6 +23,7 @@ from groundup.errors import DataError, GroundupError
 from groundup.files import read_json, write_json
 
 pytest.importorskip("groundup.tokenizer._native", exc_type=ImportError)
+from groundup.text.readers import TextReader
 from groundup.tokenizer import Tokenizer
 
 SEPARATOR, PAD = "<|endoftext|>", "<|pad|>"
@@ -54,8 +55,9 @@ def write_rows(path: Path, *texts: str) -> Path:
     return path
 
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+def files_of(folder: Path, but: str = "") -> dict[str, bytes]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != but]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def documents_of(folder: Path) -> list[list[int]]:
@@ -590,6 +592,56 @@ def sets(tmp_path_factory, tokenizer) -> Path:
         interrupted(patch, folder / f"{name}.txt", tokenizer, folder / f"{name}-begun", shard_tokens=100)
     patch.undo()
     return folder
+
+
+class TestInside:
+    """A data set in the folder that it is made from."""
+
+    def test_a_set_and_a_tokenizer_in_the_inputs_are_no_text(self, tmp_path, tokenizer):
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "a.txt").write_text("one two three\n" * 50)
+        encode_files(tmp_path / "in", tokenizer, tmp_path / "in" / "out", shard_tokens=100)
+        index = (tmp_path / "in" / "out" / "index.json").read_bytes()
+        assert encode_files(tmp_path / "in", tokenizer, tmp_path / "in" / "out", shard_tokens=100).tokens_kept > 0
+        assert (tmp_path / "in" / "out" / "index.json").read_bytes() == index
+        tokenizer.save(tmp_path / "in" / "tok")
+        reader = TextReader(tmp_path / "in")
+        assert reader.files == [tmp_path / "in" / "a.txt"]
+        assert {path.name: why for path, why in reader.left_out} == {"out": "a token data set", "tok": "a tokenizer"}
+
+    def test_interrupted_it_becomes_the_same_set(self, tmp_path, tokenizer, monkeypatch):
+        for place in ("whole", "cut"):
+            (tmp_path / place).mkdir()
+            (tmp_path / place / "a.txt").write_text("".join(f"number {i}<|endoftext|>" for i in range(300)))
+        encode_files(tmp_path / "whole", tokenizer, tmp_path / "whole" / "out", shard_tokens=100)
+        save = shard_writer.write_record
+        count = iter(range(5))
+
+        def fail(*arguments):
+            if next(count, None) is None:
+                raise KeyboardInterrupt
+            save(*arguments)
+
+        monkeypatch.setattr(shard_writer, "write_record", fail)
+        with pytest.raises(KeyboardInterrupt):
+            encode_files(tmp_path / "cut", tokenizer, tmp_path / "cut" / "out", shard_tokens=100)
+        monkeypatch.undo()
+        encode_files(tmp_path / "cut", tokenizer, tmp_path / "cut" / "out", shard_tokens=100)
+        assert files_of(tmp_path / "cut" / "out", "inputs.json") == files_of(tmp_path / "whole" / "out", "inputs.json")
+
+
+class TestRepairedWhole:
+    def test_shards_of_another_set_of_the_same_sizes_are_found_while_one_is_repaired(self, tmp_path, tokenizer):
+        for name in "ab":
+            (tmp_path / f"{name}.txt").write_text(name * 4000)
+            encode_files(tmp_path / f"{name}.txt", tokenizer, tmp_path / name, shard_tokens=100)
+        right = files_of(tmp_path / "a")
+        for path in (tmp_path / "b").glob("shard-*"):
+            shutil.copy(path, tmp_path / "a" / path.name)
+        (tmp_path / "a" / "documents.bin").write_bytes(b"")
+        repaired = encode_files(tmp_path / "a.txt", tokenizer, tmp_path / "a", shard_tokens=100).repaired
+        assert len(set(repaired)) == len(repaired)
+        assert files_of(tmp_path / "a") == right
 
 
 class TestDamage:

@@ -304,6 +304,8 @@ def _files(path: Path) -> list[Path]:
 
 
 def _content(path: Path) -> bytes:
+    if path.name == "inputs.json":  # when the inputs were last changed
+        return b""
     content = path.read_bytes()
     if path.suffix == ".jsonl" or path.name == "state.json":
         lines = (

@@ -5,6 +5,7 @@ import json
 import pickle
 import unicodedata
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer, nfc
 from groundup.tokenizer.files import BYTE_TO_CHARACTER, printable
+from groundup.tokenizer.hugging_face import content_of_hugging_face
 
 TOKENS = ["é", " é", "ẹ́", "가", "각", "à", "Å", "ei", "  ", "́"]
 SPECIAL = ["<|x|>", "K;", "é!", "<|x|>y"]
@@ -94,6 +96,25 @@ def test_streams_give_the_ids_of_the_whole_text(ours, text, cuts):
     ids = [token for a, b in pairwise(places) for token in stream.feed(data[a:b]).tolist()]
     assert ids + stream.finish().tolist() == ours.encode(text)
     assert list(ours.encode_iterable(text)) == ours.encode(text)
+
+
+@pytest.mark.parametrize("added", [[], [("ñ~", True)], [(" ", False)]])
+def test_streams_without_a_long_token_that_is_looked_for_first(added):
+    file = json.loads(file_of())
+    names = {name for name, _ in added}
+    file["added_tokens"] = [token for token in file["added_tokens"] if token["content"] in names]
+    for token in file["added_tokens"]:
+        token["id"] = len(file["model"]["vocab"])
+    ours = content_tokenizer(file)
+    for text in ("hello", "e\u0301 n\u0303~x", "é"):
+        assert list(ours.encode_iterable([text[:2], "", text[2:], ""])) == ours.encode(text)
+        stream = ours.stream()
+        ids = [token for byte in text.encode() for token in stream.feed(bytes([byte])).tolist()]
+        assert ids + stream.feed(b"").tolist() + stream.finish().tolist() == ours.encode(text)
+
+
+def content_tokenizer(file: dict) -> Tokenizer:
+    return Tokenizer.from_content(content_of_hugging_face(Path("tokenizer.json"), file))
 
 
 @given(many=st.lists(texts, max_size=5))

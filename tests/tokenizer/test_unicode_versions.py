@@ -11,7 +11,14 @@ from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer, _native
 from groundup.tokenizer.patterns import PATTERNS
 from groundup.tokenizer.regex_splitter import pretoken_ends
-from groundup.tokenizer.unicode_versions import NUMERIC_IN_RUST, OF_ENGINE, VERSIONS, as_in_version
+from groundup.tokenizer.unicode_versions import (
+    NEWEST,
+    NUMERIC_IN_RUST,
+    OF_ENGINE,
+    VERSIONS,
+    as_in_version,
+    newer_character_named,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")
 
@@ -89,6 +96,34 @@ def test_each_table_is_that_of_its_engines(members, expression, characters):
     for engine, version in OF_ENGINE.items():
         classes = _native.character_classes(version)
         assert {c for c in chosen if str(classes[ord(c)]) in members} == matched[engine], engine
+
+
+@pytest.mark.parametrize(
+    ("expression", "named"),
+    [
+        (r"[\u20a0-\u20cf]", "\u20c1"),
+        ("[\u20a0-\u20cf]+", "\u20c1"),
+        (r"[^\u20a0-\u20cf]+", "\u20c1"),
+        (r"\U000020c1|.", "\u20c1"),
+        ("a|\u20c1", "\u20c1"),
+        (r"[\U00010000-\U0010ffff]", "\U000107bb"),
+        (r"[\ufdd0-\ufdef]", "\u0558"),  # which has the stand-in of the others
+        (r"[\u4e00-\u9fa5\u3040-\u30ff]+| ?[^\s\p{L}\p{N}]+", None),
+        (r"[^\x00-\x7f]", None),
+        (r"\p{L}+|\p{N}{1,3}", None),
+    ],
+)
+def test_a_pattern_that_names_a_newer_character_is_refused(expression, named):
+    """Its stand-in is not what is named, so that text with it would be split otherwise than by the engine."""
+    assert newer_character_named(expression, "16.0") == named
+    assert newer_character_named(expression, NEWEST) is None
+    vocab = {byte: bytes([byte]) for byte in range(256)}
+    if named is None:
+        Tokenizer(vocab, [], pattern=expression, unicode_version="16.0")
+        return
+    with pytest.raises(TokenizerError, match=f"names U\\+{ord(named):04X}"):
+        Tokenizer(vocab, [], pattern=expression, unicode_version="16.0")
+    Tokenizer(vocab, [], pattern=expression)
 
 
 def test_newer_characters_are_hidden_from_regex():

@@ -13,9 +13,9 @@ from groundup.config.effects import FIXED, RECORD, SPEED, effect_of
 from groundup.errors import ConfigError
 from groundup.record import read_object
 from groundup.track import Silent
-from groundup.train import RunDirectory, train
+from groundup.train import RunDirectory, evaluate_run, train
 from groundup.train.checkpoint import read_state, write_state
-from records import record
+from records import record, without_hashes
 
 
 @pytest.fixture
@@ -101,6 +101,32 @@ def test_an_older_checkpoint_without_options_is_compared_with_its_config(begun: 
         train(override(config, {"optim.beta2": 0.5}), resume=True)
     assert train(config, resume=True).finished
     assert "options" in read_state(begun.checkpoint("latest"))
+
+
+def test_an_option_is_adopted_into_a_checkpoint_of_version_0_1(begun: RunDirectory):
+    for folder in begun.checkpoints.glob("step-*"):
+        without_hashes(folder)
+    config = override(begun.config, {"optim.beta2": 0.5})
+    assert train(config, resume=True, adopt_config=True, pause=lambda done: done >= 9).signal is None
+    assert read_state(begun.checkpoint("latest"))["adopted"]
+    begun.model("latest")
+    assert train(config, resume=True).finished
+
+
+def test_a_finished_run_adopts_nothing(begun: RunDirectory):
+    train(begun.config, resume=True)
+    before = read_state(begun.checkpoint("latest"))
+    with pytest.raises(ConfigError, match=r"no step is left that train\.seed would change"):
+        train(override(begun.config, {"train.seed": 5}), resume=True, adopt_config=True)
+    assert read_state(begun.checkpoint("latest")) == before
+
+
+@pytest.mark.parametrize(("option", "value"), [("num_heads", 4), ("norm_eps", 1.0), ("context_length", 8)])
+def test_a_model_is_the_one_that_was_trained_whatever_config_toml_says(begun: RunDirectory, option: str, value: float):
+    expected = evaluate_run(begun.path, "latest")
+    config = override(begun.config, {f"model.{option}": value})
+    save_toml(config, begun.path / "config.toml")
+    assert evaluate_run(begun.path, "latest") == expected
 
 
 def test_options_that_may_change_are_told(begun: RunDirectory):

@@ -96,7 +96,7 @@ def test_damaged_files_of_a_run_end_in_a_result_or_one_line(
 @pytest.mark.parametrize(
     ("key", "value"),
     [("step", "7"), ("step", 8), ("tokens", -1), ("pending_losses", 3), ("due_line", []), ("best_val_loss", "x"),
-     ("options", 1), ("optimizer", 4)],
+     ("options", 1), ("optimizer", 4), ("best_step", 10**30), ("due_line", {"step": "q"}), ("adopted", [3])],
 )  # fmt: skip
 def test_a_state_of_other_types_is_one_line(config: RunConfig, key: str, value: object):
     train(config, pause=lambda done: done >= 7)

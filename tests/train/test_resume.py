@@ -264,6 +264,34 @@ def test_a_checkpoint_is_found_by_its_name_or_the_others_are_named(config: RunCo
             run.checkpoint(name)
 
 
+@pytest.mark.parametrize(
+    "content", ["../../other/checkpoints/step-6", "step-6/", "/tmp", "step-9", "\0", "step-6 step-6"]
+)
+def test_a_pointer_leads_nowhere_but_to_a_checkpoint_of_the_run(config: RunConfig, content: str):
+    run = RunDirectory(config.run_dir)
+    for folder in (run.step_folder(6), run.step_folder(24), run.path.parent / "other/checkpoints/step-6"):
+        folder.mkdir(parents=True)
+    for pointer in ("best", "latest"):
+        (run.checkpoints / pointer).write_text(content)
+        assert run.checkpoint(pointer) == run.step_folder(24)
+
+
+def test_a_folder_in_the_place_of_a_pointer_is_replaced(config: RunConfig):
+    run = RunDirectory(train(config, display=SignalAt(7, signal.SIGTERM)).run_dir)
+    for pointer in ("best", "latest"):
+        (run.checkpoints / pointer).unlink(missing_ok=True)
+        (run.checkpoints / pointer).mkdir()
+    assert train(config, resume=True).finished
+    assert run.checkpoint("latest") == run.step_folder(24)
+
+
+def test_a_run_whose_name_is_not_utf8_is_loaded_and_resumed(config: RunConfig):
+    config = override(config, {"name": "caf\udce9"})
+    train(config, display=SignalAt(7, signal.SIGTERM))
+    RunDirectory.open(config.run_dir).model("latest")
+    assert train(config, resume=True).finished
+
+
 def test_a_checkpoint_without_hashes_is_read(config: RunConfig):
     """Version 0.1 wrote none."""
     train(config, display=SignalAt(7, signal.SIGTERM))

@@ -39,6 +39,13 @@ def picture_kind(path: Path) -> str:
     return path.suffix[1:]
 
 
+def drawable(text: str) -> str:
+    """A text as matplotlib can draw it: a lone surrogate, which stands in a name for a byte that is not UTF-8, becomes
+    a question mark, and a control character is written out. For labels of ticks; all other texts are changed anyway."""
+    shown = text.encode("utf-8", "replace").decode()
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in shown)
+
+
 def write_picture(figure: Figure, path: Path) -> None:
     """Write a figure, as what its name says it is."""
     write_atomically(path, picture_bytes(figure, picture_kind(path), dpi=150))
@@ -50,8 +57,7 @@ def picture_bytes(figure: Figure, kind: str, **options: Any) -> bytes:
 
     for text in figure.findobj(Text):
         assert isinstance(text, Text)
-        # matplotlib cannot draw a lone surrogate, which stands in a name for a byte that is not UTF-8.
-        text.set_text(text.get_text().encode("utf-8", "replace").decode())
+        text.set_text(drawable(text.get_text()))
     file = io.BytesIO()
     figure.savefig(file, format=kind, **options)
     return file.getvalue()

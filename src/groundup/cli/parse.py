@@ -9,6 +9,7 @@ import io
 import re
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -30,9 +31,23 @@ def call(function: Callable[..., Result], arguments: list[str], verb: str) -> Re
     def bind(*args: Any, **kwargs: Any) -> Callable[[], Result]:
         return lambda: function(*args, **kwargs)
 
+    _refuse_empty_paths(function, arguments)
     # Parsing only binds: what the function itself prints to standard error must not be taken for tyro's complaint.
     bound: Callable[[], Result] = parse(bind, _without_values(arguments, _switches(function)), verb)
     return bound()
+
+
+def _refuse_empty_paths(function: Callable[..., Any], arguments: list[str]) -> None:
+    """Refuse an empty path, which would mean the current folder: mostly it is a shell's variable that is not set."""
+    hints = typing.get_type_hints(function)
+    paths = {f"--{name}".replace("_", "-") for name, hint in hints.items() if Path in (hint, *typing.get_args(hint))}
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, _, value = argument.partition("=")
+        if argument == "" and not before.startswith("--"):
+            raise ConfigError("an argument is empty; expected a path or a name: is a variable of the shell not set?")
+        empty = before if argument == "" else option if "=" in argument and not value else ""
+        if empty.replace("_", "-") in paths:
+            raise ConfigError(f"{empty} is empty; expected a path: is a variable of the shell not set?")
 
 
 def switch_value(attached: str | None, rest: list[str]) -> bool | None:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from numpy.typing import NDArray
 
 from groundup.config import END_OF_TEXT
-from groundup.data.check import size_faults
+from groundup.data.check import check_data_set, size_faults
 from groundup.data.document_pass import DocumentPass, Progress, ShardTokenizer
 from groundup.data.index import (
     INDEX_FILE,
@@ -218,7 +218,7 @@ class _Call:
                 empty_documents=self.documents.empty_documents,
                 special_tokens_met=self.record.met(),
                 skipped_rows=self.reader.skipped_rows.count,
-                left_out=[f"{path.name}: {reason}" for path, reason in self.reader.left_out],
+                left_out=self._left_out(),
             )
         self.status.write(self.folder)
         return _stats(index, tokens_kept)
@@ -230,6 +230,8 @@ class _Call:
         is_hashed = all("text_sha256" in source for source in index.get("inputs") or [{}])
         known = self.status.is_recorded(self.folder)
         faults = size_faults(self.folder, index)
+        if faults:  # a set of which something is damaged is looked at whole
+            faults = check_data_set(self.folder)
         repaired = repair(self.folder, index, faults, self.tokenizer, self.documents) if faults else []
         if is_hashed and not known:
             if not self.documents.documents:
@@ -238,6 +240,12 @@ class _Call:
         if is_hashed and (repaired or not known):
             self.status.write(self.folder)
         return replace(_stats(index, index["tokens"]), repaired=tuple(repaired))
+
+    def _left_out(self) -> list[str]:
+        """What the walk passed over. Of the data set itself there may be something by now, or not."""
+        own = self.folder.resolve()
+        others = [(path, why) for path, why in self.reader.left_out if not path.resolve().is_relative_to(own)]
+        return [f"{path.name}: {reason}" for path, reason in others]
 
     def _check_inputs(self, index: dict[str, Any]) -> None:
         for path, now, then in zip(self.status.files, self._inputs(), index["inputs"], strict=True):

@@ -46,7 +46,11 @@ def repair(
     """
     names = list(dict.fromkeys(fault.file for fault in faults))
     shards = {entry["file"] for entry in index["shards"]} & set(names)
-    if shards and hash_fault(folder / DOCUMENTS_FILE, index["documents_file"]["sha256"]):
+    if (
+        shards
+        and DOCUMENTS_FILE not in names
+        and hash_fault(folder / DOCUMENTS_FILE, index["documents_file"]["sha256"])
+    ):
         names.append(DOCUMENTS_FILE)
     if shards or DOCUMENTS_FILE in names:
         remake = _Remake(folder, index, shards, tokenizer, with_ends=DOCUMENTS_FILE in names)

@@ -61,6 +61,8 @@ class Outcome:
     ending: Ending
     figures: Figures = Figures()
     message: str = ""
+    signal: int | None = None
+    """The signal that interrupted it, where its process was the sweep's own."""
     hopeless: bool = False
     """Whether another attempt would end in the same way."""
 
@@ -123,7 +125,7 @@ def _train(job: Job, folder: Path) -> Outcome:
     ending: Ending = "finished"
     if not result.finished:
         ending = "interrupted" if result.signal or pause.stopped else "paused"
-    return Outcome(cell=job.cell, ending=ending, figures=read_figures(folder))
+    return Outcome(cell=job.cell, ending=ending, figures=read_figures(folder), signal=result.signal)
 
 
 def _crashed(job: Job, folder: Path, message: str, *, hopeless: bool = False) -> Outcome:

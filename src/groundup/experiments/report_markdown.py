@@ -49,7 +49,8 @@ def render_markdown(
 
 def line(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))
+    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(text).split()))
+    return _SPECIAL.sub(r"\\\1", shown)
 
 
 def row(cells: Sequence[str]) -> str:

@@ -92,7 +92,7 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
         ax.set_xticks(ends["ticks"], [f"{tick:g}" for tick in ends["ticks"]])
         ax.minorticks_off()
     else:
-        ax.set_yticks(range(len(points)), [_cut(point["at"]) for point in points])
+        ax.set_yticks(range(len(points)), [drawable(_cut(point["at"])) for point in points])
         ax.set(xlabel=ends["measure"], ylim=(len(points) - 0.5, -0.5))
     ax.set_title(f"{study.name}: {ends['title'].lower()}", loc="left")
     _finish(ax)

@@ -107,6 +107,8 @@ class _Sweep:
         self.failures: Counter[str] = Counter()
         self.given_up: set[str] = set()
         self.interrupted = False
+        self.signal: int | None = None
+        """That a cell received, which is trained in this process and takes it first."""
         self.device: Device | None = None
         if executor.memory_shares is not None:
             self.device = this_device(plan.base)
@@ -121,7 +123,7 @@ class _Sweep:
                     break
         found = {cell.name: self.results[cell.name] for cell in self.cells if cell.name in self.results}
         complete = not self.interrupted and all(self._has_ended(cell) for cell in self.cells)
-        number = (self.interruption.signal or signal.SIGINT) if self.interrupted else None
+        number = (self.interruption.signal or self.signal or signal.SIGINT) if self.interrupted else None
         return SweepResult(self.directory.path, found, complete, number)
 
     def _run_cells(self, cells: list[Cell]) -> None:
@@ -169,6 +171,7 @@ class _Sweep:
                 continue
             cell = running.pop(outcome.cell)
             if outcome.ending == "interrupted":
+                self.signal = self.signal or outcome.signal
                 self._interrupt()
             elif outcome.ending in ("crashed", "lost"):
                 if self._may_try_again(cell, outcome):

@@ -19,6 +19,7 @@ from groundup.experiments.plan import Plan
 from groundup.experiments.results import Result
 from groundup.files import locked, read_json, text_bytes, write_atomically
 from groundup.reading import read_bytes, why
+from groundup.record import read_objects
 from groundup.track import read_jsonl
 from groundup.version import VERSION, installed_version
 
@@ -154,12 +155,25 @@ class SweepDirectory:
         if not self._results.exists():
             return {}
         try:
-            found = [Result.from_line(line) for line in read_jsonl(self._results)]
-        except (OSError, ValueError) as error:
+            record = read_objects(self._results)
+        except OSError as error:
+            raise DataError(f"{self._results} cannot be read: {why(error)}; restore it") from None
+        found: dict[str, Result] = {}
+        wrong = dict(record.damaged)
+        for number, line in zip(record.places, record.lines, strict=True):
+            try:
+                result = Result.from_line(line)
+            except ValueError as error:
+                wrong[number] = str(error)
+            else:
+                found[result.cell] = result
+        if wrong:
+            number = min(wrong)
             raise DataError(
-                f"{self._results} is damaged ({why(error)}); remove the line, and its cell is looked at again"
-            ) from None
-        return {result.cell: result for result in found}
+                f"{self._results} is damaged: line {number}: {wrong[number]}; remove the line, and its cell is looked "
+                f"at again"
+            )
+        return found
 
     def add(self, result: Result) -> None:
         """Append a result, and see it to the disk."""

@@ -37,9 +37,9 @@ class Found(NamedTuple):
 def find_files(inputs: Inputs, *, any_suffix: bool = False) -> Found:
     """The files that ``inputs`` stand for, in reading order, checked to exist, be known and not empty.
 
-    A folder stands for the files in it and its sub-folders with a known suffix, sorted at every level. A folder that
-    is reached a second time, as by a link, is not read again. ``.json`` files are read only where they are named, since
-    most in a folder of text describe it.
+    A folder stands for the files in it and its sub-folders with a known suffix, sorted at every level. A folder
+    that is reached a second time, as by a link, is not read again; nor are data sets and tokenizers of ours.
+    ``.json`` files are read only where they are named, since most in a folder of text describe it.
 
     Args:
         any_suffix: take files that are named whatever their suffix is.
@@ -138,13 +138,24 @@ def _walk(folder: Path, found: Found) -> None:
             if first is not path:
                 found.left_out.append((path, f"the same folder as {first}"))
                 continue
-            pending += sorted(path.iterdir(), reverse=True)
+            inside = sorted(path.iterdir(), reverse=True)
+            if path != folder and (ours := _of_ours({entry.name for entry in inside})):
+                found.left_out.append((path, ours))
+                continue
+            pending += inside
     if len(found.files) == files_before:
         left_out = left_out_line(found.left_out[left_out_before:])
         raise DataError(
             f"{folder} holds no text that can be read; expected files ending in {_EXPECTED}"
             + (f"; {left_out}" if left_out else "")
         )
+
+
+def _of_ours(names: set[str]) -> str:
+    """What a folder with files of these names is, if groundup writes such folders and they hold no text to read."""
+    if names & {"index.json", "progress.json"} and any(name.startswith("shard-") for name in names):
+        return "a token data set"
+    return "a tokenizer" if {"vocab.json", "merges.txt"} <= names else ""
 
 
 def _reason_to_leave_out(path: Path, status: os.stat_result) -> str:

@@ -249,7 +249,7 @@ class NormalizingStream:
     def _last_cut(self, limit: int) -> int:
         """The last place, at most `limit`, before which nothing can change; 0 without."""
         from_here = max(0, min(self._searched, limit) - self._longest)
-        while from_here and (self._held[from_here] & 0xC0) == 0x80:
+        while 0 < from_here < limit and (self._held[from_here] & 0xC0) == 0x80:
             from_here -= 1
         text = str(self._held[from_here:limit], "utf-8", "surrogateescape")
         for place in range(len(text) - 1, -1, -1):

@@ -7,8 +7,10 @@ class in a class is a union or a bracket, and so on. Rather than to know all of 
 import re
 from dataclasses import dataclass, field
 
-_PROPERTY = r"\\[pP]\{\^?\w+\}"
-_ESCAPE = r"\\x[0-9A-Fa-f]{2} | \\u[0-9A-Fa-f]{4} | \\[nrtfvsSdD] | \\[^\w\s] | \\[ ]"
+# Of these properties the two have different characters.
+_PROPERTY = r"\\[pP]\{\^?(?!(?i:Extended_?Pictographic|ExtPict|Diacritic|Dia|Posix_?Punct)\})\w+\}"
+# From \x80 on, Oniguruma takes two digits for a byte and not for a character.
+_ESCAPE = r"\\x[0-7][0-9A-Fa-f] | \\u[0-9A-Fa-f]{4} | \\[nrtfvsSdD] | \\[^\w\s] | \\[ ]"
 # && is an intersection to one of them, & alone a character to both.
 _CLASS = rf"\[\^?(?: {_PROPERTY} | {_ESCAPE} | [^\\\[\]&] | &(?!&) )+\]"
 # Letters of any case are a chapter of their own ("ß" matches (?i:ss) in one of the two); these, which most published

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from groundup.account.picture import picture_bytes
+from groundup.account.picture import drawable, picture_bytes
 from groundup.errors import MissingExtraError
 from groundup.tokenizer.report_tables import ORIGINAL_REPORT, PROFILE_PARTS, counted, description, duration, size
 
@@ -192,7 +192,7 @@ def _legend_below(ax: Axes, columns: int) -> None:
 
 
 def _rows(ax: Axes, positions: list[Any], labels: list[str]) -> None:
-    ax.set_yticks(positions, labels)
+    ax.set_yticks(positions, list(map(drawable, labels)))
     ax.set_ylim(max(positions) + 0.6, -0.6)
 
 

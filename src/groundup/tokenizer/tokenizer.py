@@ -33,12 +33,12 @@ from groundup.tokenizer.hugging_face_characters import write_sentencepiece
 from groundup.tokenizer.normalizers import Normalizer, normalizer_json
 from groundup.tokenizer.normalizing_encoder import NormalizingEncoder
 from groundup.tokenizer.offsets import offsets_of
-from groundup.tokenizer.patterns import Pattern, checked_pattern, expression_of
+from groundup.tokenizer.patterns import DIGITS, PATTERNS, Pattern, checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
 from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
 from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
 from groundup.tokenizer.token_ids import plain_id, plain_ids
-from groundup.tokenizer.unicode_versions import NEWEST, checked_unicode_version
+from groundup.tokenizer.unicode_versions import NEWEST, checked_unicode_version, newer_character_named
 from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_special_ids, checked_vocab
 from groundup.tokenizer.work import (
     batches_of_bytes,
@@ -109,6 +109,7 @@ class Tokenizer:
     ) -> None:
         self._pattern: Pattern = checked_pattern(pattern) if characters is None else ""
         self._unicode_version = checked_unicode_version(unicode_version)
+        self._check_named_characters()
         self._ignore_merges = bool(ignore_merges) and characters is None
         self._characters = characters
         self._normalizer = tuple(normalizer)
@@ -676,6 +677,16 @@ class Tokenizer:
                 where = "special token, too" if name in self._special_ids else "missing in the vocabulary"
                 raise TokenizerError(f"added token {name.decode()!r} is {where}")
         return {name: own_ids.get(name, self._id_of[name]) for name in added}
+
+    def _check_named_characters(self) -> None:
+        for step in (self._pattern,) if isinstance(self._pattern, str) else self._pattern:
+            newer = None if step in PATTERNS or step in DIGITS else newer_character_named(step, self._unicode_version)
+            if newer is not None:
+                raise TokenizerError(
+                    f"pattern {step!r} names U+{ord(newer):04X}, which is of another class in Unicode "
+                    f"{self._unicode_version} than in {NEWEST}, so that text with it may be split otherwise; leave it "
+                    f"out of the pattern"
+                )
 
     def _token(self, token_id: int, tokens: Mapping[int, bytes] | None = None) -> bytes:
         try:

@@ -6,6 +6,7 @@ records its version. The C++ core has a table for each (native/generate_unicode_
 """
 
 import functools
+import re
 from typing import Any
 
 from groundup.errors import TokenizerError
@@ -31,6 +32,9 @@ _ASSIGNED_AFTER_16 = """
     1F6D8-1F6D9 1F777-1F77A 1F7DA-1F7DB 1F7F1-1F7FF 1F8D0-1F8D8 1FA54-1FA57 1FA8A-1FA8E 1FAC8 1FACC-1FACD 1FADD
     1FAEA-1FAEB 1FAEF 1FAF9-1FAFA 1FBFA 2B73A-2B73F 2B81E 2CEA2-2CEAD 323B0-33479 3D000-3FC3F
 """
+_CHARACTER = re.compile(
+    r"(?s)\\(?:x([0-9A-Fa-f]{2})|x\{([0-9A-Fa-f]+)\}|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8}))|\\(?P<escaped>.)|(?P<plain>.)"
+)
 _UNASSIGNED = 0xFDD0  # a noncharacter: in no version is it of any class
 _CHANGED_AFTER_16 = {0x295: 0x2AD}  # U+0295 was a small letter and became a letter without case; U+02AD is a small one
 
@@ -60,6 +64,37 @@ def as_in_version(text: str, version: str, *, shown: tuple[int, ...] = ()) -> st
         return text
     stand_ins = _stand_ins()
     return text.translate({code: stand_in for code, stand_in in stand_ins.items() if code not in shown})
+
+
+def newer_character_named(expression: str, version: str) -> str | None:
+    """A character that an expression names, alone or in a range, and that is of another class in that version.
+
+    The text that is matched has a stand-in for it (:func:`as_in_version`), which is not what is named.
+    """
+    if version == NEWEST:
+        return None
+    for first, last in _named_characters(expression):
+        for code, stand_in in _stand_ins().items():
+            if (first <= code <= last) != (first <= stand_in <= last):
+                return chr(code)
+    return None
+
+
+def _named_characters(expression: str) -> list[tuple[int, int]]:
+    """First and last of the characters that stand in an expression, and of its ranges."""
+    codes: list[int | None] = []
+    for found in _CHARACTER.finditer(expression):
+        digits = found[1] or found[2] or found[3] or found[4]
+        character = found["plain"] or found["escaped"]
+        if digits:
+            codes.append(int(digits[-9:], 16))
+        else:
+            codes.append(None if found["escaped"] and character.isalnum() else ord(character))
+    named = [(code, code) for code in codes if code is not None]
+    for first, dash, last in zip(codes, codes[1:], codes[2:], strict=False):
+        if first is not None and last is not None and dash == ord("-"):
+            named.append((first, last))
+    return named
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
@@ -159,7 +159,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         TrainState.from_dict(state)
         dict(state["optimizer"])
         dict(state.get("options", {}))
-        if not is_as_sealed(state) or (FILES in state) != (SEAL in state):
+        if not is_as_sealed(state) or (FILES in state and SEAL not in state):
             raise ValueError("it was changed after it was written: its SHA-256 is another one")
         if folder.name.startswith("step-") and folder.name != f"step-{state['step']}":
             raise ValueError(f"it is that of step {state['step']}")
@@ -237,10 +237,20 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        open_regular(path).close()  # a FIFO would wait for a writer
+        with open_regular(path) as file:  # a FIFO would wait for a writer
+            if not _is_utf8(path):  # which safetensors cannot open
+                return load(file.read())
         return load_file(path)
     except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: it became shorter while it was mapped
         raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _first_line(error: BaseException) -> str:

@@ -123,6 +123,7 @@ def evaluate_run(
             f"{source} was made with another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}…) than "
             f"{directory.path} ({expected[:12]}…); encode the text with {directory.tokenizer_dir}"
         )
+    config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)
     found = evaluate(model, store, config.model.context_length, batch_size=config.train.eval_batch_size)
     return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))

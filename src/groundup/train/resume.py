@@ -11,7 +11,7 @@ from torch import nn
 
 from groundup.config import RunConfig, flatten
 from groundup.data.shards import TokenShards
-from groundup.errors import CheckpointError
+from groundup.errors import CheckpointError, ConfigError
 from groundup.train.checkpoint import (
     FORMAT,
     VERSION,
@@ -127,6 +127,9 @@ def latest_checkpoint(
     saved = read_state(folder)
     adopted, others = adopted_changes(run, config, folder, saved, adopt=adopt), other_changes(saved, config)
     check_data(folder, saved, identity)
+    if adopted and saved["step"] >= config.train.max_iters:
+        names = ", ".join(change.option for change in adopted)
+        raise ConfigError(f"{run.path} is finished: no step is left that {names} would change; raise --max_iters, too")
     if adopted:
         log = [{"step": saved["step"], **change._asdict()} for change in adopted]
         saved |= {"options": identity["options"], "adopted": saved.get("adopted", []) + log}

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.config import RunConfig, from_dict, load_toml, save_toml
+from groundup.config import RunConfig, from_dict, load_toml, override, save_toml
 from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.files import locked, write_atomically
@@ -69,6 +69,15 @@ class RunDirectory:
             return from_dict(RunConfig, values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
+
+    def config_at(self, state: dict[str, Any]) -> RunConfig:
+        """The options with the architecture that a checkpoint was made with, whatever config.toml has become since.
+
+        Raises:
+            ConfigError: config.toml, or the options in the state, are damaged.
+        """
+        saved = {name: value for name, value in state.get("options", {}).items() if name.startswith("model.")}
+        return override(self.config, saved)
 
     def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
         """Write what is known before the first step."""
@@ -189,14 +198,23 @@ class RunDirectory:
     def _pointed(self, pointer: str) -> Path | None:
         # A crash between the rename of a checkpoint and the pointer's leaves the pointer one behind: still complete.
         try:
-            folder = self.checkpoints / read_text(self.checkpoints / pointer).strip()
+            name = read_text(self.checkpoints / pointer).strip()
         except (OSError, ValueError):
             return None
-        return folder if folder.is_dir() and _STEP_FOLDER.fullmatch(folder.name) else None
+        if _STEP_FOLDER.fullmatch(name) is None:  # a path could lead into another run
+            return None
+        folder = self.checkpoints / name
+        return folder if folder.is_dir() else None
 
     def point(self, pointer: str, step: int) -> None:
         """Make "latest" or "best" name a step's checkpoint."""
+        self._free(pointer)
         write_atomically(self.checkpoints / pointer, f"step-{step}\n")
+
+    def _free(self, pointer: str) -> None:
+        """Remove a folder that has taken a pointer's name."""
+        if (self.checkpoints / pointer).is_dir():
+            discard(self.checkpoints / pointer)
 
     def sweep(self) -> None:
         """Delete what earlier processes left half written or could not delete, as far as that is possible.
@@ -219,6 +237,7 @@ class RunDirectory:
                 if self._pointed(pointer) != self.step_folder(target):
                     self.point(pointer, target)
             else:
+                self._free(pointer)
                 (self.checkpoints / pointer).unlink(missing_ok=True)
         for later in self.steps():
             if later > step:
@@ -270,6 +289,6 @@ class RunDirectory:
         folder = self.checkpoint(which)
         state = read_state(folder)
         check_hashes(folder, state, part="model")
-        model = TransformerLM.from_config(self.config.model, flash=True, device=device)
+        model = TransformerLM.from_config(self.config_at(state).model, flash=True, device=device)
         read_model(folder, model)
         return model.eval(), state

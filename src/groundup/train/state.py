@@ -63,6 +63,10 @@ class TrainState:
         for name, value in known.items():
             if not _ACCEPTED[name](value):
                 raise ValueError(f"{name} = {str(value)[:40]!r} is not a value of it")
+        if state.best_step is not None and state.best_step > state.step:
+            raise ValueError(f"best_step = {state.best_step}, which is after its step {state.step}")
+        if state.due_line is not None and state.due_line.get("step", state.step) != state.step:
+            raise ValueError(f"due_line is of another step than its own, {state.step}")
         return state
 
 
@@ -87,5 +91,5 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "progress": _is_number,
     "due_line": lambda value: value is None or isinstance(value, dict),
     "due_sample": lambda value: isinstance(value, bool),
-    "adopted": lambda value: isinstance(value, list),
+    "adopted": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
 }
