@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from groundup.account.picture import drawable
 from groundup.errors import MissingExtraError
 from groundup.experiments.curves import smooth, thin
 from groundup.experiments.report_curves import INK, Line, shown_cells, style_of
