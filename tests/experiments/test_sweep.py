@@ -27,6 +27,7 @@ from groundup.experiments.sweep_directory import SweepDirectory
 from groundup.track import read_jsonl
 from groundup.train import train
 from groundup.train.checkpoint import read_state, write_state
+from groundup.train.loop import Trainer
 from sweep_tables import table
 
 MakePlan = Callable[..., Plan]
@@ -192,6 +193,29 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(make_plan: MakePlan, tm
     outcome = attempt(Job(cell=cell.name, config=cell.config))
     assert (outcome.ending, outcome.figures.steps) == ("interrupted", 5)
     assert (cell.config.run_dir / "checkpoints" / "latest").read_text() == "step-5\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_the_signal_that_a_cell_received_is_the_one_that_is_told(make_plan: MakePlan, sweep, monkeypatch, number):
+    """A cell that is trained in this process takes the signal before the sweep can."""
+    monkeypatch.setattr("groundup.train.loop.Trainer._goes_on", signalled(number))
+    stopped = sweep(make_plan(axes=RATES))
+    monkeypatch.undo()
+    assert (stopped.complete, stopped.signal) == (False, number)
+    assert sweep(make_plan(axes=RATES)).complete
+
+
+def signalled(number: signal.Signals) -> Callable[..., bool]:
+    """A loop's question whether it goes on, in front of which the process gets a signal, once."""
+    goes_on, sent = Trainer._goes_on, []
+
+    def asked(self: Trainer, interruption: object) -> bool:
+        if not sent and self._steps_launched == 3:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+        return goes_on(self, interruption)  # type: ignore[arg-type]
+
+    return asked
 
 
 def test_a_signal_between_cells_is_heard(make_plan: MakePlan, sweep):
