@@ -12,7 +12,7 @@ UNNOTICED: dict[str, str] = {
     "by sweep*:train/*": "training opens a data set by its sizes; `groundup data check` compares the hashes",
     "by *:*/checkpoints/best:*": "a name of a checkpoint that is not there is replaced by the newest one",
     "by *:*/checkpoints/latest:*": "a name of a checkpoint that is not there is replaced by the newest one",
-    "by *:*/config.toml:*": "options have other possible values, or their defaults; only a checkpoint knows what they were",
+    "by *:*/config.toml:*": "options have other possible values; only a checkpoint knows what they were",
     "by *:*/summary.json:*": "a summary has no hash, and a run that was stopped has none",
     "by *:*/environment.json:*": "what is said of the machine has no hash",
     "by *:*/sweep.json:place:missing": "without it, a sweep's folder is one of single runs",
