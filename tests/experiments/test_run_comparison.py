@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("scipy")
 
+from groundup.cli.main import run
 from groundup.errors import DataError
 from groundup.experiments.run_comparison import compare_runs, comparison_sections
 from made_runs import ablations_sweep, make_run
@@ -64,6 +65,18 @@ def test_a_run_with_itself_and_one_without_a_record(tmp_path):
     make_run(tmp_path / "b", status="diverged")
     (tmp_path / "b" / "metrics.jsonl").unlink()
     assert "on the way" not in " ".join(sections(tmp_path / "a", tmp_path / "b"))
+
+
+@pytest.mark.parametrize("verb", ["compare", "runs"])
+def test_a_damaged_line_is_told_by_every_reader(tmp_path, verb, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        make_run(tmp_path / "runs" / name)
+    path = tmp_path / "runs" / "a" / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[3:]]))
+    assert run([verb, "a", "b"] if verb == "compare" else [verb]) == 0
+    assert "a: metrics.jsonl is damaged: line 3" in capsys.readouterr().out
 
 
 def test_the_verb(tmp_path):

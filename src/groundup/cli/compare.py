@@ -27,6 +27,9 @@ def _compare(first: str, second: str, /, *, html: Path | None = None) -> None:
     console = make_console()
     for section in comparison_sections(study):
         print_section(console, *section)
+    for run in study.runs:
+        if run.problem:
+            console.print(f"{run.name}: {run.problem}", markup=False)
     if html is not None:
         write_comparison(study, html, (first, second))
         console.print(f"drawn into {html}", markup=False)

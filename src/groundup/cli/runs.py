@@ -94,7 +94,7 @@ def _print(console: Console, rows: list[dict[str, Any]], shown: list[str], where
         return
     print_section(console, title, header, table)
     for row in rows:
-        if row["status"] in ("broken", "crashed") and row["problem"]:
+        if row["status"] not in ("diverged", "stopped") and row["problem"]:
             console.print(f"{row['run']}: {row['problem']}", markup=False)
 
 
