@@ -104,7 +104,7 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
 def write_numbers(out: Path, tokens: Path) -> None:
     with joined(RunDirectory(out)) as ranks:
         second = ranks.rank == 1
-        agreed = ranks.agree(Intent(signal.SIGTERM * second, time_is_up=second, progress=0.25 + second / 2))
+        agreed = ranks.all_reduce_intent(Intent(signal.SIGTERM * second, time_is_up=second, progress=0.25 + second / 2))
         (out / f"agreed-{ranks.rank}.json").write_text(json.dumps(dataclasses.asdict(agreed)))
         for case in CASES:
             found, tensors = numbers(case, tokens, ranks)

@@ -480,13 +480,13 @@ class TestWords:
 
         def meet(rank: int) -> None:
             ranks = ManyRanks(Launch(rank=rank, ranks=3), store)
-            with ranks.meeting():
-                ranks.meet()
-            assert ranks.same(rank) == 0
-            with ranks.meeting():
+            with ranks.error_barrier():
+                ranks.barrier()
+            assert ranks.broadcast(rank) == 0
+            with ranks.error_barrier():
                 if rank == 1:
                     raise ConfigError("no such file")
-                ranks.meet()
+                ranks.barrier()
 
         errors = in_threads(3, meet)
         assert [type(error) for error in errors] == [AnotherRankError, ConfigError, AnotherRankError]
@@ -517,6 +517,11 @@ class TestWords:
 def test_alone_there_is_nobody_to_ask():
     ranks = Ranks()
     own = Intent(signal=15, progress=0.5)
-    assert (ranks.agree(own), ranks.same("x"), ranks.total([1.0]), ranks.size) == (own, "x", [1.0], 1)
-    with pytest.raises(ConfigError), ranks.meeting():
+    assert (ranks.all_reduce_intent(own), ranks.broadcast("x"), ranks.all_reduce_sum([1.0]), ranks.size) == (
+        own,
+        "x",
+        [1.0],
+        1,
+    )
+    with pytest.raises(ConfigError), ranks.error_barrier():
         raise ConfigError("mine")

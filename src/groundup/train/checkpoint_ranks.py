@@ -52,20 +52,20 @@ class RankedCheckpoints:
     def _save_shards(self, step: int, content: CheckpointContent) -> None:
         with ExitStack() as stack:
             temporary = None
-            with self._ranks.meeting():
+            with self._ranks.error_barrier():
                 if self._writer is not None:
                     self._writer.wait()  # for what is settled in the background
                     stack.enter_context(self._writer.publishing(step))
                     temporary = stack.enter_context(replacing(self._writer.run.step_folder(step)))
-            folder = Path(self._ranks.same(str(temporary)))
+            folder = Path(self._ranks.broadcast(str(temporary)))
             for name, tensors in ((MODEL_SHARDS, content.model), (OPTIMIZER_SHARDS, content.optimizer)):
                 write_shards(folder / name, tensors)
             files = {
                 name: sha256
-                for share in self._ranks.all(hashes(folder, self._ranks.rank, self._ranks.size))
+                for share in self._ranks.all_gather(hashes(folder, self._ranks.rank, self._ranks.size))
                 for name, sha256 in share.items()
             }
-            with self._ranks.meeting():  # after which it is there for all
+            with self._ranks.error_barrier():  # after which it is there for all
                 if temporary is not None:
                     for name in (MODEL_SHARDS, OPTIMIZER_SHARDS):
                         write_index(temporary / name)

@@ -1,4 +1,4 @@
-"""Processes that train one model together, as ``torchrun`` starts them: how they meet, agree, and part.
+"""Ranks: the processes that ``torchrun`` starts to train one model. Their barriers, broadcasts and all-reduces.
 
 Before training and after it they talk through torchrun's key-value store, which outlives any of them and mixes nothing
 up where one of them fails. In training they add up tensors (gloo on the CPU, NCCL between GPUs).
@@ -71,42 +71,42 @@ class Ranks:
         return name
 
     @contextmanager
-    def meeting(self) -> Iterator[None]:
-        """A block at whose end all ranks wait for each other: what one of them raises in it ends it for all.
+    def error_barrier(self) -> Iterator[None]:
+        """Run a block, then a barrier. If a rank raises a :class:`GroundupError` in the block, all ranks raise.
 
         Raises:
-            AnotherRankError: it was another rank's error.
+            AnotherRankError: another rank has raised.
         """
         yield
 
-    def meet(self) -> None:
-        """Wait until all ranks are here, in a block or by itself; raises as :meth:`meeting` does.
+    def barrier(self) -> None:
+        """Wait for all ranks; raise as :meth:`error_barrier` does.
 
-        To be called before the ranks send each other tensors, where one of them may have failed until now.
+        Call it before tensors are exchanged, if a rank may have failed by then.
         """
 
-    def same(self, value: Any) -> Any:
-        """The first rank's value (plain, for JSON) on all ranks."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the first rank's value (JSON) on all ranks."""
         return value
 
-    def all(self, value: Any) -> list[Any]:
-        """Every rank's value (plain, for JSON), in their order, on all ranks."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """Return the values (JSON) of all ranks, in rank order."""
         return [value]
 
-    def agree(self, own: Intent) -> Intent:
-        """The same intent on all ranks: any one's signal or damage counts, and the first one's clock."""
+    def all_reduce_intent(self, own: Intent) -> Intent:
+        """Combine the intents of all ranks: signals and damage of any rank, the clock of the first."""
         return own
 
-    def signal(self, own: int) -> int:
-        """The signal that any rank has received, on all ranks; 0 for none. One small all-reduce on the CPU."""
+    def all_reduce_signal(self, own: int) -> int:
+        """Return the signal that any rank has received, 0 for none."""
         return own
 
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean of a scalar over all ranks."""
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over all ranks."""
         return value
 
-    def total(self, values: list[float]) -> list[float]:
-        """Sums over all ranks, place by place."""
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
+        """Return the element-wise sum over all ranks."""
         return values
 
 
@@ -120,7 +120,7 @@ class ManyRanks(Ranks):
     def __init__(self, launch: Launch, store: Store):
         super().__init__(launch)
         self._store = store
-        self._meetings = self._decisions = 0
+        self._barriers = self._broadcasts = 0
 
     def device(self, name: str) -> str:
         """Each rank's own GPU: number local_rank of its machine.
@@ -146,57 +146,57 @@ class ManyRanks(Ranks):
         return f"cuda:{self.launch.local_rank}"
 
     @contextmanager
-    def meeting(self) -> Iterator[None]:
+    def error_barrier(self) -> Iterator[None]:
         try:
             yield
         except GroundupError as error:
             # Without waiting for the others, who may be waiting for this rank.
-            self._store.set(self._place(self._meetings + 1, self.rank), json.dumps(str(error)))
+            self._store.set(self._key(self._barriers + 1, self.rank), json.dumps(str(error)))
             raise
-        self.meet()
+        self.barrier()
 
-    def meet(self) -> None:
-        self._meetings += 1
-        self._store.set(self._place(self._meetings, self.rank), json.dumps(""))
+    def barrier(self) -> None:
+        self._barriers += 1
+        self._store.set(self._key(self._barriers, self.rank), json.dumps(""))
         for rank in range(self.size):
-            if error := json.loads(self._store.get(self._place(self._meetings, rank))):
+            if error := json.loads(self._store.get(self._key(self._barriers, rank))):
                 raise AnotherRankError(f"rank {rank}: {error}")
 
     @staticmethod
-    def _place(meeting: int, rank: int) -> str:
-        return f"meeting {meeting} of rank {rank}"
+    def _key(barrier: int, rank: int) -> str:
+        return f"barrier {barrier} of rank {rank}"
 
-    def same(self, value: Any) -> Any:
-        self._decisions += 1
-        key = f"decision {self._decisions}"
+    def broadcast(self, value: Any) -> Any:
+        self._broadcasts += 1
+        key = f"broadcast {self._broadcasts}"
         if self.is_main:
             self._store.set(key, json.dumps(value))
         return json.loads(self._store.get(key))
 
-    def all(self, value: Any) -> list[Any]:
-        self._decisions += 1
-        keys = [f"decision {self._decisions} of rank {rank}" for rank in range(self.size)]
+    def all_gather(self, value: Any) -> list[Any]:
+        self._broadcasts += 1
+        keys = [f"all-gather {self._broadcasts} of rank {rank}" for rank in range(self.size)]
         self._store.set(keys[self.rank], json.dumps(value))
         return [json.loads(self._store.get(key)) for key in keys]
 
-    def agree(self, own: Intent) -> Intent:
+    def all_reduce_intent(self, own: Intent) -> Intent:
         clock = (own.time_is_up, own.progress, own.save) if self.is_main else (0, 0, 0)
         everyone = torch.tensor([own.signal, own.damaged, *clock], dtype=torch.float64)
         torch.distributed.all_reduce(everyone, torch.distributed.ReduceOp.MAX)
         signal, damaged, time_is_up, progress, save = everyone.tolist()
         return Intent(int(signal), bool(time_is_up), progress, bool(damaged), bool(save))
 
-    def signal(self, own: int) -> int:
+    def all_reduce_signal(self, own: int) -> int:
         received = torch.tensor([own], dtype=torch.int64)
         torch.distributed.all_reduce(received, torch.distributed.ReduceOp.MAX)
         return int(received)
 
-    def mean(self, value: Tensor) -> Tensor:
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
         value = value.clone()
         torch.distributed.all_reduce(value)
         return value / self.size
 
-    def total(self, values: list[float]) -> list[float]:
+    def all_reduce_sum(self, values: list[float]) -> list[float]:
         sums = torch.tensor(values, dtype=torch.float64)
         torch.distributed.all_reduce(sums)
         return sums.tolist()

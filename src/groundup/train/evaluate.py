@@ -96,7 +96,7 @@ def evaluate_unless(
     if 0 < len(nats) % ranks.size <= ranks.rank:
         model(x.to(device))  # nothing was left for this rank, but a model spread over them all needs it
     model.train(was_training)
-    return Evaluation(math.fsum(ranks.total(nats)) / tokens, tokens, None if lengths is None else size)
+    return Evaluation(math.fsum(ranks.all_reduce_sum(nats)) / tokens, tokens, None if lengths is None else size)
 
 
 @wait_by_load()

@@ -30,9 +30,9 @@ class Interruption:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def agreed(self, ranks: Ranks) -> bool:
+    def received_by_any(self, ranks: Ranks) -> bool:
         """Whether any rank has received a signal, which all then have in ``signal``; all ranks must ask."""
-        if number := ranks.signal(self.signal or 0):
+        if number := ranks.all_reduce_signal(self.signal or 0):
             self.signal = signal.Signals(number)
         return bool(number)
 

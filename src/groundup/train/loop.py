@@ -99,16 +99,16 @@ def train(
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
     with joined(run) as ranks, wait_by_load(), ExitStack() as held:
-        with ranks.meeting():
+        with ranks.error_barrier():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
             trainer = Trainer(config, run, display or Silent(), ranks, pause, sitting_minutes, force)
-        with ranks.meeting():
+        with ranks.error_barrier():
             if ranks.is_main:
                 held.enter_context(run.locked())
                 if overwrite:
                     run.clear()
-        return trainer.run_all(resume=ranks.same(resume), adopt_config=adopt_config)
+        return trainer.run_all(resume=ranks.broadcast(resume), adopt_config=adopt_config)
 
 
 class Launched(NamedTuple):
@@ -152,7 +152,7 @@ class Trainer:
         self.parallel = make_parallel(config.train.parallel, ranks)
         model = build_model(config, self.parallel.built_on(self.device))
         self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
-        ranks.meet()
+        ranks.barrier()
         self.model = self.parallel.spread(model, self.device)
         self.loss = build_loss(
             self.parallel.training_form(self.model),
@@ -245,20 +245,20 @@ class Trainer:
             damage is not None,
             self.saving.timer.due,
         )
-        agreed = self.ranks.agree(own)
-        if agreed.signal:
-            interruption.signal = signal.Signals(agreed.signal)
-        if agreed.signal or agreed.time_is_up:
+        intent = self.ranks.all_reduce_intent(own)
+        if intent.signal:
+            interruption.signal = signal.Signals(intent.signal)
+        if intent.signal or intent.time_is_up:
             return False
-        if agreed.damaged:  # before any of what is trained so far can be lost to files that are not as they were
+        if intent.damaged:  # before any of what is trained so far can be lost to files that are not as they were
             self._book(0)
             self.saving.save(wait=True)
             raise damage or AnotherRankError("the data of another rank are damaged")
-        if agreed.save:
+        if intent.save:
             self._book(0)
             if self.state.step:
                 self.saving.save()
-        self.state.progress = agreed.progress
+        self.state.progress = intent.progress
         return True
 
     def _step(self) -> None:
@@ -385,7 +385,7 @@ class Trainer:
 
     @property
     def _schedule_is_over(self) -> bool:
-        # By the clock that all ranks have agreed on, and not by each one's own (TimeLimit.schedule_finished).
+        # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).
         return self.config.train.finish_schedule and self.state.progress >= 1
 
     def _summary(self) -> dict[str, Any]:

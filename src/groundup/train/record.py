@@ -50,7 +50,7 @@ def open_record(
         kept: the lines that stay in the record.
     """
     sinks, writer = Sinks([]), None
-    with ranks.meeting():
+    with ranks.error_barrier():
         if ranks.is_main:
             with _errors_of(run):
                 run.create(config, environment(device) | {"ranks": ranks.size})

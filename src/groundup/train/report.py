@@ -158,4 +158,4 @@ class Reporter:
         return line is not None
 
     def _stop(self) -> bool:
-        return self._interruption.agreed(self._parallel.ranks)
+        return self._interruption.received_by_any(self._parallel.ranks)

@@ -70,7 +70,7 @@ def restore(
     """
     ranks = ranks or Ranks()
     found = None
-    with ranks.meeting():
+    with ranks.error_barrier():
         if ranks.is_main:
             found = latest_checkpoint(run, config, identity, adopt=adopt)
             if found is None:
@@ -80,15 +80,15 @@ def restore(
                     write_state(found.folder, found.state)
                 if found.others:
                     note(found.others)
-    step = ranks.same(found and found.state["step"])
+    step = ranks.broadcast(found and found.state["step"])
     if step is None:
         return False
     folder = run.step_folder(step)
-    with ranks.meeting():
+    with ranks.error_barrier():
         saved = read_state(folder)
         check_data(folder, saved, identity)
         check_hashes(folder, saved, rank=ranks.rank, size=ranks.size)
-    with ranks.meeting():
+    with ranks.error_barrier():
         read_model(folder, model)
         read_optimizer(folder, model, optimizer, saved)
     for name, value in TrainState.from_dict(saved).__dict__.items():

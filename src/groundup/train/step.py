@@ -77,7 +77,7 @@ def train_step(
     """
     parallel = parallel or Parallel()
     loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps, parallel)
-    loss = parallel.ranks.mean(loss)
+    loss = parallel.ranks.all_reduce_mean(loss)
     with scope(CLIPPING):
         grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
