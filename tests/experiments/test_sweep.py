@@ -343,7 +343,7 @@ def test_missing_data_is_said_before_the_start(make_plan: MakePlan, sweep):
         sweep(make_plan(options={"data": {"train": "nowhere"}}))
 
 
-def test_a_budget_of_minutes_counts_all_sittings(make_plan: MakePlan, tmp_path: Path):
+def test_a_budget_of_minutes_counts_all_sessions(make_plan: MakePlan, tmp_path: Path):
     plan = make_plan(budget={"fixed": "minutes", "amount": 10})
     (cell,) = plan.cells(tmp_path / "sweep")
     attempt(Job(cell=cell.name, config=cell.config, until=6))

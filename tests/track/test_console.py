@@ -20,7 +20,7 @@ def test_escape_codes_in_a_text_are_written_out(code: str, capsys: pytest.Captur
     assert written.replace("\n", "").isprintable()
 
 
-def test_a_second_sitting_shows_what_is_new_in_its_plan(capsys: pytest.CaptureFixture):
+def test_a_second_session_shows_what_is_new_in_its_plan(capsys: pytest.CaptureFixture):
     display = ConsoleDisplay()
     display.begin({"model": "small", "limit": "none"}, 10, 0)
     assert "small" in capsys.readouterr().out

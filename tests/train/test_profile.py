@@ -117,13 +117,13 @@ def test_a_run_that_is_stopped_while_it_is_profiled_keeps_what_was_seen(config: 
     run = train(profiled(config), display=notes).run_dir
     assert any(note.startswith("steps 10 to 11 profiled") for note in notes.notes)
     assert steps_in(run / "profile" / "trace.json.gz") == 2
-    # Resumed without, it is the run that was never stopped; with it, the new sitting has a profile of its own.
+    # Resumed without, it is the run that was never stopped; with it, the new session has a profile of its own.
     assert train(override(profiled(config), {"train.profile": False}), resume=True).finished
     whole = train(config).run_dir
     assert record(run) == record(whole)
 
 
-def test_a_resumed_sitting_has_a_profile_of_its_own(config: RunConfig):
+def test_a_resumed_session_has_a_profile_of_its_own(config: RunConfig):
     train(config, display=Notes(stop_at=7))
     notes = Notes()
     train(override(config, {"train.profile": True}), resume=True, display=notes)

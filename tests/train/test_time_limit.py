@@ -26,10 +26,10 @@ class Clock:
         return self.now
 
 
-def sitting(
+def session(
     config: TrainConfig, durations: list[float], reached: float = 0.0, done: int = 0
 ) -> tuple[list[float], float]:
-    """Progress at each step of a sitting, as the loop asks for it, and the seconds that it took."""
+    """Progress at each step of a session, as the loop asks for it, and the seconds that it took."""
     clock = Clock()
     limit = TimeLimit(config, reached, clock)
     progress: list[float] = []
@@ -47,13 +47,13 @@ durations = st.lists(st.floats(0.01, 50.0), min_size=1, max_size=20)
 @given(durations=durations)
 def test_without_a_limit_a_run_is_as_far_as_its_steps(durations: list[float]):
     config = TrainConfig(max_iters=30)
-    assert sitting(config, durations)[0] == [(i + 1) / 30 for i in range(30)]
+    assert session(config, durations)[0] == [(i + 1) / 30 for i in range(30)]
 
 
 @given(durations=durations, minutes=st.floats(0.05, 3.0))
 def test_with_a_limit_no_step_begins_after_it(durations: list[float], minutes: float):
     config = TrainConfig(max_iters=10_000, max_minutes=minutes)
-    progress, seconds = sitting(config, durations)
+    progress, seconds = session(config, durations)
     assert progress == [(i + 1) / 10_000 for i in range(len(progress))]
     if len(progress) < 10_000:
         last = durations[(len(progress) - 1) % len(durations)]
@@ -70,7 +70,7 @@ def test_a_schedule_that_finishes_by_the_clock_comes_down_all_the_way(
     durations: list[float], minutes: float, reached: float, steps: int
 ):
     config = TrainConfig(max_iters=steps, max_minutes=minutes, finish_schedule=True)
-    progress, seconds = sitting(config, durations, reached)
+    progress, seconds = session(config, durations, reached)
     assert reached <= progress[0]
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
@@ -84,13 +84,13 @@ def test_a_schedule_that_finishes_by_the_clock_comes_down_all_the_way(
 
 def test_steps_of_one_length_finish_exactly_in_time():
     config = TrainConfig(max_iters=10_000, max_minutes=1.0, finish_schedule=True)
-    progress, seconds = sitting(config, [1.0])
+    progress, seconds = session(config, [1.0])
     assert (len(progress), seconds) == (60, 60.0)
 
 
 def test_a_schedule_that_is_finished_has_no_further_steps():
     config = TrainConfig(max_iters=100, max_minutes=1.0, finish_schedule=True)
-    assert sitting(config, [1.0], reached=1.0, done=40) == ([], 0.0)
+    assert session(config, [1.0], reached=1.0, done=40) == ([], 0.0)
 
 
 def recipe(config: RunConfig, tmp_path: Path, **changes: object) -> str:

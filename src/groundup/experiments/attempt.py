@@ -121,7 +121,7 @@ def _train(job: Job, folder: Path) -> Outcome:
     _wait_for_the_lock(folder)
     _forget_peak_memory()
     pause = _Pause(job.until, folder.parent / STOP_FILE)
-    result = train(job.config, resume=begun, pause=pause, sitting_minutes=left)
+    result = train(job.config, resume=begun, pause=pause, session_minutes=left)
     ending: Ending = "finished"
     if not result.finished:
         ending = "interrupted" if result.signal or pause.stopped else "paused"
@@ -147,7 +147,7 @@ def _wait_for_the_lock(folder: Path) -> None:
 
 
 def _minutes_left(config: RunConfig, folder: Path) -> float | None:
-    """The limit of time less what the run has spent: by itself, train counts each sitting anew."""
+    """The limit of time less what the run has spent: by itself, train counts each session anew."""
     if not config.train.max_minutes:
         return None
     spent = 0.0

@@ -35,7 +35,7 @@ class Result:
     steps: int
     tokens: int
     seconds: float
-    """On the run's clock, over all its sittings."""
+    """On the run's clock, over all its sessions."""
     train_loss: float | None
     val_loss: float | None
     best_val_loss: float | None

@@ -61,7 +61,7 @@ class ConsoleDisplay:
         self._plan: Mapping[str, str] = {}
 
     def begin(self, plan: Mapping[str, str], total_steps: int, done_steps: int) -> None:
-        # A second sitting in this process shows what is new in its plan.
+        # A second session in this process shows what is new in its plan.
         print_pairs(self.console, {key: value for key, value in plan.items() if self._plan.get(key) != value})
         self._plan = plan
         self._total = total_steps

@@ -41,18 +41,18 @@ def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, 
 
 
 class TimeLimit:
-    """The end of a sitting by the clock (``train.max_minutes``).
+    """The end of a session by the clock (``train.max_minutes``).
 
     With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` says how far the
-    run is, by steps or by time, whichever is more. The sitting then ends with a step at the schedule's very end, which
+    run is, by steps or by time, whichever is more. The session then ends with a step at the schedule's very end, which
     may be over a step or two after the limit, and the run is finished. Such a run depends on the machine's speed, so
     that it cannot be repeated step by step; interrupted and resumed, it goes on from the progress that it had reached,
-    and spends what is left of the schedule in the time of the new sitting.
+    and spends what is left of the schedule in the time of the new session.
 
     Args:
-        reached: progress at the start of the sitting.
-        minutes: of the sitting, in place of the config's.
-        clock: seconds; the sitting begins now.
+        reached: progress at the start of the session.
+        minutes: of the session, in place of the config's.
+        clock: seconds; the session begins now.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class TimeLimit:
 
     @property
     def passed(self) -> bool:
-        """Whether the sitting is to end; never without a limit."""
+        """Whether the session is to end; never without a limit."""
         if not self._limit:
             return False
         return self.schedule_finished if self._finish else self._clock() - self._began >= self._limit
 
     @property
     def why(self) -> str:
-        """What to say of a sitting that the clock has ended; empty if it was not the clock."""
+        """What to say of a session that the clock has ended; empty if it was not the clock."""
         if not self.passed:
             return ""
         end = "the schedule is at its end" if self._finish else "the time is up"

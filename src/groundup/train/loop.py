@@ -69,7 +69,7 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
     pause: Callable[[int], bool] | None = None,
-    sitting_minutes: float | None = None,
+    session_minutes: float | None = None,
     adopt_config: bool = False,
     force: bool = False,
 ) -> TrainResult:
@@ -82,9 +82,9 @@ def train(
             repeats the same command when it starts a job again, so does one that is not there.
         overwrite: delete what is in config.run_dir first.
         display: shows the run to a person; the first rank's is used.
-        pause: asked before each step, with the number of steps done; True ends the sitting with a checkpoint. The
+        pause: asked before each step, with the number of steps done; True ends the session with a checkpoint. The
             schedule stays that of the whole run.
-        sitting_minutes: what is left of train.max_minutes, for whoever counts all sittings of a run together.
+        session_minutes: what is left of train.max_minutes, for whoever counts all sessions of a run together.
         adopt_config: resume though options that decide the result have changed since the checkpoint; only those that
             decide the tensors' shapes cannot. What is adopted is noted in the checkpoints and the summary.
         force: begin though the run cannot fit into memory, or a checkpoint on the disk.
@@ -102,7 +102,7 @@ def train(
         with ranks.error_barrier():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
-            trainer = Trainer(config, run, display or Silent(), ranks, pause, sitting_minutes, force)
+            trainer = Trainer(config, run, display or Silent(), ranks, pause, session_minutes, force)
         with ranks.error_barrier():
             if ranks.is_main:
                 held.enter_context(run.locked())
@@ -131,10 +131,10 @@ class Trainer:
         display: Display,
         ranks: Ranks | None = None,
         pause: Callable[[int], bool] | None = None,
-        sitting_minutes: float | None = None,
+        session_minutes: float | None = None,
         force: bool = False,
     ):
-        self._pause, self._sitting_minutes = pause, sitting_minutes
+        self._pause, self._session_minutes = pause, session_minutes
         self.ranks = ranks = ranks or Ranks()
         self.run, self.display = run, display if ranks.is_main else Silent()
         self.train_store, self.valid_store = open_stores(config.data)
@@ -217,7 +217,7 @@ class Trainer:
             clock=self._clock,
             interruption=interruption,
         )
-        self.limit = TimeLimit(self.config.train, reached=self.state.progress, minutes=self._sitting_minutes)
+        self.limit = TimeLimit(self.config.train, reached=self.state.progress, minutes=self._session_minutes)
         left = total - self.state.step if self.ranks.is_main else 0
         self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
         for warning in (self.tight, self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):

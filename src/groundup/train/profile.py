@@ -17,7 +17,7 @@ from groundup.train.profile_summary import CLIPPING, DATA, ROOT, Timing, summary
 STEPS = 5
 """How many steps are profiled."""
 WARM_UP = 9
-"""How many steps are made before them, where the sitting has so many: those allocate, compile and fill caches."""
+"""How many steps are made before them, where the session has so many: those allocate, compile and fill caches."""
 
 __all__ = ["CLIPPING", "DATA", "StepProfiler", "scope"]
 
@@ -35,7 +35,7 @@ def scope(name: str) -> AbstractContextManager[Any]:
 
 
 class StepProfiler:
-    """Profiles steps 10 to 14 of a sitting (earlier and fewer of a shorter one) and writes what it has seen.
+    """Profiles steps 10 to 14 of a session (earlier and fewer of a shorter one) and writes what it has seen.
 
     The profiler only watches: the numbers of the run stay as they are, bit for bit. The profiled steps are slower, and
     the device is waited for after each of them.
@@ -43,7 +43,7 @@ class StepProfiler:
     Args:
         config: profiles where ``train.profile`` is set.
         run_dir: ``trace.json.gz`` and ``summary.md`` go into its folder ``profile``.
-        left: steps that the sitting may make.
+        left: steps that the session may make.
         note: told where the profile is, or why there is none.
     """
 

@@ -18,7 +18,7 @@ class TrainState:
     tokens: int = 0
     """Tokens trained on."""
     wall_seconds: float = 0.0
-    """Time of the run so far, over all its sittings."""
+    """Time of the run so far, over all its sessions."""
     train_seconds: float = 0.0
     """The part of it spent in training steps, without evaluation, samples and checkpoints."""
     best_val_loss: float | None = None
