@@ -49,7 +49,7 @@ def test_with_checkpointing_a_block_keeps_its_input(kernels, precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "kernels", "turned", "copies"),
+    ("precision", "kernels", "rotated", "copies"),
     [
         ("bf16", "plain", "rope", 1),
         ("fp32", "plain", "rope", 0),
@@ -57,16 +57,16 @@ def test_with_checkpointing_a_block_keeps_its_input(kernels, precision):
         ("bf16", "fast", "rope", 0),
     ],
 )
-def test_on_a_gpu_the_result_of_attention_is_copied_where_it_lies_head_after_head(precision, kernels, turned, copies):
+def test_on_a_gpu_the_result_of_attention_is_copied_where_it_lies_head_after_head(precision, kernels, rotated, copies):
     """flash attention makes its result with the strides of the queries, the kernel for float32 position after position:
     so say torch's own descriptions of the two (torch._meta_registrations), which need no GPU.
     """
-    model = ModelConfig(**BASE, position=turned)
+    model = ModelConfig(**BASE, position=rotated)
     train = TrainConfig(kernels=kernels, precision=precision)
     kept = kept_for_backward(model, train, batch_size=5, device="cuda")
     assert sum(tensor.name == "weighted values, head after head" for tensor in kept) == copies
     whole = torch.empty(5, 4, 48, 16, device="meta", dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    if kernels == "fast" or turned == "none":
+    if kernels == "fast" or rotated == "none":
         whole = whole.transpose(1, 2).contiguous().transpose(1, 2)
     fused = torch.ops.aten._scaled_dot_product_flash_attention if precision == "bf16" else None
     out = (

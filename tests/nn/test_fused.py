@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn import RMSNorm, SwiGLU, TransformerLM, cross_entropy
-from groundup.nn.fused import make_neighbours, rms_norm, shared_input_product, silu_gate, turned_heads
+from groundup.nn.fused import make_neighbours, rms_norm, rotated_heads, shared_input_product, silu_gate
 
 CONFIG = ModelConfig(vocab_size=97, context_length=24, d_model=32, num_layers=2, num_heads=2)
 ABLATIONS: list[dict[str, object]] = [
@@ -35,12 +35,12 @@ def test_gradients_are_those_of_finite_differences(rows: int):
     assert torch.autograd.gradcheck(silu_gate, (x,), **fast)
 
 
-def test_gradients_of_turned_heads_are_those_of_finite_differences():
-    turns = torch.polar(torch.ones(5, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64))
+def test_gradients_of_rotated_heads_are_those_of_finite_differences():
+    rotations = torch.polar(torch.ones(5, 2, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64))
     for heads, kv_heads in ((2, 2), (4, 1), (4, 2)):
         qkv = torch.randn(2, 5, (heads + 2 * kv_heads) * 4, dtype=torch.float64, requires_grad=True)
-        for some in (turns, None):
-            assert torch.autograd.gradcheck(lambda qkv, *rest: turned_heads(qkv, *rest), (qkv, some, heads, kv_heads))
+        for some in (rotations, None):
+            assert torch.autograd.gradcheck(lambda qkv, *rest: rotated_heads(qkv, *rest), (qkv, some, heads, kv_heads))
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), together=st.booleans())

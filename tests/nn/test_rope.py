@@ -98,9 +98,9 @@ def test_late_positions_are_turned_as_precisely_as_early_ones():
 
 def test_a_float64_input_keeps_its_precision():
     x = torch.randn(3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    turned = RotaryPositionalEmbedding(THETA, 8, 4)(x)
-    # The tables may be float32, the input may not: a vector at position 0 is not turned at all.
-    assert torch.equal(turned[0], x[0])
+    rotated = RotaryPositionalEmbedding(THETA, 8, 4)(x)
+    # The tables may be float32, the input may not: a vector at position 0 is not rotated at all.
+    assert torch.equal(rotated[0], x[0])
 
 
 def test_a_model_made_in_float64_is_as_precise_as_one_cast_to_it():

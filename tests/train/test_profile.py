@@ -159,7 +159,7 @@ def test_a_profile_that_cannot_be_written_costs_only_itself(config: RunConfig):
         (["autograd::engine::evaluate_function: MmBackward0"], "matrix products"),
         (["aten::bmm", "aten::matmul"], "attention"),
         (["aten::fill_", "aten::_scaled_dot_product_flash_attention_for_cpu_backward"], "attention"),
-        (["aten::mul", "_TurnedHeadsBackward"], "attention"),
+        (["aten::mul", "_RotatedHeadsBackward"], "attention"),
         (["aten::baddbmm_", "groundup::causal_attention_backward"], "attention"),
         (["aten::exp_", "groundup::causal_attention", "GeneratedBackwardFor_groundup_causal_attention"], "attention"),
         (["aten::exp_", "_LinearCrossEntropy"], "loss, without its products"),

@@ -153,16 +153,16 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
     if train.kernels == "plain":
         lines: list[_Line] = [("attention", name, "B S D", width) for name in ("queries", "keys", "values")]
     else:
-        product, turned = "B S D + 2 B S J", "B S D + B S J"
+        product, rotated = "B S D + 2 B S J", "B S D + B S J"
         rope = model.position == "rope"
         repeated: list[_Line] = [("attention", f"{name}, repeated", "B S D", width) for name in ("keys", "values")]
-        first = ("attention", "queries and keys, turned", turned, width)
+        first = ("attention", "queries and keys, rotated", rotated, width)
         whole = ("attention", "queries, keys and values", product, width)
         lines = ([first] if rope else [whole]) + (repeated if shared else [whole] if rope else [])
     lines += [("attention", "weighted values", "B S D", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # a fused kernel of torch's
         lines += [("attention", "logarithms of the sums", "B H S", 4)]
-        # The result lies in memory as the queries do, and turned ones lie head after head; the product after it wants
+        # The result lies in memory as the queries do, and rotated ones lie head after head; the product after it wants
         # position after position. A GPU's kernel for float32 writes it so at once.
         as_the_queries = device == "cpu" or width == 2
         if as_the_queries and train.kernels == "plain" and model.position == "rope":

@@ -45,7 +45,7 @@ class ModelConfig:
     num_layers: int = 4
     """Transformer blocks."""
     num_heads: int = 16
-    """Attention heads; d_model must be a multiple of it, and the head size even (RoPE turns pairs)."""
+    """Attention heads; d_model must be a multiple of it, and the head size even (RoPE rotates pairs)."""
     num_kv_heads: int = 0
     """Heads of keys and values, each shared by as many query heads (grouped-query attention); 0 takes num_heads."""
     d_ff: int = 0
@@ -86,7 +86,7 @@ class ModelConfig:
         if self.position == "rope" and self.head_dim % 2:
             raise ConfigError(
                 f"the head size model.d_model / model.num_heads = {self.d_model} / {self.num_heads} = {self.head_dim} "
-                f"is odd, but RoPE turns pairs of features; choose num_heads so that it is even, or position = 'none'"
+                f"is odd, but RoPE rotates pairs of features; choose num_heads so that it is even, or position = 'none'"
             )
 
     @property

@@ -10,7 +10,7 @@ from groundup.config.options import nearest_divisors
 from groundup.errors import ConfigError
 from groundup.nn import blocked_attention
 from groundup.nn.functional import scaled_dot_product_attention
-from groundup.nn.fused import make_neighbours, shared_input_product, turned_heads
+from groundup.nn.fused import make_neighbours, rotated_heads, shared_input_product
 from groundup.nn.layers import Linear
 
 # Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H query heads, G heads of keys and
@@ -20,13 +20,13 @@ from groundup.nn.layers import Linear
 class RotaryPositionalEmbedding(nn.Module):
     """Turns each pair of features (2k, 2k+1) by the angle ``position · theta^(-2k/d_k)`` (Su et al. 2021, eq. 34).
 
-    The dot product of two turned vectors then depends on the distance of their positions only. No parameters:
+    The dot product of two rotated vectors then depends on the distance of their positions only. No parameters:
     the tables of cosines and sines are non-persistent buffers and stay float32 when a model is cast to a
     16-bit dtype, where late positions would become indistinguishable.
 
     Args:
         theta: base of the angles.
-        d_k: size of the turned (last) axis, even.
+        d_k: size of the rotated (last) axis, even.
         max_seq_len: number of positions tabulated.
 
     Raises:
@@ -39,7 +39,7 @@ class RotaryPositionalEmbedding(nn.Module):
     def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | str | None = None):
         super().__init__()
         if d_k % 2:
-            raise ConfigError(f"head size d_k = {d_k} is odd, but RoPE turns pairs of features; choose an even one")
+            raise ConfigError(f"head size d_k = {d_k} is odd, but RoPE rotates pairs of features; choose an even one")
         self.theta, self.d_k, self.max_seq_len = theta, d_k, max_seq_len
         for name, table in self._tables(device, torch.float32).items():
             self.register_buffer(name, table, persistent=False)
@@ -74,14 +74,14 @@ class RotaryPositionalEmbedding(nn.Module):
             cos, sin = self.cos[token_positions], self.sin[token_positions]
         if torch.compiler.is_compiling():  # which fuses real arithmetic, but not complex
             even, odd = x[..., 0::2], x[..., 1::2]
-            turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
+            rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
         else:  # the pair (a, b) as a + ib, times e^(i angle): the same numbers in a quarter of the time
             wide = x.to(torch.promote_types(x.dtype, cos.dtype))
             pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
-            turned = torch.view_as_real(pairs * torch.complex(cos, sin))
-        return turned.flatten(-2).to(x.dtype)
+            rotated = torch.view_as_real(pairs * torch.complex(cos, sin))
+        return rotated.flatten(-2).to(x.dtype)
 
-    def turns(self, length: int) -> Tensor:
+    def rotations(self, length: int) -> Tensor:
         """``exp(i angle)`` of the first positions, complex ``(length, d_k / 2)``.
 
         Raises:
@@ -135,7 +135,7 @@ class MultiHeadSelfAttention(nn.Module):
     rows head after head.
 
     Raises:
-        ConfigError: num_heads does not divide d_model, num_kv_heads not num_heads, or rope turns heads of another size.
+        ConfigError: num_heads does not divide d_model, num_kv_heads not num_heads, or rope has another head size.
     """
 
     def __init__(
@@ -208,8 +208,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     def _forward_fast(self, x: Tensor) -> Tensor:
         qkv = shared_input_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        turns = None if self.rope is None else self.rope.turns(x.shape[-2])
-        q_BHSK, k_BGSK, v_BGSK = turned_heads(qkv, turns, self.num_heads, self.num_kv_heads)
+        rotations = None if self.rope is None else self.rope.rotations(x.shape[-2])
+        q_BHSK, k_BGSK, v_BGSK = rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
         return self.output_proj(self._attend(q_BHSK, k_BGSK, v_BGSK).transpose(-3, -2).flatten(-2))
 
     def _attend(self, q_BHSK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:

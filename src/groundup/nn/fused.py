@@ -79,33 +79,33 @@ def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return all_MD.to(dtype)
 
 
-def turned_heads(
-    qkv: Tensor, turns_SK: Tensor | None, num_heads: int, num_kv_heads: int
+def rotated_heads(
+    qkv: Tensor, rotations_SK: Tensor | None, num_heads: int, num_kv_heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries ``(B, H, S, K)``, keys and values ``(B, G, S, K)`` of ``(B, S, (H + 2 G) K)``, the first two turned by
+    """Queries ``(B, H, S, K)``, keys and values ``(B, G, S, K)`` of ``(B, S, (H + 2 G) K)``, the first two rotated by
     the rotary angles.
 
     Args:
-        turns_SK: ``exp(i angle)``, complex ``(S, K/2)``; None turns nothing.
+        rotations_SK: ``exp(i angle)``, complex ``(S, K/2)``; None rotates nothing.
     """
-    q, k, v = _TurnedHeads.apply(qkv, turns_SK, num_heads, num_kv_heads)
+    q, k, v = _RotatedHeads.apply(qkv, rotations_SK, num_heads, num_kv_heads)
     return q, k, v
 
 
-class _TurnedHeads(torch.autograd.Function):
-    """Each pair of features as a complex number times its turn; the gradient is turned back."""
+class _RotatedHeads(torch.autograd.Function):
+    """Each pair of features as a complex number times its rotation; the gradient is rotated back."""
 
     @staticmethod
     def forward(
-        ctx: Any, qkv: Tensor, turns_SK: Tensor | None, num_heads: int, num_kv_heads: int
+        ctx: Any, qkv: Tensor, rotations_SK: Tensor | None, num_heads: int, num_kv_heads: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.turns_SK = turns_SK
+        ctx.rotations_SK = rotations_SK
         ctx.shape = qkv.shape
-        turned = num_heads + num_kv_heads
-        heads_BSNK = qkv.unflatten(-1, (turned + num_kv_heads, -1))
-        qk, v = heads_BSNK[..., :turned, :], heads_BSNK[..., turned:, :]
-        if turns_SK is not None:
-            qk = _turn(qk, turns_SK, torch.empty(qk.shape, dtype=qk.dtype, device=qk.device))
+        rotated = num_heads + num_kv_heads
+        heads_BSNK = qkv.unflatten(-1, (rotated + num_kv_heads, -1))
+        qk, v = heads_BSNK[..., :rotated, :], heads_BSNK[..., rotated:, :]
+        if rotations_SK is not None:
+            qk = _rotate(qk, rotations_SK, torch.empty(qk.shape, dtype=qk.dtype, device=qk.device))
         q, k = qk[..., :num_heads, :], qk[..., num_heads:, :]
         return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
 
@@ -117,24 +117,24 @@ class _TurnedHeads(torch.autograd.Function):
         counts = [u_BSNK.shape[-2] for u_BSNK in parts]
         places = d.unflatten(-1, (sum(counts), -1)).split(counts, dim=-2)
         for i, (u_BSNK, d_BSNK) in enumerate(zip(parts, places, strict=True)):
-            if i == 2 or ctx.turns_SK is None:
+            if i == 2 or ctx.rotations_SK is None:
                 d_BSNK.copy_(u_BSNK)
             else:
-                _turn(u_BSNK, ctx.turns_SK.conj(), d_BSNK)
+                _rotate(u_BSNK, ctx.rotations_SK.conj(), d_BSNK)
         return d, None, None, None
 
 
-def _turn(x_BSNK: Tensor, turns_SK: Tensor, out: Tensor) -> Tensor:
-    turns = turns_SK[:, None]
+def _rotate(x_BSNK: Tensor, rotations_SK: Tensor, out: Tensor) -> Tensor:
+    rotations = rotations_SK[:, None]
     if x_BSNK.stride(-1) != 1:  # a gradient may come in any layout
         x_BSNK = x_BSNK.contiguous()
-    if x_BSNK.dtype == torch.float32 and turns.dtype == torch.complex64:
+    if x_BSNK.dtype == torch.float32 and rotations.dtype == torch.complex64:
         pairs = torch.view_as_complex(x_BSNK.unflatten(-1, (-1, 2)))
-        torch.mul(pairs, turns, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
+        torch.mul(pairs, rotations, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
     else:
         wide = x_BSNK.to(torch.promote_types(x_BSNK.dtype, torch.float32))
         pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
-        out.copy_(torch.view_as_real(pairs * turns).flatten(-2))
+        out.copy_(torch.view_as_real(pairs * rotations).flatten(-2))
     return out
 
 

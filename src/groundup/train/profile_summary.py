@@ -35,7 +35,7 @@ _AROUND_PRODUCTS = ("_SharedInputProduct", "MmBackward", "AddmmBackward")
 _COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to", "aten::_to_copy", "aten::cat"}
 _EMBEDDING = ("aten::index_select", "aten::embedding", "IndexSelectBackward", "EmbeddingBackward")
 _ATTENTION = (
-    "scaled_dot_product", "ScaledDotProduct", "causal_attention", "_TurnedHeads", "aten::bmm", "BmmBackward",
+    "scaled_dot_product", "ScaledDotProduct", "causal_attention", "_RotatedHeads", "aten::bmm", "BmmBackward",
 )  # fmt: skip
 _OUTER = {"Optimizer.": OPTIMIZER, DATA: BATCHES, CLIPPING: NORM}
 
