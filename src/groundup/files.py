@@ -28,8 +28,8 @@ _NOT_FOR_DIRECTORIES = {
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error.
 
-    A link is followed; a device or pipe is written to as it is. A FIFO that nobody reads is replaced like a file: to
-    open it would be to wait for ever.
+    A link is followed; a device or pipe is written to as it is. A FIFO without a reader is replaced
+    like a file, since opening it would block forever.
     """
     path = Path(os.path.realpath(path))
     if path.is_symlink():
@@ -112,7 +112,7 @@ def is_as_sealed(record: Mapping[str, Any]) -> bool:
 
 
 def _open_special(path: Path) -> BinaryIO | None:
-    """A device or pipe, open to write; None for a FIFO that nobody reads."""
+    """Open a device or pipe to write; None for a FIFO without a reader."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:

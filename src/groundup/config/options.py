@@ -283,7 +283,7 @@ class TrainConfig:
     """One file of weights and one of optimizer state, put together by the first rank; or a file of each from every
     rank, for a model that one process cannot hold. Both are read on any number of ranks."""
     max_minutes: float = 0.0
-    """Stop with a checkpoint after so many minutes of this session; 0 sets no limit."""
+    """Save a checkpoint and stop after this many minutes of a session; 0 sets no limit."""
     finish_schedule: bool = False
     """With max_minutes: let the learning rate come down within the time there is, as if it were the whole run."""
     ratio_interval: int = 100

@@ -89,7 +89,7 @@ def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
     """SHA-256 of each file of tensors below a checkpoint folder, by its name in it.
 
     Args:
-        rank, size: which of so many shares of the files.
+        rank, size: take every ``size``-th file, from the ``rank``-th on.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
     return {name: file_sha256(folder / name) for name in names[rank::size]}
@@ -100,7 +100,7 @@ def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: i
 
     Args:
         part: only files whose names begin so: "model" or "optimizer".
-        rank, size: which of so many shares of the files.
+        rank, size: take every ``size``-th file, from the ``rank``-th on.
 
     Raises:
         CheckpointError: a file is missing or was changed.

@@ -41,7 +41,7 @@ def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, 
 
 
 class TimeLimit:
-    """The end of a session by the clock (``train.max_minutes``).
+    """The time limit of a session (``train.max_minutes``).
 
     With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` says how far the
     run is, by steps or by time, whichever is more. The session then ends with a step at the schedule's very end, which

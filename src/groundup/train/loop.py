@@ -84,7 +84,7 @@ def train(
         display: shows the run to a person; the first rank's is used.
         pause: asked before each step, with the number of steps done; True ends the session with a checkpoint. The
             schedule stays that of the whole run.
-        session_minutes: what is left of train.max_minutes, for whoever counts all sessions of a run together.
+        session_minutes: remaining minutes of train.max_minutes, if all sessions of a run share one limit.
         adopt_config: resume though options that decide the result have changed since the checkpoint; only those that
             decide the tensors' shapes cannot. What is adopted is noted in the checkpoints and the summary.
         force: begin though the run cannot fit into memory, or a checkpoint on the disk.

@@ -17,7 +17,7 @@ from groundup.train.profile_summary import CLIPPING, DATA, ROOT, Timing, summary
 STEPS = 5
 """How many steps are profiled."""
 WARM_UP = 9
-"""How many steps are made before them, where the session has so many: those allocate, compile and fill caches."""
+"""Warm-up steps before the profiled ones, if the session is long enough: they allocate, compile and fill caches."""
 
 __all__ = ["CLIPPING", "DATA", "StepProfiler", "scope"]
 
