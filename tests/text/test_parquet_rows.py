@@ -76,6 +76,7 @@ def test_a_column_whose_name_has_the_dot_goes_first(tmp_path):
         pyarrow.binary(),
         pyarrow.large_binary(),
         pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        *([pyarrow.string_view(), pyarrow.binary_view()] if hasattr(pyarrow, "string_view") else []),
     ],
     ids=str,
 )
@@ -86,6 +87,11 @@ def test_every_type_of_text_in_blocks_or_whole(tmp_path, monkeypatch, kind, long
     words = ["one", "", "three is longer than a block 文字"] * 500
     table(tmp_path / "a.parquet", {"text": pyarrow.array(words).cast(kind)}, row_group_size=100)
     assert list(read_documents(tmp_path)) == [word.encode() for word in words]
+
+
+def test_values_of_a_fixed_size_are_text(tmp_path):
+    table(tmp_path / "a.parquet", {"text": pyarrow.array([b"abc", b"def"], pyarrow.binary(3))})
+    assert list(read_documents(tmp_path)) == [b"abc", b"def"]
 
 
 def test_any_damage_is_one_line(tmp_path):

@@ -96,6 +96,8 @@ def _texts(array: Any) -> Iterator[list[Block] | None]:
 
     if types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if not _is_plain(array.type):  # views, and values of a fixed size
+        array = array.cast(pyarrow.large_binary())
     is_large = types.is_large_string(array.type) or types.is_large_binary(array.type)
     array = array.view(pyarrow.large_binary() if is_large else pyarrow.binary())
     if array.nbytes <= _LONG_BATCH_BYTES:
@@ -171,7 +173,14 @@ def _check_type(path: Path, column: str, kind: Any) -> None:
 
     if types.is_dictionary(kind):
         kind = kind.value_type
-    if not (
-        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
-    ):
+    views = [getattr(types, name, None) for name in ("is_string_view", "is_binary_view", "is_fixed_size_binary")]
+    if not (_is_plain(kind) or any(is_one(kind) for is_one in views if is_one is not None)):
         raise DataError(f"{path}: the column {column!r} holds {kind}; expected text (string or binary)")
+
+
+def _is_plain(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(
+        types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind)
+    )
