@@ -78,6 +78,16 @@ def test_a_run_with_leftovers_of_any_kind_is_resumed(many: RunConfig, monkeypatc
     assert read_state(run.checkpoint("latest"))["step"] == 12
 
 
+def test_what_a_kill_left_half_written_goes_at_the_next_start(many: RunConfig):
+    run = RunDirectory(train(override(many, {"train.max_iters": 3})).run_dir)
+    places = [run.path, run.checkpoints, run.tokenizer_dir, run.checkpoint("latest")]
+    for place in places:
+        place.mkdir(exist_ok=True)
+        (place / ".state.json.4711.tmp").write_text("{")
+    assert train(override(many, {"train.max_iters": 3}), resume=True).finished
+    assert list(run.path.rglob(".*.tmp")) == []
+
+
 def test_a_folder_that_lost_files_never_has_the_name_of_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "step-3"
     for _ in range(2):  # twice the same, as when a step is made again

@@ -221,7 +221,7 @@ class RunDirectory:
 
         Call it while nothing is being written.
         """
-        for folder in (self.path, self.checkpoints, self.tokenizer_dir):
+        for folder in (self.path, self.checkpoints, self.tokenizer_dir, *map(self.step_folder, self.steps())):
             for leftover in folder.glob(".*.tmp"):
                 delete(leftover)
 
