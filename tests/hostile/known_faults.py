@@ -27,6 +27,7 @@ UNNOTICED: dict[str, str] = {
     "by *:plan.toml:*": "the text of a user, of which many others are a plan",
     "by *:recipe.toml:*": "the text of a user, of which many others are a recipe",
     "by encode-again:train/index.json:place:missing": "without it the text is encoded again",
+    "by encode-again:*:place:dangling": "a link is followed, and the file is made where it leads",
     "by encode-on:part/progress.json:place:missing": "without it nothing was begun, and all is encoded",
     "by *:*/tags.json:*": "a letter of a tag is another one",
     "by *:*.jsonl:*": "a record has no hash; whole lines that are gone, and letters of texts, do not show",
