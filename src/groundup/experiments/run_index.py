@@ -176,8 +176,8 @@ def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
         tags, tag = read_tags(place), tag.strip()
     except (OSError, ValueError) as error:  # writing over it would lose the tags that are in it
         raise DataError(f"{place / 'tags.json'} cannot be read: {why(error)}; restore it, or delete it") from None
-    if not tag or not tag.isprintable():
-        raise ConfigError(f"a tag is {tag!r}; expected a word")
+    if not tag:
+        raise ConfigError("a tag is empty; expected a word")
     if remove and tag not in tags:
         raise ConfigError(f"{place} has no tag {tag!r}; it has {', '.join(tags) or 'none'}")
     tags = [other for other in tags if other != tag] if remove else sorted({*tags, tag})
