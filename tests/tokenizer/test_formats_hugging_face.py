@@ -174,6 +174,7 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
             _set("pre_tokenizer", to={"type": "Whitespace"}),
             "its pre_tokenizer is ['Whitespace']; expected one that ends",
         ),
+        (_set("pre_tokenizer", to={"type": "Sequence", "pretokenizers": []}), "expected one that ends with ByteLevel"),
         (_set("pre_tokenizer", "add_prefix_space", to=True), "add_prefix_space false"),
         (_set("pre_tokenizer", "use_regex", to=False), "does not split text"),
         (

@@ -56,7 +56,7 @@ def pattern_of(path: Path, pre_tokenizer: Json) -> Pattern:
     Raises:
         TokenizerError: it has another part, or one that is not known to give the same splits.
     """
-    *splits, last = steps_of(pre_tokenizer, "pretokenizers")
+    *splits, last = steps_of(pre_tokenizer, "pretokenizers") or [{}]
     by_byte_level = last.get("use_regex", True) if kind_of(last) == "ByteLevel" else None
     if not isinstance(by_byte_level, bool) or last.get("add_prefix_space") is not False:
         raise cannot_be_read(
@@ -130,9 +130,16 @@ def member(path: Path, entries: Json, key: str, kind: type) -> Any:
 
 
 def steps_of(part: Any, key: str) -> list[Any]:
-    """The members of a Sequence, at any depth, or the one part that is none."""
-    members = part.get(key) if kind_of(part) == "Sequence" else None
-    return [step for member in members for step in steps_of(member, key)] if isinstance(members, list) else [part]
+    """Return the members of a Sequence, nested ones flattened, or the one part that is not a Sequence."""
+    found, waiting = [], [part]
+    while waiting:
+        step = waiting.pop()
+        members = step.get(key) if kind_of(step) == "Sequence" else None
+        if isinstance(members, list):
+            waiting += reversed(members)
+        else:
+            found.append(step)
+    return found
 
 
 def kind_of(part: object) -> str:
