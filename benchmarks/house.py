@@ -2,7 +2,7 @@
 
     python benchmarks/house.py --out house.json
 
-Each way runs in a process of its own under `sys.setprofile`. A file counts if a function of it is called; a switch is a
+Each way runs in a separate process under `sys.setprofile`. A file counts if a function of it is called; a switch is a
 call from one of our files into another one. Class bodies and modules that are being imported do not count.
 """
 
@@ -111,7 +111,7 @@ def _until_first_forward(work: Callable[[], object]) -> dict[str, Any]:
     from torch.nn.modules import module
 
     trace = Trace()
-    # The first forward pass of the first step: nothing is evaluated before it, since there is no validation data.
+    # The first forward pass belongs to the first step: without validation data nothing is evaluated before it.
     module.register_module_forward_pre_hook(lambda *_: trace.stop())
     trace.start()
     work()

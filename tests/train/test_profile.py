@@ -117,7 +117,7 @@ def test_a_run_that_is_stopped_while_it_is_profiled_keeps_what_was_seen(config: 
     run = train(profiled(config), display=notes).run_dir
     assert any(note.startswith("steps 10 to 11 profiled") for note in notes.notes)
     assert steps_in(run / "profile" / "trace.json.gz") == 2
-    # Resumed without, it is the run that was never stopped; with it, the new session has a profile of its own.
+    # Resumed without, it is the run that was never stopped; with it, the new session writes another profile.
     assert train(override(profiled(config), {"train.profile": False}), resume=True).finished
     whole = train(config).run_dir
     assert record(run) == record(whole)

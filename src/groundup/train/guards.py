@@ -47,7 +47,7 @@ class TimeLimit:
     run is, by steps or by time, whichever is more. The session then ends with a step at the schedule's very end, which
     may be over a step or two after the limit, and the run is finished. Such a run depends on the machine's speed, so
     that it cannot be repeated step by step; interrupted and resumed, it goes on from the progress that it had reached,
-    and spends what is left of the schedule in the time of the new session.
+    and spends the rest of the schedule in the new session's time.
 
     Args:
         reached: progress at the start of the session.
