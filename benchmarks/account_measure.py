@@ -22,7 +22,7 @@ from groundup.train.build import build_loss, build_model, prepare_device
 
 Row = dict[str, Any]
 PRODUCT = 1024
-"""Rows and columns of the product that a machine is measured by, as in groundup.train.measure."""
+"""Rows and columns of the product that a machine is measured by, as in groundup.train.preview.measure."""
 
 
 class Step:

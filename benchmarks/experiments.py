@@ -26,11 +26,11 @@ from typing import Any
 
 import numpy as np
 
-from groundup.experiments.attempt import Job, Outcome
-from groundup.experiments.executor import Executor, InlineExecutor
-from groundup.experiments.plan import Plan, load_plan
-from groundup.experiments.pool import Pool
-from groundup.experiments.sweep import run_sweep
+from groundup.sweeps.attempt import Job, Outcome
+from groundup.sweeps.executors.executor import Executor, InlineExecutor
+from groundup.sweeps.executors.pool import Pool
+from groundup.sweeps.plan import Plan, load_plan
+from groundup.sweeps.sweep import run_sweep
 from groundup.train import train
 from side_by_side import Report, Row
 
@@ -89,7 +89,7 @@ def executor(name: str, workers: int, folder: Path) -> Executor:
     if name == "pool":
         return Pool(workers, folder / "log", threads=1)
     if name == "ray":
-        from groundup.experiments.ray_executor import RayExecutor
+        from groundup.sweeps.executors.ray import RayExecutor
 
         return RayExecutor(workers=workers, threads=1)
     return InlineExecutor()

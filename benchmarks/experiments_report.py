@@ -16,7 +16,7 @@ from pathlib import Path
 
 from side_by_side import Report, Row, clocks, failed, in_fresh_process, labelled, peak_mb, short, since
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "experiments"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "reports"))
 
 COLUMNS = """runs points input_mb rounds wall_s_median wall_s_max cpu_s_median peak_mb page_mb markdown_kb""".split()
 TIME_LIMIT = 600
@@ -36,7 +36,7 @@ def make(folder: str, runs: int, points: int) -> Row:
 def report(folder: str, out: str) -> Row:
     """Both forms of the report."""
     start = clocks()
-    from groundup.experiments.report import write_report
+    from groundup.reports.report import write_report
 
     written = write_report([folder], Path(out))
     cpu, wall = since(start)
@@ -47,7 +47,7 @@ def report(folder: str, out: str) -> Row:
 def index(folder: str, rebuild: bool) -> Row:
     """The list of all runs."""
     start = clocks()
-    from groundup.experiments.run_index import list_runs
+    from groundup.reports.run_list import list_runs
 
     list_runs(Path(folder), rebuild=rebuild)
     cpu, wall = since(start)

@@ -25,7 +25,7 @@ from groundup.data.batches import Batches, evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import TrainingError
 from groundup.optim import learning_rate
-from groundup.track import Silent
+from groundup.record.sinks import Silent
 from groundup.train import train
 from side_by_side import Row
 from train_peers import OURS, Llama

@@ -30,8 +30,8 @@ import tokenizers
 
 from groundup import Tokenizer
 from groundup.errors import GroundupError
+from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
 from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.tiktoken_encodings import ENCODINGS
 from side_by_side import SEPARATOR, Report, Row, labelled
 
 TEXTS = ("webtext/valid.txt.zst", "multilingual/multilingual.txt.zst", "tinystories/valid.txt.zst")

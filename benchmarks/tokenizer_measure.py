@@ -142,11 +142,11 @@ def shards(*, folder: str) -> Row:
 
 def train_once(*, who: str, input: str, vocab_size: int, threads: int, learned: str) -> Row:
     """One training. The file ``learned`` gets the merges, a line each, in hex. Reading the text is in the clocks."""
-    modules = {OURS: "groundup.tokenizer.train", "gigatoken": "gigatoken"}
+    modules = {OURS: "groundup.tokenizer.training.train", "gigatoken": "gigatoken"}
     library = who.partition(":")[0]
     try:
         importlib.import_module(modules.get(library, library))
-        importlib.import_module("groundup.tokenizer.files")  # what the peers' merges are read with
+        importlib.import_module("groundup.tokenizer.formats.gpt2")  # what the peers' merges are read with
     except ImportError:
         raise UnavailableError(f"{library} is not installed; pip install {library}") from None
     if library == OURS:

@@ -124,7 +124,7 @@ def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
         UnavailableError: the pattern is not GPT-2's, or ids have gaps; the peers are set up for neither here.
     """
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.files import printable
+    from groundup.tokenizer.formats.gpt2 import printable
     from groundup.tokenizer.patterns import GPT2
 
     tokenizer = Tokenizer.load(tokenizer_folder)
@@ -263,7 +263,7 @@ def _train_gigatoken(path: Path, vocab_size: int, threads: int, tie_rule: str) -
 def _train_hf(path: Path, vocab_size: int, threads: int, tie_rule: str) -> Merges:
     import tokenizers
 
-    from groundup.tokenizer.files import from_printable
+    from groundup.tokenizer.formats.gpt2 import from_printable
 
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

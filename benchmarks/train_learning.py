@@ -32,8 +32,8 @@ from groundup.account import parameter_count
 from groundup.config import ModelConfig
 from groundup.data.shards import TokenShards
 from groundup.errors import GroundupError, TrainingError
-from groundup.experiments.curves import mean_curve, tokens_to_reach
-from groundup.experiments.statistics import paired
+from groundup.record.curve import mean_curve, tokens_to_reach
+from groundup.reports.statistics import paired
 from groundup.train.build import choose_precision
 from learning_plot import check_plot, draw
 from learning_runs import Corpus, Runs, Settings

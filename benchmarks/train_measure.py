@@ -23,11 +23,11 @@ from torch import Tensor
 
 from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import ModelConfig
-from groundup.train.checkpoint import CheckpointContent
-from groundup.train.checkpoint_writer import CheckpointWriter
-from groundup.train.run_directory import RunDirectory
+from groundup.record.run import RunDirectory
+from groundup.system.wide_products import use_wide_products
+from groundup.train.checkpoint.folder import CheckpointContent
+from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.state import TrainState
-from groundup.train.wide_products import use_wide_products
 from side_by_side import Row, UnavailableError, clocks, peak_mb, since
 from train_peers import Groundup, Trainee, make
 

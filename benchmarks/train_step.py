@@ -45,7 +45,7 @@ COLUMNS = """ours_call peer_call who call input threads rounds ours_tokens_per_s
     matmul_gflops step_s optimizer_s share_median share_min share_max save_s slower_beside writing_s
     cost_steps seconds_median seconds_max import_torch_s
     losses_agree timed_out_s error""".split()
-# What groundup.train.allocator asks of glibc for its own process, for everyone (mallopt(3)).
+# What groundup.system.allocator asks of glibc for its own process, for everyone (mallopt(3)).
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 

@@ -3,8 +3,8 @@
     python benchmarks/train_under_load.py --out benchmarks/results/train_under_load-DATE.json
 
 The demo's model is trained, without pause, while 0, 1, 2, 4 and 8 busy processes run beside it, which start and end
-after the run has begun. The wait policies of OpenMP take turns: `by load` is ours (`groundup.cores.wait_by_load`), the
-others are libgomp's own, set for the whole run.
+after the run has begun. The wait policies of OpenMP take turns: `by load` is ours
+(`groundup.system.threads.wait_by_load`), the others are libgomp's own, set for the whole run.
 
 Fair share: as many cores as the scheduler owes the run's threads beside that many busy ones, T / (T + busy) of all
 cores and at most T. Its speed is that share of the speed on an idle machine with the active policy. Other programs on
@@ -49,7 +49,7 @@ COLUMNS = (
 def trainee(seconds: float) -> None:
     """Train for so many seconds, and print when each step ended; a process of its own calls it."""
     from groundup.config import load_recipe, override
-    from groundup.cores import wait_by_load
+    from groundup.system.threads import wait_by_load
     from train_measure import make_batches
     from train_peers import Groundup
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from groundup.optim import SGD, AdamW, get_lr_cosine_schedule, gradient_clipping
     from groundup.tokenizer import Tokenizer, train_bpe
-    from groundup.train.checkpoint_file import load_checkpoint, save_checkpoint
+    from groundup.train.checkpoint.single_file import load_checkpoint, save_checkpoint
 
 _HOME = {
     "groundup.tokenizer": ["train_bpe", "Tokenizer"],
@@ -40,7 +40,7 @@ _HOME = {
     ],
     "groundup.optim": ["SGD", "AdamW", "get_lr_cosine_schedule", "gradient_clipping"],
     "groundup.data.batches": ["get_batch"],
-    "groundup.train.checkpoint_file": ["save_checkpoint", "load_checkpoint"],
+    "groundup.train.checkpoint.single_file": ["save_checkpoint", "load_checkpoint"],
     "groundup.generation": ["generate"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -10,7 +10,8 @@ from groundup.account import forward_flops, training_flops_per_token
 from groundup.account.flops import backward_flops, forward_products, repeated_flops
 from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, RunConfig, TrainConfig
-from groundup.nn import TransformerLM, blocked_attention
+from groundup.nn import TransformerLM
+from groundup.nn.fast import blocked_attention
 from groundup.train.build import build_loss, build_model
 
 SMALL = {"vocab_size": 96, "context_length": 24, "d_model": 32, "num_layers": 3, "num_heads": 4}

@@ -11,7 +11,8 @@ from groundup.account import memory as accounted
 from groundup.account.flops import BLOCKED_ROWS
 from groundup.account.memory import StepMemory, optimizer_state_bytes, positions_at_once, step_memory
 from groundup.config import RunConfig, to_dict
-from groundup.nn import blocked_attention, fused, loss
+from groundup.nn import loss
+from groundup.nn.fast import blocked_attention, fused
 from groundup.optim import muon
 from groundup.train.guards import checkpoint_bytes
 from side_by_side import in_fresh_process

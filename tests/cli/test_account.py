@@ -44,7 +44,7 @@ def test_a_report_answers_what_a_person_asks(capsys):
 
 
 def test_a_report_fits_80_columns(capsys, monkeypatch):
-    from groundup.track import console
+    from groundup.display import console
 
     monkeypatch.setattr(console, "make_console", lambda: console.Console(width=80, highlight=False))
     options = ("--device", "h100", "--fit-memory", "80GB", "--fit-hours", 24, "--kept", "--exercise")
@@ -176,7 +176,7 @@ def test_the_exercise_is_answered(capsys):
 
 
 def test_the_processor_is_measured(capsys, monkeypatch):
-    module = importlib.import_module("groundup.train.dry_run")  # of the name, the package has the function
+    module = importlib.import_module("groundup.train.preview.dry_run")  # of the name, the package has the function
     measure = module.measure_matmul_flops
     monkeypatch.setattr(module, "measure_matmul_flops", lambda *a: measure(*a, size=64, rounds=1))
     found = document("report-36m", "--device", "cpu", capsys=capsys)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.main import main
-from groundup.experiments.sweep_directory import SweepDirectory
+from groundup.sweeps.directory import SweepDirectory
 
 RECIPE = """
 name = "tiny"

@@ -20,7 +20,7 @@ from groundup.data.document import read_document
 from groundup.data.encode import encode_files
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, GroundupError
-from groundup.files import read_json, write_json
+from groundup.system.files import read_json, write_json
 
 pytest.importorskip("groundup.tokenizer._native", exc_type=ImportError)
 from groundup.text.readers import TextReader

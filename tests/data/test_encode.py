@@ -21,7 +21,7 @@ from groundup.data.shards import TokenShards
 from groundup.errors import DataError, TokenizerError
 from groundup.text.readers import TextReader
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.characters import Characters
+from groundup.tokenizer.normalization.characters import Characters
 
 SEPARATOR = "<|endoftext|>"
 

@@ -6,7 +6,7 @@ import torch
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import continue_text
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.characters import Characters
+from groundup.tokenizer.normalization.characters import Characters
 
 END = 0
 TOKENS = [b"<|endoftext|>", *(bytes([b]) for b in "é🙂".encode()), b"a", b" b", "ü".encode() + b"\xe2\x82", b"\xac!"]

@@ -12,9 +12,10 @@ from groundup.errors import TrainingError
 from groundup.generation import generate
 from groundup.nn import TransformerLM, cross_entropy, linear_cross_entropy
 from groundup.optim import AdamW, build_optimizer
-from groundup.track import read_jsonl
-from groundup.train import RunDirectory, train
-from groundup.train.profile_summary import GROUPS
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import read_jsonl
+from groundup.train import train
+from groundup.train.preview.profile_summary import GROUPS
 from groundup.train.step import train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

@@ -193,7 +193,7 @@ def _open_shards(path: Any) -> str:
 
 
 def _load_counts(path: Any) -> str:
-    from groundup.tokenizer.pretoken_counts import PretokenCounts
+    from groundup.tokenizer.training.counts import PretokenCounts
 
     return str(len(PretokenCounts.load(path)))
 
@@ -211,33 +211,33 @@ def _load_recipe(path: Any) -> str:
 
 
 def _load_plan(path: Any) -> str:
-    from groundup.experiments.plan import load_plan
+    from groundup.sweeps.plan import load_plan
 
     return _document([cell.name for cell in load_plan(path).cells(Path("x"))])
 
 
 def _open_run(path: Any) -> str:
-    from groundup.train import RunDirectory
+    from groundup.record.run import RunDirectory
 
     _, state = RunDirectory.open(path).model("best")
     return _document(state["step"])
 
 
 def _load_studies(path: Any) -> str:
-    from groundup.experiments.report_content import content
-    from groundup.experiments.study import load_studies
+    from groundup.reports.content import content
+    from groundup.reports.settings import load_studies
 
     return _document([content(study, []).finding for study in load_studies([path])])
 
 
 def _list_runs(path: Any) -> str:
-    from groundup.experiments.run_index import list_runs
+    from groundup.reports.run_list import list_runs
 
     return _document([row["run"] for row in list_runs(Path(path))])
 
 
 def _find_texts(path: Any) -> str:
-    from groundup.experiments.published_study import find_texts
+    from groundup.studies.published_study import find_texts
 
     return _document([source.name for source in find_texts(Path(path))])
 

@@ -174,11 +174,11 @@ def preload() -> None:
 
     import groundup
 
-    skipped = ("groundup.__main__", "groundup.experiments.ray_executor", "groundup.tokenizer.report_process")
+    skipped = ("groundup.__main__", "groundup.sweeps.executors.ray", "groundup.studies.tokenizer_report.process")
     for found in pkgutil.walk_packages(groundup.__path__, "groundup."):
         if found.name not in skipped:
             importlib.import_module(found.name)
-    from groundup.experiments.report_page import _plotly
+    from groundup.reports.page.write import _plotly
 
     torch.set_num_threads(1)
     _plotly()

@@ -246,7 +246,7 @@ def _make_study_small() -> None:
     import types
 
     from groundup.cli import reproduce
-    from groundup.experiments import published_study
+    from groundup.studies import published_study
 
     published_study.BUDGETS["minutes"] = {"stories": 280, "web": 280}
     reproduce._STORIES_BYTES = {"train": 20_000, "valid": 20_000}

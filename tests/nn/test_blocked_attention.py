@@ -5,8 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.nn import TransformerLM, blocked_attention
-from groundup.nn.blocked_attention import causal_attention
+from groundup.nn import TransformerLM
+from groundup.nn.fast import blocked_attention
+from groundup.nn.fast.blocked_attention import causal_attention
 
 
 def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn import RMSNorm, SwiGLU, TransformerLM, cross_entropy
-from groundup.nn.fused import make_neighbours, rms_norm, rotated_heads, shared_input_product, silu_gate
+from groundup.nn.fast.fused import make_neighbours, rms_norm, rotated_heads, shared_input_product, silu_gate
 
 CONFIG = ModelConfig(vocab_size=97, context_length=24, d_model=32, num_layers=2, num_heads=2)
 ABLATIONS: list[dict[str, object]] = [

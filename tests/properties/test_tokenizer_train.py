@@ -14,11 +14,11 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from groundup.text.readers import split_documents
 from groundup.tokenizer import reference, train_bpe_from_documents
-from groundup.tokenizer.files import CHARACTER_TO_BYTE
+from groundup.tokenizer.formats.gpt2 import CHARACTER_TO_BYTE
 from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.pretoken_counts import PretokenCounts, SlowPatternWarning
 from groundup.tokenizer.regex_splitter import pretoken_ends
-from groundup.tokenizer.training_texts import document_spans
+from groundup.tokenizer.training.counts import PretokenCounts, SlowPatternWarning
+from groundup.tokenizer.training.texts import document_spans
 
 # Other work on the machine must not fail a test.
 unhurried = settings(deadline=None)

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from groundup.errors import FileMissingError, MissingExtraError, TokenizerError
-from groundup.tokenizer import Tokenizer, files
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.formats import gpt2 as files
 from groundup.tokenizer.patterns import compiled_pattern
 
 TEXT = "The cat didn't <|endoftext|>\n\nsit; naïve 東京  <|endoftext|><|endoftext|> # #version x\r\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer, reference
-from groundup.tokenizer.files import BYTE_TO_CHARACTER
-from groundup.tokenizer.hugging_face import content_of_hugging_face
+from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
+from groundup.tokenizer.formats.hugging_face import content_of_hugging_face
 from groundup.tokenizer.patterns import PATTERNS
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|endoftext|><|endoftext|>", "<|user|>", "東京 ", "\n\n\n"]

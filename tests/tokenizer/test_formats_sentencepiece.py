@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.hugging_face_characters import content_of_sentencepiece
+from groundup.tokenizer.formats.hugging_face_characters import content_of_sentencepiece
 
 WORDS = [
     "the", " the", " cat", " sat", "there", " then", "ing", "\n", "\n\n", "  ", "    ", "\t", "1984", "Größe",

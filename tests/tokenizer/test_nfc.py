@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
-from groundup.tokenizer import Tokenizer, nfc
-from groundup.tokenizer.files import BYTE_TO_CHARACTER, printable
-from groundup.tokenizer.hugging_face import content_of_hugging_face
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER, printable
+from groundup.tokenizer.formats.hugging_face import content_of_hugging_face
+from groundup.tokenizer.normalization import nfc
 
 TOKENS = ["é", " é", "ẹ́", "가", "각", "à", "Å", "ei", "  ", "́"]
 SPECIAL = ["<|x|>", "K;", "é!", "<|x|>y"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from groundup.tokenizer.normalizers import NFC, UnknownNormalizerError, normalizer_json, parse_normalizer
+from groundup.tokenizer.normalization.normalizers import NFC, UnknownNormalizerError, normalizer_json, parse_normalizer
 
 NOTHING = {"type": "Sequence", "normalizers": []}
 FORM_C = {"type": "NFC"}

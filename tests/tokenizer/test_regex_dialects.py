@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
-from groundup.tokenizer.regex_dialects import difference
+from groundup.tokenizer.formats.regex_dialects import difference
 
 PARTS = [
     *r"\p{L} \p{N} \P{L} \p{^L} \p{Lu} \s \S \d \D \n \. \- \[ \/ \x41 \u0301".split(),

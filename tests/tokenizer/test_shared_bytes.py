@@ -12,7 +12,7 @@ from groundup.data.encode import encode_files
 from groundup.data.shards import TokenShards
 from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.files import BYTE_TO_CHARACTER
+from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 

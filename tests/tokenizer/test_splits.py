@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer import PretokenCounts, Tokenizer
-from groundup.tokenizer.files import BYTE_TO_CHARACTER
+from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
 
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")
 

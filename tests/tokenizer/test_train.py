@@ -12,9 +12,9 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
 from groundup.tokenizer import reference, train_bpe, train_bpe_from_documents
-from groundup.tokenizer.files import CHARACTER_TO_BYTE
+from groundup.tokenizer.formats.gpt2 import CHARACTER_TO_BYTE
 from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.pretoken_counts import SlowPatternWarning
+from groundup.tokenizer.training.counts import SlowPatternWarning
 
 
 def write(folder: Path, data: bytes) -> Path:
@@ -111,7 +111,7 @@ def test_the_end_of_a_document_is_a_boundary():
 
 
 def test_documents_may_come_from_a_generator_in_many_batches(monkeypatch, corpus):
-    monkeypatch.setattr("groundup.tokenizer.training_texts.BATCH_BYTES", 100)
+    monkeypatch.setattr("groundup.tokenizer.training.texts.BATCH_BYTES", 100)
     documents = corpus.read_bytes().split(b"<|endoftext|>")
     streamed = train_bpe_from_documents(iter(documents), 350, ["<|endoftext|>"])
     assert streamed == train_bpe(corpus, 350, ["<|endoftext|>"])
@@ -311,7 +311,7 @@ def test_any_other_regular_expression_works_and_says_that_it_is_slow(corpus):
     assert ours == reference.train_bpe([corpus.read_bytes()], 330, [s.encode() for s in specials], pattern)
 
 
-@pytest.mark.filterwarnings("ignore::groundup.tokenizer.pretoken_counts.SlowPatternWarning")
+@pytest.mark.filterwarnings("ignore::groundup.tokenizer.training.counts.SlowPatternWarning")
 def test_text_between_matches_is_split_as_tokenizers_does():
     pattern = r"[a-z]+|(?=[0-9])"
     _, merges = train_bpe_from_documents(TEXTS, 2000, ["<s>"], pattern=pattern, tie_rule="huggingface")

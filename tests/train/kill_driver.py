@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from groundup.cli.main import main
 from groundup.config import load_recipe, override, save_toml
 from groundup.train import report
-from groundup.train.checkpoint import read_state
+from groundup.train.checkpoint.folder import read_state
 from records import record
 
 OPERATIONS = ("fsync", "rename", "replace", "unlink", "rmdir", "mkdir")

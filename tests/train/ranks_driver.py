@@ -21,20 +21,20 @@ from safetensors.torch import save_file
 from groundup.cli.main import main
 from groundup.config import ModelConfig, OptimConfig
 from groundup.data.batches import Batches
+from groundup.data.guard import DataGuard
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
-from groundup.launch import Launch
 from groundup.nn import TransformerLM
 from groundup.optim import build_optimizer
-from groundup.train import RunDirectory
+from groundup.record.run import RunDirectory
+from groundup.system.launch import Launch
 from groundup.train.build import build_loss
-from groundup.train.checkpoint import CheckpointContent
-from groundup.train.checkpoint_ranks import gathered
-from groundup.train.data_guard import DataGuard
-from groundup.train.distributed import Intent, Ranks, joined
+from groundup.train.checkpoint.folder import CheckpointContent
+from groundup.train.checkpoint.gathered import gathered
 from groundup.train.evaluate import evaluate
 from groundup.train.loop import Trainer
-from groundup.train.parallel import make_parallel
+from groundup.train.ranks.collective import Intent, Ranks, joined
+from groundup.train.ranks.parallel import make_parallel
 from groundup.train.ratios import update_ratios
 from groundup.train.report import Reporter
 from groundup.train.step import train_step

@@ -5,8 +5,8 @@ import os
 import signal
 from pathlib import Path
 
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
 
 CLOCKS = {"wall_seconds", "tokens_per_second", "mfu", "peak_memory"}
 

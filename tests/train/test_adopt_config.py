@@ -12,9 +12,10 @@ from groundup.config import RunConfig, flatten, override, save_toml
 from groundup.config.effects import FIXED, RECORD, SPEED, effect_of
 from groundup.errors import ConfigError
 from groundup.record import read_object
-from groundup.track import Silent
-from groundup.train import RunDirectory, evaluate_run, train
-from groundup.train.checkpoint import read_state, write_state
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
+from groundup.train import evaluate_run, train
+from groundup.train.checkpoint.folder import read_state, write_state
 from records import record, without_hashes
 
 

@@ -10,7 +10,7 @@ import torch
 from groundup.errors import CheckpointError, FileMissingError, GroundupError
 from groundup.nn import TransformerLM, cross_entropy
 from groundup.optim import SGD, AdamW
-from groundup.train.checkpoint_file import load_checkpoint, save_checkpoint
+from groundup.train.checkpoint.single_file import load_checkpoint, save_checkpoint
 
 V = 19
 

@@ -13,13 +13,14 @@ import torch
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import CheckpointError, TrainingError
-from groundup.track import Silent
-from groundup.train import RunDirectory, train
-from groundup.train import checkpoint_writer as writer_module
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
+from groundup.train import train
 from groundup.train.build import build_model, build_optimizer
-from groundup.train.checkpoint import CheckpointContent, read_model, read_optimizer, read_state
-from groundup.train.checkpoint_writer import CheckpointWriter
-from groundup.train.snapshot import SnapshotBuffers
+from groundup.train.checkpoint import writer as writer_module
+from groundup.train.checkpoint.folder import CheckpointContent, read_model, read_optimizer, read_state
+from groundup.train.checkpoint.snapshot import SnapshotBuffers
+from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.state import TrainState
 
 
@@ -171,7 +172,7 @@ def test_a_failure_in_the_thread_is_raised_once_in_one_line(objects, run, monkey
     before = files(run.step_folder(1))
     match where:
         case "write_folder":
-            monkeypatch.setattr("groundup.train.checkpoint._save_tensors", full)
+            monkeypatch.setattr("groundup.train.checkpoint.folder._save_tensors", full)
         case "sync_record":
             writer.sync_record = full
         case _:
@@ -232,7 +233,7 @@ def test_an_exception_in_the_loop_waits_for_the_checkpoint_in_flight(config: Run
 
 
 SLOW_WRITER = (
-    "import os, signal, sys, time, groundup.train.checkpoint as c\n"
+    "import os, signal, sys, time, groundup.train.checkpoint.folder as c\n"
     "save = c._save_tensors\n"
     "def slow(tensors, path):\n"
     "    if 'step-6' in str(path) and path.name == 'model.safetensors':\n"

@@ -12,10 +12,11 @@ import pytest
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import ConfigError
-from groundup.track import Silent
-from groundup.train import RunDirectory, report, sample_text, train
-from groundup.train.checkpoint import read_state
-from groundup.train.saving import SaveTimer
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
+from groundup.train import report, sample_text, train
+from groundup.train.checkpoint.folder import read_state
+from groundup.train.checkpoint.saving import SaveTimer
 from records import record
 
 

@@ -9,12 +9,13 @@ import pytest
 from groundup.cli.main import main
 from groundup.config import RunConfig, override
 from groundup.errors import GroundupError
-from groundup.experiments.attempt import read_figures
-from groundup.experiments.run_index import list_runs
-from groundup.experiments.run_record import read_run
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
-from groundup.train.checkpoint import write_state
+from groundup.record.read import read_run
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.reports.run_list import list_runs
+from groundup.sweeps.attempt import read_figures
+from groundup.train import train
+from groundup.train.checkpoint.folder import write_state
 from records import SignalAt, record
 
 

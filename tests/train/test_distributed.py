@@ -22,13 +22,14 @@ from safetensors.torch import load_file
 
 from groundup.config import DataConfig, RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError, FileMissingError, TrainingError
-from groundup.launch import Launch
 from groundup.optim.muon import matrix_dtype
-from groundup.track import Silent, read_jsonl
-from groundup.train import AnotherRankError, RunDirectory, evaluate_run, train
-from groundup.train.distributed import Intent, ManyRanks, Ranks
-from groundup.train.fresh_start import name_of_this_start
-from groundup.train.lost_rank import parting
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.system.launch import Launch
+from groundup.train import AnotherRankError, evaluate_run, train
+from groundup.train.ranks.collective import Intent, ManyRanks, Ranks
+from groundup.train.ranks.failures import parting
+from groundup.train.ranks.rendezvous import name_of_this_start
 from records import without_hashes
 
 DRIVER = Path(__file__).with_name("ranks_driver.py")

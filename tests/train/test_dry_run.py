@@ -9,11 +9,11 @@ import torch
 from groundup.cli.main import main
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError
-from groundup.track import Silent
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
 from groundup.train import dry_run, train
-from groundup.train.dry_run import time_steps
 from groundup.train.loop import Trainer
-from groundup.train.run_directory import RunDirectory
+from groundup.train.preview.dry_run import time_steps
 
 SECTIONS = ["run", "parameters", "optimizer", "disk", "memory", "time"]
 
@@ -21,7 +21,7 @@ SECTIONS = ["run", "parameters", "optimizer", "disk", "memory", "time"]
 @pytest.fixture(autouse=True)
 def quick_products(monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole measurement of the machine's products would be most of the time of these tests."""
-    module = importlib.import_module("groundup.train.dry_run")  # of the name, the package has the function
+    module = importlib.import_module("groundup.train.preview.dry_run")  # of the name, the package has the function
     measure = module.measure_matmul_flops
     monkeypatch.setattr(module, "measure_matmul_flops", lambda *a, **o: measure(*a, **o, size=64, rounds=1))
 
@@ -59,7 +59,7 @@ def test_a_dry_run_prints_every_table_and_leaves_nothing_on_the_disk(
 def test_a_dry_run_fits_80_columns(
     config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    from groundup.track import console
+    from groundup.display import console
 
     monkeypatch.setattr(console, "make_console", lambda: console.Console(width=80, highlight=False))
     save_toml(config, tmp_path / "recipe.toml")
@@ -99,7 +99,7 @@ def test_the_memory_of_weights_gradients_and_state_is_what_a_step_allocates(conf
 
 
 def test_a_plan_that_does_not_fit_says_so_and_what_helps(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
-    module = importlib.import_module("groundup.train.dry_run")
+    module = importlib.import_module("groundup.train.preview.dry_run")
 
     def memory(of: int):
         monkeypatch.setattr(module, "total_memory", lambda device: of)

@@ -10,12 +10,13 @@ import torch
 
 from groundup.config import RunConfig, override
 from groundup.errors import ConfigError
-from groundup.experiments.attempt import Job, attempt
-from groundup.launch import Launch
-from groundup.track import Silent
-from groundup.train import dry_run, fits, train
-from groundup.train.distributed import Ranks
+from groundup.record.sinks import Silent
+from groundup.sweeps.attempt import Job, attempt
+from groundup.system.launch import Launch
+from groundup.train import dry_run, train
 from groundup.train.loop import Trainer
+from groundup.train.preview import fits
+from groundup.train.ranks.collective import Ranks
 
 GIANT = {"model.d_model": 16384, "model.num_layers": 96, "model.num_heads": 128}
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from groundup.config import RunConfig, override, save_toml
+from groundup.data.guard import DataGuard
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, MissingExtraError, TrainingError
-from groundup.track import JsonlSink, Silent, read_jsonl
-from groundup.train import RunDirectory, train
-from groundup.train.data_guard import DataGuard
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import JsonlSink, Silent, read_jsonl
+from groundup.train import train
 
 
 class At(Silent):
@@ -57,7 +58,7 @@ def test_shards_cut_off_under_the_run_end_it_with_a_checkpoint_of_the_last_step(
     config = override(config, {"data.train": str(data)})
     whole = shard(data).read_bytes()
     cuts = (
-        "import os, groundup.track.console as console\n"
+        "import os, groundup.display.console as console\n"
         "class Cuts(console.ConsoleDisplay):\n"
         "    def step(self, step, loss):\n"
         f"        if step == 9: os.truncate({str(shard(data))!r}, 0)\n"
@@ -134,7 +135,7 @@ def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Pa
     """A limit on the size of files is the disk that fills up; the checkpoints' files are allowed to be larger."""
     config = override(config, {"train.log_interval": 1, "sample.interval": 1})
     fills_up = (
-        "import resource, signal, groundup.track.jsonl as j\n"
+        "import resource, signal, groundup.record.sinks.jsonl as j\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write = j.JsonlSink._write\n"
         "def limited(self, name, line):\n"

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from groundup.config import RunConfig, TrainConfig, override
 from groundup.errors import ConfigError, TrainingError
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.train import train
 from groundup.train.guards import free_bytes, most_checkpoints, watch_for_spike
 from groundup.train.loop import Trainer
 from groundup.train.state import TrainState

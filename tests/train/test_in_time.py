@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from groundup.config import RunConfig, override
-from groundup.track import read_jsonl
-from groundup.track.console import ConsoleDisplay
-from groundup.train import RunDirectory, in_time, train, train_in_time
+from groundup.display.console import ConsoleDisplay
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import read_jsonl
+from groundup.train import in_time, train, train_in_time
 from groundup.train.in_time import is_behind
 
 CLOCKS = ("wall_seconds", "tokens_per_second", "peak_memory", "mfu")

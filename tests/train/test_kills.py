@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from groundup.config import RunConfig, override, save_toml
-from groundup.track import read_jsonl
-from groundup.train import RunDirectory, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import read_jsonl
+from groundup.train import train
 
 DRIVER = Path(__file__).with_name("kill_driver.py")
 

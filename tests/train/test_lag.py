@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 from groundup.config import RunConfig, override
 from groundup.data.prefetch import Prefetch
 from groundup.errors import TrainingError
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, loop, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.train import loop, train
 from records import SignalAt, record
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from groundup.config import RunConfig, override
-from groundup.files import sync_directory
-from groundup.track import Silent
-from groundup.train import RunDirectory, train
-from groundup.train.checkpoint import read_state
-from groundup.train.leftovers import discard, discarded
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
+from groundup.system.files import sync_directory
+from groundup.system.leftovers import discard, discarded
+from groundup.train import train
+from groundup.train.checkpoint.folder import read_state
 
 
 class Notes(Silent):

@@ -12,8 +12,9 @@ from groundup.config import RunConfig, TrainConfig, from_dict, load_toml, overri
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, DivergenceError, FileMissingError, TrainingError
 from groundup.optim import get_lr_cosine_schedule
-from groundup.track import read_jsonl
-from groundup.train import RunDirectory, evaluate_run, seconds_per_step, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import read_jsonl
+from groundup.train import evaluate_run, seconds_per_step, train
 from groundup.train.build import build_model, build_optimizer, load_tokenizer, prepare_device
 
 

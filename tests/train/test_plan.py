@@ -7,13 +7,14 @@ from safetensors.torch import load_file
 
 from groundup.config import RunConfig, TrainConfig, override
 from groundup.data.shards import TokenShards
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.train import train
 from groundup.train.build import build_model, build_optimizer
-from groundup.train.dry_run import evaluations_left
 from groundup.train.guards import checkpoint_bytes
 from groundup.train.loop import Trainer
-from groundup.train.plan import Section, describe
+from groundup.train.preview.describe import Section, describe
+from groundup.train.preview.dry_run import evaluations_left
 
 
 def cells(section: Section) -> dict[str, str]:

@@ -16,10 +16,11 @@ import torch
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import TrainingError
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
-from groundup.train.profile import scope
-from groundup.train.profile_summary import GROUPS, group_of, spent
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.train import train
+from groundup.train.preview.profile_summary import GROUPS, group_of, spent
+from groundup.train.preview.profiler import scope
 
 
 class Notes(Silent):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from groundup.config import RunConfig, override
-from groundup.track import Silent, read_jsonl
-from groundup.train import RunDirectory, train
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent, read_jsonl
+from groundup.train import train
 from groundup.train.loop import Trainer
 from groundup.train.ratios import update_ratios
 

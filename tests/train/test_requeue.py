@@ -11,8 +11,9 @@ import pytest
 from groundup.cli.main import main
 from groundup.config import RunConfig, save_toml
 from groundup.errors import ConfigError
-from groundup.slurm import requeue, slurm_job
-from groundup.train import RunDirectory, train
+from groundup.record.run import RunDirectory
+from groundup.system.slurm import requeue, slurm_job
+from groundup.train import train
 from records import SignalAt, record
 
 
@@ -42,7 +43,7 @@ def run_recipe(config: RunConfig, *arguments: str, stop: int = 0, number: int = 
     save_toml(config, recipe)
     program = (
         "import os, sys\n"
-        "from groundup.track.console import ConsoleDisplay\n"
+        "from groundup.display.console import ConsoleDisplay\n"
         "def step(self, step, loss):\n"
         f"    if step == {stop}: os.kill(os.getpid(), {int(number)})\n"
         "ConsoleDisplay.step = step\n"

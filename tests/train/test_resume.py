@@ -18,9 +18,10 @@ import pytest
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError, FileMissingError, TrainingError
-from groundup.track import JsonlSink, Silent, read_jsonl
-from groundup.train import RunDirectory, evaluate_run, train
-from groundup.train.checkpoint import CheckpointContent, read_state, write_folder
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import JsonlSink, Silent, read_jsonl
+from groundup.train import evaluate_run, train
+from groundup.train.checkpoint.folder import CheckpointContent, read_state, write_folder
 from records import SignalAt, record, without_hashes
 
 
@@ -154,7 +155,7 @@ def test_killed_process_resumes_from_the_last_complete_checkpoint(config: RunCon
     save_toml(config, tmp_path / "recipe.toml")
     # Killed while the checkpoint of step 12 is half written: the model is there, the rest is not.
     program = (
-        "import os, signal, groundup.train.checkpoint as c\n"
+        "import os, signal, groundup.train.checkpoint.folder as c\n"
         "save = c._save_tensors\n"
         "def killed(tensors, path):\n"
         "    save(tensors, path)\n"
@@ -178,7 +179,7 @@ def test_full_disk_while_saving_keeps_the_previous_checkpoint(config: RunConfig,
     save_toml(override(config, {"train.eval_interval": 1000}), tmp_path / "recipe.toml")
     # A limit on file size is the disk that fills up: writing the model beyond it fails.
     program = (
-        "import resource, signal, groundup.train.checkpoint_writer as w\n"
+        "import resource, signal, groundup.train.checkpoint.writer as w\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write = w.write_folder\n"
         "def limited(folder, *rest):\n"
@@ -342,8 +343,8 @@ def test_old_checkpoints_go_but_the_best_stays(config: RunConfig):
 
 
 def test_failed_write_leaves_an_older_folder_of_the_same_step_alone(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
-    from groundup.train import checkpoint
     from groundup.train.build import build_model, build_optimizer
+    from groundup.train.checkpoint import folder as checkpoint
 
     config = override(config, {"model.vocab_size": 300})
     model = build_model(config, "cpu")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from groundup.cli.main import main
 from groundup.config import OptimConfig, RunConfig, TrainConfig, override, save_toml
 from groundup.optim.schedule import learning_rate_at
-from groundup.track import read_jsonl
-from groundup.train import RunDirectory
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import read_jsonl
 from groundup.train.guards import TimeLimit
 
 

@@ -13,7 +13,7 @@ from groundup.config import ModelConfig, TrainConfig
 
 BLOCKED_ROWS = 128
 """Rows of queries that our own attention on a CPU takes at a time: it computes the scores of whole blocks up to the
-diagonal (:mod:`groundup.nn.blocked_attention`)."""
+diagonal (:mod:`groundup.nn.fast.blocked_attention`)."""
 
 
 @dataclass(frozen=True)

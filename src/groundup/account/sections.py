@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-from groundup.account.section import Section
-from groundup.account.units import count_text, flops_text, size_text, time_text
+from groundup.display.section import Section
+from groundup.display.units import count_text, flops_text, size_text, time_text
 
 _GIB = 2**30
 _PARAMETERS = {

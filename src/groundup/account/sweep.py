@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from groundup.account.picture import new_figure
-from groundup.account.section import Section
-from groundup.account.units import flops_text, size_text, time_text
+from groundup.display.figure import new_figure
+from groundup.display.section import Section
+from groundup.display.units import flops_text, size_text, time_text
 from groundup.errors import ConfigError
 
 if TYPE_CHECKING:

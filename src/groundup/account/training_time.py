@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from groundup.account.exercise import ADAMW_FLOPS_PER_PARAMETER
 from groundup.account.flops import forward_flops
 from groundup.account.params import parameters
 from groundup.config import ModelConfig, OptimConfig
 from groundup.errors import ConfigError
+from groundup.studies.exercise import ADAMW_FLOPS_PER_PARAMETER
 
 SECONDS_PER_DAY = 86_400
 _MUON_ELEMENTWISE = 8

@@ -11,10 +11,10 @@ from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
 from groundup.account.presets import PRESETS
 from groundup.account.report import Device, account, card_device
-from groundup.account.units import parse_count, parse_size
 from groundup.cli.parse import call
 from groundup.config import RunConfig, flatten, full_name, load_recipe, override
 from groundup.config.recipe import recipes_dir, suggestion
+from groundup.display.units import parse_count, parse_size
 from groundup.errors import ConfigError, FileMissingError
 
 if TYPE_CHECKING:
@@ -190,15 +190,15 @@ def _device(name: str | None, config: RunConfig) -> Device | None:
         from groundup.account.hardware import named_card
 
         return card_device(named_card(name), config.train.precision, config.train.matmul_precision)
-    from groundup.train.dry_run import measured_cpu
+    from groundup.train.preview.dry_run import measured_cpu
 
     return measured_cpu(config.train)
 
 
 def _sweep(target: str, text: str, plot: Path | None, one: Any, *, json_output: bool) -> None:
-    from groundup.account.picture import picture_kind, write_picture
     from groundup.account.sweep import parse_sweep, sweep_figure, sweep_rows, sweep_section
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.display.figure import picture_kind, write_picture
 
     name, values = parse_sweep(text)
     if plot is not None:
@@ -218,7 +218,7 @@ def _sweep(target: str, text: str, plot: Path | None, one: Any, *, json_output: 
 
 def _print(documents: list[dict[str, Any]], *, kept: bool) -> None:
     from groundup.account.sections import answer, comparison, exercise_section, kept_section, sections
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
 
     console = make_console()
     if len(documents) == 2:
@@ -244,7 +244,7 @@ def _print_bar(console: Console, document: dict[str, Any]) -> None:
     from rich.text import Text
 
     from groundup.account.sections import memory_bar
-    from groundup.account.units import size_text
+    from groundup.display.units import size_text
 
     width = min(72, console.width - 4)
     bar, legend = Text("  "), Text("  ")
@@ -265,7 +265,7 @@ def _print_bar(console: Console, document: dict[str, Any]) -> None:
 
 
 def _exercise(config: RunConfig, mfu: float) -> dict[str, Any]:
-    from groundup.account.exercise import exercise
+    from groundup.studies.exercise import exercise
 
     return exercise(config, mfu)
 
@@ -279,8 +279,8 @@ def _list_devices(*, json_output: bool) -> None:
     import dataclasses
 
     from groundup.account.hardware import CARDS
-    from groundup.account.section import Section
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.display.section import Section
 
     if json_output:
         _print_json([dataclasses.asdict(card) for card in CARDS])
@@ -300,8 +300,8 @@ def _list_devices(*, json_output: bool) -> None:
 
 def _list_presets() -> None:
     from groundup.account.params import parameter_count
-    from groundup.account.section import Section
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.display.section import Section
 
     rows = [(name, f"{parameter_count(run.model):,}", about) for name, (about, run) in PRESETS.items()]
     note = "Also: the name or file of a recipe, or the folder of a run. `groundup account --help` shows the options."

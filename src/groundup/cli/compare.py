@@ -20,8 +20,8 @@ def _compare(first: str, second: str, /, *, html: Path | None = None) -> None:
         second: another one.
         html: write a page with their curves into this file.
     """
-    from groundup.experiments.run_comparison import compare_runs, comparison_sections, write_comparison
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.reports.comparison import compare_runs, comparison_sections, write_comparison
 
     study = compare_runs(first, second)
     console = make_console()

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import progress_bar
-from groundup.track.console import make_console, print_pairs
+from groundup.display.console import make_console, print_pairs
+from groundup.display.progress import progress_bar
+from groundup.display.units import size_text
 
 if TYPE_CHECKING:
     from groundup.data.document import Document

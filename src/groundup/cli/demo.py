@@ -14,15 +14,15 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from groundup.account.units import size_text
 from groundup.cli.encode import encode_with_progress
 from groundup.cli.parse import call
 from groundup.cli.tokenizer import train_with_progress
-from groundup.command import command
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
-from groundup.cores import choose_wait_policy, wait_by_load
+from groundup.display.console import make_console
+from groundup.display.units import size_text
 from groundup.errors import ConfigError, DataError
-from groundup.track.console import make_console
+from groundup.system.command import command
+from groundup.system.threads import choose_wait_policy, wait_by_load
 
 if TYPE_CHECKING:
     from groundup.train import TrainResult
@@ -77,7 +77,7 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | 
 
 def _train(console: Console, config: RunConfig, seconds: float, steps: int | None, began: float) -> TrainResult:
     """Train for about so many seconds, or so many steps; ``began`` is when the demo did."""
-    from groundup.track.console import ConsoleDisplay
+    from groundup.display.console import ConsoleDisplay
     from groundup.train import seconds_per_step, train, train_in_time
 
     display = ConsoleDisplay(console)
@@ -136,7 +136,7 @@ def prepare(console: Console, data: Path, seed: int) -> RunConfig:
 
 def _tell(console: Console, run: Path, seed: int) -> None:
     from groundup.generation import continue_text
-    from groundup.train import RunDirectory
+    from groundup.record.run import RunDirectory
 
     _heading(console, 5, "stories by the model")
     directory = RunDirectory(run)
@@ -148,10 +148,10 @@ def _tell(console: Console, run: Path, seed: int) -> None:
 
 
 def _sum_up(console: Console, run: Path, data: Path) -> None:
+    from groundup.display.console import print_pairs
+    from groundup.display.curve import loss_curve
     from groundup.errors import MissingExtraError
-    from groundup.track import read_jsonl
-    from groundup.track.console import print_pairs
-    from groundup.track.curve import loss_curve
+    from groundup.record.sinks import read_jsonl
 
     try:
         drawn = loss_curve(run, width=min(console.width, 100), color=console.is_terminal)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
-from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.data.encode import DEFAULT_SHARD_TOKENS, EncodeStats
+from groundup.display.console import make_console
+from groundup.display.progress import progress_bar
+from groundup.display.units import size_text
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
 from groundup.tokenizer.special_names import SpecialTokenMode
-from groundup.track.console import make_console
 
 _FEW_BYTES_A_TOKEN = 1.5
 

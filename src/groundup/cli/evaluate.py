@@ -34,7 +34,7 @@ def _evaluate(
         device: "auto" takes the one the run used.
         json_output: print one JSON object instead of a table.
     """
-    from groundup.track.console import make_console, print_pairs
+    from groundup.display.console import make_console, print_pairs
     from groundup.train import evaluate_run
 
     found = evaluate_run(run, checkpoint, split, data=data, device=device)

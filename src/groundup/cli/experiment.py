@@ -34,9 +34,9 @@ def _toy_sgd(
         plot: draw the curves into this file (.png, .svg or .pdf).
         json_output: print JSON instead of a table.
     """
-    from groundup.account.picture import picture_kind, write_picture
-    from groundup.experiments.toy_sgd import toy_sgd, toy_sgd_document, toy_sgd_figure, toy_sgd_section
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.display.figure import picture_kind, write_picture
+    from groundup.studies.toy_sgd import toy_sgd, toy_sgd_document, toy_sgd_figure, toy_sgd_section
 
     if plot is not None:
         picture_kind(plot)

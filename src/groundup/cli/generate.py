@@ -40,10 +40,10 @@ def _generate(
         device: "auto" takes the one the run used.
     """
     from groundup.config import check_sampling
-    from groundup.cores import wait_by_load
     from groundup.errors import ConfigError
     from groundup.generation import continue_text
-    from groundup.train import RunDirectory
+    from groundup.record.run import RunDirectory
+    from groundup.system.threads import wait_by_load
     from groundup.train.build import choose_device
 
     directory = RunDirectory.open(run)

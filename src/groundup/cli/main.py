@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from groundup.errors import ConfigError, GroundupError
-from groundup.launch import Launch
+from groundup.system.launch import Launch
 
 # verb -> (module, function, what it does); the module is imported only when its verb runs.
 VERBS = {

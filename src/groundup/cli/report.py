@@ -27,9 +27,9 @@ def _report(runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: s
     """
     if not runs:
         raise ConfigError("nothing to report on; give runs or sweeps, such as runs/NAME")
-    from groundup.experiments.finding import finding
-    from groundup.experiments.report import write_report
-    from groundup.track.console import make_console
+    from groundup.display.console import make_console
+    from groundup.reports.finding import finding
+    from groundup.reports.report import write_report
 
     written = write_report(runs, out, title=title)
     console = make_console()

@@ -9,15 +9,15 @@ from rich.rule import Rule
 from rich.text import Text
 
 from groundup.cli.parse import call
-from groundup.command import command
 from groundup.config import END_OF_TEXT
-from groundup.cores import available_cores
+from groundup.system.command import command
+from groundup.system.threads import available_cores
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from groundup.experiments.published_study import TextSource
-    from groundup.experiments.sweep import SweepResult
+    from groundup.studies.published_study import TextSource
+    from groundup.sweeps.sweep import SweepResult
 
 _TOKENIZERS = "tokenizers"
 _STORIES_BYTES = {"train": 8_000_000, "valid": 500_000}
@@ -53,10 +53,10 @@ def _reproduce(
         only: names of plans, to run no others.
     """
     from groundup.config.recipe import suggestion
+    from groundup.display.console import make_console
     from groundup.errors import ConfigError
-    from groundup.experiments.published_study import PLANS, possible_plans
-    from groundup.experiments.report import check_packages
-    from groundup.track.console import make_console
+    from groundup.reports.report import check_packages
+    from groundup.studies.published_study import PLANS, possible_plans
 
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}; expected at least 1")
@@ -99,11 +99,11 @@ def place_of(place: Path, plan: str) -> Path:
 
 def _sweep(console: Console, name: str, place: Path, budget: str, workers: int | None) -> SweepResult:
     """One plan of the study, or what is left of it."""
-    from groundup.cli.progress import progress_bar
     from groundup.cli.sweep import watch_sweep
-    from groundup.experiments.plan import load_plan
-    from groundup.experiments.pool import Pool, visible_gpus
-    from groundup.experiments.sweep import run_sweep
+    from groundup.display.progress import progress_bar
+    from groundup.sweeps.executors.pool import Pool, visible_gpus
+    from groundup.sweeps.plan import load_plan
+    from groundup.sweeps.sweep import run_sweep
 
     plan, directory, gpus = (
         load_plan(name, budget, data=place.resolve() / "data"),
@@ -117,10 +117,10 @@ def _sweep(console: Console, name: str, place: Path, budget: str, workers: int |
 
 def _write_report(console: Console, place: Path, out: Path, budget: str, data: Path | None) -> None:
     """On all that was run here, also before, with --only."""
-    from groundup.experiments.finding import finding
-    from groundup.experiments.published_study import LIMITS, PLANS
-    from groundup.experiments.report import write_report
-    from groundup.experiments.report_front import Preface
+    from groundup.reports.finding import finding
+    from groundup.reports.front import Preface
+    from groundup.reports.report import write_report
+    from groundup.studies.published_study import LIMITS, PLANS
 
     _heading(console, "the report")
     preface = Preface(
@@ -139,7 +139,7 @@ def _write_report(console: Console, place: Path, out: Path, budget: str, data: P
 def _check_budget(sweeps: list[Path], budget: str) -> None:
     """A study's directory is of one budget, as its tokenizers are."""
     from groundup.errors import ConfigError
-    from groundup.experiments.sweep_directory import SweepDirectory
+    from groundup.sweeps.directory import SweepDirectory
 
     for place in sweeps:
         before = SweepDirectory(place).budget
@@ -151,7 +151,7 @@ def _check_budget(sweeps: list[Path], budget: str) -> None:
 
 def _texts(place: Path, data: Path | None) -> list[TextSource]:
     """The texts that were given, or stories of groundup's own."""
-    from groundup.experiments.published_study import TextSource, find_texts
+    from groundup.studies.published_study import TextSource, find_texts
     from groundup.text.stories import write_stories
 
     if data is not None:
@@ -179,9 +179,9 @@ def _learn_tokenizers(texts: list[TextSource], place: Path, budget: str) -> None
     """The experiments on tokenizers, which learn one from each text and measure it on all."""
     from groundup.cli.tokenizer_report import report
     from groundup.errors import ConfigError
-    from groundup.experiments.published_study import BUDGETS
-    from groundup.experiments.report_tokenizers import read_tokenizer_report
-    from groundup.tokenizer.report_folder import PLOT_FILE
+    from groundup.reports.tokenizers import read_tokenizer_report
+    from groundup.studies.published_study import BUDGETS
+    from groundup.studies.tokenizer_report.folder import PLOT_FILE
 
     folder = place / _TOKENIZERS
     known = read_tokenizer_report(folder)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from groundup.account.units import count_text, time_text
 from groundup.cli.parse import call
+from groundup.display.units import count_text, time_text
 from groundup.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def _runs(
         json_output: print JSON instead of a table.
         runs_dir: where the runs are; index.sqlite is kept there.
     """
-    from groundup.experiments.run_filter import resolve
-    from groundup.experiments.run_index import as_csv, column_names, list_runs, tag_run
-    from groundup.files import write_atomically
-    from groundup.track.console import make_console
+    from groundup.display.console import make_console
+    from groundup.reports.run_filter import resolve
+    from groundup.reports.run_list import as_csv, column_names, list_runs, tag_run
+    from groundup.system.files import write_atomically
 
     console = make_console()
     for pair, remove in ((tag, False), (untag, True)):
@@ -84,7 +84,7 @@ def _runs(
 
 
 def _print(console: Console, rows: list[dict[str, Any]], shown: list[str], where: str) -> None:
-    from groundup.track.console import print_section
+    from groundup.display.console import print_section
 
     table = [tuple(_text(name, row.get(name)) for name in shown) for row in rows]
     title = f"{len(rows):,} run{'' if len(rows) == 1 else 's'} in {where}"

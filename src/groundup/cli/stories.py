@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from groundup.account.units import size_text
 from groundup.cli.parse import call
 from groundup.config import END_OF_TEXT
+from groundup.display.units import size_text
 
 
 def stories(arguments: list[str]) -> None:

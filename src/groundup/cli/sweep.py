@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from groundup.cli.parse import call
-from groundup.command import command
 from groundup.errors import ConfigError
+from groundup.system.command import command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from groundup.cli.progress import Update
-    from groundup.experiments.cells import Cell
-    from groundup.experiments.cost import Cost
-    from groundup.experiments.executor import Executor
-    from groundup.experiments.plan import Plan
-    from groundup.experiments.results import Result
-    from groundup.experiments.sweep import Watch
+    from groundup.display.progress import Update
+    from groundup.sweeps.cost import Cost
+    from groundup.sweeps.executors.executor import Executor
+    from groundup.sweeps.plan import Plan
+    from groundup.sweeps.results import Result
+    from groundup.sweeps.sweep import Watch
+    from groundup.sweeps.trials import Cell
 
 
 _MOST_THREADS = 1024
@@ -70,17 +70,17 @@ def _sweep(
     """
     from rich.text import Text
 
-    from groundup.cli.progress import progress_bar
-    from groundup.experiments.plan import load_plan
-    from groundup.experiments.results import results_section
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
+    from groundup.display.progress import progress_bar
+    from groundup.sweeps.plan import load_plan
+    from groundup.sweeps.results import results_section
 
     console = make_console(stderr=json_output)
     loaded = load_plan(plan, budget)
     if dry_run:
         _show_plan(console, loaded, directory)
         return 0
-    from groundup.experiments.sweep import run_sweep
+    from groundup.sweeps.sweep import run_sweep
 
     place = directory or loaded.default_directory
     if executor is None and address is None and loaded.budget is not None and loaded.budget.fixed == "minutes":
@@ -120,15 +120,15 @@ def _executor(
     if address is not None and kind not in (None, "ray"):
         raise ConfigError(f"--address {address} is of a Ray cluster, and --executor {kind} runs here; leave one out")
     if kind == "ray" or address is not None:
-        from groundup.experiments.ray_executor import RayExecutor
+        from groundup.sweeps.executors.ray import RayExecutor
 
         return RayExecutor(address, workers=workers or 2, threads=threads or 1, gpus=gpus)
     if threads is not None and not 1 <= threads <= _MOST_THREADS:
         raise ConfigError(f"--threads {threads}; expected 1 to {_MOST_THREADS:,}")
     if gpus is not None:
         raise ConfigError(f"--gpus {gpus:g} is for --executor ray; a pool deals out the GPUs that there are")
-    from groundup.experiments.executor import InlineExecutor
-    from groundup.experiments.pool import Pool, visible_gpus
+    from groundup.sweeps.executors.executor import InlineExecutor
+    from groundup.sweeps.executors.pool import Pool, visible_gpus
 
     gpus_here = visible_gpus() if kind != "inline" else []
     workers = workers or max(1, len(gpus_here))
@@ -144,10 +144,10 @@ def _executor(
 
 
 def _show_plan(console: Console, plan: Plan, directory: Path | None) -> None:
-    from groundup.experiments.cells import cells_of
-    from groundup.experiments.cost import cell_cost, check_memory, cost_section, this_device
-    from groundup.experiments.sweep_directory import SweepDirectory
-    from groundup.track.console import print_section
+    from groundup.display.console import print_section
+    from groundup.sweeps.cost import cell_cost, check_memory, cost_section, this_device
+    from groundup.sweeps.directory import SweepDirectory
+    from groundup.sweeps.trials import cells_of
 
     _heading(console, plan)
     device, place = this_device(plan.base), directory or plan.default_directory
@@ -174,10 +174,10 @@ def watch_sweep(console: Console, plan: Plan, update: Update) -> Watch:
     """What shows a sweep to a person: a bar by the cells' FLOPs on a terminal, and a line for each that ends."""
     from rich.text import Text
 
-    from groundup.account.units import time_text
-    from groundup.experiments.cost import cost_section
-    from groundup.experiments.sweep import Watch
-    from groundup.track.console import print_section
+    from groundup.display.console import print_section
+    from groundup.display.units import time_text
+    from groundup.sweeps.cost import cost_section
+    from groundup.sweeps.sweep import Watch
 
     class Terminal(Watch):
         def __init__(self) -> None:

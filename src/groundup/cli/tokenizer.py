@@ -13,17 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading
 from groundup.config import END_OF_TEXT
+from groundup.display.console import make_console
+from groundup.display.progress import progress_bar
+from groundup.display.units import size_text
 from groundup.text.options import ReadOptions
-from groundup.track.console import make_console
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.pretoken_counts import PretokenCounts
+    from groundup.tokenizer.training.counts import PretokenCounts
 
 
 def train(arguments: list[str]) -> None:
@@ -133,7 +133,7 @@ def train_with_progress(
     """Train under a progress bar, save, and say what came out. Options left None are those of the counts."""
     from groundup.cli.tokenizer_count import add_inputs
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.vocabulary_learning import LearningOptions
+    from groundup.tokenizer.training.merges import LearningOptions
 
     began = time.perf_counter()
     options = LearningOptions(vocab_size, tie_rule, min_frequency, max_token_length)
@@ -166,7 +166,7 @@ def _sum_of_counts(
 ) -> PretokenCounts:
     """What the files hold, or no counts yet; with the pattern and special tokens asked for, which must be theirs."""
     from groundup.errors import DataError, TokenizerError
-    from groundup.tokenizer.pretoken_counts import PretokenCounts
+    from groundup.tokenizer.training.counts import PretokenCounts
 
     parts = ((path, PretokenCounts.load(path, num_threads=threads)) for path in paths)
     first = next(parts, None)
@@ -228,7 +228,7 @@ def _inspect(
         print(json.dumps(facts | {"longest_tokens": shown}))
         return
 
-    from groundup.track.console import print_pairs
+    from groundup.display.console import print_pairs
 
     console = make_console()
     print_pairs(console, {name.replace("_", " "): _readable(value) for name, value in facts.items()})

@@ -9,8 +9,8 @@ from rich.text import Text
 from tyro.conf import arg
 
 from groundup.cli.parse import call
+from groundup.display.console import make_console
 from groundup.errors import ConfigError
-from groundup.track.console import make_console
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -48,7 +48,7 @@ def _convert(
         overwrite: replace what is there.
     """
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.formats import read_tokenizer
+    from groundup.tokenizer.formats.detect import read_tokenizer
 
     form = _format_of(out, to)
     _refuse_existing(out, form, overwrite=overwrite)
@@ -83,7 +83,7 @@ def _format_of(out: Path, to: FormatName | None) -> FormatName:
 
 
 def _refuse_existing(out: Path, form: FormatName, *, overwrite: bool) -> None:
-    from groundup.tokenizer.formats import GROUNDUP_FILE
+    from groundup.tokenizer.formats.detect import GROUNDUP_FILE
 
     names = ("meta.json", "vocab.json", "merges.txt", GROUNDUP_FILE)
     taken = [out / name for name in names if (out / name).exists()] if form == "folder" else [out]

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from rich.console import Console
 from rich.text import Text
 
-from groundup.account.units import size_text
 from groundup.cli.parse import call
-from groundup.cli.progress import Update, progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading, say_how_read, say_left_out
 from groundup.config import END_OF_TEXT
+from groundup.display.console import make_console
+from groundup.display.progress import Update, progress_bar
+from groundup.display.units import size_text
 from groundup.errors import ConfigError, DataError
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
-from groundup.track.console import make_console
 
 if TYPE_CHECKING:
-    from groundup.tokenizer.pretoken_counts import PretokenCounts
-    from groundup.tokenizer.vocabulary_learning import Progress
+    from groundup.tokenizer.training.counts import PretokenCounts
+    from groundup.tokenizer.training.merges import Progress
 
 SpecialTokenMode: TypeAlias = Literal["text", "encode", "error"]
 
@@ -65,7 +65,7 @@ def _count(
         threads: threads that count; all cores by default. The result does not depend on it.
         overwrite: replace the file if it is there.
     """
-    from groundup.tokenizer.pretoken_counts import PretokenCounts
+    from groundup.tokenizer.training.counts import PretokenCounts
 
     console = make_console()
     began = time.perf_counter()
@@ -104,8 +104,8 @@ def add_inputs(
         FileMissingError, DataError, MissingExtraError: as `TextReader`.
     """
     from groundup.tokenizer.patterns import PATTERNS
-    from groundup.tokenizer.pretoken_counts import SlowPatternWarning, slow_pattern_note
     from groundup.tokenizer.special_names import refuse_names
+    from groundup.tokenizer.training.counts import SlowPatternWarning, slow_pattern_note
 
     if counts.pattern not in PATTERNS:
         console.print(Text(f"note: {slow_pattern_note(counts.pattern)}"), soft_wrap=True)

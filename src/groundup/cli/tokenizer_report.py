@@ -14,18 +14,18 @@ from rich.text import Text
 from tyro.conf import UseAppendAction
 
 from groundup.cli.parse import call
-from groundup.cli.progress import Update, progress_bar
 from groundup.cli.reading import DEFAULT_READING, Reading, say_left_out
 from groundup.config import END_OF_TEXT
 from groundup.config.recipe import suggestion
+from groundup.display.console import make_console
+from groundup.display.progress import Update, progress_bar
 from groundup.errors import ConfigError
 from groundup.text.options import ReadOptions
 from groundup.text.readers import STANDARD_INPUT
-from groundup.track.console import make_console
 
 if TYPE_CHECKING:
+    from groundup.studies.tokenizer_report.corpus import Corpus
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.report_corpus import Corpus
 
 _DEFAULT_VOCAB_SIZE = 10_000
 
@@ -76,15 +76,15 @@ def _report(
         overwrite: replace a report that is in the folder.
         json_output: print report.json instead of tables.
     """
+    from groundup.studies.tokenizer_report.folder import check_folder, write
+    from groundup.studies.tokenizer_report.measure import measure
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.report import measure
-    from groundup.tokenizer.report_folder import check_folder, write
 
     texts = read_corpora(corpora, vocab_size, held_out, separator=separator, read=read)
     folders = _named(tokenizer, "--tokenizer NAME=FOLDER")
     check_folder(out, overwrite=overwrite)
     if plot:
-        from groundup.tokenizer.report_plot import check_plot
+        from groundup.studies.tokenizer_report.plot import check_plot
 
         check_plot()
     given = {name: Tokenizer.load(folder) for name, folder in folders.items()}
@@ -117,7 +117,7 @@ def read_corpora(
     Raises:
         ConfigError: a name given twice or not at all, or a vocabulary size that is no number.
     """
-    from groundup.tokenizer.report_corpus import Corpus
+    from groundup.studies.tokenizer_report.corpus import Corpus
 
     inputs = _named(corpora, "NAME=PATH", path_alone=True)
     measured = _named(held_out, "--held-out NAME=PATH")
@@ -172,7 +172,7 @@ def _encode_shards(
     """Each text, and its held-out text where that is apart, as token shards."""
     from groundup.data.encode import encode_files
     from groundup.data.shards import token_dtype
-    from groundup.tokenizer.report_folder import SHARDS_FOLDER
+    from groundup.studies.tokenizer_report.folder import SHARDS_FOLDER
 
     rows = []
     for text in texts:
@@ -214,7 +214,7 @@ def _encode_shards(
 
 def print_report(console: Console, found: dict[str, Any]) -> None:
     """All tables of a report, in the terminal."""
-    from groundup.tokenizer.report_tables import tables
+    from groundup.studies.tokenizer_report.tables import tables
 
     for shown in tables(found):
         console.print(Text(shown.title, style="bold"))

@@ -6,13 +6,13 @@ import dataclasses
 
 from groundup.cli.flags import Flags, read_flags
 from groundup.cli.parse import parse
-from groundup.command import command
 from groundup.config import RunConfig, load_recipe
 from groundup.config.recipe import recipes_dir
-from groundup.cores import choose_wait_policy
 from groundup.errors import ConfigError, GroundupError
-from groundup.launch import Launch
-from groundup.slurm import REQUEUED_AFTER, requeue, slurm_job
+from groundup.system.command import command
+from groundup.system.launch import Launch
+from groundup.system.slurm import REQUEUED_AFTER, requeue, slurm_job
+from groundup.system.threads import choose_wait_policy
 
 
 def train(arguments: list[str]) -> int:
@@ -39,8 +39,8 @@ def train(arguments: list[str]) -> int:
     if flags.dry_run:
         return _dry_run(config, flags)
 
-    from groundup.track import Silent
-    from groundup.track.console import ConsoleDisplay
+    from groundup.display.console import ConsoleDisplay
+    from groundup.record.sinks import Silent
     from groundup.train import AnotherRankError
     from groundup.train import train as run_training
 
@@ -82,13 +82,13 @@ def check_together(flags: Flags) -> None:
 
 def _is_begun(config: RunConfig, flags: Flags) -> bool:
     """Whether --requeue has come to a run that its job began before."""
-    from groundup.train.run_directory import RunDirectory
+    from groundup.record.run import RunDirectory
 
     return flags.requeue and not RunDirectory(config.run_dir).is_untouched()
 
 
 def _dry_run(config: RunConfig, flags: Flags) -> int:
-    from groundup.track.console import make_console, print_section
+    from groundup.display.console import make_console, print_section
     from groundup.train import dry_run
 
     console = make_console()
@@ -111,7 +111,7 @@ def resolve(flags: Flags) -> RunConfig:
     if flags.resume_run is not None:
         if flags.recipe is not None:
             raise ConfigError(f"--resume {flags.resume_run} has its recipe already; leave out {flags.recipe!r}")
-        from groundup.train.run_directory import RunDirectory
+        from groundup.record.run import RunDirectory
 
         run = RunDirectory.open(flags.resume_run)
         # The folder may have been renamed or moved since.

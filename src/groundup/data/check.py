@@ -23,7 +23,7 @@ from groundup.data.index import (
     token_dtype,
 )
 from groundup.errors import DataError, GroundupError
-from groundup.files import file_sha256
+from groundup.system.files import file_sha256
 
 _BLOCK = 1 << 22
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from groundup.data.index import token_dtype
 from groundup.errors import DataError, GroundupError
-from groundup.files import sync_directory
+from groundup.system.files import sync_directory
 
 _TOKENS_HELD = 1 << 18
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.data.index import INDEX_FILE, STATUS_FILE
 from groundup.errors import DataError
-from groundup.files import file_sha256, read_json, write_json
+from groundup.system.files import file_sha256, read_json, write_json
 from groundup.tokenizer.special_names import SpecialTokenMode
 
 _FINGERPRINT_BYTES = 1 << 16

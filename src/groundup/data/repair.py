@@ -28,7 +28,7 @@ from groundup.data.index import (
 from groundup.data.open_shard import OpenShard
 from groundup.data.shard_writer import text_lengths, token_lengths_file, tokenizer_files
 from groundup.errors import DataError
-from groundup.files import file_sha256, write_atomically
+from groundup.system.files import file_sha256, write_atomically
 
 
 def repair(

@@ -40,7 +40,7 @@ from groundup.data.open_shard import OpenShard, disk_errors, sync
 from groundup.data.plan import ShardPlan
 from groundup.data.text_record import Sources
 from groundup.errors import DataError
-from groundup.files import file_sha256, write_atomically
+from groundup.system.files import file_sha256, write_atomically
 from groundup.version import VERSION as GROUNDUP_VERSION
 
 if TYPE_CHECKING:

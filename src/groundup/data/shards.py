@@ -43,7 +43,7 @@ from groundup.data.index import (
 )
 from groundup.data.index import token_dtype as token_dtype
 from groundup.errors import DataError, FileMissingError
-from groundup.files import file_sha256
+from groundup.system.files import file_sha256
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer

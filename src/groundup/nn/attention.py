@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from groundup.config.options import nearest_divisors
 from groundup.errors import ConfigError
-from groundup.nn import blocked_attention
+from groundup.nn.fast import blocked_attention
+from groundup.nn.fast.fused import make_neighbours, rotated_heads, shared_input_product
 from groundup.nn.functional import scaled_dot_product_attention
-from groundup.nn.fused import make_neighbours, rotated_heads, shared_input_product
 from groundup.nn.layers import Linear
 
 # Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H query heads, G heads of keys and
@@ -128,8 +128,8 @@ class MultiHeadSelfAttention(nn.Module):
         num_kv_heads: heads G of keys and values, a divisor of H; H by default. Query head i attends with head i G / H.
         rope: shared rotary embedding applied to queries and keys; None = no position information.
         flash: a fused kernel, which never holds the S x S scores; otherwise our own formula.
-        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fused`); the fused kernel of
-            a CPU is then our own (:mod:`groundup.nn.blocked_attention`).
+        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fast.fused`); the fused kernel
+            of a CPU is then our own (:mod:`groundup.nn.fast.blocked_attention`).
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,output}_proj.weight (D, D)``, ``{k,v}_proj.weight (G K, D)``,
     rows head after head.

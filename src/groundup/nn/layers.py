@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from groundup.nn.fast.fused import make_neighbours, rms_norm, shared_input_product, silu_gate
 from groundup.nn.functional import silu
-from groundup.nn.fused import make_neighbours, rms_norm, shared_input_product, silu_gate
 
 
 class Linear(nn.Module):
@@ -73,7 +73,7 @@ class RMSNorm(nn.Module):
     Args:
         d_model: size D of the normalized (last) axis.
         eps: added to the mean square, not to its root.
-        fast: the same formula with its gradient written out (:mod:`groundup.nn.fused`).
+        fast: the same formula with its gradient written out (:mod:`groundup.nn.fast.fused`).
 
     Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones.
     """
@@ -103,7 +103,7 @@ class SwiGLU(nn.Module):
     """Gated feed-forward network ``W2(SiLU(W1 x) ⊙ W3 x)`` (Shazeer 2020, sec. 2).
 
     Args:
-        fast: both products with x as one, and the gate's gradient written out (:mod:`groundup.nn.fused`).
+        fast: both products with x as one, and the gate's gradient written out (:mod:`groundup.nn.fast.fused`).
 
     Shapes: x ``(..., d_model)`` -> the same; state: ``w1, w3 (d_ff, d_model)``, ``w2 (d_model, d_ff)``.
     """

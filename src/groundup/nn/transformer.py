@@ -86,7 +86,7 @@ class TransformerLM(nn.Module):
         num_kv_heads: heads of keys and values; num_heads by default.
         norm, position, ffn, tie_embeddings, norm_eps: as in :class:`groundup.config.ModelConfig`.
         flash: use torch's fused attention kernel.
-        fast: products that share their input as one, and gradients written out (:mod:`groundup.nn.fused`).
+        fast: products that share their input as one, and gradients written out (:mod:`groundup.nn.fast.fused`).
 
     Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
     ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``.

@@ -1,52 +1,264 @@
-"""JSON as any reader of a record takes it: every kind of damage is a ValueError."""
+"""A run directory as a report reads it: tolerant of what is missing, plain about what is damaged."""
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
-from collections.abc import Callable
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from groundup.reading import read_bytes
+import numpy as np
+
+from groundup.account.flops import training_flops_per_token
+from groundup.config import ModelConfig, from_dict
+from groundup.errors import ConfigError
+from groundup.record import Record, read_metrics, read_object, read_samples
+from groundup.record.curve import Curve, Floats, with_whole_end
+from groundup.system.files import read_json
+from groundup.system.reading import parse_toml, read_text, why
+
+MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
+UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
+# Of a run's last lines: enough for a validation in all but the rarest settings, little enough for thousands of runs.
+_TAIL_BYTES = 1 << 16
+# Above a loss at the start by so much, a later one is no noise of a batch.
+_ABOVE_THE_START = 1.05
+# Any of these makes a folder a run, or what is left of one.
+_TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
 
 
-def _not_json(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
+@dataclass(eq=False)
+class Run:
+    """What one run left behind."""
+
+    path: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    """Flat, by dotted name, as config.toml has them."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, float | None] = field(default_factory=dict)
+    """val_loss, val_bpb, train_loss, best_val_loss, steps, tokens, seconds, flops: as they were at the end."""
+    curves: dict[str, Curve] = field(default_factory=dict)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    tags: list[str] = field(default_factory=list)
+    status: str = "unfinished"
+    """finished, stopped, diverged, crashed, unfinished or broken."""
+    problem: str = ""
+    """What is damaged or went wrong, in words."""
+    left_out: str = ""
+    """Damaged lines of its record without which all figures are known; part of the problem."""
+    tokens_per_step: float = math.nan
+    flops_per_token: float | None = None
+    cell: str = ""
+    varied: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return str(self.options.get("name") or self.path.name)
+
+    @property
+    def seed(self) -> int:
+        seed = self.options.get("train.seed", 0)
+        return seed if isinstance(seed, int) else 0
+
+    @property
+    def diverged(self) -> bool:
+        return self.status == "diverged"
+
+    @property
+    def unstable(self) -> bool:
+        """Whether it diverged, or its loss was once, after the start, 5 % above that of the untrained model. A run that
+        was not evaluated at step 0 does not say what that is."""
+        curves = [self.curves[name] for name in ("val_loss", "train_loss") if name in self.curves]
+        if self.diverged or not curves or curves[0].steps[0] > 0:
+            return self.diverged
+        start = curves[0].values[0]
+        return any(bool(np.any(curve.values > _ABOVE_THE_START * start)) for curve in curves)
 
 
-def _loads(content: bytes | str) -> Any:
-    return json.loads(content, parse_constant=_not_json)
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's; its ``sweep.json`` may be damaged, or no file."""
+    return os.path.lexists(folder / "sweep.json")
 
 
-loads: Callable[[bytes], Any] = _loads
-"""The fastest parser there is; raises ValueError or RecursionError."""
-with contextlib.suppress(ImportError):  # five times as fast, which matters to a report on hundreds of runs
-    import orjson
-
-    loads = orjson.loads
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run, or what is left of one."""
+    return any((folder / name).is_file() for name in _TRACES) or (folder / "checkpoints").is_dir()
 
 
-def parse_json(content: bytes) -> Any:
-    """A JSON value.
+def read_run(path: Path, *, curves: bool = True) -> Run:
+    """Everything about a run; never raises for what is in the folder.
 
-    Raises:
-        ValueError: it is not JSON, not UTF-8, nested too deeply, or holds NaN, Infinity or a number of too many digits.
+    Args:
+        curves: read all of metrics.jsonl and the samples; without, only its end, for the last figures.
     """
+    run, problems = Run(path), []
+    for name, read in (("config.toml", _toml), ("environment.json", read_object), ("summary.json", read_object)):
+        try:
+            content = read(path / name)
+        except FileNotFoundError:
+            if name == "config.toml":
+                problems.append("it has no config.toml")
+        except (OSError, ValueError) as error:
+            problems.append(f"{name} cannot be read: {why(error)}")
+        else:
+            if name == "config.toml":
+                run.options, run.flops_per_token = dict(_flat(content)), _flops_per_token(content.get("model"))
+            else:
+                setattr(run, name.partition(".")[0], content)
+    metrics = Record(path / "metrics.jsonl")
+    notes = []
     try:
-        return _loads(content.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        metrics = read_metrics(metrics.path, last_bytes=0 if curves else _TAIL_BYTES)
+    except OSError as error:
+        problems.append(f"metrics.jsonl cannot be read: {why(error)}")
+    try:
+        if curves:
+            samples = read_samples(path / "samples.jsonl")
+            run.samples, notes = samples.lines, [samples.note]
+    except OSError as error:
+        notes.append(f"samples.jsonl cannot be read: {why(error)}")
+    lines = metrics.lines
+    # Without a damaged line of the middle all figures are known; without the last one they are those of another step.
+    (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)
+    if curves:
+        run.curves, repeated = _curves(lines)
+        if repeated:
+            notes.append(f"metrics.jsonl has {repeated} steps more than once; the later lines count")
+    try:
+        run.tags = read_tags(path)
+    except (OSError, ValueError) as error:
+        notes.append(f"tags.json cannot be read: {why(error)}")
+    run.figures = _figures(run, lines)
+    if "train_loss" in run.curves:
+        run.figures["train_loss"] = float(run.curves["train_loss"].values[-1])
+    run.left_out = "; ".join(filter(None, notes))
+    run.problem = "; ".join(filter(None, [*problems, run.left_out]))
+    run.status = "broken" if any(problems) else _status(run, lines)
+    return run
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+def _end_is_lost(metrics: Record, summary: dict[str, Any]) -> bool:
+    return metrics.last_is_damaged and (not metrics.lines or metrics.lines[-1]["step"] != summary.get("step"))
+
+
+def read_tags(path: Path) -> list[str]:
+    """Return the tags of a run; none if there is no such file.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not a JSON object.
+        ValueError: it has no list of words.
     """
-    content = parse_json(read_bytes(path))
-    if not isinstance(content, dict):
-        raise ValueError(f"expected an object, found {type(content).__name__}")
-    return content
+    try:
+        tags = read_json(path / "tags.json")
+    except FileNotFoundError:
+        return []
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("expected a list of words")
+    return tags
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    return parse_toml(read_text(path, "surrogateescape"))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:  # no option is a list; one that is, is shown as text
+            yield prefix + key, value if isinstance(value, str | int | float | bool) else str(value)
+
+
+def _flops_per_token(model: Any) -> float | None:
+    if not isinstance(model, dict) or not model.get("vocab_size"):
+        return None
+    return _flops_of(json.dumps(model, sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=4096)
+def _flops_of(model: str) -> float | None:
+    try:
+        return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
+    except ConfigError:  # written by another version, whose options this one does not know
+        return None
+
+
+def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
+    """The curve of each measure, steps ascending; and how many lines repeat a step of theirs, of which the last
+    counts."""
+    steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
+    found, repeated = {}, 0
+    for measure in MEASURES:
+        values = _column(lines, measure)
+        there = np.isfinite(values) & np.isfinite(steps)
+        if np.any(there):
+            once, from_end = np.unique(steps[there][::-1], return_index=True)
+            last = np.count_nonzero(there) - 1 - from_end
+            found[measure] = Curve(once, values[there][last], seconds[there][last])
+            repeated = max(repeated, int(np.count_nonzero(there)) - len(once))
+    if "train_loss" in found:
+        found["train_loss"] = with_whole_end(found["train_loss"])
+    return found, repeated
+
+
+def _column(lines: list[dict[str, Any]], name: str) -> Floats:
+    """The numbers of a name, line by line; NaN where there is none."""
+    values = [line.get(name) for line in lines]
+    try:
+        column = np.array(values, dtype=np.float64)  # which makes NaN of None
+        if column.ndim == 1:
+            return column
+    except (TypeError, ValueError):
+        pass
+    return np.array([finite(value) for value in values], dtype=np.float64)  # there is something that is no number
+
+
+def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
+    last: dict[str, Any] = {}
+    for line in reversed(lines):
+        for key in (*MEASURES, "step", "tokens", "wall_seconds"):
+            if last.get(key) is None:
+                last[key] = line.get(key)
+        if all(last.get(key) is not None for key in MEASURES):
+            break
+    steps = finite(run.summary.get("step")) or finite(last.get("step"))
+    tokens = finite(run.summary.get("tokens")) or finite(last.get("tokens"))
+    if steps and tokens:
+        run.tokens_per_step = tokens / steps
+    best = finite(run.summary.get("best_val_loss"))
+    if best is None:
+        losses = (finite(line.get("val_loss")) for line in lines)
+        best = min((value for value in losses if value is not None), default=None)
+    return {
+        **{measure: finite(last.get(measure)) for measure in MEASURES},
+        "best_val_loss": best,
+        "steps": steps,
+        "tokens": tokens,
+        "seconds": finite(run.summary.get("wall_seconds")) or finite(last.get("wall_seconds")),
+        "flops": tokens * run.flops_per_token if tokens and run.flops_per_token else None,
+        "parameters": finite(run.summary.get("parameters")),
+    }
+
+
+def _status(run: Run, lines: list[dict[str, Any]]) -> str:
+    if run.summary:
+        return "finished" if run.summary.get("finished") else "stopped"
+    # A loss that was not finite is written as null.
+    last = next((line for line in reversed(lines) if "train_loss" in line), {"train_loss": 0.0})
+    return "diverged" if last["train_loss"] is None else "unfinished"
+
+
+def finite(value: Any) -> float | None:
+    """The number that this is, if it is a finite one."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None

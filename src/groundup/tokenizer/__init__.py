@@ -6,9 +6,9 @@ Text becomes ids in three steps. Special tokens are cut out first; a pattern spl
 result; without it, tokenizers still load and decode.
 """
 
-from groundup.tokenizer.pretoken_counts import PretokenCounts
 from groundup.tokenizer.streams import DecodeStream, EncodeStream
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.train import train_bpe, train_bpe_from_documents
+from groundup.tokenizer.training.counts import PretokenCounts
+from groundup.tokenizer.training.train import train_bpe, train_bpe_from_documents
 
 __all__ = ["DecodeStream", "EncodeStream", "PretokenCounts", "Tokenizer", "train_bpe", "train_bpe_from_documents"]

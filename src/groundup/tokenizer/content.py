@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundup.errors import TokenizerError
-from groundup.tokenizer.characters import Characters
-from groundup.tokenizer.normalizers import Normalizer
+from groundup.tokenizer.normalization.characters import Characters
+from groundup.tokenizer.normalization.normalizers import Normalizer
 from groundup.tokenizer.patterns import Pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
 from groundup.tokenizer.unicode_versions import NEWEST

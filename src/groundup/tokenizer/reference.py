@@ -13,7 +13,7 @@ from typing import Any
 
 import regex  # type: ignore[import-untyped]
 
-from groundup.tokenizer.files import BYTE_TO_CHARACTER
+from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
 from groundup.tokenizer.patterns import GPT2
 
 Pair = tuple[bytes, bytes]

@@ -10,7 +10,7 @@ from groundup.errors import DataError
 from groundup.text.encodings import utf8
 from groundup.text.readers import TextReader
 from groundup.tokenizer.core import load_core
-from groundup.tokenizer.training_texts import Text
+from groundup.tokenizer.training.texts import Text
 
 SpecialTokenMode = Literal["text", "encode", "error"]
 """Meaning of a special token's name inside a document: text like any; the special token; or an error."""

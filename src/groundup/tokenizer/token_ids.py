@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
-from groundup.tokenizer.strict_reading import shown
+from groundup.tokenizer.formats.strict_reading import shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

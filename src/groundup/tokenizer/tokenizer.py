@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
-from groundup.tokenizer import files
-from groundup.tokenizer.characters import (
+from groundup.tokenizer.content import SpecialTokens, TokenizerContent
+from groundup.tokenizer.core import MadeWhenNeeded
+from groundup.tokenizer.encoders import TextEncoder, make_encoder
+from groundup.tokenizer.formats import gpt2 as files
+from groundup.tokenizer.formats.detect import GROUNDUP_FILE, read_tokenizer
+from groundup.tokenizer.formats.groundup_json import write_groundup_file
+from groundup.tokenizer.formats.hugging_face import write_hugging_face
+from groundup.tokenizer.formats.hugging_face_characters import write_sentencepiece
+from groundup.tokenizer.formats.tiktoken import read_tiktoken, write_tiktoken
+from groundup.tokenizer.normalization.characters import (
     CharacterDecodeStream,
     Characters,
     byte_of,
@@ -23,20 +31,12 @@ from groundup.tokenizer.characters import (
     text_of,
     written_forms,
 )
-from groundup.tokenizer.content import SpecialTokens, TokenizerContent
-from groundup.tokenizer.core import MadeWhenNeeded
-from groundup.tokenizer.encoders import TextEncoder, make_encoder
-from groundup.tokenizer.formats import GROUNDUP_FILE, read_tokenizer
-from groundup.tokenizer.groundup_file import write_groundup_file
-from groundup.tokenizer.hugging_face import write_hugging_face
-from groundup.tokenizer.hugging_face_characters import write_sentencepiece
-from groundup.tokenizer.normalizers import Normalizer, normalizer_json
-from groundup.tokenizer.normalizing_encoder import NormalizingEncoder
-from groundup.tokenizer.offsets import offsets_of
+from groundup.tokenizer.normalization.encoder import NormalizingEncoder
+from groundup.tokenizer.normalization.normalizers import Normalizer, normalizer_json
+from groundup.tokenizer.normalization.offsets import offsets_of
 from groundup.tokenizer.patterns import DIGITS, PATTERNS, Pattern, checked_pattern, expression_of
 from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
 from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
-from groundup.tokenizer.tiktoken_file import read_tiktoken, write_tiktoken
 from groundup.tokenizer.token_ids import plain_id, plain_ids
 from groundup.tokenizer.unicode_versions import NEWEST, checked_unicode_version, newer_character_named
 from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_special_ids, checked_vocab
@@ -79,10 +79,11 @@ class Tokenizer:
             before.
         ignore_merges: a pretoken that is a token is that token, whatever the merges make of it (Llama 3 has this).
         characters: encode whole texts on characters with byte fallback, as SentencePiece does (Llama 2, Gemma). Then
-            `vocab` and `merges` have tokens in written form, "▁the" and "<0x0A>" (`groundup.tokenizer.characters`),
-            and `pattern` and `ignore_merges` mean nothing.
+            `vocab` and `merges` have tokens in written form, "▁the" and "<0x0A>"
+            (`groundup.tokenizer.normalization.characters`), and `pattern` and `ignore_merges` mean nothing.
         added_tokens: tokens of `vocab` that are text, and found whole before anything else.
-        normalizer: changes to the text before it is split (`groundup.tokenizer.normalizers`); none by default.
+        normalizer: changes to the text before it is split (`groundup.tokenizer.normalization.normalizers`); none by
+            default.
         normalized_tokens: special and added tokens that are looked for in the normalized text; the others, before.
         unicode_version: version of Unicode of the pattern's character classes (`groundup.tokenizer.unicode_versions`).
         special_ids: ids of special and added tokens whose bytes are also those of an ordinary token with another id.

@@ -4,8 +4,8 @@ import operator
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from groundup.cores import available_cores
 from groundup.errors import TokenizerError
+from groundup.system.threads import available_cores
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -1,11 +1,11 @@
 """Training: the loop, its checkpoints and the run directory."""
 
-from groundup.train.dry_run import dry_run, seconds_per_step
+from groundup.record.run import RunDirectory
 from groundup.train.evaluate import Evaluation, evaluate, evaluate_run
 from groundup.train.in_time import train_in_time
 from groundup.train.loop import TrainResult, train
-from groundup.train.lost_rank import AnotherRankError
-from groundup.train.run_directory import RunDirectory
+from groundup.train.preview.dry_run import dry_run, seconds_per_step
+from groundup.train.ranks.failures import AnotherRankError
 
 __all__ = [
     "AnotherRankError",

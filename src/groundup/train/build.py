@@ -15,9 +15,9 @@ from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
 from groundup.nn import TransformerLM, cross_entropy
 from groundup.optim import build_optimizer as build_optimizer  # stands here with the other builders of a run
-from groundup.train.allocator import keep_freed_memory
+from groundup.system.allocator import keep_freed_memory
+from groundup.system.wide_products import use_wide_products
 from groundup.train.step import LossFunction
-from groundup.train.wide_products import use_wide_products
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer

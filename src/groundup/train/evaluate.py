@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from groundup.cores import wait_by_load
 from groundup.data.batches import evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
-from groundup.train.distributed import Ranks
-from groundup.train.run_directory import RunDirectory
+from groundup.record.run import RunDirectory
+from groundup.system.threads import wait_by_load
+from groundup.train.ranks.collective import Ranks
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from groundup.data.batches import Batches
 from groundup.data.prefetch import Prefetch
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
-from groundup.train.distributed import Ranks
-from groundup.train.profile import DATA, scope
+from groundup.train.preview.profiler import DATA, scope
+from groundup.train.ranks.collective import Ranks
 
 
 class Feed:

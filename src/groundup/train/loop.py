@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from groundup.account import parameter_count
 from groundup.config import RunConfig, check_warmup, override
-from groundup.cores import wait_by_load
+from groundup.data.guard import DataGuard
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.generation import prompt_ids
 from groundup.optim import learning_rate_at
-from groundup.track import Display, Silent
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Display, Silent
+from groundup.system.interruption import Interruption
+from groundup.system.threads import wait_by_load
 from groundup.train.build import (
     absolute_paths,
     build_loss,
@@ -31,22 +34,19 @@ from groundup.train.build import (
     prepare_device,
     why_not_compiled,
 )
-from groundup.train.data_guard import DataGuard
-from groundup.train.distributed import Intent, Ranks, joined
+from groundup.train.checkpoint.resume import identity_of, restore
+from groundup.train.checkpoint.saving import SaveTimer, Saving
 from groundup.train.feed import Feed
-from groundup.train.fits import check_fits
 from groundup.train.guards import TimeLimit, diverged, watch_for_spike
-from groundup.train.interrupt import Interruption
-from groundup.train.lost_rank import AnotherRankError
-from groundup.train.parallel import make_parallel
-from groundup.train.plan import check_disk, describe, disk_warning
-from groundup.train.profile import StepProfiler
+from groundup.train.preview.describe import check_disk, describe, disk_warning
+from groundup.train.preview.fits import check_fits
+from groundup.train.preview.profiler import StepProfiler
+from groundup.train.ranks.collective import Intent, Ranks, joined
+from groundup.train.ranks.failures import AnotherRankError
+from groundup.train.ranks.parallel import make_parallel
 from groundup.train.ratios import update_ratios
 from groundup.train.record import kept_lines, open_record
 from groundup.train.report import Reporter
-from groundup.train.resume import identity_of, restore
-from groundup.train.run_directory import RunDirectory
-from groundup.train.saving import SaveTimer, Saving
 from groundup.train.state import TrainState
 from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from groundup.config import RunConfig, TrainConfig, flatten
 from groundup.errors import GroundupError, TrainingError
-from groundup.track import Display, JsonlSink, Sinks, external_sinks
-from groundup.train.checkpoint_ranks import RankedCheckpoints
-from groundup.train.checkpoint_writer import CheckpointWriter
-from groundup.train.distributed import Ranks
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Display, JsonlSink, Sinks, external_sinks
+from groundup.train.checkpoint.gathered import RankedCheckpoints
+from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.environment import environment
-from groundup.train.run_directory import RunDirectory
+from groundup.train.ranks.collective import Ranks
 from groundup.train.state import TrainState
 
 if TYPE_CHECKING:

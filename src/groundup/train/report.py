@@ -11,11 +11,11 @@ from groundup.config import RunConfig
 from groundup.data.shards import TokenShards
 from groundup.nn import TransformerLM
 from groundup.record import json_values
-from groundup.track import Sinks
+from groundup.record.sinks import Sinks
+from groundup.system.interruption import Interruption
 from groundup.train.evaluate import Evaluation, evaluate_unless
-from groundup.train.interrupt import Interruption
-from groundup.train.measure import known_peak, peak_memory
-from groundup.train.parallel import Parallel
+from groundup.train.preview.measure import known_peak, peak_memory
+from groundup.train.ranks.parallel import Parallel
 from groundup.train.sample_text import sample_line
 from groundup.train.state import TrainState
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from groundup.errors import TrainingError
 from groundup.optim import CombinedOptimizer, clip_gradients
 from groundup.optim.dtensor import whole
-from groundup.train.parallel import Parallel
-from groundup.train.profile import CLIPPING, scope
+from groundup.train.preview.profiler import CLIPPING, scope
+from groundup.train.ranks.parallel import Parallel
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 MicroBatches = Iterable[tuple[Tensor, Tensor]]

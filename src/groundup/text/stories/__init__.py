@@ -17,7 +17,7 @@ from random import Random
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
-from groundup.files import atomic_writer
+from groundup.system.files import atomic_writer
 from groundup.text.stories.casting import Cast
 from groundup.text.stories.plots import PLOTS
 

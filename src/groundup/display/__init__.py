@@ -1,0 +1,1 @@
+"""What a person sees: units, tables, figures, and the console."""

@@ -1,0 +1,1 @@
+"""Fused layers with the same parameters and results as the plain ones."""

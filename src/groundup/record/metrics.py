@@ -1,0 +1,162 @@
+"""The one reader of ``metrics.jsonl`` and ``samples.jsonl``.
+
+A line is a JSON object with the ``step`` that it belongs to. Crashes, full disks and hands leave other lines behind:
+torn ones, NULs, other types. Every reader gets the lines that are whole, and the damaged ones named by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groundup.record.json import loads, parse_json
+from groundup.system.reading import open_regular, read_bytes
+
+Check = Callable[[dict[str, Any]], str]
+"""What is wrong with an object as a line of its file; empty if nothing is."""
+
+
+@dataclass
+class Record:
+    """The whole lines of a file.
+
+    Attributes:
+        lines: in their order.
+        places: the number of each in the file, from 1; empty if only the end of the file was read.
+        damaged: the reason for each line that is left out, by its number.
+        last_is_damaged: whether nothing whole follows the last damaged line, so that the end may be lost.
+    """
+
+    path: Path
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    damaged: dict[int, str] = field(default_factory=dict)
+    last_is_damaged: bool = False
+
+    @property
+    def note(self) -> str:
+        """The damage in words; empty without any."""
+        if not self.damaged:
+            return ""
+        number, reason = next(iter(self.damaged.items()))
+        # Counted from the end, where only the end was read.
+        first = f"line {number}" if number > 0 else "one of its last lines"
+        more = f", and {len(self.damaged) - 1} more lines" if len(self.damaged) > 1 else ""
+        return f"{self.path.name} is damaged: {first} {reason}{more}; left out"
+
+
+def read_metrics(path: Path, *, last_bytes: int = 0) -> Record:
+    """The lines of a ``metrics.jsonl``; none if there is no such file. A last line without its end is still being
+    written, or was when its process was killed, and is not counted as damaged.
+
+    Args:
+        last_bytes: read only about so much of the end; 0 reads all.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return _read(path, _what_is_wrong_in_metrics, last_bytes)
+
+
+def read_samples(path: Path) -> Record:
+    """The lines of a ``samples.jsonl``, as :func:`read_metrics`."""
+    return _read(path, _what_is_wrong_in_a_sample, 0)
+
+
+def read_objects(path: Path) -> Record:
+    """The objects of any JSONL file, as :func:`read_metrics`."""
+    return _read(path, lambda line: "", 0)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of any JSONL file. A last line cut off by a crash is left out.
+
+    Raises:
+        ValueError: a line is damaged; names the file and the line.
+    """
+    # On bytes: a text may hold other line separators than "\\n", and the cut may lie inside a character.
+    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
+        try:
+            value = parse_json(line)
+        except ValueError as error:
+            raise ValueError(f"{path} line {number}: {error}") from None
+        yield value
+
+
+def json_values(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line with None for infinity and NaN, which JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+
+
+def _read(path: Path, check: Check, last_bytes: int) -> Record:
+    record = Record(path)
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            partial = bool(last_bytes) and size > last_bytes
+            file.seek(size - last_bytes if partial else 0)
+            lines = file.read().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return record
+    if partial:
+        lines = lines[1:]  # the first is cut off
+    start = 1 - len(lines) if partial else 1
+    for number, value in enumerate(_parsed(lines), start=start):
+        wrong = check(value) if isinstance(value, dict) else "is no JSON object"
+        if wrong:
+            record.damaged[number] = wrong
+        else:
+            record.lines.append(value)
+            record.places.append(number)
+        record.last_is_damaged = bool(wrong)
+    return record
+
+
+def _parsed(lines: list[bytes]) -> list[Any]:
+    """The value of each line; None for one that is not JSON."""
+    with_commas = b"[%b]" % b",".join(lines)
+    try:  # all at once, which is quicker
+        values = loads(with_commas)
+        if isinstance(values, list) and len(values) == len(lines) and all(type(value) is dict for value in values):
+            return values
+    except (ValueError, RecursionError):
+        pass
+    found: list[Any] = []
+    for line in lines:
+        try:
+            found.append(parse_json(line))
+        except ValueError:
+            found.append(None)
+    return found
+
+
+def _what_is_wrong_in_metrics(line: dict[str, Any]) -> str:
+    if not _is_step(line.get("step")):
+        return "has no step"
+    for name, value in line.items():
+        kind = type(value)
+        if kind is float:
+            if not math.isfinite(value):
+                return f"has no number for {name!r}"
+        elif kind is int:
+            if not -_LARGEST < value < _LARGEST:
+                return f"has no number for {name!r}"
+        elif value is not None and kind is not bool:
+            return f"has no number for {name!r}"
+    return ""
+
+
+def _what_is_wrong_in_a_sample(line: dict[str, Any]) -> str:
+    if not _is_step(line.get("step")):
+        return "has no step"
+    return "" if all(isinstance(line.get(name), str) for name in ("prompt", "text")) else "has no text"
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _LARGEST
+
+
+_LARGEST = 2**63

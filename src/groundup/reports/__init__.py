@@ -1,0 +1,1 @@
+"""Reports on runs and sweeps: statistics, findings, curves, and the pages that show them."""

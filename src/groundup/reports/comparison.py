@@ -1,0 +1,142 @@
+"""Two runs side by side: what they differ in, how they learned, and whether seeds tell their losses apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from groundup.display.section import Section
+from groundup.display.units import count_text, flops_text, time_text
+from groundup.errors import DataError
+from groundup.record.read import MEASURES, Run, is_sweep
+from groundup.reports.content import commands_of, content, report_command
+from groundup.reports.curves import lines_of
+from groundup.reports.finding import finding
+from groundup.reports.front import Preface, front
+from groundup.reports.page.write import render_page
+from groundup.reports.settings import Cell, Study, load_studies, measure_for, value_text
+from groundup.system.files import write_atomically
+
+_LINES_OF_A_CURVE = 8
+_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    *((MEASURES[measure], measure, "{:.4f}".format) for measure in MEASURES),
+    ("lowest validation loss", "best_val_loss", "{:.4f}".format),
+    ("parameters", "parameters", "{:,.0f}".format),
+    ("steps", "steps", "{:,.0f}".format),
+    ("tokens", "tokens", count_text),
+    ("FLOPs", "flops", flops_text),
+    ("time", "seconds", time_text),
+)
+
+
+def compare_runs(one: str | Path, other: str | Path) -> Study:
+    """Two runs, each with the other seeds of its cell where a sweep has some, as a study of two cells.
+
+    A folder of several runs stands for all of them, if they differ in nothing but their seeds.
+
+    Raises:
+        FileMissingError: there is no such run.
+        DataError: a folder holds no run, or runs of several settings.
+    """
+    first, second = _cell(one), _cell(other)
+    if first.label == second.label:
+        first.label, second.label = str(one), str(other)
+    study = Study(f"{first.label} and {second.label}", [first, second], baseline=first)
+    study.measure = measure_for(study.runs)
+    return study
+
+
+def _cell(target: str | Path) -> Cell:
+    studies = load_studies([target])
+    runs = [run for study in studies for run in study.runs]
+    if len(runs) == 1:
+        run = runs[0]
+        label = run.name
+        if is_sweep(run.path.parent):
+            for cell in (cell for study in load_studies([run.path.parent]) for cell in study.cells):
+                if any(sibling.path.name == run.path.name for sibling in cell.runs):
+                    # The one that was named is the one whose figures and curves are shown.
+                    label, runs = cell.label, sorted(cell.runs, key=lambda other: other.path.name != run.path.name)
+        return Cell(label, {}, "", runs)
+    settings = [cell.label for study in studies for cell in study.cells]
+    if len(settings) > 1:
+        shown = ", ".join(settings[:3]) + (", …" if len(settings) > 3 else "")
+        raise DataError(f"{target} holds runs of {len(settings)} settings ({shown}); name a run, or the seeds of one")
+    return Cell(Path(target).name, {}, "", runs)
+
+
+def comparison_sections(study: Study) -> list[Section]:
+    """The comparison as tables; the last note is the finding."""
+    one, other = (cell.runs[0] for cell in study.cells)
+    names = tuple(cell.label for cell in study.cells)
+    sections = [_options(one, other, names), _figures(one, other, names)]
+    curves = _curve_section(study, one, other, names)
+    if curves is not None:
+        sections.append(curves)
+    by_seed = [sorted(cell.values(study.measure).items()) for cell in study.cells]
+    rows = [
+        (cell.label, str(len(cell.runs)), ", ".join(f"{value:.4f}" for _, value in values))
+        for cell, values in zip(study.cells, by_seed, strict=True)
+    ]
+    sections.append(Section(f"{MEASURES[study.measure]} by seed", ("", "seeds", "at the end"), rows, finding(study)))
+    return sections
+
+
+def _options(one: Run, other: Run, names: tuple[str, ...]) -> Section:
+    missing = object()
+    rows = []
+    for option in dict.fromkeys([*one.options, *other.options]):
+        values = [run.options.get(option, missing) for run in (one, other)]
+        if values[0] != values[1] and option not in ("name", "runs_dir"):
+            rows.append((option, *("not there" if value is missing else value_text(value) or '""' for value in values)))
+    note = "" if rows else "They have the same options."
+    return Section("options that differ", ("", *names) if rows else (), rows, note)
+
+
+def _figures(one: Run, other: Run, names: tuple[str, ...]) -> Section:
+    rows: list[tuple[str, ...]] = [("status", one.status, other.status, "")]
+    for name, figure, text in _FIGURES:
+        a, b = one.figures.get(figure), other.figures.get(figure)
+        if a is not None or b is not None:
+            rows.append((name, *("" if v is None else text(v) for v in (a, b)), _between(figure, a, b)))
+    devices = [str(run.environment.get("device_name", "")) for run in (one, other)]
+    rows.append(("device", *devices, "" if devices[0] == devices[1] else "not the same"))
+    return Section("at the end", ("", *names, "second to first"), rows)
+
+
+def _between(figure: str, a: float | None, b: float | None) -> str:
+    if a is None or b is None:
+        return ""
+    if "loss" in figure or figure == "val_bpb":
+        return f"{b - a:+.4f}"
+    return f"{b / a:.3g} x" if a else ""
+
+
+def _curve_section(study: Study, one: Run, other: Run, names: tuple[str, ...]) -> Section | None:
+    """Losses at some of the steps that both were evaluated at."""
+    measure = study.measure if all(study.measure in run.curves for run in (one, other)) else "train_loss"
+    if not all(measure in run.curves for run in (one, other)):
+        return None
+    a, b = one.curves[measure], other.curves[measure]
+    steps, at_a, at_b = np.intersect1d(a.steps, b.steps, return_indices=True)
+    if len(steps) == 0:
+        return None
+    chosen = np.unique(np.linspace(0, len(steps) - 1, _LINES_OF_A_CURVE).round().astype(int))
+    rows = []
+    for place in chosen:
+        first, second = a.values[at_a[place]], b.values[at_b[place]]
+        rows.append((f"{steps[place]:,.0f}", f"{first:.4f}", f"{second:.4f}", f"{second - first:+.4f}"))
+    return Section(f"{MEASURES[measure]} on the way", ("step", *names, "second - first"), rows)
+
+
+def write_comparison(study: Study, file: Path, targets: tuple[str, str]) -> None:
+    """The comparison as a page, like a report's.
+
+    Raises:
+        MissingExtraError: a package of the extra "report" is not installed.
+    """
+    contents = [content(study, [*commands_of(study), report_command(targets, file.parent)])]
+    first = front(study.name, Preface(), [study], contents, [])
+    write_atomically(file, render_page(first, [study], contents, [lines_of(study)]))

@@ -1,0 +1,204 @@
+"""A list of all runs below a folder, kept in an SQLite file so that it comes at once.
+
+Nothing is in the file but what the run directories say: it may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.errors import ConfigError, DataError, FileMissingError
+from groundup.record.read import Run, is_run, is_sweep, read_run, read_tags
+from groundup.reports.run_filter import parse_filter, resolve
+from groundup.reports.settings import apply_result, find_runs, latest_results
+from groundup.system.files import write_atomically
+from groundup.system.reading import why
+
+_VERSION = 2
+_FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")
+COLUMNS = (
+    "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
+    "tokens", "seconds", "flops", "parameters", "device", "commit", "tags", "problem",
+)  # fmt: skip
+"""What every run has, beside its options."""
+
+Row = dict[str, Any]
+
+
+def list_runs(
+    folder: Path,
+    *,
+    filter_text: str = "",
+    sort: str = "run",
+    descending: bool = False,
+    rebuild: bool = False,
+) -> list[Row]:
+    """Runs below a folder: columns and, by dotted name, options. Those without the value to sort by come last.
+
+    Args:
+        filter_text: see :func:`groundup.reports.run_filter.parse_filter`.
+        rebuild: forget what the index has.
+
+    Raises:
+        FileMissingError: there is no such folder.
+        ConfigError: the filter or the column is none.
+    """
+    rows = refresh(folder, rebuild=rebuild)
+    names = column_names(rows)
+    if filter_text:
+        holds = parse_filter(filter_text, names)
+        rows = [row for row in rows if holds(row)]
+    column = resolve(sort, names)
+    present = [row for row in rows if row.get(column) is not None]
+    present.sort(key=lambda row: _sortable(row[column]), reverse=descending)
+    return present + [row for row in rows if row.get(column) is None]
+
+
+def column_names(rows: Iterable[Row]) -> list[str]:
+    """Columns, and all options that any of the runs has."""
+    return [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
+
+
+def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
+    """Bring ``index.sqlite`` up to what the run directories say, reading only those that have changed.
+
+    Where the folder cannot be written to, the list is made without the file.
+
+    Raises:
+        FileMissingError: there is no such folder.
+    """
+    if not os.path.isdir(folder):
+        raise FileMissingError(f"no folder {folder}; expected one with runs, such as runs")
+    file = folder / "index.sqlite"
+    if rebuild:
+        file.unlink(missing_ok=True)
+    try:
+        return _refresh(folder, str(file))
+    except sqlite3.OperationalError:  # read-only, or no room
+        return _refresh(folder, ":memory:")
+    except sqlite3.DatabaseError:  # damaged; nothing in it is the only copy
+        file.unlink(missing_ok=True)
+        return _refresh(folder, str(file))
+
+
+def _refresh(folder: Path, file: str) -> list[Row]:
+    results: dict[Path, dict[str, Any]] = {}
+    for here, _, _ in os.walk(folder):  # which passes over folders that vanish or cannot be read
+        if is_sweep(Path(here)):
+            for line in latest_results(Path(here))[0]:
+                results[Path(here, str(line.get("run") or line.get("cell")))] = line
+    database = sqlite3.connect(file, timeout=30)
+    try:
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                database.execute("DROP TABLE IF EXISTS runs")
+                database.execute("CREATE TABLE runs (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, row TEXT NOT NULL)")
+                database.execute(f"PRAGMA user_version = {_VERSION}")
+            found = database.execute("SELECT path, stamp, row FROM runs")
+            known = {path: (stamp, row) for path, stamp, row in found if isinstance(row, str)}
+            rows: dict[bytes, tuple[str, str]] = {}
+            for place in find_runs(folder, into_sweeps=True):
+                path, result = os.fsencode(place.relative_to(folder)), results.get(place)
+                stamp = _stamp(place, result)
+                if path in known and known[path][0] == _sealed(stamp, known[path][1]):
+                    rows[path] = known[path]
+                else:
+                    row = json.dumps(_row(folder, place, result))
+                    rows[path] = _sealed(stamp, row), row
+            database.executemany("DELETE FROM runs WHERE path = ?", [(path,) for path in known.keys() - rows.keys()])
+            changed = [(path, *row) for path, row in rows.items() if known.get(path) != row]
+            database.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", changed)
+    finally:
+        database.close()
+    return [json.loads(row) for _, row in rows.values()]
+
+
+def _stamp(place: Path, result: dict[str, Any] | None) -> str:
+    """Changes whenever the run does."""
+    found: list[Any] = [result]
+    for name in _FILES:
+        try:
+            status = (place / name).stat()
+            found.append([status.st_mtime_ns, status.st_size])
+        except OSError:
+            found.append(None)
+    return json.dumps(found)
+
+
+def _sealed(stamp: str, row: str) -> str:
+    """The stamp with a checksum of the row, since a damaged index must not show another loss."""
+    return f"{zlib.crc32(row.encode()):08x} {stamp}"
+
+
+def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:
+    run = read_run(place, curves=False)
+    if result is not None:
+        run = apply_result(run, result)
+    git = run.environment.get("git")
+    values: Row = {
+        "run": str(place.relative_to(folder)),
+        "name": run.name,
+        "sweep": place.parent.name if is_sweep(place.parent) else None,
+        "variant": run.variant or None,
+        "status": run.status,
+        "seed": run.options.get("train.seed"),
+        "device": run.environment.get("device_name"),
+        "commit": str(git.get("commit"))[:12] if isinstance(git, dict) else None,
+        "tags": run.tags,
+        "problem": run.problem or None,
+    }
+    values |= {name: run.figures.get(name) for name in COLUMNS if name not in values}
+    options = {name: value for name, value in run.options.items() if name not in values and _is_plain(value)}
+    return {name: values[name] for name in COLUMNS} | options
+
+
+def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
+    """Add a tag to a run, or take it off; returns those it has now. They lie in the run's ``tags.json``.
+
+    Raises:
+        ConfigError: the tag is empty, or the run does not have it.
+        FileMissingError: there is no such run.
+        DataError: its tags are damaged.
+    """
+    place = run.path if isinstance(run, Run) else run
+    if not is_run(place):
+        raise FileMissingError(f"no run {place}; `groundup runs` lists them")
+    try:
+        tags, tag = read_tags(place), tag.strip()
+    except (OSError, ValueError) as error:  # writing over it would lose the tags that are in it
+        raise DataError(f"{place / 'tags.json'} cannot be read: {why(error)}; restore it, or delete it") from None
+    if not tag:
+        raise ConfigError("a tag is empty; expected a word")
+    if remove and tag not in tags:
+        raise ConfigError(f"{place} has no tag {tag!r}; it has {', '.join(tags) or 'none'}")
+    tags = [other for other in tags if other != tag] if remove else sorted({*tags, tag})
+    write_atomically(place / "tags.json", json.dumps(tags, ensure_ascii=False) + "\n")
+    return tags
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """All columns and options of runs."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, column_names(rows), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(row | {"tags": " ".join(row["tags"])})
+    return file.getvalue()
+
+
+def _sortable(value: Any) -> tuple[Any, ...]:
+    number = isinstance(value, int | float)
+    return (0, value, "") if number else (1, 0, ", ".join(value) if isinstance(value, list) else str(value))
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)

@@ -1,0 +1,96 @@
+"""The experiments on tokenizers as a chapter of a report: what `groundup tokenizer report` left in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.display.section import Section
+from groundup.errors import DataError
+from groundup.reports.finding import listed
+from groundup.studies.tokenizer_report.folder import JSON_FILE, PLOT_FILE
+from groundup.studies.tokenizer_report.measure import FORMAT
+from groundup.studies.tokenizer_report.tables import description, machine, tables
+from groundup.system.files import read_json
+
+NAME, QUESTION = "tokenizers", "What does a tokenizer learn from a text, and what is it worth on another?"
+
+
+@dataclass(frozen=True)
+class TokenizerChapter:
+    """A report on tokenizers in words, tables and one picture."""
+
+    name: str
+    question: str
+    finding: str
+    about: str
+    machine: str
+    tables: list[Section]
+    picture: bytes | None
+    """PNG."""
+
+
+def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
+    """Of all reports on tokenizers that lie in these folders or right below them.
+
+    Raises:
+        DataError: one of them is damaged.
+    """
+    found = {}
+    for given in paths:
+        folder = next((place for place in (Path(given), "runs" / Path(given)) if os.path.isdir(place)), None)
+        for place in [folder, *sorted(folder.iterdir())] if folder else []:
+            report = read_tokenizer_report(place)
+            if report is not None:
+                found[place.resolve()] = _chapter(place, report)
+    return list(found.values())
+
+
+def read_tokenizer_report(place: Path) -> dict[str, Any] | None:
+    """The report that `groundup tokenizer report` has written into a folder; None where there is none."""
+    try:
+        report = read_json(place / JSON_FILE)
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) and report.get("format") == FORMAT else None
+
+
+def _chapter(place: Path, report: dict[str, Any]) -> TokenizerChapter:
+    picture = place / PLOT_FILE
+    try:
+        return _words(report, picture.read_bytes() if picture.is_file() else None)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise DataError(
+            f"{place / JSON_FILE} is damaged ({type(error).__name__}: {error}); make it again, or leave it out"
+        ) from None
+
+
+def _words(report: dict[str, Any], picture: bytes | None) -> TokenizerChapter:
+    return TokenizerChapter(
+        name=NAME,
+        question=QUESTION,
+        finding=" ".join(_findings(report)),
+        about=description(report) + ".",
+        machine=machine(report),
+        tables=[Section(t.title, tuple(t.columns), [tuple(row) for row in t.rows], t.note) for t in tables(report)],
+        picture=picture,
+    )
+
+
+def _findings(report: dict[str, Any]) -> Iterator[str]:
+    """For each text, how its own tokenizer fares beside the others."""
+    for corpus in report["corpora"]:
+        rates = {
+            row["tokenizer"]: row["held_out"]["bytes_per_token"]
+            for row in report["compression"]
+            if row["corpus"] == corpus["name"]
+        }
+        own = rates.pop(corpus["name"], None)
+        if own is None:
+            continue
+        others = [f"that of {name} {rate:.2f} ({rate / own - 1:+.0%})" for name, rate in rates.items()]
+        beside = f", {listed(others)}" if others else ""
+        yield f"On held-out {corpus['name']} the text's own tokenizer makes {own:.2f} bytes per token{beside}."

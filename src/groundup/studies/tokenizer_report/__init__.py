@@ -1,0 +1,1 @@
+"""The tokenizer report: compression, speed and token statistics on held-out text."""

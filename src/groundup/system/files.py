@@ -1,0 +1,184 @@
+"""Atomic writes, JSON records, hashes and locks.
+
+A crash, a kill or a full disk leaves a file's old content or its new one, never half of it.
+
+Names of files may hold bytes that are not UTF-8. Python has them as lone surrogates; in JSON they are written as
+escapes (``\\udce9``), which read back as the same name.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+from groundup.system.reading import open_regular, read_bytes
+
+# SMB, FUSE and some network file systems have no fsync for directories, or do not open them.
+_NOT_FOR_DIRECTORIES = {
+    errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error.
+
+    A link is followed; a device or pipe is written to as it is. A FIFO without a reader is replaced
+    like a file, since opening it would block forever.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    if path.exists() and not path.is_file() and (special := _open_special(path)) is not None:
+        with special as file:
+            yield file
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` by ``content``, text as UTF-8 (:func:`text_bytes`)."""
+    with atomic_writer(path) as file:
+        file.write(text_bytes(content) if isinstance(content, str) else content)
+
+
+def text_bytes(text: str) -> bytes:
+    """Text as UTF-8. A lone surrogate, which UTF-8 lacks, becomes the escape that JSON has for it."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON, other scripts unescaped, and a line feed after it."""
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by a value as JSON that :func:`read_json` reads back equal, whatever names are in it."""
+    write_atomically(path, json_text(value, indent=1))
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of ours. Names written as raw bytes, as version 0.1 did, are read as well.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not JSON, nests too deeply, or has a number of thousands of digits.
+    """
+    text = read_bytes(path).decode("utf-8", "surrogateescape")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a regular file's bytes, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+SEAL = "content_sha256"
+"""The entry of a sealed record that holds the SHA-256 of all its other entries."""
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the SHA-256 of its content, so that a changed byte shows even where it makes a possible value."""
+    content = {key: value for key, value in record.items() if key != SEAL}
+    return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def is_as_sealed(record: Mapping[str, Any]) -> bool:
+    """Whether a record's content is what :func:`sealed` saw; one without a seal is taken as it is."""
+    return SEAL not in record or record[SEAL] == sealed(record)[SEAL]
+
+
+def _open_special(path: Path) -> BinaryIO | None:
+    """Open a device or pipe to write; None for a FIFO without a reader."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO and path.is_fifo():
+            return None
+        raise
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "wb")
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames within a directory survive a power cut, where the file system can do that for directories.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_FOR_DIRECTORIES:
+            raise
+
+
+@contextlib.contextmanager
+def locked(path: Path, taken: Exception | Callable[[str], Exception], *, keep: bool = True) -> Iterator[None]:
+    """Hold a lock, which goes with the process, however it ends; the file tells the process's id.
+
+    Args:
+        taken: raised where another process holds it; or makes what is raised from the holder, such as "process 4711".
+        keep: whether the file stays after the lock is released.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _open_locked(path, taken) as file:
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _open_locked(path: Path, taken: Exception | Callable[[str], Exception]) -> TextIO:
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                raise (taken if isinstance(taken, Exception) else taken(_holder(file))) from None
+        except OSError:
+            pass  # some network file systems have no locks, and none is better than no run
+        # The one who held it may have removed the file meanwhile; a lock on a removed file excludes no other process.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
+def _holder(file: TextIO) -> str:
+    file.seek(0)
+    number = file.read(32).strip()
+    return f"process {number}" if number.isdigit() else "another process"

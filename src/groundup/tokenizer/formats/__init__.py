@@ -1,0 +1,1 @@
+"""Tokenizer files: GPT-2, Hugging Face, tiktoken, Tekken and our own JSON."""

@@ -1,0 +1,1 @@
+"""Normalizers: text transforms that run before pre-tokenization."""

@@ -1,0 +1,1 @@
+"""BPE training: count pretokens, then merge the most frequent pairs."""

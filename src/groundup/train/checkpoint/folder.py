@@ -1,0 +1,257 @@
+"""Checkpoints of a run: folders that are complete or not there.
+
+A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
+name) and ``state.json`` (everything else, with a SHA-256 of each file and of itself). It is written beside its final
+place, flushed to the disk, and renamed: a folder that has its name is complete. Where several ranks wrote it each for
+itself, two folders of shards take the place of the two files (:mod:`groundup.train.checkpoint.shards`); either form
+is read on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file, save_file
+from torch import Tensor, nn
+
+from groundup.errors import CheckpointError, FileMissingError
+from groundup.optim.dtensor import fill, laid_out_like
+from groundup.record import read_object
+from groundup.system.files import SEAL, file_sha256, is_as_sealed, sealed, sync_directory, write_atomically
+from groundup.system.leftovers import delete, discard
+from groundup.system.reading import open_regular
+from groundup.train.checkpoint.fit import check_fit
+from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
+from groundup.train.state import TrainState
+
+MODEL_FILE = "model.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
+STATE_FILE = "state.json"
+FILES = "files"
+"""The entry of ``state.json`` with the SHA-256 of each file of tensors, by name."""
+FORMAT = "groundup-checkpoint"
+VERSION = 1
+_USE_ANOTHER = "restore it, or remove the folder to use the checkpoint before it"
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """What a checkpoint folder holds, a field a file."""
+
+    model: dict[str, Tensor]
+    """Parameters by name; a tied matrix comes once."""
+    optimizer: dict[str, Tensor]
+    """Optimizer tensors by ``parameter.kind``, such as ``ln_final.weight.exp_avg``."""
+    state: dict[str, Any]
+    """Plain values; the optimizer's own under ``optimizer``, by parameter."""
+
+    @classmethod
+    def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> CheckpointContent:
+        """The content as it is now. Its tensors are the live ones: copy them if training goes on."""
+        tensors: dict[str, Tensor] = {}
+        numbers: dict[str, dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            # A parameter that has had no gradient yet has no state; asking a defaultdict for it would make one.
+            for kind, value in optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    tensors[f"{name}.{kind}"] = value.detach()
+                else:
+                    numbers.setdefault(name, {})[kind] = value
+        return cls(_parameters(model), tensors, state | {"optimizer": numbers})
+
+
+def write_folder(folder: Path, content: CheckpointContent) -> None:
+    """Write a checkpoint folder, complete or not at all.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. Nothing that existed is touched.
+    """
+    with replacing(folder) as temporary:
+        _save_tensors(content.model, temporary / MODEL_FILE)
+        _save_tensors(content.optimizer, temporary / OPTIMIZER_FILE)
+        write_state(temporary, content.state | {FILES: hashes(temporary)})
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state.json``, with the SHA-256 of its content."""
+    write_atomically(folder / STATE_FILE, json.dumps(sealed(state), indent=1))
+
+
+def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
+    """SHA-256 of each file of tensors below a checkpoint folder, by its name in it.
+
+    Args:
+        rank, size: take every ``size``-th file, from the ``rank``-th on.
+    """
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    return {name: file_sha256(folder / name) for name in names[rank::size]}
+
+
+def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: int = 0, size: int = 1) -> None:
+    """Compare the files of tensors with what was written. Checkpoints of version 0.1 hold no hashes, and pass.
+
+    Args:
+        part: only files whose names begin so: "model" or "optimizer".
+        rank, size: take every ``size``-th file, from the ``rank``-th on.
+
+    Raises:
+        CheckpointError: a file is missing or was changed.
+    """
+    expected = sorted(item for item in state.get(FILES, {}).items() if item[0].startswith(part))
+    for name, sha256 in expected[rank::size]:
+        path = folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {_first_line(error)}; {_USE_ANOTHER}") from None
+        if found != sha256:
+            raise CheckpointError(
+                f"{path} was changed after it was written: its SHA-256 is {found[:12]}…, expected {sha256[:12]}…; "
+                f"{_USE_ANOTHER}"
+            )
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of ``folder`` when the block ends, and vanishes if it ends by an error.
+
+    Raises:
+        CheckpointError: the disk is full or not writable. Nothing that existed is touched.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir()  # without parents: a run that was deleted meanwhile stays so
+        yield temporary
+        sync_directory(temporary)
+        discard(folder)
+        os.rename(temporary, folder)
+        sync_directory(folder.parent)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"cannot write {folder}: {_first_line(error)}; earlier checkpoints are untouched: "
+            f"free some space and resume"
+        ) from None
+    finally:
+        delete(temporary)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """``state.json`` of a checkpoint folder.
+
+    Raises:
+        FileMissingError: no such folder.
+        CheckpointError: it is not a complete checkpoint.
+    """
+    if not folder.is_dir():
+        raise FileMissingError(f"no checkpoint {folder}")
+    try:
+        state = read_object(folder / STATE_FILE)
+        if state["format"] != FORMAT or state["version"] != VERSION:
+            raise ValueError(f"format {state['format']!r} version {state['version']!r}, expected {FORMAT!r} {VERSION}")
+        TrainState.from_dict(state)
+        dict(state["optimizer"])
+        dict(state.get("options", {}))
+        if not is_as_sealed(state) or (FILES in state and SEAL not in state):
+            raise ValueError("it was changed after it was written: its SHA-256 is another one")
+        if folder.name.startswith("step-") and folder.name != f"step-{state['step']}":
+            raise ValueError(f"it is that of step {state['step']}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint: {STATE_FILE}: {_first_line(error)}; "
+            f"remove the folder to use the one before it"
+        ) from None
+    return dict(state)
+
+
+def read_model(folder: Path, model: nn.Module) -> None:
+    """Load the parameters of a checkpoint folder into a model of the same architecture.
+
+    The model's weights may be spread over ranks, all of which must call this.
+
+    Raises:
+        CheckpointError: the file is truncated, or names and shapes differ from the model's.
+    """
+    parameters = _parameters(model)
+    shards = folder / MODEL_SHARDS
+    if shards.is_dir():
+        check_fit(str(shards), shard_shapes(shards), parameters)
+        read_shards(shards, parameters)
+        return
+    path = folder / MODEL_FILE
+    saved = _load_tensors(path)
+    check_fit(str(path), saved, parameters)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            fill(parameter, saved[name])
+
+
+def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load the optimizer's tensors and numbers; every value comes back bit for bit.
+
+    Raises:
+        CheckpointError: the file is truncated, or belongs to another model.
+    """
+    path, shards, numbers = folder / OPTIMIZER_FILE, folder / OPTIMIZER_SHARDS, state["optimizer"]
+    sharded = shards.is_dir()
+    # Of shards only the shapes as yet: a rank makes room for its share and no more.
+    tensors = shard_shapes(shards) if sharded else _load_tensors(path)
+    restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
+    for key, tensor in tensors.items():
+        name, _, kind = key.rpartition(".")
+        restored.setdefault(name, {})[kind] = tensor
+    parameters = dict(model.named_parameters())
+    for name, values in restored.items():
+        # Beside moments of the parameter's shape an optimizer may keep single numbers as tensors.
+        shapes = {value.shape for value in values.values() if isinstance(value, Tensor) and value.ndim}
+        if name not in parameters or shapes != {parameters[name].shape}:
+            source = shards if sharded else path
+            raise CheckpointError(f"{source} does not belong to this model: {name} does not fit; it is another file")
+    for name, values in restored.items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            kind: laid_out_like(parameter, value) if isinstance(value, Tensor) else value
+            for kind, value in values.items()
+        }
+    if sharded:
+        read_shards(shards, CheckpointContent.of(model, optimizer, {}).optimizer)
+
+
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    # Named parameters, not the state dict: a tied matrix comes once, and all buffers can be computed.
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with open_regular(path) as file:  # a FIFO would wait for a writer
+            if not _is_utf8(path):  # which safetensors cannot open
+                return load(file.read())
+        return load_file(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: it became shorter while it was mapped
+        raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

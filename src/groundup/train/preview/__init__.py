@@ -1,0 +1,1 @@
+"""What can be known about a run without making it, and measurements of one."""

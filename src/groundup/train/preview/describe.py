@@ -1,0 +1,110 @@
+"""A run in words and tables, before it begins: what it is, what it costs, and whether it fits."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from groundup.account import parameter_count, training_flops_per_token
+from groundup.config import ModelConfig, RunConfig
+from groundup.data.shards import TokenShards
+from groundup.display.section import Section
+from groundup.display.units import size_text
+from groundup.errors import ConfigError
+from groundup.optim.schedule import describe_schedule
+from groundup.train.environment import device_name
+from groundup.train.guards import checkpoint_bytes, free_bytes, most_checkpoints
+from groundup.train.preview.measure import MFU_CONVENTION, known_peak
+
+
+def describe(
+    config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str, ranks: int = 1
+) -> dict[str, str]:
+    """A resolved run in words, derived values included."""
+    model, data = config.model, config.data
+    micro = f" in {data.passes(ranks)} passes" if data.passes(ranks) > 1 else ""
+    step_tokens = data.batch_size * model.context_length
+    total = config.train.max_iters * step_tokens
+    flops = total * training_flops_per_token(model)
+    rows = {
+        "model": f"{parameter_count(model):,} parameters: {model.num_layers} layers, d_model {model.d_model}, "
+        f"{model.num_heads} heads{_shared(model)} of {model.head_dim}, {model.ffn} d_ff {model.ffn_dim}, "
+        f"vocabulary {model.vocab_size:,}",
+        "data": f"{len(train):,} training tokens" + (f", {len(valid):,} for validation" if valid else ""),
+        "batch": f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}",
+        "length": f"{config.train.max_iters:,} steps = {total:,} tokens = {total / len(train):.2f} epochs, "
+        f"{flops:.2e} FLOPs",
+        "optimizer": f"{config.optim.optimizer}, rate {describe_schedule(config.optim)}",
+        "device": f"{device} ({device_name(device)}), {config.train.precision}",
+        "run": str(config.run_dir),
+    }
+    peak = (known_peak(config.train, device) or 0) * ranks
+    rows["MFU"] = (
+        f"of {peak / 1e12:,.1f} TFLOP/s, counting {MFU_CONVENTION}"
+        if peak
+        else "n/a: no data sheet of this device is known; set train.peak_tflops"
+    )
+    if ranks > 1:
+        rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
+    if config.train.max_minutes:
+        how = ", the schedule finished by then" if config.train.finish_schedule else ""
+        rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
+    return rows
+
+
+def _shared(model: ModelConfig) -> str:
+    return f" ({model.kv_heads} of keys)" if model.kv_heads != model.num_heads else ""
+
+
+def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
+    """The optimizer's groups, as it has them."""
+    rows = [
+        (
+            str(group.get("name", i)),
+            str(group.get("algorithm", type(optimizer).__name__.lower())),
+            f"{len(group['params'])}",
+            f"{sum(p.numel() for p in group['params']):,}",
+            f"x {group.get('rate_scale', 1.0):g}",
+            f"{group['weight_decay']:g}",
+        )
+        for i, group in enumerate(optimizer.param_groups)
+    ]
+    return Section("optimizer", ("group", "algorithm", "tensors", "parameters", "rate", "weight decay"), rows)
+
+
+def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
+    """What the checkpoints will take, and what there is."""
+    one, count = checkpoint_bytes(model, optimizer), most_checkpoints(config.train, evaluates=bool(config.data.valid))
+    rows = [
+        ("one checkpoint", size_text(one)),
+        ("checkpoints at once, at most", f"{count:,} = {size_text(one * count)}"),
+        ("free", size_text(free_bytes(config.run_dir))),
+    ]
+    return Section("disk", ("part", "size"), rows, disk_warning(config, model, optimizer))
+
+
+def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a run of which the disk cannot take even one checkpoint: all its steps would be lost.
+
+    Raises:
+        ConfigError: says how much one takes, and how much is free.
+    """
+    needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
+    if needed > free:
+        raise ConfigError(
+            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+            f"free some space, choose another --runs_dir, or go on with --force"
+        )
+
+
+def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """One line if the checkpoints will not fit on the disk, or nothing."""
+    evaluates = bool(config.data.valid)
+    needed = checkpoint_bytes(model, optimizer) * most_checkpoints(config.train, evaluates=evaluates)
+    free = free_bytes(config.run_dir)
+    if needed <= free:
+        return ""
+    return (
+        f"the checkpoints may take {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+        f"keep fewer (train.keep_checkpoints = {config.train.keep_checkpoints}) or choose another --runs_dir"
+    )

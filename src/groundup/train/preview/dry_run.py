@@ -1,0 +1,151 @@
+"""Everything that can be known of a run without making it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+
+from groundup.account import training_flops_per_token
+from groundup.account.report import Device, memory_values, parameter_values
+from groundup.account.sections import memory_section, parameter_section
+from groundup.config import RunConfig, TrainConfig
+from groundup.display.section import Section
+from groundup.display.units import size_text, time_text
+from groundup.record.run import RunDirectory
+from groundup.record.sinks import Silent
+from groundup.system.threads import wait_by_load
+from groundup.train.build import choose_precision, prepare_device
+from groundup.train.checkpoint.resume import latest_checkpoint
+from groundup.train.loop import Trainer
+from groundup.train.preview.describe import disk_section, optimizer_section
+from groundup.train.preview.measure import (
+    known_peak,
+    measure_matmul_flops,
+    multiplied_in,
+    peak_memory,
+    synchronize,
+    total_memory,
+)
+
+TIMED_STEPS = 8
+
+
+def seconds_per_step(config: RunConfig, steps: int = TIMED_STEPS) -> float:
+    """Median time of a training step of this config on this machine; leaves nothing behind."""
+    return time_steps(Trainer(config, RunDirectory(config.run_dir), Silent()), steps)
+
+
+@wait_by_load()
+def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
+    """Median seconds of a step, at a learning rate of 0; the first two, which allocate and compile, do not count."""
+    times = []
+    for _ in range(steps + 2):
+        synchronize(trainer.device)
+        began = time.perf_counter()
+        trainer.launch(learning_rate=0.0, index=0).read()
+        synchronize(trainer.device)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def measured_cpu(config: TrainConfig) -> Device:
+    """This machine's processor, for an account: its matrix throughput, measured now, and its memory."""
+    prepare_device(config, "cpu")
+    precision = choose_precision(config.precision, "cpu")
+    flops = measure_matmul_flops("cpu", precision)
+    threads = torch.get_num_threads()
+    how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
+    return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)
+
+
+def dry_run(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    adopt_config: bool = False,
+    force: bool = False,
+) -> Iterator[Section]:
+    """The plan of a run, table by table; nothing is written.
+
+    What follows from the config comes first: a run that is too large for the machine shows that much before the steps
+    that are timed fail.
+
+    Args:
+        resume: plan what is left of the run in config.run_dir, after its latest checkpoint.
+        overwrite: a run that is in the way would be deleted, so that there is no need to mention it.
+        adopt_config, force: as for :func:`groundup.train.train`.
+
+    Raises:
+        ConfigError, DataError, FileMissingError, CheckpointError: as for :func:`groundup.train.train`.
+    """
+    trainer = Trainer(config, RunDirectory(config.run_dir), Silent(), force=force)
+    config = trainer.config
+    plan = trainer.plan()
+    done = 0
+    if resume:
+        found = latest_checkpoint(trainer.run, config, trainer.identity, adopt=adopt_config)
+        done = found.state["step"] if found else 0
+        plan["left"] = f"{config.train.max_iters - done:,} steps, after step {done:,}"
+    elif not (overwrite or trainer.run.is_untouched()):
+        plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"
+    yield Section("run", (), list(plan.items()))
+    yield parameter_section(parameter_values(config.model))
+    yield optimizer_section(trainer.optimizer)
+    yield disk_section(config, trainer.model, trainer.optimizer)
+    yield _memory_section(trainer)
+    yield _time_section(trainer, done, time_steps(trainer))
+
+
+def _memory_section(trainer: Trainer) -> Section:
+    kind = trainer.device.partition(":")[0]
+    values = memory_values(trainer.config, kind)
+    section = memory_section(values, "memory", total=total_memory(trainer.device))
+    left_out = " Left out: torch itself, and what the allocator cannot fill."
+    return section._replace(note=section.note + left_out)
+
+
+def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
+    config, device = trainer.config, trainer.device
+    step_tokens = config.data.batch_size * config.model.context_length
+    step_flops = step_tokens * training_flops_per_token(config.model)
+    rate = step_flops / step_seconds
+    peak = known_peak(config.train, device)
+    measured = measure_matmul_flops(device, multiplied_in(config.train, device))
+    rows = [
+        ("a step", f"{step_seconds * 1e3:,.1f} ms for {step_flops:.2e} FLOPs, the median of {TIMED_STEPS} timed now"),
+        ("speed", f"{step_tokens / step_seconds:,.0f} tokens/s"),
+        ("MFU", f"{rate / peak:.1%}" if peak else "n/a"),
+        ("of a matrix product", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
+        ("training", _training_time(config.train, done, step_seconds)),
+    ]
+    if trainer.valid_store is not None:
+        windows = -(-(len(trainer.valid_store) - 1) // config.model.context_length)
+        windows = min(windows, config.train.eval_windows or windows)
+        count = evaluations_left(config.train, done)
+        # Forward only: a third of the work.
+        seconds = count * windows * config.model.context_length / step_tokens * step_seconds / 3
+        rows.append(("evaluation", f"about {time_text(seconds)}: {count:,} times {windows:,} windows"))
+    rows.append(("memory taken", f"{size_text(peak_memory(device))} at the most in these steps, {_whose(device)}"))
+    return Section("time", (), rows, "Left out: samples, checkpoints, and the compiler's time.")
+
+
+def evaluations_left(config: TrainConfig, done: int) -> int:
+    """How often a run is still evaluated: before its first step, at every interval, and after its last step."""
+    after_steps = -(-config.max_iters // config.eval_interval) - done // config.eval_interval
+    return (after_steps if done < config.max_iters else 0) + (done == 0)
+
+
+def _training_time(config: TrainConfig, done: int, step_seconds: float) -> str:
+    left = config.max_iters - done
+    text, limit = f"{time_text(step_seconds * left)} for {left:,} steps", 60 * config.max_minutes
+    if limit and limit < step_seconds * left:
+        text += f"; train.max_minutes = {config.max_minutes:g} is enough for about {limit / step_seconds:,.0f}"
+    return text
+
+
+def _whose(device: str) -> str:
+    return "tensors on the device" if device.startswith("cuda") else "the whole process, torch included"
