@@ -51,7 +51,7 @@ MODULES = modules()
 
 
 def imports_of(name: str, *, at_import: bool = False) -> set[str]:
-    """Modules of the package that a module imports, in functions too; ``at_import`` leaves out what it imports later."""
+    """Modules of the package that a module imports; ``at_import`` leaves out those imported inside functions."""
     found: set[str] = set()
     skipped = set()
     for node in ast.walk(MODULES[name]):

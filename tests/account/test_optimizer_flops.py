@@ -5,7 +5,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from groundup.account.training_time import newton_schulz_flops, optimizer_flops, step_flops
 from groundup.config import ModelConfig, OptimConfig
-from groundup.optim.newton_schulz import orthogonalize
+from groundup.optim.muon import orthogonalize
 
 MODEL = ModelConfig(vocab_size=100, context_length=16, d_model=32, num_layers=2, num_heads=4, d_ff=48)
 

@@ -223,7 +223,7 @@ def test_loss_curve_shows_both_losses(tmp_path: Path):
         for step in range(100):
             line = {"step": step, "train_loss": 9 - step / 20}
             file.write(json.dumps(line | ({"val_loss": 8 - step / 20} if step % 10 == 0 else {})) + "\n")
-    drawn = loss_curve(tmp_path, 60, 12, color=False)
+    drawn = loss_curve(read_metrics(tmp_path / "metrics.jsonl").lines, 60, 12, color=False)
     assert len(drawn.splitlines()) == 12
     assert "train" in drawn
     assert "valid" in drawn

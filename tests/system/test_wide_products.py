@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
+from groundup.system.wide_products import use_wide_products
 
 from groundup.system import wide_products
-from groundup.system.wide_products import use_wide_products
 
 
 @pytest.fixture(autouse=True)

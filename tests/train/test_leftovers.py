@@ -11,8 +11,7 @@ import pytest
 from groundup.config import RunConfig, override
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent
-from groundup.system.files import sync_directory
-from groundup.system.leftovers import discard, discarded
+from groundup.system.files import discard, discarded, sync_directory
 from groundup.train import train
 from groundup.train.checkpoint.folder import read_state
 

@@ -151,10 +151,13 @@ def _sum_up(console: Console, run: Path, data: Path) -> None:
     from groundup.display.console import print_pairs
     from groundup.display.curve import loss_curve
     from groundup.errors import MissingExtraError
+    from groundup.record import read_metrics
     from groundup.record.sinks import read_jsonl
 
     try:
-        drawn = loss_curve(run, width=min(console.width, 100), color=console.is_terminal)
+        drawn = loss_curve(
+            read_metrics(run / "metrics.jsonl").lines, width=min(console.width, 100), color=console.is_terminal
+        )
         console.print(Text.from_ansi(drawn))
     except MissingExtraError as error:
         console.print(f"(no curve: {error})")

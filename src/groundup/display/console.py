@@ -12,8 +12,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from groundup.display.display import Metrics
 from groundup.display.units import size_text
-from groundup.record.sinks.sink import Metrics
 
 _SECONDS_BETWEEN_LINES = 10.0
 _WIDTH_OF_FILES = 160

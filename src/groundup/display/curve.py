@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from groundup.errors import MissingExtraError
-from groundup.record import read_metrics
 
 
-def loss_curve(run_dir: Path, width: int = 80, height: int = 16, *, color: bool = True) -> str:
+def loss_curve(lines: Sequence[Mapping[str, Any]], width: int = 80, height: int = 16, *, color: bool = True) -> str:
     """Training and validation loss against steps, as text.
+
+    Args:
+        lines: of ``metrics.jsonl``.
 
     Raises:
         MissingExtraError: the package plotext is not installed.
@@ -18,7 +21,6 @@ def loss_curve(run_dir: Path, width: int = 80, height: int = 16, *, color: bool 
         import plotext
     except ImportError:
         raise MissingExtraError.for_package("plotext", "plot", "a plot in the terminal") from None
-    lines = read_metrics(run_dir / "metrics.jsonl").lines
     figure = plotext.figure
     figure.clear()
     figure.theme("default" if color else "colorless")

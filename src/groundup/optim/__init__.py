@@ -2,10 +2,8 @@
 
 from groundup.optim.adamw import AdamW
 from groundup.optim.clip import clip_gradients, gradient_clipping
-from groundup.optim.combined import CombinedOptimizer
-from groundup.optim.groups import GroupRow, build_optimizer, group_table, parameter_groups
-from groundup.optim.muon import Muon
-from groundup.optim.newton_schulz import orthogonalize
+from groundup.optim.groups import CombinedOptimizer, build_optimizer, parameter_groups
+from groundup.optim.muon import Muon, orthogonalize
 from groundup.optim.schedule import describe_schedule, get_lr_cosine_schedule, learning_rate, learning_rate_at
 from groundup.optim.sgd import SGD
 
@@ -13,14 +11,12 @@ __all__ = [
     "SGD",
     "AdamW",
     "CombinedOptimizer",
-    "GroupRow",
     "Muon",
     "build_optimizer",
     "clip_gradients",
     "describe_schedule",
     "get_lr_cosine_schedule",
     "gradient_clipping",
-    "group_table",
     "learning_rate",
     "learning_rate_at",
     "orthogonalize",

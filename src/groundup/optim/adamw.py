@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from groundup.errors import ConfigError
-from groundup.optim.base import GroupwiseOptimizer
+from groundup.optim.base import GroupwiseOptimizer, check_learning_rate, check_weight_decay
 from groundup.optim.dtensor import local
-from groundup.optim.options import check_learning_rate, check_weight_decay
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -34,7 +33,7 @@ class AdamW(GroupwiseOptimizer):
             rounding; same state.
 
     Raises:
-        ConfigError: a negative rate, eps or decay, or a beta outside [0, 1).
+        ConfigError: a negative learning rate, eps or weight decay, or a beta outside [0, 1).
     """
 
     def __init__(
@@ -66,7 +65,7 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
     Args:
         group: ``params, lr, betas, eps, weight_decay``.
         state: by parameter; entries are made where they are missing.
-        skip: 1 moves nothing (:meth:`GroupwiseOptimizer.step`); only the kernel knows it without waiting.
+        skip: 1 skips the update (:meth:`GroupwiseOptimizer.step`); only the fused kernel reads it without a sync.
     """
     # One launch of the kernel takes tensors that have their count of steps, device and dtype in common.
     alike: dict[tuple[int, torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
@@ -80,8 +79,9 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
             own["exp_avg"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
             own["exp_avg_sq"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
         own["step"] += 1
-        # AdamW works element by element, so a process updates its own share of a sharded parameter.
-        tensors = tuple(map(local, (p, p.grad, own["exp_avg"], own["exp_avg_sq"])))
+        tensors: tuple[Tensor, ...] = (p, p.grad, own["exp_avg"], own["exp_avg_sq"])
+        if hasattr(p, "to_local"):  # AdamW is element-wise, so a rank updates its own shard of a DTensor
+            tensors = tuple(map(local, tensors))
         if fused and _suits_kernel(group, *tensors):
             alike.setdefault((own["step"], p.device, p.dtype), []).append(tensors)
         elif skip is None or not skip:

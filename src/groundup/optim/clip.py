@@ -57,14 +57,14 @@ def _global_norm(gradients: list[Tensor]) -> Tensor:
     wide = functools.reduce(torch.promote_types, {g.dtype for g in gradients}, torch.float32)
     norms = torch._foreach_norm(gradients, 2, wide)
     norm = torch.linalg.vector_norm(torch.stack([n.to(norms[0].device) for n in norms]))
-    return whole(norm)
+    return whole(norm) if hasattr(norm, "to_local") else norm  # a DTensor's norm is summed over the ranks
 
 
 def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
     factor = clip_factor(norm, limit)
     if factor.device.type == "cpu" and factor == 1:  # to look is free here, and saves a pass over the gradients
         return
-    torch._foreach_mul_([local(g) for g in gradients], factor)
+    torch._foreach_mul_([local(g) if hasattr(g, "to_local") else g for g in gradients], factor)
 
 
 def clip_factor(norm: Tensor, limit: float) -> Tensor:

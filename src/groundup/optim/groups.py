@@ -1,21 +1,23 @@
-"""Which parameter is updated how: groups by rule, and a table of them."""
+"""Parameter groups, and the optimizer that updates each group by its own algorithm."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.config import OptimConfig
 from groundup.errors import ConfigError
 from groundup.nn import Embedding
-from groundup.optim.combined import CombinedOptimizer
+from groundup.optim.adamw import adamw_update
+from groundup.optim.base import GroupwiseOptimizer, check_learning_rate
+from groundup.optim.muon import check_matrix, muon_update
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The parameters of a model by what they are; each is in one group, and groups may be empty.
+    """Parameters of a model by kind; each is in one group, and groups may be empty.
 
     embedding: tables of Embedding layers, also where a table is the output matrix too. head: the weight of the layer
     named ``lm_head``. matrices: every other parameter of two or more dimensions. vectors: the rest, the norms' gains.
@@ -34,7 +36,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> CombinedOptimizer:
-    """The optimizer a config describes; every group begins at the peak of the schedule, times its scale.
+    """Build the optimizer of a config; every group begins at the peak learning rate times its scale.
 
     With ``optimizer = "muon"`` Muon takes the matrices, and AdamW the rest (Jordan et al. 2024).
     """
@@ -62,39 +64,44 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> CombinedOptimizer:
     return CombinedOptimizer(groups)
 
 
-@dataclass(frozen=True)
-class GroupRow:
-    """One group of an optimizer, for a person to read."""
+class CombinedOptimizer(GroupwiseOptimizer):
+    """Optimizer that updates each group by AdamW (fused) or Muon, under one schedule.
 
-    name: str
-    algorithm: str
-    tensors: int
-    parameters: int
-    """Numbers in these tensors, over all processes."""
-    rate: float
-    """Of the next step; before the first, the peak."""
-    decay: float
+    Each group has, beside ``params`` and the numbers of its algorithm,
 
+        name          embedding, head, matrices, vectors
+        algorithm     "adamw" or "muon"
+        lr            learning rate of the next step
+        rate_scale    factor on the schedule's learning rate
+        weight_decay  λ
 
-def group_table(optimizer: torch.optim.Optimizer, model: nn.Module) -> list[GroupRow]:
-    """What the optimizer does with which part of the model; a parameter that needs no gradient may be in no group.
+    State is kept by parameter, as the algorithms (:class:`AdamW`, :class:`Muon`) describe it.
 
     Raises:
-        ConfigError: a parameter of the model is in no group, or in more than one.
+        ConfigError: an unknown algorithm, or Muon for a parameter that is not a matrix.
     """
-    members = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    for name, parameter in model.named_parameters():
-        count = members.count(id(parameter))
-        if count > 1 or (count == 0 and parameter.requires_grad):
-            raise ConfigError(f"{name} is in {count} groups of the optimizer; expected 1, see parameter_groups")
-    return [
-        GroupRow(
-            name=group["name"],
-            algorithm=group["algorithm"],
-            tensors=len(group["params"]),
-            parameters=sum(p.numel() for p in group["params"]),
-            rate=group["lr"],
-            decay=group["weight_decay"],
-        )
-        for group in optimizer.param_groups
-    ]
+
+    def __init__(self, groups: list[dict[str, Any]]):
+        for group in groups:
+            if group["algorithm"] not in ("adamw", "muon"):
+                raise ConfigError(f"algorithm = {group['algorithm']!r} of {group['name']}; expected adamw or muon")
+            if group["algorithm"] == "muon":
+                for p in group["params"]:
+                    check_matrix(p)
+        super().__init__(groups, {})
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Set the learning rate of the next step: ``learning_rate`` times each group's scale."""
+        if not 0 <= learning_rate < math.inf:
+            check_learning_rate(learning_rate)  # raises
+        for group in self.param_groups:
+            group["lr"] = learning_rate * group["rate_scale"]
+
+    @torch.no_grad()
+    def step(self, *, skip: Tensor | None = None) -> None:  # type: ignore[override]
+        """Update every parameter that has a gradient; ``skip`` as in :meth:`GroupwiseOptimizer.step`."""
+        for group in self.param_groups:
+            if group["algorithm"] == "muon":
+                muon_update(group, self.state, skip=skip)
+            else:
+                adamw_update(group, self.state, fused=True, skip=skip)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent with a rate that decays as 1/sqrt(t), the smallest optimizer there is."""
+"""Stochastic gradient descent with a learning rate that decays as 1/sqrt(t)."""
 
 import math
 from collections.abc import Iterable
@@ -6,15 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.optim.base import GroupwiseOptimizer
-from groundup.optim.options import check_learning_rate
+from groundup.optim.base import GroupwiseOptimizer, check_learning_rate
 
 
 class SGD(GroupwiseOptimizer):
     """``θ <- θ - lr / sqrt(t + 1) · ∇L``, with t counted from 0 for each parameter.
 
     Args:
-        lr: rate of the first step.
+        lr: learning rate of the first step.
 
     Raises:
         ConfigError: lr is negative or not finite.

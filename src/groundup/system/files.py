@@ -2,6 +2,9 @@
 
 A crash, a kill or a full disk leaves a file's old content or its new one, never half of it.
 
+A network file system keeps a file that another process reads (NFS: as ``.nfs…``), and its folder with it. So a folder
+is deleted in two steps: renamed, which makes it incomplete to every reader, and then deleted as far as possible.
+
 Names of files may hold bytes that are not UTF-8. Python has them as lone surrogates; in JSON they are written as
 escapes (``\\udce9``), which read back as the same name.
 """
@@ -10,8 +13,10 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -22,6 +27,7 @@ from groundup.system.reading import open_regular, read_bytes
 _NOT_FOR_DIRECTORIES = {
     errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM,
 }  # fmt: skip
+_DISCARDED = ".old.tmp"
 
 
 @contextlib.contextmanager
@@ -182,3 +188,37 @@ def _holder(file: TextIO) -> str:
     file.seek(0)
     number = file.read(32).strip()
     return f"process {number}" if number.isdigit() else "another process"
+
+
+def discard(folder: Path) -> bool:
+    """Rename a folder out of the way and delete it; a missing one is deleted already.
+
+    Returns:
+        Whether all of it is gone. If not, :func:`discarded` lists it.
+
+    Raises:
+        OSError: it cannot be renamed, and is as it was.
+    """
+    if not folder.exists():
+        return True
+    names = (folder.with_name(f".{folder.name}.{os.getpid()}.{n}{_DISCARDED}") for n in itertools.count())
+    doomed = next(name for name in names if not name.exists())
+    os.rename(folder, doomed)
+    return delete(doomed)
+
+
+def delete(path: Path) -> bool:
+    """Delete a file or folder as far as that is possible; returns whether it is gone."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return not os.path.lexists(path)
+
+
+def discarded(folder: Path) -> list[Path]:
+    """What :func:`discard` could not delete in a folder."""
+    return sorted(folder.glob(f".*{_DISCARDED}"))

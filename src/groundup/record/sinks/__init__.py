@@ -1,17 +1,41 @@
-"""Where a run's metrics and samples go: always JSONL, and on request W&B, TensorBoard and the terminal."""
+"""Sinks: where a run's metrics and samples go. Always JSONL; W&B and TensorBoard on request."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from groundup.config import TrackConfig
-from groundup.record import read_jsonl
+from groundup.display.display import Display, Metrics, Silent, Sink
+from groundup.record.metrics import read_jsonl
 from groundup.record.sinks.jsonl import JsonlSink
-from groundup.record.sinks.sink import Display, Metrics, Silent, Sink, Sinks
 
 __all__ = ["Display", "JsonlSink", "Metrics", "Silent", "Sink", "Sinks", "external_sinks", "read_jsonl"]
 
 
+class Sinks:
+    """Several sinks as one."""
+
+    def __init__(self, sinks: Iterable[Sink]):
+        self.sinks = list(sinks)
+
+    def metrics(self, line: Metrics) -> None:
+        for sink in self.sinks:
+            sink.metrics(line)
+
+    def sample(self, line: Metrics) -> None:
+        for sink in self.sinks:
+            sink.sample(line)
+
+    def close(self) -> None:
+        with ExitStack() as closing:  # one that cannot be closed leaves no other open
+            for sink in reversed(self.sinks):
+                closing.callback(sink.close)
+
+
 def external_sinks(config: TrackConfig, run_dir: Path, run_name: str, options: Metrics) -> list[Sink]:
-    """The optional sinks a run asks for.
+    """The optional sinks that a run asks for.
 
     Args:
         options: the run's options, recorded where the sink has a place for them.

@@ -5,9 +5,9 @@ import json
 import os
 from pathlib import Path
 
+from groundup.display.display import Metrics
 from groundup.errors import TrainingError
-from groundup.record import Record, json_values, read_metrics, read_samples
-from groundup.record.sinks.sink import Metrics
+from groundup.record.metrics import Record, json_values, read_metrics, read_samples
 from groundup.system.files import text_bytes, write_atomically
 
 

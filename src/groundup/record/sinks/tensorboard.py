@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from groundup.display.display import Metrics
 from groundup.errors import MissingExtraError
-from groundup.record.sinks.sink import Metrics
 
 
 class TensorBoardSink:

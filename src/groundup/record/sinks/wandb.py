@@ -5,8 +5,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from groundup.display.display import Metrics
 from groundup.errors import MissingExtraError, TrainingError
-from groundup.record.sinks.sink import Metrics
 
 
 class WandbSink:

@@ -25,8 +25,16 @@ from torch import Tensor, nn
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.optim.dtensor import fill, laid_out_like
 from groundup.record import read_object
-from groundup.system.files import SEAL, file_sha256, is_as_sealed, sealed, sync_directory, write_atomically
-from groundup.system.leftovers import delete, discard
+from groundup.system.files import (
+    SEAL,
+    delete,
+    discard,
+    file_sha256,
+    is_as_sealed,
+    sealed,
+    sync_directory,
+    write_atomically,
+)
 from groundup.system.reading import open_regular
 from groundup.train.checkpoint.fit import check_fit
 from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
