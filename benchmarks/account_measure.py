@@ -9,6 +9,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch import Tensor
 from groundup.account.step_time import cpu_step_seconds
 from groundup.config import ModelConfig, RunConfig, from_dict
 from groundup.optim import build_optimizer, clip_gradients
-from groundup.train.build import build_loss, build_model, prepare_device
+from groundup.train.build import build_model, process_settings
+from groundup.train.step import build_loss
 
 Row = dict[str, Any]
 PRODUCT = 1024
@@ -99,8 +101,11 @@ def process_growth(run: dict[str, dict[str, Any]], prepared: bool = False) -> Ro
     """
     torch.set_num_threads(1)
     config = run_of(run)
-    if prepared:
-        prepare_device(config.train, "cpu")
+    with process_settings(config.train, "cpu") if prepared else nullcontext():
+        return _step_memory(config)
+
+
+def _step_memory(config: RunConfig) -> Row:
     small = ModelConfig(vocab_size=300, context_length=16, d_model=32, num_layers=1, num_heads=2)
     Step(RunConfig(model=small, optim=config.optim, train=config.train))()
     gc.collect()
@@ -122,7 +127,11 @@ def step_time(run: dict[str, dict[str, Any]], seconds: float = 6.0) -> Row:
     On one thread it is CPU time, which others on the machine disturb less; on several it is time on the clock.
     """
     config = run_of(run)
-    prepare_device(config.train, "cpu")
+    with process_settings(config.train, "cpu"):
+        return _step_time(config, seconds)
+
+
+def _step_time(config: RunConfig, seconds: float) -> Row:
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     step = Step(config)
     step()

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from groundup.system.wide_products import use_wide_products
 from torch import Tensor
 
 from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import ModelConfig
 from groundup.record.run import RunDirectory
+from groundup.system.process import use_wide_matmul
 from groundup.train.checkpoint.folder import CheckpointContent
 from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.state import TrainState
@@ -62,7 +62,7 @@ def speed(
         same_products: whoever it is multiplies by the library that we take.
     """
     if same_products:
-        use_wide_products()
+        use_wide_matmul()
     shape = ModelConfig(**model)
     trainee, batches = make(who, model), make_batches(shape, batch_size)
     began = time.perf_counter()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from groundup.nn import TransformerLM
-from groundup.train.build import build_loss, build_model, build_optimizer, prepare_device
-from groundup.train.step import train_step
+from groundup.optim import build_optimizer
+from groundup.train.build import build_model, process_settings
+from groundup.train.step import build_loss, train_step
 from side_by_side import UnavailableError, labelled
 
 OURS, PEER = "groundup", "transformers"
@@ -59,7 +60,8 @@ class Groundup:
 
     def __init__(self, config: RunConfig, device: str = "cpu") -> None:
         self.config = config
-        prepare_device(config.train, device)
+        self._settings = process_settings(config.train, device)
+        self._settings.__enter__()  # for the rest of the process
         self.model = build_model(config, device)
         self._loss = build_loss(self.model, compile=config.train.compile, chunked=config.train.kernels == "fast")
         self.optimizer = build_optimizer(self.model, config.optim)
@@ -104,7 +106,7 @@ class Llama:
                 tie_word_embeddings=shape.tie_embeddings, attn_implementation="sdpa",
             )
         )  # fmt: skip
-        # Without prepare_device: what it sets in the process for our sake would be the peer's too.
+        # Without process_settings: they would be the peer's too.
         torch.manual_seed(config.train.seed)
         ours = TransformerLM.from_config(shape).state_dict()
         self.model.load_state_dict(llama_weights(ours, shape.num_heads), strict=not shape.tie_embeddings)

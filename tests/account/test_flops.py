@@ -12,7 +12,8 @@ from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, RunConfig, TrainConfig
 from groundup.nn import TransformerLM
 from groundup.nn.fast import blocked_attention
-from groundup.train.build import build_loss, build_model
+from groundup.train.build import build_model
+from groundup.train.step import build_loss
 
 SMALL = {"vocab_size": 96, "context_length": 24, "d_model": 32, "num_layers": 3, "num_heads": 4}
 ABLATIONS: list[dict[str, Any]] = [

@@ -14,7 +14,7 @@ from groundup.config import RunConfig, to_dict
 from groundup.nn import loss
 from groundup.nn.fast import blocked_attention, fused
 from groundup.optim import muon
-from groundup.train.guards import checkpoint_bytes
+from groundup.train.limits import checkpoint_bytes
 from side_by_side import in_fresh_process
 
 BASE = {"vocab_size": 6000, "context_length": 128, "d_model": 128, "num_layers": 4, "num_heads": 4}

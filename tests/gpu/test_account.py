@@ -6,7 +6,8 @@ import torch
 from groundup.account.memory import step_memory
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from groundup.optim import build_optimizer, clip_gradients
-from groundup.train.build import build_loss, build_model
+from groundup.train.build import build_model
+from groundup.train.step import build_loss
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 

@@ -218,8 +218,9 @@ def _load_plan(path: Any) -> str:
 
 def _open_run(path: Any) -> str:
     from groundup.record.run import RunDirectory
+    from groundup.train.checkpoint.folder import load_model
 
-    _, state = RunDirectory.open(path).model("best")
+    _, state = load_model(RunDirectory.open(path), "best")
     return _document(state["step"])
 
 

@@ -16,6 +16,7 @@ from groundup.config import TrackConfig
 from groundup.display.console import ConsoleDisplay
 from groundup.display.curve import loss_curve
 from groundup.errors import MissingExtraError
+from groundup.record import read_metrics
 from groundup.record.sinks import JsonlSink, Silent, Sinks, external_sinks, read_jsonl
 
 LINES = [

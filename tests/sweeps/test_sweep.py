@@ -27,7 +27,7 @@ from groundup.sweeps.results import Result, results_section
 from groundup.sweeps.sweep import SweepResult, Watch, run_sweep
 from groundup.train import train
 from groundup.train.checkpoint.folder import read_state, write_state
-from groundup.train.loop import Trainer
+from groundup.train.loop import Session
 from sweep_tables import table
 
 MakePlan = Callable[..., Plan]
@@ -198,7 +198,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(make_plan: MakePlan, tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_the_signal_that_a_cell_received_is_the_one_that_is_told(make_plan: MakePlan, sweep, monkeypatch, number):
     """A cell that is trained in this process takes the signal before the sweep can."""
-    monkeypatch.setattr("groundup.train.loop.Trainer._goes_on", signalled(number))
+    monkeypatch.setattr("groundup.train.loop.Session.goes_on", signalled(number))
     stopped = sweep(make_plan(axes=RATES))
     monkeypatch.undo()
     assert (stopped.complete, stopped.signal) == (False, number)
@@ -207,13 +207,13 @@ def test_the_signal_that_a_cell_received_is_the_one_that_is_told(make_plan: Make
 
 def signalled(number: signal.Signals) -> Callable[..., bool]:
     """A loop's question whether it goes on, in front of which the process gets a signal, once."""
-    goes_on, sent = Trainer._goes_on, []
+    goes_on, sent = Session.goes_on, []
 
-    def asked(self: Trainer, interruption: object) -> bool:
-        if not sent and self._steps_launched == 3:
+    def asked(self: Session) -> bool:
+        if not sent and self._steps_launched() == 3:
             sent.append(number)
             os.kill(os.getpid(), number)
-        return goes_on(self, interruption)  # type: ignore[arg-type]
+        return goes_on(self)
 
     return asked
 

@@ -60,7 +60,7 @@ def test_the_policy_is_chosen_before_torch_is_loaded():
     """OpenMP reads the variable when torch is loaded."""
     program = (
         "import os, sys\n"
-        "from groundup import cores\n"
+        "from groundup.system import threads as cores\n"
         "os.getloadavg, cores._ships_libgomp = lambda: (99 * os.cpu_count(), 0, 0), lambda: False\n"
         "from groundup.cli.main import run\n"
         "try: run(['train', '--data.train', 'nowhere'])\n"
@@ -145,7 +145,8 @@ import torch
 from groundup.system import threads as cores
 from groundup.config import ModelConfig, OptimConfig
 from groundup.nn import TransformerLM
-from groundup.train.build import build_loss, build_optimizer
+from groundup.optim import build_optimizer
+from groundup.train.step import build_loss
 from groundup.train.step import train_step
 
 switched = 0

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 
 from groundup.cli.main import main
 from groundup.config import load_recipe, override, save_toml
-from groundup.train import report
+from groundup.train import logging
 from groundup.train.checkpoint.folder import read_state
 from records import record
 
@@ -98,7 +98,7 @@ def kill_before_batch(number: int) -> Callable[[], None]:
 
     def prepare() -> None:
         left = [number]
-        whole = report.evaluate_unless
+        whole = logging.evaluate_unless
 
         def counted(stop: Callable[[], bool], *arguments):
             def stops() -> bool:
@@ -109,7 +109,7 @@ def kill_before_batch(number: int) -> Callable[[], None]:
 
             return whole(stops, *arguments)
 
-        report.evaluate_unless = counted
+        logging.evaluate_unless = counted
 
     return prepare
 

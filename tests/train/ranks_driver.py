@@ -21,23 +21,20 @@ from safetensors.torch import save_file
 from groundup.cli.main import main
 from groundup.config import ModelConfig, OptimConfig
 from groundup.data.batches import Batches
-from groundup.data.guard import DataGuard
-from groundup.data.shards import TokenShards
+from groundup.data.shards import DataGuard, TokenShards
 from groundup.errors import DataError
 from groundup.nn import TransformerLM
 from groundup.optim import build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.system.launch import Launch
-from groundup.train.build import build_loss
 from groundup.train.checkpoint.folder import CheckpointContent
-from groundup.train.checkpoint.gathered import gathered
+from groundup.train.checkpoint.writer import gathered
 from groundup.train.evaluate import evaluate
-from groundup.train.loop import Trainer
+from groundup.train.logging import Logger, update_ratios
+from groundup.train.loop import Session
 from groundup.train.ranks.collective import Intent, Ranks, joined
 from groundup.train.ranks.parallel import make_parallel
-from groundup.train.ratios import update_ratios
-from groundup.train.report import Reporter
-from groundup.train.step import train_step
+from groundup.train.step import build_loss, train_step
 
 BATCH, CONTEXT, STEPS = 4, 16, 5
 
@@ -116,30 +113,30 @@ def write_numbers(out: Path, tokens: Path) -> None:
 def train_with_events(events: list[tuple[int, int, str]], arguments: list[str]) -> None:
     launch = Launch.from_environment()
     mine = {step: what for rank, step, what in events if rank == launch.rank and launch.restarts == 0}
-    goes_on, check, evaluate_ = Trainer._goes_on, DataGuard.check, Reporter._evaluate
+    goes_on, check, evaluate_ = Session.goes_on, DataGuard.check, Logger._evaluate
     damaged = False
 
-    def goes_on_after_events(self: Trainer, interruption) -> bool:
+    def goes_on_after_events(self: Session) -> bool:
         nonlocal damaged
         what = mine.get(self.state.step)
         damaged = damaged or what == "damage"
         if what and what != "damage" and not what.startswith("evaluating "):
             os.kill(os.getpid(), getattr(signal, what))
-        return goes_on(self, interruption)
+        return goes_on(self)
 
     def check_with_events(self: DataGuard) -> None:
         if damaged:
             raise DataError("shard-0.bin was cut off")
         check(self)
 
-    def evaluate_with_events(self: Reporter, store: TokenShards):
-        evaluating, _, name = mine.get(self._state.step, "").partition(" ")
+    def evaluate_with_events(self: Logger, store: TokenShards):
+        evaluating, _, name = mine.get(self._trainer.state.step, "").partition(" ")
         if evaluating == "evaluating":
             os.kill(os.getpid(), getattr(signal, name))
         return evaluate_(self, store)
 
-    Trainer._goes_on, DataGuard.check = goes_on_after_events, check_with_events
-    Reporter._evaluate = evaluate_with_events
+    Session.goes_on, DataGuard.check = goes_on_after_events, check_with_events
+    Logger._evaluate = evaluate_with_events
     main(["train", *arguments])
 
 

@@ -15,7 +15,7 @@ from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent
 from groundup.train import evaluate_run, train
-from groundup.train.checkpoint.folder import read_state, write_state
+from groundup.train.checkpoint.folder import load_model, read_state, write_state
 from records import record, without_hashes
 
 
@@ -110,7 +110,7 @@ def test_an_option_is_adopted_into_a_checkpoint_of_version_0_1(begun: RunDirecto
     config = override(begun.config, {"optim.beta2": 0.5})
     assert train(config, resume=True, adopt_config=True, pause=lambda done: done >= 9).signal is None
     assert read_state(begun.checkpoint("latest"))["adopted"]
-    begun.model("latest")
+    load_model(begun, "latest")
     assert train(config, resume=True).finished
 
 

@@ -19,8 +19,7 @@ from groundup.train import train
 from groundup.train.build import build_model, build_optimizer
 from groundup.train.checkpoint import writer as writer_module
 from groundup.train.checkpoint.folder import CheckpointContent, read_model, read_optimizer, read_state
-from groundup.train.checkpoint.snapshot import SnapshotBuffers
-from groundup.train.checkpoint.writer import CheckpointWriter
+from groundup.train.checkpoint.writer import CheckpointWriter, SnapshotBuffers
 from groundup.train.state import TrainState
 
 

@@ -14,9 +14,11 @@ from groundup.config import RunConfig, override, save_toml
 from groundup.errors import ConfigError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent
-from groundup.train import report, sample_text, train
+from groundup.train import logging, train
+from groundup.train.build import build
+from groundup.train.checkpoint import writer as writer_module
 from groundup.train.checkpoint.folder import read_state
-from groundup.train.checkpoint.saving import SaveTimer
+from groundup.train.checkpoint.writer import Checkpoints
 from records import record
 
 
@@ -28,7 +30,7 @@ def config(config: RunConfig) -> RunConfig:
 
 def at_batch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
     """Do something before the number-th batch that is evaluated from now on."""
-    left, whole = [number], report.evaluate_unless
+    left, whole = [number], logging.evaluate_unless
 
     def counted(stop, *arguments):
         def stops() -> bool:
@@ -39,7 +41,7 @@ def at_batch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], Non
 
         return whole(stops, *arguments)
 
-    monkeypatch.setattr(report, "evaluate_unless", counted)
+    monkeypatch.setattr(logging, "evaluate_unless", counted)
 
 
 def terminate() -> None:
@@ -84,7 +86,7 @@ def test_a_signal_in_a_sample_cuts_it_and_the_sample_is_made_again(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int
 ):
     expected = record(train(override(config, {"name": "whole"})).run_dir)
-    whole, text = sample_text.sample_line, sample_text.continue_text
+    whole, text = logging.sample_line, logging.continue_text
 
     def cut(model, tokenizer, config, at, stop):
         def pieces(*arguments, **options):
@@ -93,10 +95,10 @@ def test_a_signal_in_a_sample_cuts_it_and_the_sample_is_made_again(
                     terminate()
                 yield piece
 
-        monkeypatch.setattr(sample_text, "continue_text", pieces)
+        monkeypatch.setattr(logging, "continue_text", pieces)
         return whole(model, tokenizer, config, at, stop)
 
-    monkeypatch.setattr(report, "sample_line", cut)
+    monkeypatch.setattr(logging, "sample_line", cut)
     stopped = train(config)
     monkeypatch.undo()
     assert (stopped.finished, stopped.summary["step"]) == (False, step)
@@ -110,7 +112,7 @@ def test_terminated_in_the_last_evaluation_and_then_killed_leaves_the_last_step(
     config = override(config, {"train.checkpoint_interval": 1000, "train.eval_interval": 1000, "sample.interval": 0})
     save_toml(config, tmp_path / "recipe.toml")
     program = (
-        "import os, signal, sys, time, groundup.train.report as r\n"
+        "import os, signal, sys, time, groundup.train.logging as r\n"
         "whole, calls = r.evaluate_unless, []\n"
         "def endless(stop, *rest):\n"
         "    calls.append(1)\n"
@@ -143,16 +145,14 @@ def test_no_more_than_the_time_between_checkpoints_is_unsaved(config: RunConfig)
         override(config, {"train.checkpoint_minutes": -1.0})
 
 
-def test_the_timer_counts_from_the_last_checkpoint():
-    now = [100.0]
-    timer = SaveTimer(2.0, lambda: now[0])
-    seen = []
-    for seconds in (0, 119, 120, 500):
-        now[0] = 100.0 + seconds
-        seen.append(timer.due)
-    assert seen == [False, False, True, True]
-    timer.restart()
-    assert not timer.due
+def test_the_time_between_checkpoints_counts_from_the_last_one(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: 100.0)
+    trainer = build(override(config, {"train.checkpoint_minutes": 2.0}), "cpu")
+    checkpoints = Checkpoints(trainer, None, clock=lambda: 0.0, saved=0)
+    assert checkpoints.due_at == 220.0
+    monkeypatch.setattr(writer_module.time, "monotonic", lambda: 500.0)
+    checkpoints.save()
+    assert checkpoints.due_at == 620.0
 
 
 def test_a_step_saved_by_the_clock_resumes_as_it_was(config: RunConfig):

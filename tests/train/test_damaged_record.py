@@ -15,7 +15,7 @@ from groundup.record.sinks import Silent, read_jsonl
 from groundup.reports.run_list import list_runs
 from groundup.sweeps.attempt import read_figures
 from groundup.train import train
-from groundup.train.checkpoint.folder import write_state
+from groundup.train.checkpoint.folder import load_model, write_state
 from records import SignalAt, record
 
 
@@ -115,4 +115,4 @@ def test_a_truncated_state_is_one_line_wherever_it_is_cut(config: RunConfig):
     for cut in range(0, len(content), len(content) // 8):
         path.write_bytes(content[:cut])
         with pytest.raises(GroundupError, match=r"state\.json"):
-            RunDirectory(config.run_dir).model("latest")
+            load_model(RunDirectory(config.run_dir), "latest")

@@ -9,11 +9,11 @@ import torch
 from groundup.cli.main import main
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError
-from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent
 from groundup.train import dry_run, train
-from groundup.train.loop import Trainer
+from groundup.train.build import Trainer, build
 from groundup.train.preview.dry_run import time_steps
+from groundup.train.step import launch_step
 
 SECTIONS = ["run", "parameters", "optimizer", "disk", "memory", "time"]
 
@@ -84,8 +84,8 @@ def test_figures_follow_from_one_another(config: RunConfig):
 def test_the_memory_of_weights_gradients_and_state_is_what_a_step_allocates(config: RunConfig):
     for optimizer in ("adamw", "muon"):
         changed = override(config, {"optim.optimizer": optimizer, "train.background_checkpoints": False})
-        found, trainer = rows(changed)["memory"], Trainer(changed, RunDirectory(config.run_dir), Silent())
-        trainer.launch(1e-3, 0).read()
+        found, trainer = rows(changed)["memory"], build(changed, "cpu")
+        launch_step(trainer, 1e-3, 0).read()
         parameters = list(trainer.model.parameters())
         state = sum(
             value.nbytes
@@ -178,10 +178,11 @@ def test_a_limit_of_time_that_is_too_short_for_all_steps_is_told(config: RunConf
 def test_a_run_that_is_too_large_shows_what_is_known_before_it_fails(
     config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ):
-    def fails(self: Trainer, learning_rate: float, index: int) -> None:
+    def fails(trainer: Trainer, learning_rate: float, index: int) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(Trainer, "launch", fails)
+    module = importlib.import_module("groundup.train.preview.dry_run")
+    monkeypatch.setattr(module, "launch_step", fails)
     plan = dry_run(config)
     assert [next(plan).title for _ in SECTIONS[:-1]] == SECTIONS[:-1]
     with pytest.raises(MemoryError):
@@ -189,7 +190,7 @@ def test_a_run_that_is_too_large_shows_what_is_known_before_it_fails(
 
 
 def test_timed_steps_leave_the_weights_where_they_were(config: RunConfig):
-    trainer = Trainer(config, RunDirectory(config.run_dir), Silent())
+    trainer = build(config, "cpu")
     before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
     assert time_steps(trainer, 2) > 0
     assert all(bool((before[name] == p).all()) for name, p in trainer.model.named_parameters())

@@ -14,8 +14,8 @@ from groundup.record.sinks import Silent
 from groundup.sweeps.attempt import Job, attempt
 from groundup.system.launch import Launch
 from groundup.train import dry_run, train
-from groundup.train.loop import Trainer
-from groundup.train.preview import fits
+from groundup.train import limits as fits
+from groundup.train.build import build
 from groundup.train.ranks.collective import Ranks
 
 GIANT = {"model.d_model": 16384, "model.num_layers": 96, "model.num_heads": 128}
@@ -23,10 +23,10 @@ GIANT = {"model.d_model": 16384, "model.num_layers": 96, "model.num_heads": 128}
 
 @pytest.fixture
 def nothing_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*_: object) -> None:
+    def refuse(*_: object) -> None:
         raise AssertionError("a model was built")
 
-    monkeypatch.setattr("groundup.train.loop.build_model", build)
+    monkeypatch.setattr("groundup.train.build.build_model", refuse)
 
 
 @pytest.mark.usefixtures("nothing_is_built")
@@ -76,7 +76,7 @@ def test_what_is_proposed_fits(config: RunConfig, monkeypatch: pytest.MonkeyPatc
 def test_the_mark_lies_between_what_fits_and_what_cannot(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     """Against the tensors that are there: weights, gradients and two moments at the least."""
     config = override(config, {"model.vocab_size": 300, "model.d_model": 64, "data.batch_size": 1})
-    trainer = Trainer(config, None, Silent())  # type: ignore[arg-type]
+    trainer = build(config, "cpu")
     numbers = sum(p.numel() for p in trainer.model.parameters())
 
     def with_memory(count: float) -> str:

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from groundup.config import RunConfig, override, save_toml
-from groundup.data.guard import DataGuard
-from groundup.data.shards import TokenShards
+from groundup.data.shards import DataGuard, TokenShards
 from groundup.errors import DataError, MissingExtraError, TrainingError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Silent, read_jsonl
@@ -177,12 +176,12 @@ def test_a_line_that_the_disk_takes_only_a_part_of_is_dropped_on_resume(tmp_path
 
 def test_a_disk_that_is_full_from_the_beginning_is_said_of_the_run(config: RunConfig, tmp_path: Path):
     fills_up = (
-        "import resource, signal, groundup.train.record as record\n"
+        "import resource, signal, groundup.train.logging as record\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "whole = record.environment\n"
-        "def limited(device):\n"
+        "def limited(*arguments):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))\n"
-        "    return whole(device)\n"
+        "    return whole(*arguments)\n"
         "record.environment = limited\n"
     )
     said = train_in_a_process(config, tmp_path, fills_up)

@@ -15,8 +15,9 @@ from groundup.errors import ConfigError, TrainingError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
 from groundup.train import train
-from groundup.train.guards import free_bytes, most_checkpoints, watch_for_spike
-from groundup.train.loop import Trainer
+from groundup.train.build import Trainer
+from groundup.train.limits import free_bytes, most_checkpoints
+from groundup.train.loop import watch_for_spike
 from groundup.train.state import TrainState
 from records import record
 

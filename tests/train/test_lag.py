@@ -1,32 +1,42 @@
 """Reading a step's numbers only when the next one is launched, as on a GPU, changes nothing."""
 
 import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from groundup.config import RunConfig, override
-from groundup.data.prefetch import Prefetch
+from groundup.data.batches import DeviceBatches
 from groundup.errors import TrainingError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
 from groundup.train import loop, train
+from groundup.train.build import Trainer, build
 from records import SignalAt, record
 
 
+def lag(
+    monkeypatch: pytest.MonkeyPatch, steps: int = 1, then: Callable[[Trainer], None] = lambda trainer: None
+) -> None:
+    """Make every run behave as on a GPU: one step in flight, batches made by a thread."""
+    begin = loop.Session.__init__
+
+    def begin_lagging(self: loop.Session, trainer: Trainer, *arguments, **options) -> None:
+        if steps:
+            trainer.batches._thread = ThreadPoolExecutor(1)
+        then(trainer)
+        begin(self, trainer, *arguments, **options)
+        self.steps_in_flight = steps
+
+    monkeypatch.setattr(loop.Session, "__init__", begin_lagging)
+
+
 @pytest.fixture
-def lagging(monkeypatch: pytest.MonkeyPatch) -> type[loop.Trainer]:
-    """Makes every run behave as on a GPU: one step in flight, batches made by a thread."""
-
-    class Lagging(loop.Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            self.lag = 1
-            self.feed._batch = Prefetch(self.feed._make)
-
-    monkeypatch.setattr(loop, "Trainer", Lagging)
-    return Lagging
+def lagging(monkeypatch: pytest.MonkeyPatch) -> None:
+    lag(monkeypatch)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -61,31 +71,28 @@ class Steps(Silent):
         self.shown.append(step)
 
 
-@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("steps", [0, 1])
 def test_a_broken_step_is_named_though_the_next_was_launched(
-    config: RunConfig, monkeypatch: pytest.MonkeyPatch, lag: int
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, steps: int
 ):
     """Step 10's gradient of one matrix is NaN. Step 11 is fine, and must not move what step 10 left in place."""
-    made: list[loop.Trainer] = []
+    made: list[Trainer] = []
 
-    class Breaking(loop.Trainer):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            self.lag = lag
-            made.append(self)
-            bad, _ = self.feed.batches.batch(9)
-            whole = self.loss
+    def break_step_10(trainer: Trainer) -> None:
+        made.append(trainer)
+        bad, _ = trainer.batches.batches.batch(9)
+        whole = trainer.loss
 
-            def loss(x, y):
-                value = whole(x, y)
-                if torch.equal(x, bad):
-                    weight = self.model.layers[1].ffn.w2.weight
-                    value = value + (weight * 0).sum().sqrt()  # the slope of a root at 0 is infinite, times 0
-                return value
+        def loss(x, y):
+            value = whole(x, y)
+            if torch.equal(x, bad):
+                weight = trainer.model.layers[1].ffn.w2.weight
+                value = value + (weight * 0).sum().sqrt()  # the slope of a root at 0 is infinite, times 0
+            return value
 
-            self.loss = loss
+        trainer.loss = loss
 
-    monkeypatch.setattr(loop, "Trainer", Breaking)
+    lag(monkeypatch, steps, break_step_10)
     display = Steps()
     with pytest.raises(
         TrainingError,
@@ -105,39 +112,41 @@ def test_a_broken_step_is_named_though_the_next_was_launched(
         assert torch.equal(parameter, nine[name]), name
 
 
-class TestPrefetch:
-    def test_gives_what_the_function_gives_in_any_order(self):
-        calls = []
+class TestBatchesMadeAhead:
+    @pytest.fixture
+    def ahead(self, config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> DeviceBatches:
+        batches = build(config, "cpu").batches
+        batches._thread = ThreadPoolExecutor(1)
+        return batches
 
-        def square(step: int) -> int:
-            calls.append(step)
-            return step * step
-
-        ahead = Prefetch(square)
-        assert [ahead(step) for step in (0, 1, 2, 7, 8, 3)] == [0, 1, 4, 49, 64, 9]
+    def test_are_the_batches_of_the_steps_in_any_order(self, ahead: DeviceBatches):
+        for step in (0, 1, 2, 7, 8, 3):
+            ((x, y),) = ahead.micro_batches(step)
+            expected_x, expected_y = ahead.batches.batch(step)
+            assert torch.equal(x, expected_x)
+            assert torch.equal(y, expected_y)
         ahead.close()
-        assert {0, 1, 2, 3, 7, 8} <= set(calls) <= set(range(10))
 
-    def test_is_ready_before_it_is_asked_for(self):
-        made = []
-        ahead = Prefetch(made.append)
-        ahead(4)
+    def test_are_ready_before_they_are_asked_for(self, ahead: DeviceBatches, monkeypatch: pytest.MonkeyPatch):
+        made, whole = [], ahead.batches.batch
+        monkeypatch.setattr(ahead.batches, "batch", lambda step, *ranks: (made.append(step), whole(step, *ranks))[1])
+        list(ahead.micro_batches(4))
         ahead._thread.shutdown(wait=True)
         assert made == [4, 5]
 
-    def test_an_error_is_raised_where_its_step_is_asked_for(self):
-        def fragile(step: int) -> int:
+    def test_an_error_is_raised_where_its_step_is_asked_for(
+        self, ahead: DeviceBatches, monkeypatch: pytest.MonkeyPatch
+    ):
+        whole = ahead.batches.batch
+
+        def fragile(step: int, *ranks: int):
             if step == 2:
                 raise ValueError("step 2 cannot be made")
-            return step
+            return whole(step, *ranks)
 
-        ahead = Prefetch(fragile)
-        assert [ahead(0), ahead(1)] == [0, 1]
+        monkeypatch.setattr(ahead.batches, "batch", fragile)
+        list(ahead.micro_batches(0))
+        list(ahead.micro_batches(1))
         with pytest.raises(ValueError, match="step 2 cannot be made"):
-            ahead(2)
+            list(ahead.micro_batches(2))
         ahead.close()
-
-    def test_without_looking_ahead_nothing_more_is_made(self):
-        made = []
-        Prefetch(made.append, ahead=False)(3)
-        assert made == [3]

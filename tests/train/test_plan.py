@@ -7,12 +7,12 @@ from safetensors.torch import load_file
 
 from groundup.config import RunConfig, TrainConfig, override
 from groundup.data.shards import TokenShards
+from groundup.optim import build_optimizer
 from groundup.record.run import RunDirectory
-from groundup.record.sinks import Silent, read_jsonl
+from groundup.record.sinks import read_jsonl
 from groundup.train import train
-from groundup.train.build import build_model, build_optimizer
-from groundup.train.guards import checkpoint_bytes
-from groundup.train.loop import Trainer
+from groundup.train.build import Trainer, build, build_model
+from groundup.train.limits import checkpoint_bytes
 from groundup.train.preview.describe import Section, describe
 from groundup.train.preview.dry_run import evaluations_left
 
@@ -22,7 +22,7 @@ def cells(section: Section) -> dict[str, str]:
 
 
 def trainer(config: RunConfig) -> Trainer:
-    return Trainer(config, RunDirectory(config.run_dir), Silent())
+    return build(config, "cpu")
 
 
 def test_the_words_of_a_plan_hold_its_derived_values(config: RunConfig):

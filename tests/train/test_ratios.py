@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from groundup.config import RunConfig, override
-from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
 from groundup.train import train
-from groundup.train.loop import Trainer
-from groundup.train.ratios import update_ratios
+from groundup.train.build import build
+from groundup.train.logging import update_ratios
+from groundup.train.step import launch_step
 
 
 def group_of(name: str) -> str:
@@ -23,11 +23,11 @@ def group_of(name: str) -> str:
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_ratios_are_root_mean_squares_of_updates_over_those_of_weights(config: RunConfig, optimizer: str):
     config = override(config, {"optim.optimizer": optimizer})
-    trainer = Trainer(config, RunDirectory(config.run_dir), Silent())
-    trainer.launch(1e-2, 0).read()
+    trainer = build(config, "cpu")
+    launch_step(trainer, 1e-2, 0).read()
     before = {name: p.detach().numpy().astype(np.float64) for name, p in trainer.model.named_parameters()}
-    with update_ratios(trainer.optimizer, measure=True) as found:
-        trainer.launch(5e-3, 0).read()
+    with update_ratios(trainer.optimizer) as found:
+        launch_step(trainer, 5e-3, 0).read()
     after = {name: p.detach().numpy().astype(np.float64) for name, p in trainer.model.named_parameters()}
     assert set(found) == {f"update_ratio_{group}" for group in ("embedding", "head", "matrices", "vectors")}
     for group in ("embedding", "head", "matrices", "vectors"):
@@ -41,7 +41,7 @@ def test_ratios_are_root_mean_squares_of_updates_over_those_of_weights(config: R
 def test_weights_that_are_all_zero_have_no_ratio():
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = torch.optim.SGD([{"params": [weight], "name": "new"}], lr=1.0)
-    with update_ratios(optimizer, measure=True) as found:
+    with update_ratios(optimizer) as found:
         weight.grad = torch.ones(3)
         optimizer.step()
     assert found == {"update_ratio_new": None}

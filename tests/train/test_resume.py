@@ -21,7 +21,7 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError, Trai
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Silent, read_jsonl
 from groundup.train import evaluate_run, train
-from groundup.train.checkpoint.folder import CheckpointContent, read_state, write_folder
+from groundup.train.checkpoint.folder import CheckpointContent, load_model, read_state, write_folder
 from records import SignalAt, record, without_hashes
 
 
@@ -238,9 +238,9 @@ def test_a_changed_byte_anywhere_in_a_checkpoint_is_refused(config: RunConfig, f
                 train(config, resume=True)
             if not path.is_relative_to(run.step_folder(6) / "optimizer") and path.name != "optimizer.safetensors":
                 with pytest.raises(CheckpointError, match="step-6"):
-                    run.model("latest")
+                    load_model(run, "latest")
         path.write_bytes(sound)
-    run.model("latest")
+    load_model(run, "latest")
     assert train(config, resume=True).finished
 
 
@@ -289,7 +289,7 @@ def test_a_folder_in_the_place_of_a_pointer_is_replaced(config: RunConfig):
 def test_a_run_whose_name_is_not_utf8_is_loaded_and_resumed(config: RunConfig):
     config = override(config, {"name": "caf\udce9"})
     train(config, display=SignalAt(7, signal.SIGTERM))
-    RunDirectory.open(config.run_dir).model("latest")
+    load_model(RunDirectory.open(config.run_dir), "latest")
     assert train(config, resume=True).finished
 
 
@@ -297,7 +297,7 @@ def test_a_checkpoint_without_hashes_is_read(config: RunConfig):
     """Version 0.1 wrote none."""
     train(config, display=SignalAt(7, signal.SIGTERM))
     without_hashes(RunDirectory(config.run_dir).checkpoint("latest"))
-    RunDirectory(config.run_dir).model("latest")
+    load_model(RunDirectory(config.run_dir), "latest")
     assert train(config, resume=True).finished
 
 

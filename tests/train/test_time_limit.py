@@ -13,7 +13,7 @@ from groundup.config import OptimConfig, RunConfig, TrainConfig, override, save_
 from groundup.optim.schedule import learning_rate_at
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import read_jsonl
-from groundup.train.guards import TimeLimit
+from groundup.train.limits import TimeLimit
 
 
 class Clock:

@@ -137,10 +137,11 @@ def prepare(console: Console, data: Path, seed: int) -> RunConfig:
 def _tell(console: Console, run: Path, seed: int) -> None:
     from groundup.generation import continue_text
     from groundup.record.run import RunDirectory
+    from groundup.train.checkpoint.folder import load_model
 
     _heading(console, 5, "stories by the model")
     directory = RunDirectory(run)
-    model, _ = directory.model()
+    model, _ = load_model(directory)
     tokenizer = directory.tokenizer()
     for i in range(_SAMPLES):
         pieces = continue_text(model, tokenizer, "", 250, 0.7, 0.9, seed=seed + i)

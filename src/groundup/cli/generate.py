@@ -45,6 +45,7 @@ def _generate(
     from groundup.record.run import RunDirectory
     from groundup.system.threads import wait_by_load
     from groundup.train.build import choose_device
+    from groundup.train.checkpoint.folder import load_model
 
     directory = RunDirectory.open(run)
     config = directory.config
@@ -58,7 +59,7 @@ def _generate(
         raise ConfigError(f"--samples {samples} --tokens {tokens}; expected at least 1 of each")
     if seed is not None and not 0 <= seed < 2**63:
         raise ConfigError(f"--seed {seed}; expected 0 or more, below 2**63")
-    model, _ = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
+    model, _ = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     tokenizer = directory.tokenizer()
     with wait_by_load():
         for i in range(samples):

@@ -1,4 +1,4 @@
-"""Batches as a pure function of (dataset, seed, step, rank), and the classical random sampler.
+"""Batches as a pure function of (dataset, seed, step, rank), their way to a device, and the classical random sampler.
 
 There is no iterator and no state: the batch of any step can be made at any time, so resuming costs nothing, and
 the sequences of a step are the same however many ranks share them.
@@ -7,6 +7,7 @@ the sequences of a step are the same however many ranks share them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal, Protocol
 
 import numpy as np
@@ -30,11 +31,11 @@ class TokenStore(Protocol):
 
 
 class Batches:
-    """The training batches of a run.
+    """Training batches of a run.
 
-    order "shuffled": each epoch visits its non-overlapping windows of context_length tokens once, in an order of its
-    own. They begin at an offset of its own, so that document positions shift; what is left over at the two ends, less
-    than two windows together, is another part each time.
+    order "shuffled": each epoch visits its non-overlapping windows of context_length tokens once, in a new order. The
+    windows begin at a new offset each epoch, so that document positions shift. Fewer than two windows of tokens at the
+    ends are skipped, different ones each epoch.
     order "random": uniformly random windows.
 
     Args:
@@ -59,21 +60,21 @@ class Batches:
             raise ConfigError(f"order = {order!r}; expected 'shuffled' or 'random'")
         self.store, self.batch_size, self.context_length = store, batch_size, context_length
         self.seed, self.order = seed, order
+        self.last_start = len(store) - 1 - context_length
         # One window fewer than fit leaves room for the offset.
         self.windows = max(1, (len(store) - 1) // context_length - 1)
 
     def starts(self, step: int) -> Integers:
-        """Where the sequences of a step begin, ``(batch_size,)``; step counts from 0."""
+        """Return where the sequences of a step begin, ``(batch_size,)``; step counts from 0."""
         sequence = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.uint64)
-        last_start = len(self.store) - 1 - self.context_length
         if self.order == "random":
-            return _below(_hash(sequence, self.seed, 0), last_start + 1)
+            return _below(_hash(sequence, self.seed, 0), self.last_start + 1)
         epoch, place = np.divmod(sequence, np.uint64(self.windows))
         starts = np.empty(self.batch_size, dtype=np.int64)
         for e in np.unique(epoch):
             here = epoch == e
             window = permute(place[here], self.windows, key=int(_hash(e, self.seed, 1)))
-            slack = last_start - (self.windows - 1) * self.context_length
+            slack = self.last_start - (self.windows - 1) * self.context_length
             offset = _below(_hash(e, self.seed, 2), slack + 1)
             starts[here] = window * self.context_length + offset
         return starts
@@ -94,8 +95,69 @@ class Batches:
         return _inputs_and_targets(self.store.gather(starts, self.context_length + 1))
 
     def epoch(self, step: int) -> float:
-        """How many times the dataset has been seen when the step begins."""
+        """Return how many times the dataset has been seen when the step begins."""
         return step * self.batch_size / self.windows
+
+
+class DeviceBatches:
+    """Micro-batches of one rank on its device.
+
+    For a GPU, a thread makes the next step's batch in pinned memory while the device works on this one, and the copy
+    is asynchronous. Steps may be asked for in any order; only the next one is made ahead.
+
+    Args:
+        micro_batches: parts of a rank's share of a batch (gradient accumulation steps).
+        vocab_size: rows of the model's embedding.
+        source: where the tokens lie, for messages.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        *,
+        micro_batches: int,
+        vocab_size: int,
+        device: str,
+        rank: int = 0,
+        world_size: int = 1,
+        source: str = "",
+    ):
+        self.batches, self.count, self.device = batches, micro_batches, device
+        self._vocab_size, self._rank, self._world_size, self._source = vocab_size, rank, world_size, source
+        self._pinned = device.startswith("cuda")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches") if self._pinned else None
+        self._ahead: tuple[int, Future[tuple[Tensor, Tensor]]] | None = None
+
+    def micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs and targets, ``(micro_batch_size, context_length)`` each; step counts from 0.
+
+        Raises:
+            DataError: a token id that the model has no row for.
+        """
+        x, y = self._make(step) if self._thread is None else self._made_ahead(step, self._thread)
+        for x_part, y_part in zip(x.chunk(self.count), y.chunk(self.count), strict=True):
+            yield x_part.to(self.device, non_blocking=True), y_part.to(self.device, non_blocking=True)
+
+    def close(self) -> None:
+        """End the thread; the batch that it is making is dropped."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _made_ahead(self, step: int, thread: ThreadPoolExecutor) -> tuple[Tensor, Tensor]:
+        ready, self._ahead = self._ahead, None
+        batch = ready[1].result() if ready is not None and ready[0] == step else self._make(step)
+        self._ahead = step + 1, thread.submit(self._make, step + 1)
+        return batch
+
+    def _make(self, step: int) -> tuple[Tensor, Tensor]:
+        x, y = self.batches.batch(step, self._rank, self._world_size)
+        highest = max(int(x.max()), int(y.max()))
+        if highest >= self._vocab_size:
+            raise DataError(
+                f"{self._source} holds the token id {highest}, but model.vocab_size is {self._vocab_size}; the shards "
+                f"have changed or are damaged: encode the text again"
+            )
+        return (x.pin_memory(), y.pin_memory()) if self._pinned else (x, y)
 
 
 def evaluation_windows(num_tokens: int, context_length: int, limit: int = 0) -> Iterator[tuple[int, int]]:

@@ -21,6 +21,7 @@ They are the sum of ``token_lengths`` over tokens: separators count nothing, nor
 import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -254,3 +255,65 @@ def _map_npy(path: Path) -> NDArray[Any]:
     if not len(tokens):
         raise DataError(f"{path} holds no token; encode a text that is not empty")
     return np.asarray(tokens)
+
+
+@dataclass
+class _Watched:
+    path: Path
+    inode: int
+    size: int
+    modified_ns: int
+    sha256: str
+
+
+class DataGuard:
+    """Detector of shards that change while a run reads them.
+
+    A memory-mapped file that is cut off kills the process that reads beyond its new end (SIGBUS), and one that is
+    overwritten silently becomes other training data. A file that is deleted or replaced does no harm: the map keeps
+    the old one alive.
+
+    Args:
+        stores: the stores that the run reads; None is left out.
+    """
+
+    def __init__(self, *stores: TokenShards | None):
+        self._files = [file for store in stores if store is not None for file in _watch(store)]
+
+    def check(self) -> None:
+        """Compare with what was opened: one system call a file, and its content only where the file was touched.
+
+        Raises:
+            DataError: a file was cut off or overwritten.
+        """
+        for file in self._files:
+            try:
+                now = file.path.stat()
+            except OSError:
+                continue
+            if now.st_ino != file.inode:
+                continue
+            if now.st_size < file.size:
+                raise DataError(
+                    f"{file.path} was cut off while the run was reading it: {now.st_size} bytes, expected {file.size}; "
+                    f"bring it back as it was and resume the run"
+                )
+            if now.st_mtime_ns != file.modified_ns:
+                if file.sha256 != file_sha256(file.path):
+                    raise DataError(
+                        f"{file.path} was overwritten while the run was reading it; bring it back as it was and "
+                        f"resume the run"
+                    )
+                file.modified_ns = now.st_mtime_ns
+
+
+def _watch(store: TokenShards) -> list[_Watched]:
+    if store.index:
+        files = [(store.path / entry["file"], entry["sha256"]) for entry in store.index["shards"]]
+    else:
+        files = [(store.path, store.sha256)]
+    watched = []
+    for path, sha256 in files:
+        seen = path.stat()
+        watched.append(_Watched(path, seen.st_ino, seen.st_size, seen.st_mtime_ns, sha256))
+    return watched

@@ -18,7 +18,6 @@ from groundup.system.launch import Launch
 from groundup.system.reading import read_text
 
 if TYPE_CHECKING:
-    from groundup.nn import TransformerLM
     from groundup.tokenizer import Tokenizer
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
@@ -33,6 +32,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.config_file = self.path / "config.toml"
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer_dir = self.path / "tokenizer"
 
@@ -62,7 +62,7 @@ class RunDirectory:
         Raises:
             ConfigError: they are damaged, or another version's.
         """
-        path = self.path / "config.toml"
+        path = self.config_file
         values = load_toml(path)
         try:
             return from_dict(RunConfig, values)
@@ -81,7 +81,7 @@ class RunDirectory:
     def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
         """Write what is known before the first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        save_toml(config, self.path / "config.toml")  # first: it is what makes the folder a run
+        save_toml(config, self.config_file)  # first: it is what makes the folder a run
         self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
 
@@ -116,7 +116,7 @@ class RunDirectory:
                 f"{self.path} exists already; continue it with --resume, replace it with --overwrite, "
                 f"or choose another --name"
             )
-        if not (self.path / "config.toml").is_file():
+        if not (self.config_file).is_file():
             raise TrainingError(
                 f"{self.path} holds something, but not a run (it has no config.toml), and is left alone; "
                 f"choose another --name"
@@ -129,7 +129,7 @@ class RunDirectory:
         Raises:
             TrainingError: the directory was deleted, moved or emptied.
         """
-        if not (self.path / "config.toml").is_file():
+        if not (self.config_file).is_file():
             raise TrainingError(
                 f"{self.path} was deleted or moved while it was being trained; move it back and resume the run, or "
                 f"start it again"
@@ -275,19 +275,3 @@ class RunDirectory:
                 f"removed; train on shards made by `groundup encode`, or with data.vocab and data.merges"
             )
         return Tokenizer.load(self.tokenizer_dir)
-
-    def model(self, which: str = "best", device: str = "cpu") -> tuple[TransformerLM, dict[str, Any]]:
-        """The model of a checkpoint, in evaluation mode, and the checkpoint's state.
-
-        Raises:
-            CheckpointError: truncated or foreign checkpoint.
-        """
-        from groundup.nn import TransformerLM
-        from groundup.train.checkpoint.folder import check_hashes, read_model, read_state
-
-        folder = self.checkpoint(which)
-        state = read_state(folder)
-        check_hashes(folder, state, part="model")
-        model = TransformerLM.from_config(self.config_at(state).model, flash=True, device=device)
-        read_model(folder, model)
-        return model.eval(), state

@@ -42,9 +42,8 @@ def this_device(config: RunConfig) -> Device:
     from groundup.account.hardware import find_card
     from groundup.account.report import Device, card_device
     from groundup.train.build import choose_device, choose_precision
-    from groundup.train.environment import device_name
     from groundup.train.preview.dry_run import measured_cpu
-    from groundup.train.preview.measure import total_memory
+    from groundup.train.preview.measure import device_name, total_memory
 
     name = choose_device(config.train.device)
     train = override(config, {"train.precision": choose_precision(config.train.precision, name)}).train

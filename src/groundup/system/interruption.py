@@ -1,14 +1,11 @@
-"""Stopping between two steps when asked to, instead of in the middle of one."""
+"""Interruption: a signal stops a run between two steps, not in the middle of one."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from groundup.train.ranks.collective import Ranks
+from typing import Any
 
 
 class Interruption:
@@ -30,11 +27,10 @@ class Interruption:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def received_by_any(self, ranks: Ranks) -> bool:
-        """Whether any rank has received a signal, which all then have in ``signal``; all ranks must ask."""
-        if number := ranks.all_reduce_signal(self.signal or 0):
+    def receive(self, number: int) -> None:
+        """Take a signal that another rank has received; 0 for none."""
+        if number:
             self.signal = signal.Signals(number)
-        return bool(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

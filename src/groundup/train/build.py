@@ -1,36 +1,122 @@
-"""From a config to the objects of a run: device, token stores, model, optimizer."""
+"""From a config to a trainer: device, token stores, model, optimizer, and the checks that come before them."""
 
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
-from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig
-from groundup.data.batches import check_length
+from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig, check_warmup, override
+from groundup.data.batches import Batches, DeviceBatches, check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
-from groundup.nn import TransformerLM, cross_entropy
-from groundup.optim import build_optimizer as build_optimizer  # stands here with the other builders of a run
-from groundup.system.allocator import keep_freed_memory
-from groundup.system.wide_products import use_wide_products
-from groundup.train.step import LossFunction
+from groundup.generation import prompt_ids
+from groundup.nn import TransformerLM
+from groundup.optim import CombinedOptimizer, build_optimizer
+from groundup.record.run import RunDirectory
+from groundup.system.process import training_settings
+from groundup.train.checkpoint.resume import identity_of
+from groundup.train.limits import check_disk, check_fits
+from groundup.train.ranks.collective import Ranks
+from groundup.train.ranks.parallel import Parallel, make_parallel
+from groundup.train.state import TrainState
+from groundup.train.step import LossFunction, build_loss
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 
+@dataclass
+class Trainer:
+    """Everything that one rank trains with; complete before the first step."""
+
+    config: RunConfig
+    """Resolved: device, precision, vocabulary size and absolute paths."""
+    run: RunDirectory
+    ranks: Ranks
+    device: str
+    train_store: TokenShards
+    valid_store: TokenShards | None
+    tokenizer: Tokenizer | None
+    parallel: Parallel
+    model: TransformerLM
+    loss: LossFunction
+    optimizer: CombinedOptimizer
+    batches: DeviceBatches
+    identity: dict[str, Any]
+    """Entries of every checkpoint's ``state.json`` that stay the same in a session."""
+    notes: list[str]
+    """Warnings for the user: memory is tight, torch.compile does not work."""
+    state: TrainState = field(default_factory=TrainState)
+
+
+def process_settings(config: TrainConfig, device: str) -> AbstractContextManager[None]:
+    """Settings of the process that a run on this device wants; they are restored afterwards."""
+    return training_settings(device, matmul_precision=config.matmul_precision, fast=config.kernels == "fast")
+
+
+def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False) -> Trainer:
+    """Check a run and build its objects; call it within :func:`process_settings`. Writes nothing.
+
+    Args:
+        device: as :func:`choose_device` returns it, this rank's.
+        force: build a run though it cannot fit into memory, or a checkpoint on the disk.
+
+    Raises:
+        ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
+    """
+    ranks = ranks or Ranks()
+    train_store, valid_store = open_stores(config.data)
+    config = fit_vocabulary(config, train_store, valid_store)
+    precision = choose_precision(config.train.precision, device)
+    config = override(config, {"train.precision": precision, **absolute_paths(config)})
+    check_warmup(config)
+    tokenizer = load_tokenizer(config, train_store)
+    if tokenizer is not None and config.sample.interval:
+        prompt_ids(tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
+    tight = "" if force else check_fits(config, device, ranks, len(valid_store or ()))
+    parallel = make_parallel(config.train.parallel, ranks)
+    model = build_model(config, parallel.built_on(device))
+    uncompiled = why_not_compiled(device) if config.train.compile else ""
+    ranks.barrier()
+    model = parallel.spread(model, device)
+    loss = build_loss(
+        parallel.training_form(model),
+        compile=config.train.compile and not uncompiled,
+        chunked=config.train.kernels == "fast",
+    )
+    optimizer = build_optimizer(model, config.optim)
+    if ranks.is_main and not force:
+        check_disk(config, model, optimizer)
+    data, context_length = config.data, config.model.context_length
+    batches = DeviceBatches(
+        Batches(train_store, data.batch_size, context_length, config.train.seed, data.order),
+        micro_batches=data.passes(ranks.size),
+        vocab_size=config.model.vocab_size,
+        device=device,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        source=data.train,
+    )
+    identity = identity_of(config, train_store, valid_store)
+    return Trainer(
+        config, RunDirectory(config.run_dir), ranks, device, train_store, valid_store, tokenizer, parallel, model, loss,
+        optimizer, batches, identity, notes=[note for note in (tight, uncompiled) if note],
+    )  # fmt: skip
+
+
 def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """The data's paths as they hold from any folder, so that a run can be evaluated and resumed from everywhere."""
+    """Return the data's paths in absolute form, so that a run can be evaluated and resumed from any folder."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
     return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
 
 
 def choose_device(name: str) -> str:
-    """ "auto" resolved to the best device there is; other names checked.
+    """Resolve "auto" to the best device; check other names.
 
     Raises:
         ConfigError: there is no such device here.
@@ -49,7 +135,7 @@ def choose_device(name: str) -> str:
 
 
 def choose_precision(name: str, device: str) -> str:
-    """ "auto" resolved to bf16 where the device has instructions for it, fp32 elsewhere; other names unchanged."""
+    """Resolve "auto" to bf16 where the device has instructions for it, to fp32 elsewhere; keep other names."""
     if name != "auto":
         return name
     if device.startswith("cuda"):
@@ -60,7 +146,7 @@ def choose_precision(name: str, device: str) -> str:
 
 
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
-    """The training tokens, and the validation tokens if the config names any.
+    """Open the training tokens, and the validation tokens if the config names any.
 
     Raises:
         ConfigError: no training data named.
@@ -79,7 +165,7 @@ def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
 
 
 def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> RunConfig:
-    """The config with model.vocab_size settled by the data, and the data checked against it.
+    """Return the config with model.vocab_size taken from the data, and check the data against it.
 
     Raises:
         ConfigError: vocab_size is smaller than the tokenizer's, or unknown.
@@ -101,7 +187,7 @@ def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | N
 def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
     """Refuse tokens that a model of vocab_size rows cannot embed.
 
-    Shards know their vocabulary; a bare array has to be read through.
+    Shards record their vocabulary size; a bare array is read once.
     """
     if store.vocab_size is None:
         store.check_ids(vocab_size)
@@ -113,7 +199,7 @@ def check_vocabulary(path: str, store: TokenShards, vocab_size: int) -> None:
 
 
 def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
-    """The data's tokenizer, or None for bare ids that name none.
+    """Load the data's tokenizer; None for bare ids without one.
 
     Raises:
         ConfigError: data.vocab names another tokenizer than the shards', or one too large for the model.
@@ -139,20 +225,8 @@ def load_tokenizer(config: RunConfig, train: TokenShards) -> Tokenizer | None:
     return tokenizer
 
 
-def prepare_device(config: TrainConfig, device: str) -> None:
-    """Settings of the whole process that a run wants: how float32 is multiplied, which GPU is the current one, and
-    that freed memory is kept."""
-    torch.set_float32_matmul_precision(config.matmul_precision)
-    if device.startswith("cuda"):
-        # Events are recorded on the current device. On another one they would say that copies from this one are done.
-        torch.cuda.set_device(device)
-    if device == "cpu" and config.kernels == "fast":
-        keep_freed_memory()
-        use_wide_products()
-
-
 def why_not_compiled(device: str) -> str:
-    """Why torch.compile does not work for a device here, in a line; empty where it works."""
+    """Return why torch.compile does not work for a device here, in one line; empty if it works."""
     try:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(64, device=device))
     except Exception as error:  # whatever compilers, drivers and torch itself raise
@@ -162,7 +236,7 @@ def why_not_compiled(device: str) -> str:
 
 
 def build_model(config: RunConfig, device: str) -> TransformerLM:
-    """The model of a run, initialized from the run's seed; the same weights whatever the device."""
+    """Build the model of a run, initialized from the run's seed: the same weights on every device."""
     torch.manual_seed(config.train.seed)
     fast = config.train.kernels == "fast"
     model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash", fast=fast).to(device)
@@ -170,23 +244,6 @@ def build_model(config: RunConfig, device: str) -> TransformerLM:
         model.compute_dtype = torch.bfloat16
     model.checkpoint_activations = config.train.activation_checkpointing
     return model
-
-
-def build_loss(model: nn.Module, *, compile: bool, chunked: bool = True) -> LossFunction:
-    """Inputs and targets to the mean loss. Compiling wraps the model here only, so its parameters keep their names.
-
-    Args:
-        chunked: never hold all logits; otherwise one formula after the other.
-    """
-    forward = torch.compile(model) if compile else model
-
-    def chunked_loss(x: Tensor, y: Tensor) -> Tensor:
-        return forward(x, targets=y)
-
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(forward(x), y)
-
-    return chunked_loss if chunked else loss
 
 
 def _short(sha256: str | None) -> str:

@@ -15,6 +15,7 @@ from groundup.data.shards import TokenShards
 from groundup.errors import DataError
 from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
+from groundup.train.checkpoint.folder import load_model
 from groundup.train.ranks.collective import Ranks
 
 
@@ -116,7 +117,7 @@ def evaluate_run(
     if not source:
         raise DataError(f"{directory.path} names no {split!r} split; give one with --data FOLDER")
     store = TokenShards.open(source)
-    model, state = directory.model(checkpoint, choose_device(config.train.device if device == "auto" else device))
+    model, state = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     expected = state.get("tokenizer_sha256")
     if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
         raise DataError(

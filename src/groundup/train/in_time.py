@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from groundup.config import RunConfig, override
-from groundup.record.sinks import Display
+from groundup.display.display import Display
 from groundup.train.loop import TrainResult, train
 
 _GRACE = 0.15

@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from groundup.account import parameter_count
-from groundup.config import RunConfig, check_warmup, override
-from groundup.data.guard import DataGuard
-from groundup.errors import ConfigError, DataError, TrainingError
-from groundup.generation import prompt_ids
+from groundup.config import RunConfig
+from groundup.data.shards import DataGuard
+from groundup.display.display import Display
+from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
 from groundup.optim import learning_rate_at
 from groundup.record.run import RunDirectory
-from groundup.record.sinks import Display, Silent
 from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
-from groundup.train.build import (
-    absolute_paths,
-    build_loss,
-    build_model,
-    build_optimizer,
-    choose_device,
-    choose_precision,
-    fit_vocabulary,
-    load_tokenizer,
-    open_stores,
-    prepare_device,
-    why_not_compiled,
-)
-from groundup.train.checkpoint.resume import identity_of, restore
-from groundup.train.checkpoint.saving import SaveTimer, Saving
-from groundup.train.feed import Feed
-from groundup.train.guards import TimeLimit, diverged, watch_for_spike
-from groundup.train.preview.describe import check_disk, describe, disk_warning
-from groundup.train.preview.fits import check_fits
+from groundup.train.build import Trainer, build, choose_device, process_settings
+from groundup.train.checkpoint.resume import restore
+from groundup.train.checkpoint.writer import Checkpoints
+from groundup.train.limits import TimeLimit, disk_warning
+from groundup.train.logging import Logger, open_record, update_ratios
+from groundup.train.preview.describe import describe
 from groundup.train.preview.profiler import StepProfiler
-from groundup.train.ranks.collective import Intent, Ranks, joined
+from groundup.train.ranks.collective import Intent, joined
 from groundup.train.ranks.failures import AnotherRankError
-from groundup.train.ranks.parallel import make_parallel
-from groundup.train.ratios import update_ratios
-from groundup.train.record import kept_lines, open_record
-from groundup.train.report import Reporter
 from groundup.train.state import TrainState
-from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_step
+from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, launch_step
+
+_MEMORY_OF_LOSSES = 0.9
 
 
 @dataclass(frozen=True)
@@ -73,287 +58,259 @@ def train(
     adopt_config: bool = False,
     force: bool = False,
 ) -> TrainResult:
-    """Train from the first step, or go on from the latest checkpoint as if the run had never stopped.
+    """Train from the first step, or resume from the latest checkpoint as if the run had never stopped.
 
     Under ``torchrun`` every process calls it with the same arguments.
 
     Args:
         resume: continue the run in config.run_dir. A run without a checkpoint starts anew; under torchrun, which
-            repeats the same command when it starts a job again, so does one that is not there.
-        overwrite: delete what is in config.run_dir first.
-        display: shows the run to a person; the first rank's is used.
+            repeats the same command when it restarts a job, so does a missing run.
+        overwrite: delete the contents of config.run_dir first.
+        display: shows the run to the user; the first rank's is used.
         pause: asked before each step, with the number of steps done; True ends the session with a checkpoint. The
             schedule stays that of the whole run.
         session_minutes: remaining minutes of train.max_minutes, if all sessions of a run share one limit.
-        adopt_config: resume though options that decide the result have changed since the checkpoint; only those that
-            decide the tensors' shapes cannot. What is adopted is noted in the checkpoints and the summary.
-        force: begin though the run cannot fit into memory, or a checkpoint on the disk.
+        adopt_config: resume although options that decide the result have changed since the checkpoint; only those that
+            decide the tensors' shapes cannot change. Adopted options are recorded in the checkpoints and the summary.
+        force: begin although the run cannot fit into memory, or a checkpoint on the disk.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
-        TrainingError: the run directory is taken, loss or gradients are no longer finite, or another rank is gone.
+        TrainingError: the run directory is taken, loss or gradients are not finite, or another rank is gone.
         CheckpointError: a checkpoint cannot be written or read.
         AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
-    with joined(run) as ranks, wait_by_load(), ExitStack() as held:
+    with joined(run) as ranks, wait_by_load(), ExitStack() as stack:
+        display = display if ranks.is_main else None
         with ranks.error_barrier():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
-            trainer = Trainer(config, run, display or Silent(), ranks, pause, session_minutes, force)
+            device = ranks.device(choose_device(config.train.device))
+            stack.enter_context(process_settings(config.train, device))
+            trainer = build(config, device, ranks, force=force)
         with ranks.error_barrier():
             if ranks.is_main:
-                held.enter_context(run.locked())
+                stack.enter_context(run.locked())
                 if overwrite:
                     run.clear()
-        return trainer.run_all(resume=ranks.broadcast(resume), adopt_config=adopt_config)
+        note = display.note if display is not None else lambda text: None
+        resumed = ranks.broadcast(resume) and restore(trainer, adopt=adopt_config, note=note)
+        with Session(trainer, display, resumed=resumed, pause=pause, minutes=session_minutes) as session:
+            session.evaluate_and_sample()  # before the first step, or what a stopped session left to do
+            while session.goes_on():
+                session.launch_step()
+                session.read_back(leave=session.steps_in_flight)
+            session.read_back()
+            return session.finish()
 
 
 class Launched(NamedTuple):
-    """A step that the device was given to do, and whose numbers nobody has read."""
+    """A launched step whose loss and gradient norm have not been read back yet."""
 
     result: StepResult
-    rate: float
+    learning_rate: float
     last: bool
     found: dict[str, Any]
     """For the step's line of metrics."""
 
 
-class Trainer:
-    """The objects of one run, and the loop over its steps."""
+class Session:
+    """One process's stretch of a run: launches steps, reads them back, logs, saves and evaluates.
+
+    Args:
+        resumed: whether the trainer's state comes from a checkpoint.
+        pause, minutes: as ``pause`` and ``session_minutes`` of :func:`train`.
+    """
 
     def __init__(
         self,
-        config: RunConfig,
-        run: RunDirectory,
-        display: Display,
-        ranks: Ranks | None = None,
+        trainer: Trainer,
+        display: Display | None,
+        *,
+        resumed: bool,
         pause: Callable[[int], bool] | None = None,
-        session_minutes: float | None = None,
-        force: bool = False,
+        minutes: float | None = None,
     ):
-        self._pause, self._session_minutes = pause, session_minutes
-        self.ranks = ranks = ranks or Ranks()
-        self.run, self.display = run, display if ranks.is_main else Silent()
-        self.train_store, self.valid_store = open_stores(config.data)
-        self.device = ranks.device(choose_device(config.train.device))
-        config = fit_vocabulary(config, self.train_store, self.valid_store)
-        precision = choose_precision(config.train.precision, self.device)
-        self.config = config = override(config, {"train.precision": precision, **absolute_paths(config)})
-        check_warmup(config)
-        self.identity = identity_of(config, self.train_store, self.valid_store)
-        self.tokenizer = load_tokenizer(config, self.train_store)
-        if self.tokenizer is not None and config.sample.interval:
-            prompt_ids(self.tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
-        self.tight = "" if force else check_fits(config, self.device, ranks, len(self.valid_store or ()))
-        prepare_device(config.train, self.device)
-        self.parallel = make_parallel(config.train.parallel, ranks)
-        model = build_model(config, self.parallel.built_on(self.device))
-        self.uncompiled = why_not_compiled(self.device) if config.train.compile else ""
-        ranks.barrier()
-        self.model = self.parallel.spread(model, self.device)
-        self.loss = build_loss(
-            self.parallel.training_form(self.model),
-            compile=config.train.compile and not self.uncompiled,
-            chunked=config.train.kernels == "fast",
-        )
-        self.optimizer = build_optimizer(self.model, config.optim)
-        if ranks.is_main and not force:
-            check_disk(config, self.model, self.optimizer)
-        self.feed = Feed(config, self.train_store, self.device, ranks)
-        self.lag = 1 if self.device.startswith("cuda") else 0
-        self._launched: deque[Launched] = deque()
-        self.state = TrainState()
-
-    def run_all(self, *, resume: bool, adopt_config: bool = False) -> TrainResult:
-        """All steps that are left."""
-        resumed = resume and restore(
-            self.run,
-            self.config,
-            self.model,
-            self.optimizer,
-            self.state,
-            self.identity,
-            self.ranks,
-            adopt=adopt_config,
-            note=self.display.note,
-        )
-        self.sinks, self.writer = open_record(
-            self.run,
-            self.config,
-            device=self.device,
-            tokenizer=self.tokenizer,
-            display=self.display,
-            ranks=self.ranks,
-            kept=kept_lines(self.state, resumed=resumed),
-        )
-        self.guard = DataGuard(self.train_store, self.valid_store)
-        total = self.config.train.max_iters
-        self.display.begin(self.plan(), total, self.state.step)
+        self.trainer, self.state, self.display, self.pause = trainer, trainer.state, display, pause
+        config = trainer.config
+        self.total = config.train.max_iters
+        self.sinks, self.writer = open_record(trainer, display, resumed=resumed)
+        self.guard = DataGuard(trainer.train_store, trainer.valid_store)
+        if display is not None:
+            plan = describe(config, trainer.train_store, trainer.valid_store, trainer.device, trainer.ranks.size)
+            display.begin(plan, self.total, self.state.step)
         began = time.perf_counter() - self.state.wall_seconds
-        self._clock = lambda: time.perf_counter() - began
-        self.saving = Saving(
-            self.writer,
-            self.model,
-            self.optimizer,
-            self.state,
-            self.identity,
-            clock=self._clock,
-            timer=SaveTimer(self.config.train.checkpoint_minutes),
-            saved=self.state.step if resumed else None,
-        )
-        interruption = Interruption()
-        self.reporter = Reporter(
-            self.config,
-            self.state,
-            self.sinks,
-            model=self.model,
-            parallel=self.parallel,
-            store=self.valid_store,
-            tokenizer=self.tokenizer,
-            device=self.device,
-            clock=self._clock,
-            interruption=interruption,
-        )
-        self.limit = TimeLimit(self.config.train, reached=self.state.progress, minutes=self._session_minutes)
-        left = total - self.state.step if self.ranks.is_main else 0
-        self.profiler = StepProfiler(self.config, self.device, self.run.path, left, self.display.note)
-        for warning in (self.tight, self.uncompiled, disk_warning(self.config, self.model, self.optimizer)):
+        self.clock = lambda: time.perf_counter() - began
+        saved = self.state.step if resumed else None
+        self.checkpoints = Checkpoints(trainer, self.writer, clock=self.clock, saved=saved)
+        self.interruption = Interruption()
+        self.logger = Logger(trainer, self.sinks, clock=self.clock, interruption=self.interruption)
+        limit = TimeLimit(config.train, reached=self.state.progress, minutes=minutes)
+        self.limit = limit if limit.is_set else None
+        self.profiler: StepProfiler | None = None
+        if config.train.profile and trainer.ranks.is_main:
+            self.profiler = StepProfiler(
+                config, trainer.device, trainer.run.path, self.total - self.state.step, self.note
+            )
+        for warning in (*trainer.notes, disk_warning(config, trainer.model, trainer.optimizer)):
             if warning:
-                self.display.note(warning)
-        with ExitStack() as closing, interruption:
-            for part in (self.sinks, self.writer, self.feed, self.profiler):  # each, from the last to the first
-                closing.callback(part.close)
-            if not resumed:
-                self.reporter.begin(None)
-            self._finish_report()
-            while self._steps_launched < total and self._goes_on(interruption):
-                self._step()
-            self._book(0)
-            self._finish()
-        return TrainResult(self.run.path, self._finished, interruption.signal, self._summary())
+                self.note(warning)
+        self.launched: deque[Launched] = deque()
+        self.steps_in_flight = 1 if trainer.device.startswith("cuda") else 0
+        if not resumed:
+            self.logger.begin(None)
 
-    def _goes_on(self, interruption: Interruption) -> bool:
-        """Between two steps: whether another one is to be made, on all ranks alike."""
-        damage = self._check_files()
-        own = Intent(
-            interruption.signal or 0,
-            self.limit.passed or (self._pause is not None and self._pause(self._steps_launched)),
-            self.limit.progress((self._steps_launched + 1) / self.config.train.max_iters),
+    def __enter__(self) -> Self:
+        self._closing = ExitStack()
+        for part in (self.sinks, self.checkpoints, self.trainer.batches, self.profiler):  # closed from last to first
+            if part is not None:
+                self._closing.callback(part.close)
+        self._closing.enter_context(self.interruption)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._closing.__exit__(*error)
+
+    def goes_on(self) -> bool:
+        """Decide between two steps whether to launch another one; the same on all ranks.
+
+        Raises:
+            DataError: shards have changed under the run; the steps so far are saved first.
+            CheckpointError, TrainingError: the checkpoint in flight cannot be written, or the run directory is gone.
+        """
+        number, config, ranks = self._steps_launched() + 1, self.trainer.config, self.trainer.ranks
+        if number > self.total:
+            return False
+        damage = self._look_at_files()
+        intent = Intent(
+            self.interruption.signal or 0,
+            (self.limit is not None and self.limit.passed) or (self.pause is not None and self.pause(number - 1)),
+            number / config.train.max_iters if self.limit is None else self.limit.progress(number / self.total),
             damage is not None,
-            self.saving.timer.due,
+            time.monotonic() >= self.checkpoints.due_at,
         )
-        intent = self.ranks.all_reduce_intent(own)
+        if ranks.size > 1:
+            intent = ranks.all_reduce_intent(intent)
         if intent.signal:
-            interruption.signal = signal.Signals(intent.signal)
+            self.interruption.signal = signal.Signals(intent.signal)
         if intent.signal or intent.time_is_up:
             return False
-        if intent.damaged:  # before any of what is trained so far can be lost to files that are not as they were
-            self._book(0)
-            self.saving.save(wait=True)
+        if intent.damaged:  # save the steps so far before the damage can reach them
+            self.read_back()
+            self.checkpoints.save(wait=True)
             raise damage or AnotherRankError("the data of another rank are damaged")
         if intent.save:
-            self._book(0)
+            self.read_back()
             if self.state.step:
-                self.saving.save()
+                self.checkpoints.save()
         self.state.progress = intent.progress
         return True
 
-    def _step(self) -> None:
-        config, state = self.config, self.state
-        number = self._steps_launched + 1
-        rate = learning_rate_at(state.progress, config.train.max_iters, config.optim)
+    def launch_step(self) -> None:
+        """Launch the next step: on a GPU it is queued, on a CPU it is done."""
+        trainer, number = self.trainer, self._steps_launched() + 1
+        config = trainer.config
+        learning_rate = learning_rate_at(self.state.progress, self.total, config.optim)
         interval = config.train.ratio_interval
-        measure = bool(interval) and number % interval == 0
-        with update_ratios(self.optimizer, measure=measure) as found, self.profiler.step(number):
-            result = self.launch(rate, number - 1)
-        last = number == config.train.max_iters or self._schedule_is_over
-        self._launched.append(Launched(result, rate, last, found))
-        # A GPU has its next step to do before the last one's numbers are read, but where the weights are needed.
-        self._book(0 if last or self._looks_at_weights(number) else self.lag)
+        due = bool(interval) and number % interval == 0
+        ratios: AbstractContextManager[dict[str, Any]] = update_ratios(trainer.optimizer) if due else nullcontext({})
+        profiled = self.profiler.step(number) if self.profiler is not None else nullcontext()
+        before = self.launched[-1].result if self.launched else None
+        with ratios as found, profiled:
+            began = time.perf_counter()
+            result = launch_step(trainer, learning_rate, number - 1, before)
+            self.state.train_seconds += time.perf_counter() - began
+        last = number == self.total or self._schedule_is_over()
+        self.launched.append(Launched(result, learning_rate, last, found))
 
-    def launch(self, learning_rate: float, index: int) -> StepResult:
-        """Give the device a step to do, on the batch of that index, counted from 0."""
-        self.optimizer.set_learning_rate(learning_rate)
-        with self._training_time():
-            return train_step(
-                self.model,
-                self.loss,
-                self.optimizer,
-                self.feed.micro_batches(index),
-                self.feed.passes,
-                self.config.optim.grad_clip,
-                self._launched[-1].result if self._launched else None,
-                self.parallel,
-            )
+    def read_back(self, leave: int = 0) -> None:
+        """Read loss and gradient norm of the launched steps, all but the last ``leave``; log, save and evaluate.
 
-    @property
-    def _steps_launched(self) -> int:
-        return self.state.step + len(self._launched)
-
-    def _looks_at_weights(self, number: int) -> bool:
-        train = self.config.train
-        intervals = (train.eval_interval, train.checkpoint_interval, self.config.sample.interval)
-        return any(interval and number % interval == 0 for interval in intervals)
-
-    def _book(self, lag: int) -> None:
-        """Read and record the steps that were launched, but for the last ``lag`` of them.
+        On a GPU the next step is launched first, so that the device never waits. A step whose weights are needed, to
+        evaluate or to save, is read back at once.
 
         Raises:
-            TrainingError: loss or gradient is not finite; the weights have not moved since.
+            DivergenceError: a loss or gradient is not finite; no weight has moved since.
         """
-        config, state = self.config, self.state
-        while len(self._launched) > lag:
-            launched = self._launched.popleft()
+        config, state = self.trainer.config, self.state
+        if leave and (self.launched[-1].last or self._needs_weights(self._steps_launched())):
+            leave = 0
+        while len(self.launched) > leave:
+            launched = self.launched.popleft()
+            began = time.perf_counter()
             try:
-                with self._training_time():
-                    loss, norm = launched.result.read()
+                loss, norm = launched.result.read()
             except TrainingError as error:
-                raise self._diverged(error, launched.rate) from None
+                raise self._diverged(error, launched.learning_rate) from None
+            state.train_seconds += time.perf_counter() - began
             state.step += 1
             state.tokens += config.data.batch_size * config.model.context_length
             state.pending_losses.append(loss)
             found = launched.found | watch_for_spike(state, loss, config.train.spike_factor)
-            if found.get("loss_spike"):
-                self.display.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
-            self.display.step(state.step, loss)
-            self.reporter.begin({"lr": launched.rate, "grad_norm": norm}, found, last=launched.last)
-            # Before the evaluation, which can take long. The checkpoint's state says what of the report is still due.
+            if self.display is not None:
+                if found.get("loss_spike"):
+                    self.note(f"step {state.step:,}: loss {loss:.3f} after {found['recent_loss']:.3f} on average")
+                self.display.step(state.step, loss)
+            due = launched.last or state.step % config.train.log_interval == 0 or self._needs_weights(state.step)
+            if found or due:
+                numbers = {"lr": launched.learning_rate, "grad_norm": norm}
+                self.logger.begin(numbers, found, last=launched.last)
+            # Before the evaluation, which can take long. The checkpoint's state says what is still due.
             if state.due_line is not None or state.step % config.train.checkpoint_interval == 0:
-                self.saving.save(wait=launched.last)
-            self._finish_report()
+                self.checkpoints.save(wait=launched.last)
+            if state.due_line is not None or state.due_sample:
+                self.evaluate_and_sample()
 
-    def _finish_report(self) -> None:
-        """Evaluate and sample where that is due, and complete the step's checkpoint."""
+    def evaluate_and_sample(self) -> None:
+        """Evaluate and sample, if due, and complete the step's checkpoint."""
         if self.state.reported:
             return
-        is_best = self.reporter.finish()
+        is_best = self.logger.finish()
         if self.state.due_line is None:
-            self.saving.settle(best=is_best)
+            self.checkpoints.settle(best=is_best)
 
-    def _diverged(self, error: TrainingError, rate: float) -> TrainingError:
-        if self._launched:  # the gradients that are there belong to a later step; no weight has moved since
-            batches = self.feed.micro_batches(self.state.step)
-            accumulate_gradients(self.loss, self.optimizer, batches, self.feed.passes, self.parallel)
-        if name := broken_parameter(self.model):
-            error = TrainingError(f"{error}, first in that of {name}")
-        self.writer.close()  # so that the checkpoint named as good is the latest
-        kept = max(self.run.steps(), default=None)
-        # The record's last word: a loss that is no number.
-        self.sinks.metrics({
-            "step": self.state.step + 1, "tokens": self.state.tokens, "wall_seconds": round(self._clock(), 3),
-            "train_loss": None, "lr": rate,
-        })  # fmt: skip
-        return diverged(error, self.state.step + 1, rate, self.config.optim, kept)
-
-    def _check_files(self) -> DataError | None:
-        """What has happened to the data, if anything; raises what has happened to the run directory."""
-        self.writer.check()
+    def finish(self) -> TrainResult:
+        """Save the last step and write the summary."""
+        trainer = self.trainer
+        self.checkpoints.save(wait=True)
         self._tell_notes()
-        if self.ranks.is_main:
-            self.run.check_present()
+        finished = (self.state.step >= self.total or self._schedule_is_over()) and self.state.reported
+        summary = self._summary(finished)
+        if trainer.ranks.is_main:
+            trainer.run.write_summary(summary)
+        if self.state.step < self.total or not finished:
+            why = self.limit.why if self.limit is not None else ""
+            self.note(f"{why}stopped at step {self.state.step:,}; its checkpoint is written")
+        return TrainResult(trainer.run.path, finished, self.interruption.signal, summary)
+
+    def note(self, text: str) -> None:
+        """Show a line to the user."""
+        if self.display is not None:
+            self.display.note(text)
+
+    def _steps_launched(self) -> int:
+        return self.state.step + len(self.launched)
+
+    def _needs_weights(self, number: int) -> bool:
+        train = self.trainer.config.train
+        intervals = (train.eval_interval, train.checkpoint_interval, self.trainer.config.sample.interval)
+        return any(interval and number % interval == 0 for interval in intervals)
+
+    def _schedule_is_over(self) -> bool:
+        # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).
+        return self.trainer.config.train.finish_schedule and self.state.progress >= 1
+
+    def _look_at_files(self) -> DataError | None:
+        """Return the damage of the data, if any; raise what has happened to the run directory or a checkpoint."""
+        if self.writer is not None:
+            if self.writer.has_news:
+                self.writer.check()
+                self._tell_notes()
+            if not os.path.isfile(self.trainer.run.config_file):
+                self.trainer.run.check_present()
         try:
             self.guard.check()
         except DataError as damage:
@@ -361,41 +318,39 @@ class Trainer:
         return None
 
     def _tell_notes(self) -> None:
-        for note in self.writer.take_notes():
-            self.display.note(note)
+        for note in self.writer.take_notes() if self.writer is not None else ():
+            self.note(note)
 
-    def _finish(self) -> None:
-        self.saving.save(wait=True)
-        self._tell_notes()
-        if self.ranks.is_main:
-            self.run.write_summary(self._summary())
-        if self.state.step < self.config.train.max_iters or not self._finished:
-            self.display.note(f"{self.limit.why}stopped at step {self.state.step:,}; its checkpoint is written")
+    def _diverged(self, error: TrainingError, learning_rate: float) -> DivergenceError:
+        trainer, state, optim = self.trainer, self.state, self.trainer.config.optim
+        if self.launched:  # the gradients there belong to a later step; no weight has moved since
+            batches = trainer.batches.micro_batches(state.step)
+            accumulate_gradients(trainer.loss, trainer.optimizer, batches, trainer.batches.count, trainer.parallel)
+        if name := broken_parameter(trainer.model):
+            error = TrainingError(f"{error}, first in that of {name}")
+        self.checkpoints.close()  # so that the checkpoint named as good is the latest
+        # The last line of the record: a loss that is not finite.
+        self.sinks.metrics({
+            "step": state.step + 1, "tokens": state.tokens, "wall_seconds": round(self.clock(), 3),
+            "train_loss": None, "lr": learning_rate,
+        })  # fmt: skip
+        newest = max(trainer.run.steps(), default=None)
+        left = "no checkpoint had been written yet" if newest is None else f"checkpoint step-{newest} is good"
+        return DivergenceError(
+            f"step {state.step + 1}: {error}, at learning rate {learning_rate:.2e}; nothing was applied and {left}; "
+            f"lower optim.max_learning_rate ({optim.max_learning_rate:g}) or lengthen optim.warmup_iters "
+            f"({optim.warmup_iters})",
+            state.step + 1,
+        )
 
-    @contextmanager
-    def _training_time(self) -> Iterator[None]:
-        began = time.perf_counter()
-        yield
-        self.state.train_seconds += time.perf_counter() - began
-
-    @property
-    def _finished(self) -> bool:
-        ended = self.state.step >= self.config.train.max_iters or self._schedule_is_over
-        return ended and self.state.reported
-
-    @property
-    def _schedule_is_over(self) -> bool:
-        # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).
-        return self.config.train.finish_schedule and self.state.progress >= 1
-
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self, finished: bool) -> dict[str, Any]:
         state = self.state
         return {
-            "finished": self._finished,
+            "finished": finished,
             "step": state.step,
             "tokens": state.tokens,
-            "epochs": round(self.feed.batches.epoch(state.step), 3),
-            "parameters": parameter_count(self.config.model),
+            "epochs": round(self.trainer.batches.batches.epoch(state.step), 3),
+            "parameters": parameter_count(self.trainer.config.model),
             "best_val_loss": state.best_val_loss,
             "best_step": state.best_step,
             "wall_seconds": round(state.wall_seconds, 1),
@@ -403,6 +358,24 @@ class Trainer:
             "tokens_per_second": round(state.tokens / state.train_seconds, 1) if state.train_seconds else None,
         } | ({"adopted_options": state.adopted} if state.adopted else {})
 
-    def plan(self) -> dict[str, str]:
-        """The run in words, derived values included."""
-        return describe(self.config, self.train_store, self.valid_store, self.device, self.ranks.size)
+
+def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, float | bool]:
+    """Compare a step's loss with the average of those before, which it then joins.
+
+    The average is exponential, a tenth for each new loss, so that it needs some steps to follow a jump that stays.
+    Such a jump is one spike, reported at its first step; the next may begin once a loss is near the average again.
+
+    Args:
+        state: its ``recent_loss`` is the average, None before the first step; ``spiking`` is whether the step before
+            was part of a spike.
+        factor: how many times the average is a spike; 0 for never.
+
+    Returns:
+        For the step's line of metrics: nothing, or ``loss_spike`` with ``spike_loss`` and ``recent_loss``.
+    """
+    recent, was_spiking = state.recent_loss, state.spiking
+    state.recent_loss = loss if recent is None else _MEMORY_OF_LOSSES * recent + (1 - _MEMORY_OF_LOSSES) * loss
+    state.spiking = bool(factor) and recent is not None and loss > factor * recent
+    if recent is None or not state.spiking or was_spiking:
+        return {}
+    return {"loss_spike": True, "spike_loss": loss, "recent_loss": recent}

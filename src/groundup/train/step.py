@@ -1,27 +1,38 @@
-"""One optimizer step."""
+"""One optimizer step: forward and backward over micro-batches, clip, update."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from groundup.errors import TrainingError
+from groundup.nn import cross_entropy
 from groundup.optim import CombinedOptimizer, clip_gradients
-from groundup.optim.dtensor import whole
-from groundup.train.preview.profiler import CLIPPING, scope
-from groundup.train.ranks.parallel import Parallel
+
+if TYPE_CHECKING:
+    from groundup.train.build import Trainer
+    from groundup.train.ranks.parallel import Parallel
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+"""Inputs and targets to the mean loss."""
 MicroBatches = Iterable[tuple[Tensor, Tensor]]
+DATA, CLIPPING = "batches", "clipping"
+"""Names of the profiled scopes of a step (:mod:`groundup.train.preview.profiler`)."""
+
+profiling = False
+"""Whether the profiler is recording; it sets this."""
+_nothing = nullcontext()
 
 
 class StepResult:
-    """Loss and gradient norm of a step, which may still be on their way from the device.
+    """Loss and gradient norm of a launched step, which may still be on their way from the device.
 
-    Whoever launches the next step before looking at this one never lets a GPU wait.
+    A GPU never waits if the next step is launched before this one is read back.
     """
 
     broken: Tensor
@@ -40,7 +51,7 @@ class StepResult:
             self._values = values
 
     def read(self) -> tuple[float, float]:
-        """Mean loss, and gradient norm before clipping; waits for them.
+        """Return the mean loss and the gradient norm before clipping; waits for them.
 
         Raises:
             TrainingError: one of them is NaN or infinite. The weights have not moved.
@@ -53,6 +64,21 @@ class StepResult:
         if not math.isfinite(grad_norm):
             raise TrainingError(f"the loss is {loss:.4f}, but the norm of the gradient {grad_norm}")
         return loss, grad_norm
+
+
+def launch_step(trainer: Trainer, learning_rate: float, index: int, before: StepResult | None = None) -> StepResult:
+    """Launch one step of a run on its batch number ``index``, counted from 0."""
+    trainer.optimizer.set_learning_rate(learning_rate)
+    return train_step(
+        trainer.model,
+        trainer.loss,
+        trainer.optimizer,
+        trainer.batches.micro_batches(index),
+        trainer.batches.count,
+        trainer.config.optim.grad_clip,
+        before,
+        trainer.parallel,
+    )
 
 
 def train_step(
@@ -72,12 +98,12 @@ def train_step(
     Args:
         micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean.
         grad_clip: largest global gradient norm; 0 only measures it.
-        before: the step before, if nobody has read its result yet: where that one broke, no weight moves now either.
-        parallel: how the step is shared with other ranks, each of which has micro-batches of its own.
+        before: the step before, if its result has not been read back yet: if that one broke, no weight moves now.
+        parallel: how the step is shared with other ranks, each of which has its own micro-batches.
     """
-    parallel = parallel or Parallel()
     loss = accumulate_gradients(loss_function, optimizer, micro_batches, accumulation_steps, parallel)
-    loss = parallel.ranks.all_reduce_mean(loss)
+    if parallel is not None and parallel.ranks.size > 1:
+        loss = parallel.ranks.all_reduce_mean(loss)
     with scope(CLIPPING):
         grad_norm = clip_gradients(model.parameters(), grad_clip or math.inf)
     broken = ~(loss.isfinite() & grad_norm.isfinite())
@@ -95,22 +121,52 @@ def accumulate_gradients(
     optimizer: CombinedOptimizer,
     micro_batches: MicroBatches,
     accumulation_steps: int,
-    parallel: Parallel,
+    parallel: Parallel | None = None,
 ) -> Tensor:
-    """This rank's mean loss, a scalar on the device, and the gradient of all ranks' mean in the parameters."""
+    """Return this rank's mean loss, a scalar on the device; leave the gradient of all ranks' mean in the parameters."""
     optimizer.zero_grad(set_to_none=True)
     losses = []
-    for number, (x, y) in enumerate(micro_batches, start=1):
-        with parallel.one_pass(last=number == accumulation_steps):
+    batches = iter(micro_batches)
+    for number in range(1, accumulation_steps + 1):
+        with scope(DATA):
+            x, y = next(batches)
+        last = number == accumulation_steps
+        with parallel.gradient_sync(last=last) if parallel is not None and not parallel.is_alone else _nothing:
             loss = loss_function(x, y) / accumulation_steps
             loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
 
 
+def build_loss(model: nn.Module, *, compile: bool, chunked: bool = True) -> LossFunction:
+    """Return the function from inputs and targets to the mean loss.
+
+    Compiling wraps the model here only, so its parameters keep their names.
+
+    Args:
+        chunked: never hold all logits; otherwise one formula after the other.
+    """
+    forward = torch.compile(model) if compile else model
+
+    def chunked_loss(x: Tensor, y: Tensor) -> Tensor:
+        return forward(x, targets=y)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(forward(x), y)
+
+    return chunked_loss if chunked else loss
+
+
 def broken_parameter(model: nn.Module) -> str:
-    """Names the first parameter whose gradient is not finite; empty if all are."""
+    """Return the name of the first parameter whose gradient is not finite; empty if all are."""
+    from groundup.optim.dtensor import whole
+
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not torch.isfinite(whole(parameter.grad)).all():
             return name
     return ""
+
+
+def scope(name: str) -> AbstractContextManager[Any]:
+    """Name a part of the step in the profile; costs a tenth of a microsecond if nothing is profiled."""
+    return torch.profiler.record_function(name) if profiling else _nothing

@@ -23,8 +23,10 @@ from safetensors.torch import load, load_file, save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
+from groundup.nn import TransformerLM
 from groundup.optim.dtensor import fill, laid_out_like
 from groundup.record import read_object
+from groundup.record.run import RunDirectory
 from groundup.system.files import (
     SEAL,
     delete,
@@ -36,7 +38,6 @@ from groundup.system.files import (
     write_atomically,
 )
 from groundup.system.reading import open_regular
-from groundup.train.checkpoint.fit import check_fit
 from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
 from groundup.train.state import TrainState
 
@@ -179,6 +180,23 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> tuple[TransformerLM, dict[str, Any]]:
+    """Load the model of a run's checkpoint, in evaluation mode, and the checkpoint's state.
+
+    Args:
+        which: "best", "latest", or a step.
+
+    Raises:
+        CheckpointError: truncated or foreign checkpoint.
+    """
+    folder = run.checkpoint(which)
+    state = read_state(folder)
+    check_hashes(folder, state, part="model")
+    model = TransformerLM.from_config(run.config_at(state).model, flash=True, device=device)
+    read_model(folder, model)
+    return model.eval(), state
+
+
 def read_model(folder: Path, model: nn.Module) -> None:
     """Load the parameters of a checkpoint folder into a model of the same architecture.
 
@@ -263,3 +281,36 @@ def _is_utf8(path: Path) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """Refuse weights whose names or shapes are not the model's, naming the first that differs.
+
+    Raises:
+        CheckpointError: they were made by another architecture.
+    """
+    for name in wanted:
+        if name not in saved:
+            raise CheckpointError(f"{source} has no {name}; it was made by another architecture")
+        if saved[name].shape != wanted[name].shape:
+            raise CheckpointError(
+                f"{source}: {name} has shape {tuple(saved[name].shape)}, the model's has {tuple(wanted[name].shape)}; "
+                f"it was made by another architecture"
+            )
+    for name in saved:
+        if name not in wanted:
+            raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
+    for name, other in _tied(wanted):
+        if not torch.equal(saved[name], saved[other]):
+            raise CheckpointError(
+                f"{source}: {name} and {other} differ, but the model ties them; it was made without tied embeddings"
+            )
+
+
+def _tied(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
+    first: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        # A share of a tensor (DTensor) has no address, and nothing in common with others: a tied one comes once.
+        address = tensor.data_ptr()
+        if tensor.numel() and address and (other := first.setdefault(address, name)) != name:
+            yield other, name

@@ -1,15 +1,13 @@
-"""Going on from a checkpoint, and only from one that belongs to the run."""
+"""Resuming from a checkpoint, if it belongs to the run: same data, same options that decide the result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from groundup.config import RunConfig, flatten
+from groundup.config.effects import FIXED, effect_of
 from groundup.data.shards import TokenShards
 from groundup.errors import CheckpointError, ConfigError
 from groundup.record.run import RunDirectory
@@ -22,13 +20,19 @@ from groundup.train.checkpoint.folder import (
     read_state,
     write_state,
 )
-from groundup.train.checkpoint.options import Change, adopted_changes, other_changes
-from groundup.train.ranks.collective import Ranks
 from groundup.train.state import TrainState
+
+if TYPE_CHECKING:
+    from groundup.train.build import Trainer
+
+_OF_SESSION = (
+    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
+    "train.device", "train.max_minutes", "train.finish_schedule", "train.profile",
+)  # fmt: skip
 
 
 def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> dict[str, Any]:
-    """What a checkpoint says of the run that it belongs to: entries of ``state.json``."""
+    """Return the entries of ``state.json`` that identify the run and its data."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -39,24 +43,13 @@ def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None
     }
 
 
-def restore(
-    run: RunDirectory,
-    config: RunConfig,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    state: TrainState,
-    identity: dict[str, Any],
-    ranks: Ranks | None = None,
-    *,
-    adopt: bool = False,
-    note: Callable[[str], object] = lambda text: None,
-) -> bool:
-    """Load the run's latest checkpoint into model, optimizer and state, and make it the run's newest.
+def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], object] = lambda text: None) -> bool:
+    """Load the run's latest checkpoint into the trainer's model, optimizer and state, and make it the run's newest.
 
-    All ranks must call it; the first one says which checkpoint it is.
+    All ranks must call it; the first one decides which checkpoint it is.
 
     Args:
-        adopt: take over changed options that decide the result. They are noted in the state, and at once in the
+        adopt: take over changed options that decide the result. They are recorded in the state, and at once in the
             checkpoint, so that the next session finds no change.
         note: is told of options that differ and do not change the training.
 
@@ -68,11 +61,11 @@ def restore(
         ConfigError: an option that decides the result has changed.
         CheckpointError: the checkpoint is broken, or was made on other data.
     """
-    ranks = ranks or Ranks()
+    run, ranks, identity = trainer.run, trainer.ranks, trainer.identity
     found = None
     with ranks.error_barrier():
         if ranks.is_main:
-            found = latest_checkpoint(run, config, identity, adopt=adopt)
+            found = latest_checkpoint(run, trainer.config, identity, adopt=adopt)
             if found is None:
                 run.rewind(0, None)
             else:
@@ -89,10 +82,9 @@ def restore(
         check_data(folder, saved, identity)
         check_hashes(folder, saved, rank=ranks.rank, size=ranks.size)
     with ranks.error_barrier():
-        read_model(folder, model)
-        read_optimizer(folder, model, optimizer, saved)
-    for name, value in TrainState.from_dict(saved).__dict__.items():
-        setattr(state, name, value)
+        read_model(folder, trainer.model)
+        read_optimizer(folder, trainer.model, trainer.optimizer, saved)
+    trainer.state = state = TrainState.from_dict(saved)
     if ranks.is_main:
         run.rewind(state.step, state.best_step)
     if saved.get("evaluated_on") != identity["evaluated_on"]:
@@ -101,7 +93,7 @@ def restore(
 
 
 class Latest(NamedTuple):
-    """The checkpoint that a run would go on from."""
+    """The checkpoint that a run would resume from."""
 
     folder: Path
     state: dict[str, Any]
@@ -114,7 +106,7 @@ class Latest(NamedTuple):
 def latest_checkpoint(
     run: RunDirectory, config: RunConfig, identity: dict[str, Any], *, adopt: bool = False
 ) -> Latest | None:
-    """The checkpoint that a run would go on from; None if it has none yet. Only reads.
+    """Return the checkpoint that a run would resume from; None if it has none yet. Only reads.
 
     Raises:
         FileMissingError, ConfigError, CheckpointError: as for :func:`restore`.
@@ -144,3 +136,78 @@ def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) ->
                 f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
                 f"{str(identity[key])[:12]}…); restore it, or start a new run"
             )
+
+
+class Change(NamedTuple):
+    """An option that decides the result and has changed."""
+
+    option: str
+    was: Any
+    now: Any
+
+
+def changes(before: Mapping[str, Any], config: RunConfig) -> list[Change]:
+    """Return the options that decide the result and differ.
+
+    Args:
+        before: options by full names. A missing one did not exist yet, and counts as its default.
+    """
+    known = flatten(RunConfig()) | dict(before)
+    return [
+        Change(name, known[name], value)
+        for name, value in flatten(config).items()
+        if effect_of(name) == "result" and known[name] != value
+    ]
+
+
+def other_changes(saved: Mapping[str, Any], config: RunConfig) -> str:
+    """Return a note on options that differ from the checkpoint's and do not change the training; empty if none do.
+
+    They may differ, but an edit or a damaged config.toml should be seen. Options of a session, and paths, are left out.
+    """
+    inside = saved.get("options")
+    known = flatten(RunConfig()) | dict(inside or {})
+    found = [
+        f"{name} {known[name]!r} -> {value!r}"
+        for name, value in flatten(config).items()
+        if inside is not None and effect_of(name) != "result" and not _is_of_session(name) and known[name] != value
+    ]
+    return f"options that are not what they were at the checkpoint: {', '.join(found)}" if found else ""
+
+
+def _is_of_session(name: str) -> bool:
+    return name in _OF_SESSION or name.startswith("track.")
+
+
+def adopted_changes(
+    run: RunDirectory, config: RunConfig, folder: Path | None, saved: Mapping[str, Any], *, adopt: bool
+) -> list[Change]:
+    """Return the changes that a session adopts; none without ``adopt``.
+
+    Args:
+        folder: of the checkpoint; None if there is none yet.
+        saved: its state. One of an older version has no options, and the run's config.toml is compared instead.
+        adopt: take over what can be.
+
+    Raises:
+        ConfigError: options that decide the result have changed, and are not or cannot be taken over.
+    """
+    written = flatten(run.config)
+    inside = saved.get("options")
+    found = changes(written if inside is None else inside, config)
+    stuck = [change for change in found if not adopt or change.option in FIXED]
+    if not stuck:
+        return found
+    in_file = [change for change in stuck if inside is not None and written.get(change.option) == change.now]
+    given = [change for change in stuck if change not in in_file]
+    told = [f"{option}: {was!r} in the checkpoint, {now!r} in config.toml" for option, was, now in in_file]
+    told += [f"{option} (was {was!r}, now {now!r})" for option, was, now in given]
+    fixed = [change.option for change in stuck if change.option in FIXED]
+    mend = (
+        "resume it as it was, or start a new run"
+        if fixed
+        else ("resume it as it was, take the change on purpose with --adopt-config, or start a new run")
+    )
+    why = f" ({', '.join(fixed)}: the weights would not fit)" if fixed and adopt else ""
+    where = run.path if folder is None else folder
+    raise ConfigError(f"cannot resume {where} with other options: {', '.join(told)}{why}; {mend}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.system.files import atomic_writer
 from groundup.system.reading import open_regular
-from groundup.train.checkpoint.fit import check_fit
+from groundup.train.checkpoint.folder import check_fit
 
 
 def save_checkpoint(

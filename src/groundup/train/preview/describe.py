@@ -1,4 +1,4 @@
-"""A run in words and tables, before it begins: what it is, what it costs, and whether it fits."""
+"""Description of a run before it begins: model, data, optimizer and disk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from groundup.config import ModelConfig, RunConfig
 from groundup.data.shards import TokenShards
 from groundup.display.section import Section
 from groundup.display.units import size_text
-from groundup.errors import ConfigError
 from groundup.optim.schedule import describe_schedule
-from groundup.train.environment import device_name
-from groundup.train.guards import checkpoint_bytes, free_bytes, most_checkpoints
-from groundup.train.preview.measure import MFU_CONVENTION, known_peak
+from groundup.train.limits import checkpoint_bytes, disk_warning, free_bytes, most_checkpoints
+from groundup.train.preview.measure import MFU_CONVENTION, device_name, known_peak
 
 
 def describe(
     config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str, ranks: int = 1
 ) -> dict[str, str]:
-    """A resolved run in words, derived values included."""
+    """Describe a resolved run, derived values included."""
     model, data = config.model, config.data
     micro = f" in {data.passes(ranks)} passes" if data.passes(ranks) > 1 else ""
     step_tokens = data.batch_size * model.context_length
@@ -34,7 +32,7 @@ def describe(
         "batch": f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}",
         "length": f"{config.train.max_iters:,} steps = {total:,} tokens = {total / len(train):.2f} epochs, "
         f"{flops:.2e} FLOPs",
-        "optimizer": f"{config.optim.optimizer}, rate {describe_schedule(config.optim)}",
+        "optimizer": f"{config.optim.optimizer}, learning rate {describe_schedule(config.optim)}",
         "device": f"{device} ({device_name(device)}), {config.train.precision}",
         "run": str(config.run_dir),
     }
@@ -57,7 +55,7 @@ def _shared(model: ModelConfig) -> str:
 
 
 def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
-    """The optimizer's groups, as it has them."""
+    """Table of the optimizer's parameter groups."""
     rows = [
         (
             str(group.get("name", i)),
@@ -69,11 +67,11 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
         )
         for i, group in enumerate(optimizer.param_groups)
     ]
-    return Section("optimizer", ("group", "algorithm", "tensors", "parameters", "rate", "weight decay"), rows)
+    return Section("optimizer", ("group", "algorithm", "tensors", "parameters", "learning rate", "weight decay"), rows)
 
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
-    """What the checkpoints will take, and what there is."""
+    """Table of the disk space that checkpoints take, and what is free."""
     one, count = checkpoint_bytes(model, optimizer), most_checkpoints(config.train, evaluates=bool(config.data.valid))
     rows = [
         ("one checkpoint", size_text(one)),
@@ -81,30 +79,3 @@ def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Opt
         ("free", size_text(free_bytes(config.run_dir))),
     ]
     return Section("disk", ("part", "size"), rows, disk_warning(config, model, optimizer))
-
-
-def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a run of which the disk cannot take even one checkpoint: all its steps would be lost.
-
-    Raises:
-        ConfigError: says how much one takes, and how much is free.
-    """
-    needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
-    if needed > free:
-        raise ConfigError(
-            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
-            f"free some space, choose another --runs_dir, or go on with --force"
-        )
-
-
-def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
-    """One line if the checkpoints will not fit on the disk, or nothing."""
-    evaluates = bool(config.data.valid)
-    needed = checkpoint_bytes(model, optimizer) * most_checkpoints(config.train, evaluates=evaluates)
-    free = free_bytes(config.run_dir)
-    if needed <= free:
-        return ""
-    return (
-        f"the checkpoints may take {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
-        f"keep fewer (train.keep_checkpoints = {config.train.keep_checkpoints}) or choose another --runs_dir"
-    )

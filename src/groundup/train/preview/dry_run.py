@@ -1,4 +1,4 @@
-"""Everything that can be known of a run without making it."""
+"""Dry run: the plan, cost and speed of a run, without making it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from groundup.account.sections import memory_section, parameter_section
 from groundup.config import RunConfig, TrainConfig
 from groundup.display.section import Section
 from groundup.display.units import size_text, time_text
-from groundup.record.run import RunDirectory
-from groundup.record.sinks import Silent
 from groundup.system.threads import wait_by_load
-from groundup.train.build import choose_precision, prepare_device
+from groundup.train.build import Trainer, build, choose_device, choose_precision, process_settings
 from groundup.train.checkpoint.resume import latest_checkpoint
-from groundup.train.loop import Trainer
-from groundup.train.preview.describe import disk_section, optimizer_section
+from groundup.train.preview.describe import describe, disk_section, optimizer_section
 from groundup.train.preview.measure import (
     known_peak,
     measure_matmul_flops,
@@ -29,33 +26,36 @@ from groundup.train.preview.measure import (
     synchronize,
     total_memory,
 )
+from groundup.train.step import launch_step
 
 TIMED_STEPS = 8
 
 
 def seconds_per_step(config: RunConfig, steps: int = TIMED_STEPS) -> float:
-    """Median time of a training step of this config on this machine; leaves nothing behind."""
-    return time_steps(Trainer(config, RunDirectory(config.run_dir), Silent()), steps)
+    """Return the median time of a training step of this config on this machine. Writes nothing."""
+    device = choose_device(config.train.device)
+    with process_settings(config.train, device):
+        return time_steps(build(config, device), steps)
 
 
 @wait_by_load()
 def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
-    """Median seconds of a step, at a learning rate of 0; the first two, which allocate and compile, do not count."""
+    """Return the median seconds of a step at learning rate 0; the first two allocate and compile, and do not count."""
     times = []
     for _ in range(steps + 2):
         synchronize(trainer.device)
         began = time.perf_counter()
-        trainer.launch(learning_rate=0.0, index=0).read()
+        launch_step(trainer, learning_rate=0.0, index=0).read()
         synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
 
 
 def measured_cpu(config: TrainConfig) -> Device:
-    """This machine's processor, for an account: its matrix throughput, measured now, and its memory."""
-    prepare_device(config, "cpu")
+    """Return this machine's processor, for an account: its matmul throughput, measured now, and its memory."""
     precision = choose_precision(config.precision, "cpu")
-    flops = measure_matmul_flops("cpu", precision)
+    with process_settings(config, "cpu"):
+        flops = measure_matmul_flops("cpu", precision)
     threads = torch.get_num_threads()
     how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
     return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)
@@ -69,22 +69,28 @@ def dry_run(
     adopt_config: bool = False,
     force: bool = False,
 ) -> Iterator[Section]:
-    """The plan of a run, table by table; nothing is written.
+    """Yield the plan of a run, table by table. Writes nothing.
 
-    What follows from the config comes first: a run that is too large for the machine shows that much before the steps
-    that are timed fail.
+    What follows from the config comes first: a run that is too large for the machine shows it before the timed steps
+    fail.
 
     Args:
-        resume: plan what is left of the run in config.run_dir, after its latest checkpoint.
-        overwrite: a run that is in the way would be deleted, so that there is no need to mention it.
+        resume: plan the rest of the run in config.run_dir, after its latest checkpoint.
+        overwrite: do not mention an existing run, which would be deleted.
         adopt_config, force: as for :func:`groundup.train.train`.
 
     Raises:
         ConfigError, DataError, FileMissingError, CheckpointError: as for :func:`groundup.train.train`.
     """
-    trainer = Trainer(config, RunDirectory(config.run_dir), Silent(), force=force)
+    device = choose_device(config.train.device)
+    with process_settings(config.train, device):
+        trainer = build(config, device, force=force)
+        yield from _sections(trainer, resume=resume, overwrite=overwrite, adopt_config=adopt_config)
+
+
+def _sections(trainer: Trainer, *, resume: bool, overwrite: bool, adopt_config: bool) -> Iterator[Section]:
     config = trainer.config
-    plan = trainer.plan()
+    plan = describe(config, trainer.train_store, trainer.valid_store, trainer.device)
     done = 0
     if resume:
         found = latest_checkpoint(trainer.run, config, trainer.identity, adopt=adopt_config)

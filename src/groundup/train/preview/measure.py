@@ -1,4 +1,4 @@
-"""What the machine at hand does: its matrix throughput, and the memory that a run has taken of it."""
+"""Measurements of the machine: its name, matmul throughput, and memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import time
 
 import torch
 
-from groundup.account import peak_flops
+from groundup.account.hardware import cpu_name, peak_flops
 from groundup.config import TrainConfig
-from groundup.train.environment import device_name
 
 MFU_CONVENTION = "2mnp FLOPs a matrix product, attention in full, backward twice the forward"
 """What MFU counts (:mod:`groundup.account.flops`); other projects halve attention for the causal mask, or leave it
 out."""
+
+
+def device_name(device: str) -> str:
+    """Return the accelerator's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name()
 
 
 def multiplied_in(config: TrainConfig, device: str) -> str:

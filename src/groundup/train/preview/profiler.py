@@ -1,37 +1,53 @@
-"""Where the time of a training step goes: torch's profiler over a few steps, and a page that sums it up."""
+"""Profiler of training steps: torch's profiler over a few steps, and a page that sums up where their time goes."""
 
 from __future__ import annotations
 
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from groundup.account import training_flops_per_token
 from groundup.config import RunConfig
-from groundup.train.preview.measure import synchronize
-from groundup.train.preview.profile_summary import CLIPPING, DATA, ROOT, Timing, summary
+from groundup.display.units import size_text
+from groundup.train import step as training_step
+from groundup.train.preview.measure import MFU_CONVENTION, device_name, known_peak, peak_memory, synchronize
+from groundup.train.step import CLIPPING, DATA, scope
 
 STEPS = 5
-"""How many steps are profiled."""
+"""Number of profiled steps."""
 WARM_UP = 9
 """Warm-up steps before the profiled ones, if the session is long enough: they allocate, compile and fill caches."""
+ROOT = "training step"
+"""Name of the scope around a whole step."""
 
-__all__ = ["CLIPPING", "DATA", "StepProfiler", "scope"]
+PRODUCTS = "matrix products"
+ATTENTION = "attention"
+LOSS = "loss, without its products"
+ELEMENTWISE = "norms, activations, sums"
+EMBEDDING = "embedding"
+OPTIMIZER = "optimizer"
+NORM = "gradient norm and clipping"
+BATCHES = "batches"
+COPIES = "copies and casts"
+REST = "Python and waiting"
+GROUPS = (PRODUCTS, ATTENTION, LOSS, ELEMENTWISE, EMBEDDING, OPTIMIZER, NORM, BATCHES, COPIES, REST)
 
-_nothing = nullcontext()
-_recording = False
-
-
-def scope(name: str) -> AbstractContextManager[Any]:
-    """Names a part of a step in the profile; costs a tenth of a microsecond where nothing is profiled."""
-    if not _recording:
-        return _nothing
-    from torch.profiler import record_function
-
-    return record_function(name)
+TOP = 15
+_AUTOGRAD = "autograd::engine::evaluate_function: "
+_LONGEST_LABEL = 48
+_PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::matmul", "aten::linear", "aten::mkldnn_linear"}
+_AROUND_PRODUCTS = ("_SharedInputProduct", "MmBackward", "AddmmBackward")
+_COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to", "aten::_to_copy", "aten::cat"}
+_EMBEDDING = ("aten::index_select", "aten::embedding", "IndexSelectBackward", "EmbeddingBackward")
+_ATTENTION = (
+    "scaled_dot_product", "ScaledDotProduct", "causal_attention", "_RotatedHeads", "aten::bmm", "BmmBackward",
+)  # fmt: skip
+_OUTER = {"Optimizer.": OPTIMIZER, DATA: BATCHES, CLIPPING: NORM}
 
 
 class StepProfiler:
@@ -104,7 +120,6 @@ class StepProfiler:
             self._note(f"steps {self._profiled[0]:,} to {self._profiled[-1]:,} profiled: {self._folder / 'summary.md'}")
 
     def _start(self) -> None:
-        global _recording
         # Its library tells standard error about every start and stop, and asks for the level when it is first used.
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         from torch.profiler import ProfilerActivity, profile
@@ -113,12 +128,177 @@ class StepProfiler:
         # Events are wanted once only, but without acc_events torch warns that later ones would replace them.
         self._profile = profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True)
         self._profile.start()
-        _recording = True
+        training_step.profiling = True
 
     def _stop(self) -> Any:
-        global _recording
-        _recording = False
+        training_step.profiling = False
         profile, self._profile = self._profile, None
         if profile is not None:
             profile.stop()
         return profile
+
+
+class Timing(NamedTuple):
+    """Which steps were profiled, and how long one takes when none is."""
+
+    steps: Sequence[int]
+    plain_seconds: float | None
+    """Median of the steps before; None if there were too few."""
+
+
+class Spent(NamedTuple):
+    """Milliseconds of one profiled step, on average. Those of the groups sum to the whole."""
+
+    step: float
+    groups: dict[str, float]
+    operators: list[tuple[str, str, float, float]]
+    """Name, group, calls a step and milliseconds of all operators, the slowest first."""
+
+
+def group_of(chain: Sequence[str]) -> str:
+    """The group of an operator.
+
+    Args:
+        chain: its name, that of the operator which called it, and so on outwards, without the step itself.
+    """
+    if not chain:
+        return REST
+    for prefix, group in _OUTER.items():
+        if any(name.startswith(prefix) for name in chain):
+            return group
+    if any(part in name for name in chain for part in _ATTENTION):
+        return ATTENTION
+    if chain[0] in _PRODUCTS or chain[0].removeprefix(_AUTOGRAD).startswith(_AROUND_PRODUCTS):
+        return PRODUCTS
+    if any("CrossEntropy" in name for name in chain):
+        return LOSS
+    if any(name.startswith(_EMBEDDING) for name in chain):
+        return EMBEDDING
+    if chain[0] in _COPIES:
+        return COPIES
+    return ELEMENTWISE
+
+
+def spent(events: Iterable[Any], *, on_gpu: bool) -> Spent:
+    """Sum up the events of a profile.
+
+    On a CPU an operator's time is what passes within it and within none that it calls; on a GPU it is that of the
+    kernels which it launched. What is left of a step is time in which neither happens.
+
+    Args:
+        events: torch's ``FunctionEvent`` objects, with a scope ROOT around every step.
+    """
+    events = list(events)
+    # A GPU's trace has the scopes a second time, as stretches of the device's time.
+    roots = [event for event in events if event.name == ROOT and event.device_type.name == "CPU"]
+    groups: Counter[str] = Counter()
+    milliseconds: Counter[tuple[str, str]] = Counter()
+    calls: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        if event.name == ROOT or event.device_type.name != "CPU" or not _within(event, roots):
+            continue
+        chain = _chain(event)
+        time = (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e3 / len(roots)
+        group = group_of(chain)
+        groups[group] += time
+        milliseconds[_label(chain), group] += time
+        calls[_label(chain), group] += 1
+    step = sum(root.time_range.elapsed_us() for root in roots) / 1e3 / len(roots)
+    groups[REST] += step - sum(groups.values())
+    return Spent(
+        step,
+        {group: groups[group] for group in GROUPS},
+        [(*key, calls[key] / len(roots), time) for key, time in milliseconds.most_common()],
+    )
+
+
+def _within(event: Any, roots: Sequence[Any]) -> bool:
+    # By the clock and not by the chain: on a GPU the backward pass has a thread of its own.
+    return any(root.time_range.start <= event.time_range.start <= root.time_range.end for root in roots)
+
+
+def _chain(event: Any) -> list[str]:
+    names = []
+    while event is not None and event.name != ROOT:
+        names.append(event.name)
+        event = event.cpu_parent
+    return names
+
+
+def _label(chain: Sequence[str]) -> str:
+    """The operator, and what of the model's or of autograd's has called it: ``mul in _SiLUGateBackward``."""
+    own = _short(chain[0])
+    callers = (name for name in chain[1:] if not name.startswith(("aten::", "autograd::")))
+    caller = next(callers, "")
+    label = f"{own} in {_short(caller)}" if caller else own
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…"
+
+
+def _short(name: str) -> str:
+    name = name.removeprefix(_AUTOGRAD).removeprefix("aten::")
+    if name.startswith("## Call CompiledFxGraph"):
+        return "compiled graph"
+    return name.split("#")[0]
+
+
+def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timing) -> str:
+    """The page, in Markdown that also reads well as it is."""
+    found = spent(events, on_gpu=device.startswith("cuda"))
+    step_tokens = config.data.batch_size * config.model.context_length
+    columns = [timing.plain_seconds, found.step / 1e3]
+    peak, flops = known_peak(config.train, device), step_tokens * training_flops_per_token(config.model)
+    lines = [
+        "# Where the time of a step goes",
+        "",
+        f"Run {config.name}, steps {timing.steps[0]:,} to {timing.steps[-1]:,}, on {device} ({device_name(device)}), "
+        f"{config.train.precision}, {step_tokens:,} tokens a step.",
+        "",
+        *_table(
+            ("", "without the profiler", "with it"),
+            [
+                ("a step, ms", *(f"{s * 1e3:,.2f}" if s else "n/a" for s in columns)),
+                ("tokens/s", *(f"{step_tokens / s:,.0f}" if s else "n/a" for s in columns)),
+                ("MFU", *(f"{flops / s / peak:.1%}" if s and peak else "n/a" for s in columns)),
+            ],
+        ),
+        "",
+        f"Most memory so far: {size_text(peak_memory(device))}. MFU counts {MFU_CONVENTION}"
+        f"{'' if peak else '; set train.peak_tflops to have it'}.",
+        "",
+        *_table(
+            ("what", "ms a step", "share"),
+            [
+                *((group, f"{ms:,.2f}", f"{ms / found.step:.1%}") for group, ms in found.groups.items()),
+                ("all", f"{found.step:,.2f}", "100.0%"),
+            ],
+        ),
+        "",
+        f"## The {TOP} operators that take most",
+        "",
+        *_table(
+            ("operator", "group", "calls", "ms a step", "share"),
+            [
+                (name, group, f"{calls:,.0f}", f"{ms:,.2f}", f"{ms / found.step:.1%}")
+                for name, group, calls, ms in found.operators[:TOP]
+            ],
+        ),
+        "",
+        "Every operator on a time line: open trace.json.gz at https://ui.perfetto.dev (it stays on your machine), or",
+        "in chrome://tracing.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table with columns of even width; all that look like numbers stand at the right."""
+    cells = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    right = [all(row[i][:1].isdigit() or row[i][:1] in ("-", "n") for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True))
+    return [line(header), f"|{rule}|", *map(line, cells)]

@@ -1,7 +1,7 @@
-"""One model on several ranks: a whole copy on each (DDP), or a share of every weight on each (FSDP2).
+"""One model on several ranks: a copy on each (DDP), or a shard of every weight on each (FSDP2).
 
-Either way each rank makes the gradient of its own part of the batch, and all move by the mean of these. The weights
-keep their names and the optimizer does not know, but for FSDP's weights being DTensors (:mod:`groundup.optim.dtensor`).
+Each rank computes the gradient of its part of the batch, and all ranks apply the mean. Weights keep their names; with
+FSDP they are DTensors (:mod:`groundup.optim.dtensor`).
 """
 
 from __future__ import annotations
@@ -23,45 +23,47 @@ if TYPE_CHECKING:
 
 
 class Parallel:
-    """One process has the model for itself; the others say what more there is to do.
+    """One process with the whole model; base of DDP and FSDP.
 
     Attributes:
-        all_compute: whether every rank must take part where the model computes anything.
+        is_alone: whether gradients need no synchronization.
+        all_compute: whether every rank must take part in every forward pass.
     """
 
     name = "alone"
+    is_alone = True
     all_compute = False
 
     def __init__(self, ranks: Ranks | None = None):
         self.ranks = ranks or Ranks()
 
     def built_on(self, device: str) -> str:
-        """Where the model is to be built, whole."""
+        """Return the device to build the whole model on."""
         return device
 
     def spread(self, model: TransformerLM, device: str) -> TransformerLM:
-        """The same model on the device, with this rank's part of its weights; to be called before the optimizer is
-        built."""
+        """Move the model to the device and keep this rank's part of its weights. Build the optimizer afterwards."""
         return model
 
     def training_form(self, model: TransformerLM) -> nn.Module:
-        """What is called in place of the model in training, so that backward leaves mean gradients."""
+        """Return what training calls in place of the model, so that backward leaves mean gradients."""
         return model
 
-    def one_pass(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one of a step's passes, the last of which completes the gradient."""
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        """Wrap forward and backward of one micro-batch; the last one of a step completes the gradient."""
         return nullcontext()
 
     @contextmanager
     def reading(self, model: TransformerLM) -> Iterator[None]:
-        """Around forward passes that no backward pass follows."""
+        """Wrap forward passes that no backward pass follows."""
         yield
 
 
 class DDP(Parallel):
-    """A whole copy of the model on each rank. Gradients are averaged while the backward pass still goes on."""
+    """A copy of the model on each rank. Gradients are averaged during the backward pass."""
 
     name = "ddp"
+    is_alone = False
     _wrapped: DistributedDataParallel
 
     def training_form(self, model: TransformerLM) -> nn.Module:
@@ -77,26 +79,27 @@ class DDP(Parallel):
         )
         return self._wrapped
 
-    def one_pass(self, *, last: bool) -> AbstractContextManager[None]:
-        # Only the sum of the passes is worth sending.
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        # Only the sum over the micro-batches is sent.
         return nullcontext() if last else self._wrapped.no_sync()
 
 
 class FSDP(Parallel):
-    """Each rank keeps its share of weights, gradients and optimizer state (FSDP2; Zhao et al. 2023).
+    """A shard of weights, gradients and optimizer state on each rank (FSDP2; Zhao et al. 2023).
 
-    A block's weights are gathered when it computes, and dropped again. Every pass reduces its gradients: to keep them
-    whole from one pass to the next would take the memory that is to be saved.
+    A block's weights are gathered when it computes, and freed afterwards. Gradients are reduced after every
+    micro-batch: whole gradients would take the memory that sharding saves.
 
-    In bfloat16 each layer keeps the cast copy of its weights for the backward pass, whole, which
+    In bfloat16 each layer saves the whole cast copy of its weights for the backward pass, which
     ``train.activation_checkpointing`` avoids.
     """
 
     name = "fsdp"
+    is_alone = False
     all_compute = True
 
     def built_on(self, device: str) -> str:
-        return "cpu"  # from where one block after the other comes to the device
+        return "cpu"  # from where the blocks are moved to the device one by one
 
     def spread(self, model: TransformerLM, device: str) -> TransformerLM:
         from torch.distributed.device_mesh import init_device_mesh
@@ -105,8 +108,7 @@ class FSDP(Parallel):
         mesh = init_device_mesh(torch.device(device).type, (self.ranks.size,))
         for layer in model.layers:
             fully_shard(layer, mesh=mesh)
-        # What is left, embedding, final norm and head, is one unit, whole from the beginning of forward to the end of
-        # backward.
+        # Embedding, final norm and head are one unit, gathered from the beginning of forward to the end of backward.
         fully_shard(model, mesh=mesh)
         return model
 
@@ -116,13 +118,12 @@ class FSDP(Parallel):
         try:
             yield
         finally:
-            # Without a backward pass nothing else would: the model would go on having whole weights, which the
-            # optimizer does not know.
+            # Only a backward pass reshards: without one, the weights would stay gathered, unknown to the optimizer.
             root.reshard()
 
 
 def make_parallel(kind: str, ranks: Ranks) -> Parallel:
-    """The way that a config asks for (train.parallel), which only matters on several ranks."""
+    """Return the parallelism of a config (train.parallel); one rank needs none."""
     if ranks.size == 1:
         return Parallel(ranks)
     return {"ddp": DDP, "fsdp": FSDP}[kind](ranks)

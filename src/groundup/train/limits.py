@@ -1,0 +1,277 @@
+"""Limits of a run: the time of a session, and whether memory and disk are large enough, checked before it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from groundup.account import parameter_count
+from groundup.account.available import available_memory
+from groundup.account.fit import largest_batch, largest_model
+from groundup.account.memory import StepMemory, step_memory
+from groundup.config import RunConfig, TrainConfig
+from groundup.config.options import nearest_divisors
+from groundup.display.units import size_text
+from groundup.errors import ConfigError
+from groundup.train.ranks.collective import Ranks
+
+_WITH_WASTE = 1.2
+"""Memory of a process relative to its tensors: the allocator's holes and the libraries (docs/accounting.md)."""
+_FLOAT32 = 4
+_BYTES_OF_IDS = 16
+"""Inputs and targets of a batch, each 8 bytes a token; the whole batch is made at once."""
+
+
+class TimeLimit:
+    """Time limit of a session (``train.max_minutes``).
+
+    With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` is the share of the
+    run that is done, by steps or by time, whichever is more. The session then ends with a step at the schedule's very
+    end, which may be over a step or two after the limit, and the run is finished. Such a run depends on the machine's
+    speed, so that it cannot be repeated step by step; interrupted and resumed, it goes on from the progress that it
+    had reached, and spends the rest of the schedule in the new session's time.
+
+    Args:
+        reached: progress at the start of the session.
+        minutes: limit of the session, in place of the config's.
+        clock: seconds; the session begins now.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        reached: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        minutes: float | None = None,
+    ):
+        self._limit = 60 * (config.max_minutes if minutes is None else minutes)
+        self._finish = config.finish_schedule
+        self._reached = self._progress = reached
+        self._clock = clock
+        self._began = clock()
+        self._last_asked: float | None = None
+        self._step_seconds = math.inf
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit at all."""
+        return bool(self._limit)
+
+    @property
+    def schedule_finished(self) -> bool:
+        """Whether the step that :meth:`progress` was asked for last is the schedule's end; only by finish_schedule."""
+        return bool(self._limit) and self._finish and self._progress >= 1
+
+    @property
+    def passed(self) -> bool:
+        """Whether the session is to end; never without a limit."""
+        if not self._limit:
+            return False
+        return self.schedule_finished if self._finish else self._clock() - self._began >= self._limit
+
+    @property
+    def why(self) -> str:
+        """The reason, for a message, if the time limit ended the session; empty otherwise."""
+        if not self.passed:
+            return ""
+        end = "the schedule is at its end" if self._finish else "the time is up"
+        return f"train.max_minutes = {self._limit / 60:g}: {end}; "
+
+    def progress(self, steps: float) -> float:
+        """Return the share of the run that is done after the coming step, in [0, 1]; ask once before each step.
+
+        It is 1 for the step that ends when the time does, judged by the quickest step so far (others may have been
+        followed by an evaluation), and never less than it was.
+
+        Args:
+            steps: the coming step over the number of all steps.
+        """
+        if not (self._limit and self._finish):
+            return steps
+        now = self._clock()
+        if self._last_asked is not None:
+            self._step_seconds = min(self._step_seconds, now - self._last_asked)
+        self._last_asked = now
+        ends = now + (self._step_seconds if self._step_seconds < math.inf else 0.0)
+        share = min(1.0, (ends - self._began) / self._limit)
+        # 1 - (1 - a)(1 - b) and not a + (1 - a) b, which rounding can keep from 1.
+        by_clock = 1 - (1 - self._reached) * (1 - share)
+        self._progress = min(1.0, max(self._progress, steps, by_clock))
+        return self._progress
+
+
+# Memory
+
+
+def check_fits(config: RunConfig, device: str, ranks: Ranks, valid_tokens: int = 0) -> str:
+    """Refuse a run whose least memory is more than there is.
+
+    The least is the peak of its tensors. A process takes more than that, so that nothing is refused that would fit;
+    a run that may not fit gets a note.
+
+    Args:
+        config: resolved, with the vocabulary's size.
+        valid_tokens: length of the validation data; 0 without any.
+
+    Returns:
+        A note if it fits only just; empty otherwise.
+
+    Raises:
+        ConfigError: it cannot fit; says how much it needs, how much there is, and what would fit.
+    """
+    here = ranks.launch.local_ranks
+    ids = _BYTES_OF_IDS * (config.data.batch_size // ranks.size) * config.model.context_length
+    if ids > (host := available_memory() / here):
+        raise ConfigError(
+            f"data.batch_size = {config.data.batch_size}: the token ids of one batch take {_size(ids)}, but "
+            f"{_size(host)} are available on this machine; use a smaller batch, or go on with --force"
+        )
+    memory = _memory(config, device, ranks)
+    there = memory_left(device) if device.startswith("cuda") else host
+    least = _least(config, memory, ranks)
+    if least > there:
+        raise ConfigError(_too_large(config, memory, least, there, device, ranks))
+    fixed = memory.weights + memory.optimizer_state if least == memory.peak else 0  # FSDP keeps a share of them
+    if valid_tokens and (evaluation := fixed + _evaluation_bytes(config, valid_tokens)) > there:
+        raise ConfigError(
+            f"train.eval_batch_size = {config.train.eval_batch_size}: an evaluation needs at least "
+            f"{_size(evaluation)} of memory, but {_size(there)} are available; use a smaller one, or go on with --force"
+        )
+    needed = _WITH_WASTE * memory.needed
+    if least == memory.peak and needed > there:
+        return (
+            f"memory may run out: about {_size(needed)} are needed and {_size(there)} are available; a smaller "
+            f"data.micro_batch_size, or train.background_checkpoints = false, needs less"
+        )
+    return ""
+
+
+def memory_left(device: str) -> float:
+    """Return the bytes of a CUDA device that are free, or cached by this process."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def _memory(config: RunConfig, device: str, ranks: Ranks) -> StepMemory:
+    passes = config.data.passes(ranks.size)
+    batch_size = config.data.batch_size // ranks.size // passes
+    return step_memory(
+        config.model, config.optim, config.train, batch_size=batch_size, passes=passes, device=_kind(device)
+    )
+
+
+def _least(config: RunConfig, memory: StepMemory, ranks: Ranks) -> float:
+    if ranks.size == 1 or config.train.parallel == "ddp":
+        return memory.peak
+    # FSDP: a share of what does not depend on the batch, and the rank's own activations.
+    return memory.fixed / ranks.size + memory.activations
+
+
+def _evaluation_bytes(config: RunConfig, valid_tokens: int) -> float:
+    """Least memory of a batch of an evaluation: its ids, the residual stream, and the input of the FFN."""
+    context = config.model.context_length
+    windows = -(-valid_tokens // context)
+    batch_size = min(config.train.eval_batch_size, config.train.eval_windows or windows, windows)
+    return batch_size * context * (_BYTES_OF_IDS + 2 * _FLOAT32 * config.model.d_model)
+
+
+def _too_large(config: RunConfig, memory: StepMemory, least: float, there: float, device: str, ranks: Ranks) -> str:
+    where = f"on {device}" if device.startswith("cuda") else "on this machine"
+    return (
+        f"the run needs at least {_size(least)} of memory (weights {_size(memory.weights)}, gradients "
+        f"{_size(memory.gradients)}, optimizer {_size(memory.optimizer_state)}, activations "
+        f"{_size(memory.activations)}), but {_size(there)} are available {where}; "
+        f"{_what_fits(config, there, device, ranks)}, or go on with --force"
+    )
+
+
+def _what_fits(config: RunConfig, there: float, device: str, ranks: Ranks) -> str:
+    data, kind = config.data, _kind(device)
+    share = data.batch_size // ranks.size
+    # The least has no copy of a checkpoint, so what is compared with it has none either.
+    train = dataclasses.replace(config.train, background_checkpoints=False)
+    most = largest_batch(config.model, config.optim, train, there, passes=2, device=kind)
+    if fitting := [batch for batch in nearest_divisors(share, most + 1) if 0 < batch <= most]:
+        return f"what fits: --micro_batch_size {fitting[0]}"
+    batch_size = share // data.passes(ranks.size)
+    model = largest_model(
+        config.model, config.optim, train, there, batch_size=batch_size, passes=data.passes(ranks.size), device=kind
+    )
+    if model is None:
+        return "no model of this shape fits; use a smaller batch, context or vocabulary"
+    return (
+        f"the largest of this shape that fits: --d_model {model.d_model} --num_layers {model.num_layers} --num_heads "
+        f"{model.num_heads} ({parameter_count(model):,} parameters)"
+    )
+
+
+def _size(count: float) -> str:
+    return size_text(count) if count < 1e18 else "more than a billion GB"
+
+
+def _kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
+# Disk
+
+
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Size of one checkpoint: weights, and the optimizer's moments in float32, one for Muon and two for AdamW."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    moments = sum(
+        4 * p.numel() * (1 if group.get("algorithm") == "muon" else 2)
+        for group in optimizer.param_groups
+        for p in group["params"]
+    )
+    return weights + moments
+
+
+def most_checkpoints(config: TrainConfig, *, evaluates: bool) -> int:
+    """Most checkpoints on the disk at once: those kept, the best, and one being written."""
+    written = -(-config.max_iters // config.checkpoint_interval)
+    if evaluates:
+        written += config.max_iters // config.eval_interval
+    return min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space of the disk that a folder lies on, or will lie on when it is made."""
+    while not folder.exists():
+        folder = folder.absolute().parent
+    return shutil.disk_usage(folder).free
+
+
+def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Refuse a run if the disk cannot take even one checkpoint: all its steps would be lost.
+
+    Raises:
+        ConfigError: says how much one takes, and how much is free.
+    """
+    needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
+    if needed > free:
+        raise ConfigError(
+            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+            f"free some space, choose another --runs_dir, or go on with --force"
+        )
+
+
+def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
+    """One line if the checkpoints will not fit on the disk; empty otherwise."""
+    evaluates = bool(config.data.valid)
+    needed = checkpoint_bytes(model, optimizer) * most_checkpoints(config.train, evaluates=evaluates)
+    free = free_bytes(config.run_dir)
+    if needed <= free:
+        return ""
+    return (
+        f"the checkpoints may take {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+        f"keep fewer (train.keep_checkpoints = {config.train.keep_checkpoints}) or choose another --runs_dir"
+    )
