@@ -1,4 +1,4 @@
-"""The run directory: everything a run leaves behind, and the one meeting point of training and what comes after."""
+"""Run directory: the layout of a run on disk, its lock, and its checkpoints by name. Needs no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
 _MADE_FIRST = {"config.toml", "environment.json", "checkpoints", "tokenizer", "tensorboard", "wandb", "wandb_id"}
-"""What a run has before its first line of metrics."""
+"""Entries of a run before its first line of metrics."""
 
 
 class RunDirectory:
@@ -38,14 +38,14 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
-        """An existing run, by its path or by its name in runs/.
+        """Open an existing run, by its path or by its name in runs/.
 
         Raises:
-            FileMissingError: there is no such run; nearby runs are named.
+            FileMissingError: no such run; similar names are listed.
         """
         given = Path(path)
         for candidate in (given, "runs" / given):
-            if os.path.isfile(candidate / "config.toml"):  # which takes a name that is too long for one of no file
+            if os.path.isfile(candidate / "config.toml"):  # False for a name that is too long
                 return cls(candidate)
         parent = given.parent if given.parent != Path() else Path("runs")
         try:
@@ -57,7 +57,7 @@ class RunDirectory:
 
     @property
     def config(self) -> RunConfig:
-        """The resolved options the run was started with.
+        """The resolved options that the run was started with.
 
         Raises:
             ConfigError: they are damaged, or another version's.
@@ -70,7 +70,7 @@ class RunDirectory:
             raise ConfigError(f"{path}: {error}") from None
 
     def config_at(self, state: dict[str, Any]) -> RunConfig:
-        """The options with the architecture that a checkpoint was made with, whatever config.toml has become since.
+        """Return the options with the architecture of a checkpoint, even if config.toml has changed since.
 
         Raises:
             ConfigError: config.toml, or the options in the state, are damaged.
@@ -79,28 +79,29 @@ class RunDirectory:
         return override(self.config, saved)
 
     def create(self, config: RunConfig, environment: dict[str, Any]) -> None:
-        """Write what is known before the first step."""
+        """Write the options and the environment, before the first step."""
         self.path.mkdir(parents=True, exist_ok=True)
-        save_toml(config, self.config_file)  # first: it is what makes the folder a run
+        save_toml(config, self.config_file)  # first: this file makes the folder a run
         self.checkpoints.mkdir(exist_ok=True)
         write_atomically(self.path / "environment.json", json.dumps(environment, indent=1) + "\n")
 
     def is_untouched(self) -> bool:
-        """Whether nothing is there yet, but what a process that failed or was killed while it started has left."""
+        """Whether the folder is empty, or holds only the remains of a process that failed or was killed at its
+        start."""
         if not self.path.exists():
             return True
         there = {p.name for p in self.path.iterdir() if p.name != ".lock" and not p.name.endswith(".tmp")}
-        # A config.toml by itself may be anybody's; with the rest it is that of a run which never made a line.
+        # A config.toml alone may be the user's; with the rest it belongs to a run without a line of metrics.
         begun = {"config.toml", "environment.json"} <= there <= _MADE_FIRST
         return not there or (begun and not self.steps())
 
     def may_train(self, *, resume: bool, overwrite: bool, launch: Launch) -> bool:
-        """Whether to resume, where that is possible, in a run that may be trained at all.
+        """Return whether to resume; refuse a run that may not be trained.
 
         Raises:
-            ConfigError: torchrun has started a job again that would begin by deleting what it did before.
-            FileMissingError: nothing is there to resume; nearby runs are named.
-            TrainingError: something is there and nothing was said about it, or it is not a run.
+            ConfigError: torchrun has restarted a job that would begin by deleting its own work.
+            FileMissingError: there is no run to resume; similar names are listed.
+            TrainingError: the folder is taken, or is not a run.
         """
         if overwrite and launch.restarts:
             raise ConfigError(
@@ -109,7 +110,7 @@ class RunDirectory:
             )
         if self.is_untouched():
             if resume and not launch.by_torchrun:
-                RunDirectory.open(self.path)  # which says what runs there are
+                RunDirectory.open(self.path)  # raises, with the runs that exist
             return False
         if not (resume or overwrite):
             raise TrainingError(
@@ -124,7 +125,7 @@ class RunDirectory:
         return resume
 
     def check_present(self) -> None:
-        """Notice that the run is gone before something is written where it was.
+        """Refuse to write to a run that is gone.
 
         Raises:
             TrainingError: the directory was deleted, moved or emptied.
@@ -137,7 +138,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the run to this process; the lock goes with the process, however it ends.
+        """Lock the run for this process; the lock ends with the process.
 
         Raises:
             TrainingError: another process is training it.
@@ -149,7 +150,7 @@ class RunDirectory:
     def clear(self) -> None:
         """Delete everything in the run but its lock.
 
-        Killed half-way, what is left is still a run, without checkpoints.
+        After a kill half-way, the rest is still a run, without checkpoints.
         """
         self.sweep()
         discard(self.checkpoints)
@@ -166,21 +167,22 @@ class RunDirectory:
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
 
     def steps(self) -> list[int]:
-        """Steps of all complete checkpoints, ascending."""
+        """Return the steps of all complete checkpoints, ascending."""
         if not self.checkpoints.is_dir():
             return []
         found = (_STEP_FOLDER.fullmatch(p.name) for p in self.checkpoints.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
     def step_folder(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return the folder of a step's checkpoint."""
         return self.checkpoints / f"step-{step}"
 
     def checkpoint(self, which: str = "best") -> Path:
-        """Folder of a checkpoint: "best" (the newest where nothing was evaluated), "latest", or a step's number.
+        """Return the folder of a checkpoint: "best" (the newest if nothing was evaluated), "latest", or a step's
+        number.
 
         Raises:
-            CheckpointError: the run has none, or not that one; the existing ones are named.
+            CheckpointError: the run has no checkpoint, or not this one; the existing ones are listed.
         """
         steps = self.steps()
         if not steps:
@@ -195,7 +197,7 @@ class RunDirectory:
         )
 
     def _pointed(self, pointer: str) -> Path | None:
-        # A crash between the rename of a checkpoint and the pointer's leaves the pointer one behind: still complete.
+        # A crash between the rename of a checkpoint and that of the pointer leaves the older one: still complete.
         try:
             name = read_text(self.checkpoints / pointer).strip()
         except (OSError, ValueError):
@@ -216,7 +218,7 @@ class RunDirectory:
             discard(self.checkpoints / pointer)
 
     def sweep(self) -> None:
-        """Delete what earlier processes left half written or could not delete, as far as that is possible.
+        """Delete half-written files of earlier processes, and what they could not delete.
 
         Call it while nothing is being written.
         """
@@ -225,10 +227,10 @@ class RunDirectory:
                 delete(leftover)
 
     def rewind(self, step: int, best_step: int | None) -> None:
-        """Make a step the newest, to go on from it: checkpoints after it will be made again.
+        """Make a step the newest, to resume from it; later checkpoints are deleted and written again.
 
-        A kill leaves such a checkpoint where it had its name but ``latest`` not yet. Pointers move first, so that at
-        no instant one names a folder that is being deleted. One that cannot be deleted is replaced when its step
+        A kill between a checkpoint's rename and that of ``latest`` leaves such a later one. Pointers move first, so
+        that none ever names a folder that is being deleted. A folder that cannot be deleted is replaced when its step
         comes.
         """
         for pointer, target in (("best", best_step), ("latest", step)):
@@ -247,7 +249,7 @@ class RunDirectory:
         """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all.
 
         Returns:
-            What cannot be deleted now. The next call tries it again.
+            Folders that cannot be deleted now. The next call tries again.
         """
         for leftover in discarded(self.checkpoints):
             delete(leftover)
@@ -262,7 +264,7 @@ class RunDirectory:
         return stuck + discarded(self.checkpoints)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer the run's data was made with.
+        """Load the tokenizer of the run's data.
 
         Raises:
             DataError: the run was trained on bare ids, without a tokenizer.

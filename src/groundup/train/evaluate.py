@@ -21,14 +21,14 @@ from groundup.train.ranks.collective import Ranks
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found."""
+    """Result of an evaluation."""
 
     loss: float
     """Mean nats per token."""
     tokens: int
-    """Targets scored."""
+    """Number of scored targets."""
     bytes: int | None
-    """Text bytes those targets stand for; None where the data does not know."""
+    """Bytes of text of these targets; None if the data does not record them."""
     step: int | None = None
     """Optimizer steps of the checkpoint."""
 
@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """All nats, those of document ends too, over the bytes of text: comparable between tokenizers."""
+        """Total nats, document ends included, over the bytes of text: comparable between tokenizers."""
         return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else None
 
 
@@ -52,12 +52,12 @@ def evaluate(
     limit: int = 0,
     ranks: Ranks | None = None,
 ) -> Evaluation:
-    """Score a split. Draws no random numbers, and leaves the model in the mode it was in.
+    """Score a split. Draws no random numbers, and restores the model's mode.
 
     Args:
         limit: windows to score, spread evenly; 0 scores every token of the split.
-        ranks: share the batches, each of which is scored as one process would; they are summed exactly, so that the
-            same weights have the same loss on any number of ranks. All ranks must call this, and all get it.
+        ranks: share the batches. Each batch is scored as one process would score it and the sum is exact, so that the
+            same weights have the same loss on any number of ranks. All ranks must call this, and all get the result.
     """
     found = evaluate_unless(lambda: False, model, store, context_length, batch_size, limit, ranks or Ranks())
     assert found is not None
@@ -74,7 +74,7 @@ def evaluate_unless(
     limit: int,
     ranks: Ranks,
 ) -> Evaluation | None:
-    """As :func:`evaluate`, with a way to break it off.
+    """Evaluate as :func:`evaluate`, unless ``stop`` breaks it off.
 
     Args:
         stop: asked before each batch (on several ranks, before as many batches as there are ranks), with the same
@@ -95,7 +95,7 @@ def evaluate_unless(
         tokens += y.numel()
         size += 0 if lengths is None else int(lengths[y.numpy()].sum())
     if 0 < len(nats) % ranks.size <= ranks.rank:
-        model(x.to(device))  # nothing was left for this rank, but a model spread over them all needs it
+        model(x.to(device))  # this rank has no batch left, but a sharded model needs its forward pass
     model.train(was_training)
     return Evaluation(math.fsum(ranks.all_reduce_sum(nats)) / tokens, tokens, None if lengths is None else size)
 

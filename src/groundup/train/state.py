@@ -1,4 +1,4 @@
-"""What a run has to remember, beside weights and optimizer, to go on as if it had never stopped."""
+"""State of a run beside weights and optimizer: what an exact resume needs."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 
 @dataclass
 class TrainState:
-    """Counters of a run. Batches and samples are functions of seed and step, so no random state is among them."""
+    """Counters of a run. Batches and samples are functions of seed and step, so there is no random state."""
 
     step: int = 0
     """Optimizer steps done."""
     tokens: int = 0
     """Tokens trained on."""
     wall_seconds: float = 0.0
-    """Time of the run so far, over all its sessions."""
+    """Elapsed time of the run, over all its sessions."""
     train_seconds: float = 0.0
-    """The part of it spent in training steps, without evaluation, samples and checkpoints."""
+    """Time spent in training steps, without evaluation, samples and checkpoints."""
     best_val_loss: float | None = None
     best_step: int | None = None
     pending_losses: list[float] = field(default_factory=list)
-    """Losses of the steps since the last line of metrics, whose mean the next line reports."""
+    """Losses since the last line of metrics; the next line logs their mean."""
     recent_loss: float | None = None
-    """Average of the latest losses, by which a spike is known; None before the first step."""
+    """Moving average of the losses, to detect spikes; None before the first step."""
     spiking: bool = False
     """Whether the latest loss was far above that average."""
     progress: float = 0.0
-    """How far the schedule had come, in [0, 1], in a run that follows the clock (train.finish_schedule)."""
+    """Share of the schedule that is done, in [0, 1]; by elapsed time with train.finish_schedule."""
     due_line: dict[str, Any] | None = None
     """The latest step's line of metrics while its evaluation is still due: the line without the evaluation's results.
     None if the step needs no evaluation, or its line is in the record."""
@@ -45,18 +45,18 @@ class TrainState:
         return self.due_line is None and not self.due_sample
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for ``state.json``."""
+        """Return plain values, for ``state.json``."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainState:
-        """The state in ``state.json``, whose other entries are left alone.
+        """Return the state in ``state.json``; its other entries are ignored.
 
-        A field that came later than the checkpoint has its default; only the counters must be there.
+        A field that is newer than the checkpoint has its default; only the counters are required.
 
         Raises:
             KeyError: a counter is missing.
-            ValueError: an entry is not a value of its field.
+            ValueError: an entry has the wrong type or range.
         """
         known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
         state = cls(**known | {name: values[name] for name in ("step", "tokens")})

@@ -1,9 +1,9 @@
-"""Checkpoints of a run: folders that are complete or not there.
+"""Checkpoint folders: complete, or absent.
 
 A folder holds ``model.safetensors`` (parameters by name), ``optimizer.safetensors`` (optimizer tensors by parameter
-name) and ``state.json`` (everything else, with a SHA-256 of each file and of itself). It is written beside its final
-place, flushed to the disk, and renamed: a folder that has its name is complete. Where several ranks wrote it each for
-itself, two folders of shards take the place of the two files (:mod:`groundup.train.checkpoint.shards`); either form
+name) and ``state.json`` (everything else, with a SHA-256 of each file and of itself). It is written under a temporary
+name, flushed to the disk, and renamed: a folder with its final name is complete. A checkpoint that every rank writes
+its part of has two folders of shards in place of the two files (:mod:`groundup.train.checkpoint.shards`). Either form
 is read on any number of ranks.
 """
 
@@ -53,10 +53,10 @@ _USE_ANOTHER = "restore it, or remove the folder to use the checkpoint before it
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint folder holds, a field a file."""
+    """Content of a checkpoint folder, one field a file."""
 
     model: dict[str, Tensor]
-    """Parameters by name; a tied matrix comes once."""
+    """Parameters by name; a tied matrix occurs once."""
     optimizer: dict[str, Tensor]
     """Optimizer tensors by ``parameter.kind``, such as ``ln_final.weight.exp_avg``."""
     state: dict[str, Any]
@@ -64,11 +64,11 @@ class CheckpointContent:
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> CheckpointContent:
-        """The content as it is now. Its tensors are the live ones: copy them if training goes on."""
+        """Return the current content. Its tensors are the live ones: copy them if training goes on."""
         tensors: dict[str, Tensor] = {}
         numbers: dict[str, dict[str, Any]] = {}
         for name, parameter in model.named_parameters():
-            # A parameter that has had no gradient yet has no state; asking a defaultdict for it would make one.
+            # A parameter without a gradient so far has no state; indexing the defaultdict would create one.
             for kind, value in optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor):
                     tensors[f"{name}.{kind}"] = value.detach()
@@ -78,7 +78,7 @@ class CheckpointContent:
 
 
 def write_folder(folder: Path, content: CheckpointContent) -> None:
-    """Write a checkpoint folder, complete or not at all.
+    """Write a checkpoint folder, completely or not at all.
 
     Raises:
         CheckpointError: the disk is full or not writable. Nothing that existed is touched.
@@ -95,7 +95,7 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
 
 
 def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
-    """SHA-256 of each file of tensors below a checkpoint folder, by its name in it.
+    """Return the SHA-256 of each file of tensors in a checkpoint folder, by its name in it.
 
     Args:
         rank, size: take every ``size``-th file, from the ``rank``-th on.
@@ -105,7 +105,7 @@ def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
 
 
 def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: int = 0, size: int = 1) -> None:
-    """Compare the files of tensors with what was written. Checkpoints of version 0.1 hold no hashes, and pass.
+    """Compare the files of tensors with their hashes. Checkpoints of version 0.1 have no hashes, and pass.
 
     Args:
         part: only files whose names begin so: "model" or "optimizer".
@@ -130,7 +130,7 @@ def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: i
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, which takes the place of ``folder`` when the block ends, and vanishes if it ends by an error.
+    """Yield a folder to fill. It replaces ``folder`` when the block ends, and is deleted after an error.
 
     Raises:
         CheckpointError: the disk is full or not writable. Nothing that existed is touched.
@@ -153,7 +153,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """``state.json`` of a checkpoint folder.
+    """Read ``state.json`` of a checkpoint folder.
 
     Raises:
         FileMissingError: no such folder.
@@ -200,7 +200,7 @@ def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> t
 def read_model(folder: Path, model: nn.Module) -> None:
     """Load the parameters of a checkpoint folder into a model of the same architecture.
 
-    The model's weights may be spread over ranks, all of which must call this.
+    If the model's weights are sharded over ranks, all of them must call this.
 
     Raises:
         CheckpointError: the file is truncated, or names and shapes differ from the model's.
@@ -227,7 +227,7 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
     """
     path, shards, numbers = folder / OPTIMIZER_FILE, folder / OPTIMIZER_SHARDS, state["optimizer"]
     sharded = shards.is_dir()
-    # Of shards only the shapes as yet: a rank makes room for its share and no more.
+    # Only the shapes of shards for now: a rank allocates its part and no more.
     tensors = shard_shapes(shards) if sharded else _load_tensors(path)
     restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
     for key, tensor in tensors.items():
@@ -251,7 +251,7 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    # Named parameters, not the state dict: a tied matrix comes once, and all buffers can be computed.
+    # Named parameters, not the state dict: a tied matrix occurs once, and buffers are computed.
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
@@ -267,7 +267,7 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
             if not _is_utf8(path):  # which safetensors cannot open
                 return load(file.read())
         return load_file(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: it became shorter while it was mapped
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: the file was cut off while it was mapped
         raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
 
 
@@ -310,7 +310,7 @@ def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) 
 def _tied(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str]]:
     first: dict[int, str] = {}
     for name, tensor in tensors.items():
-        # A share of a tensor (DTensor) has no address, and nothing in common with others: a tied one comes once.
+        # A DTensor has no address and shares no memory: a tied one occurs once.
         address = tensor.data_ptr()
         if tensor.numel() and address and (other := first.setdefault(address, name)) != name:
             yield other, name

@@ -1,9 +1,9 @@
-"""Ranks: the processes that ``torchrun`` starts to train one model. Their barriers, broadcasts and all-reduces.
+"""Ranks: the processes that ``torchrun`` starts to train one model, and their barriers, broadcasts and all-reduces.
 
-Before training and after it they talk through torchrun's key-value store, which outlives any of them and mixes nothing
-up where one of them fails. In training they add up tensors (gloo on the CPU, NCCL between GPUs).
+Before and after training they communicate through torchrun's key-value store, which outlives each of them and stays
+consistent if one fails. During training they all-reduce tensors (gloo on the CPU, NCCL between GPUs).
 
-A process alone goes the same way with nobody to ask: :class:`Ranks` itself is that case, and imports nothing.
+:class:`Ranks` itself is the case of one process; it communicates with no other.
 """
 
 from __future__ import annotations
@@ -31,34 +31,33 @@ if TYPE_CHECKING:
     from groundup.record.run import RunDirectory
 
 TIMEOUT = timedelta(minutes=30)
-"""How long the others wait for a rank, which may be writing a checkpoint on a slow disk meanwhile."""
-
+"""Longest wait for a rank, which may be writing a checkpoint to a slow disk."""
 
 _LAST_PATIENCE = 5.0
-"""Seconds that the first rank waits for the others to leave before it does."""
+"""Seconds that the first rank waits for the others to leave first."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """What a rank knows before a step that all must know, or they would not make the same next move."""
+    """One rank's view before a step; combined, all ranks make the same decision."""
 
     signal: int = 0
     """The signal it has received, 0 for none."""
     time_is_up: bool = False
-    """The first rank's clock decides."""
+    """The session is to end; the first rank decides."""
     progress: float = 0.0
-    """How far the schedule has come, by the first rank's clock."""
+    """Share of the schedule that is done, in [0, 1]; the first rank decides."""
     damaged: bool = False
-    """Its data are not what they were."""
+    """Its token shards have changed."""
     save: bool = False
-    """A checkpoint is due by the first rank's clock (train.checkpoint_minutes)."""
+    """A checkpoint is due (train.checkpoint_minutes); the first rank decides."""
 
 
 class Ranks:
-    """One process, which is all there is.
+    """The only process of a run; base of :class:`ManyRanks`.
 
     Attributes:
-        rank, size: which one this is, of how many.
+        rank, size: index of this process, and number of processes.
         is_main: whether it writes the record and talks to the user.
     """
 
@@ -67,7 +66,7 @@ class Ranks:
         self.rank, self.size, self.is_main = self.launch.rank, self.launch.ranks, self.launch.is_main
 
     def device(self, name: str) -> str:
-        """The device of this rank, where all were given the same name."""
+        """Return the device of this rank, given the name that all ranks share."""
         return name
 
     @contextmanager
@@ -114,7 +113,7 @@ class ManyRanks(Ranks):
     """One process of several.
 
     Args:
-        store: what all can read and write.
+        store: key-value store that all can read and write.
     """
 
     def __init__(self, launch: Launch, store: Store):
@@ -123,10 +122,10 @@ class ManyRanks(Ranks):
         self._barriers = self._broadcasts = 0
 
     def device(self, name: str) -> str:
-        """Each rank's own GPU: number local_rank of its machine.
+        """Return this rank's GPU: number local_rank of its machine.
 
         Raises:
-            ConfigError: a device that is one for all, or fewer GPUs than ranks.
+            ConfigError: one device for all ranks, or fewer GPUs than ranks.
         """
         if name.startswith("cuda:"):
             raise ConfigError(
@@ -140,7 +139,7 @@ class ManyRanks(Ranks):
         if self.launch.local_rank >= torch.cuda.device_count():
             raise ConfigError(
                 f"rank {self.rank} finds {torch.cuda.device_count()} GPUs on its machine and needs number "
-                f"{self.launch.local_rank}; start at most so many with --nproc-per-node"
+                f"{self.launch.local_rank}; start one rank a GPU with --nproc-per-node"
             )
         torch.cuda.set_device(self.launch.local_rank)
         return f"cuda:{self.launch.local_rank}"
@@ -150,7 +149,7 @@ class ManyRanks(Ranks):
         try:
             yield
         except GroundupError as error:
-            # Without waiting for the others, who may be waiting for this rank.
+            # Without a barrier first: the others may be waiting for this rank.
             self._store.set(self._key(self._barriers + 1, self.rank), json.dumps(str(error)))
             raise
         self.barrier()
@@ -203,20 +202,20 @@ class ManyRanks(Ranks):
 
 
 _groups: list[Any] = []
-"""Destroyed groups, kept until the process ends. The destructor of a gloo group holds the GIL while it joins a thread
-that may wait for the GIL to release a tensor: a rank that was done hung in it, once in a few hundred runs."""
+"""Destroyed process groups, referenced until the process ends. The destructor of a gloo group holds the GIL while it
+joins a thread that may wait for the GIL to release a tensor: a finished rank hung there once in a few hundred runs."""
 
 
 @contextmanager
 def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
-    """Within the block, this process is one of those that torchrun started; alone, if it started no other.
+    """Join the ranks that torchrun started for the block; a process alone is its only rank.
 
     Args:
-        run: to say how far it had come, where a rank is lost.
+        run: names the newest checkpoint in the message about a lost rank.
 
     Raises:
         TrainingError: another rank is gone.
-        AnotherRankError: the job ends, and another rank says why.
+        AnotherRankError: the job ends, and another rank tells the user why.
     """
     launch = launch or Launch.from_environment()
     if launch.ranks == 1:
@@ -238,14 +237,14 @@ def joined(run: RunDirectory, launch: Launch | None = None) -> Iterator[Ranks]:
             with parting(launch, PrefixStore("parting", store), run):
                 yield ManyRanks(launch, PrefixStore("words", store))
             _groups.extend(distributed_c10d._world.pg_map)
-            # Only where all went well: with a rank that is lost, it may wait for it.
+            # Only after success: it may wait for a rank that is lost.
             dist.destroy_process_group()
         finally:
             _leave_last(launch, PrefixStore("leaving", store))
 
 
 def _leave_last(launch: Launch, store: Store) -> None:
-    # Without torchrun's own the store lives in the first rank, which must not take it along while another still asks.
+    # Without torchrun's agent store, the store lives in the first rank, which must not exit while others use it.
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         return
     with suppress(RuntimeError):
@@ -253,7 +252,7 @@ def _leave_last(launch: Launch, store: Store) -> None:
             store.set(f"rank {launch.rank}", "")
             return
         others = [f"rank {rank}" for rank in range(1, launch.ranks)]
-        # Not store.wait(), which writes lines of its own where it waits in vain, as for a rank that was killed.
+        # Not store.wait(), which logs lines on a timeout, as for a rank that was killed.
         end = time.monotonic() + _LAST_PATIENCE
         while time.monotonic() < end and not store.check(others):
             time.sleep(0.02)

@@ -1,7 +1,7 @@
-"""Ending a job of several ranks with one message, whoever failed and however.
+"""Failures of a job of several ranks: one message, whichever rank failed.
 
-An error that all meet is told by the first of them, one that a single rank meets by that rank. A rank that is killed
-tells nothing: the others notice that it no longer answers, and one of them says so.
+The first rank reports an error that all ranks raise; a single rank reports its own error. A rank that is killed reports
+nothing: the others notice that it no longer answers, and one of them reports it.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from groundup.record.run import RunDirectory
 
 _PATIENCE = 2.0
-"""Seconds that a rank waits for another one to speak, and for the others to say that they are alive."""
+"""Seconds that a rank waits for another one to report, and for the others to confirm that they are alive."""
 _LAST_SECONDS = 10
-"""Seconds that a rank lives on after SIGTERM where nothing better is done about it; torchrun kills it after thirty."""
+"""Seconds that a rank lives after an unhandled SIGTERM; torchrun kills it after thirty."""
 
 
 class AnotherRankError(GroundupError, RuntimeError):
-    """The job has ended because of another rank, which tells the user why; this one only has to go."""
+    """The job has ended because of another rank, which tells the user why; this one exits silently."""
 
 
 @contextmanager
 def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
-    """Within the block, an error is told once; to be used within :func:`lingering`, which leaves the time for that.
+    """Report an error of the block once over all ranks; use it within :func:`lingering`, which leaves time for that.
 
     Args:
-        store: where the ranks note that they live, and who has spoken.
+        store: holds which ranks are alive, and which one has reported.
 
     Raises:
-        TrainingError: another rank is gone; says which, and which checkpoint there is.
-        AnotherRankError: instead of the error, where another rank tells it or has caused it.
+        TrainingError: another rank is gone; says which one, and names the newest checkpoint.
+        AnotherRankError: in place of an error that another rank reports or has caused.
     """
     try:
         yield
@@ -55,7 +55,7 @@ def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
         raise
     except RuntimeError as error:
         if not _is_about_contact(error):
-            _claim(store)  # whatever it is, this rank will show it
+            _claim(store)  # this rank will show it
             raise
         store.set(f"alive {launch.rank}", "")
         if not _may_speak(launch, store):
@@ -68,9 +68,9 @@ def parting(launch: Launch, store: Store, run: RunDirectory) -> Iterator[None]:
 
 @contextmanager
 def lingering() -> Iterator[None]:
-    """Within the block, a first SIGTERM leaves some seconds to find out what has happened.
+    """Leave some seconds after a first SIGTERM in the block to find out what has happened.
 
-    torchrun sends it to the others as soon as it sees that one has died, often before they know themselves.
+    torchrun sends it to the others as soon as one rank has died, often before they have noticed.
     """
 
     def linger(number: int, frame: FrameType | None) -> None:
@@ -97,7 +97,7 @@ def _is_about_contact(error: RuntimeError) -> bool:
 
 
 def _claim(store: Store) -> bool:
-    """Whether this is the first rank to speak; from now on another one is not."""
+    """Claim the report; True for the first rank that does."""
     try:
         return store.add("spoken", 1) == 1
     except RuntimeError:  # the store has gone with its machine
@@ -107,7 +107,7 @@ def _claim(store: Store) -> bool:
 def _may_speak(launch: Launch, store: Store) -> bool:
     if not launch.is_main:  # the first rank, if it lives, comes first
         with suppress(RuntimeError):
-            # Asked again and again, since store.wait() writes lines of its own where it waits in vain.
+            # Polling, since store.wait() logs lines on a timeout.
             end = time.monotonic() + _PATIENCE
             while time.monotonic() < end and not store.check(["spoken"]):
                 time.sleep(0.02)

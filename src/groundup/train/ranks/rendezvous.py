@@ -1,8 +1,7 @@
-"""A name for one start of a job, where earlier starts have left their entries in torchrun's store.
+"""Rendezvous: a unique name for one start of a job, in a store that may hold entries of earlier starts.
 
-torchrun may keep one store through all restarts. An address that a process of an earlier start left there is then
-taken for that of its successor, and torch does not get beyond it. The count of restarts does not tell the starts apart
-either: each machine counts its own.
+torchrun may keep one store through all restarts. torch then takes the address of a process of an earlier start for
+that of its successor, and hangs. The restart count does not distinguish the starts: each machine counts its own.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ _BETWEEN_LOOKS = 0.02
 
 
 def name_of_this_start(store: Store, rank: int, size: int, patience: float) -> str:
-    """The same new name on all ranks; returns when all have it.
+    """Return the same new name on all ranks, once all have it.
 
-    Every rank writes a token that nobody can have seen before. The first one publishes the tokens it finds, some of
-    which may be old, together with a name, until all others have found their own among them and said so.
+    Every rank writes a new random token. The first rank publishes the tokens that it finds, some of which may be old,
+    together with a name, until every other rank has found its token among them and confirmed it.
 
     Args:
         patience: seconds to wait for the others.
