@@ -25,6 +25,7 @@ from groundup.data.guard import DataGuard
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
 from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.system.launch import Launch
@@ -77,7 +78,8 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     shape = ModelConfig(
         vocab_size=300, context_length=CONTEXT, d_model=24, num_layers=2, num_heads=2, tie_embeddings=case.tied
     )
-    model = TransformerLM.from_config(shape, flash=True, fast=case.fast, dtype=torch.float64)
+    model = TransformerLM(shape, dtype=torch.float64)
+    accelerate(model, kernels="fast" if case.fast else "plain", attention="flash")
     model.checkpoint_activations = case.recompute
     parallel = make_parallel(case.kind, ranks)
     model = parallel.spread(model, "cpu")

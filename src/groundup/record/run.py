@@ -284,11 +284,12 @@ class RunDirectory:
             CheckpointError: truncated or foreign checkpoint.
         """
         from groundup.nn import TransformerLM
+        from groundup.nn.fast.accelerate import accelerate
         from groundup.train.checkpoint.folder import check_hashes, read_model, read_state
 
         folder = self.checkpoint(which)
         state = read_state(folder)
         check_hashes(folder, state, part="model")
-        model = TransformerLM.from_config(self.config_at(state).model, flash=True, device=device)
+        model = accelerate(TransformerLM(self.config_at(state).model, device=device), kernels="plain")
         read_model(folder, model)
         return model.eval(), state

@@ -14,6 +14,7 @@ from groundup.data.batches import check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
 from groundup.nn import TransformerLM, cross_entropy
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import build_optimizer as build_optimizer  # stands here with the other builders of a run
 from groundup.system.allocator import keep_freed_memory
 from groundup.system.wide_products import use_wide_products
@@ -164,8 +165,8 @@ def why_not_compiled(device: str) -> str:
 def build_model(config: RunConfig, device: str) -> TransformerLM:
     """The model of a run, initialized from the run's seed; the same weights whatever the device."""
     torch.manual_seed(config.train.seed)
-    fast = config.train.kernels == "fast"
-    model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash", fast=fast).to(device)
+    model = accelerate(TransformerLM(config.model), kernels=config.train.kernels, attention=config.train.attention)
+    model.to(device)
     if config.train.precision == "bf16":
         model.compute_dtype = torch.bfloat16
     model.checkpoint_activations = config.train.activation_checkpointing
