@@ -11,7 +11,7 @@ from groundup.account.flops import backward_flops, forward_products, repeated_fl
 from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, RunConfig, TrainConfig
 from groundup.nn import TransformerLM
-from groundup.nn.fast import blocked_attention
+from groundup.nn.fast import attention as fast_attention
 from groundup.train.build import build_model
 from groundup.train.step import build_loss
 
@@ -37,7 +37,7 @@ def test_they_are_those_that_torch_counts(options, tokens):
     assert forward_flops(config, tokens) == counter.get_total_flops()
 
 
-_raw = blocked_attention.causal_attention._init_fn, blocked_attention._backward._init_fn
+_raw = fast_attention.causal_attention._init_fn, fast_attention._backward._init_fn
 
 
 def _counted_attention(q, k, v):
@@ -104,7 +104,7 @@ def test_forward_and_backward_of_the_formulas_are_those_that_torch_counts(option
 def test_every_way_to_compute_costs_the_model_and_what_it_repeats(
     options, kernels, attention, precision, checkpointing, monkeypatch
 ):
-    monkeypatch.setattr(blocked_attention, "causal_attention", _counted_attention)
+    monkeypatch.setattr(fast_attention, "causal_attention", _counted_attention)
     model = ModelConfig(**{**SMALL, **options})
     train = TrainConfig(
         kernels=kernels, attention=attention, precision=precision, activation_checkpointing=checkpointing

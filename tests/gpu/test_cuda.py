@@ -12,6 +12,7 @@ from groundup.config import DataConfig, ModelConfig, OptimConfig, RunConfig, Tra
 from groundup.errors import TrainingError
 from groundup.generation import generate
 from groundup.nn import TransformerLM, cross_entropy, linear_cross_entropy
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import AdamW, build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import read_jsonl
@@ -25,7 +26,7 @@ SMALL = ModelConfig(vocab_size=1000, context_length=64, d_model=64, num_layers=2
 
 def model(device: str, *, flash: bool) -> TransformerLM:
     torch.manual_seed(0)
-    return TransformerLM.from_config(SMALL, flash=flash).to(device)
+    return accelerate(TransformerLM(SMALL), kernels="plain", attention="flash" if flash else "plain").to(device)
 
 
 @pytest.mark.parametrize("flash", [False, True])
@@ -79,9 +80,8 @@ def test_fast_kernels_equal_the_plain_ones(tied: bool):
     gradients = []
     for fast in (False, True):
         torch.manual_seed(0)
-        m = TransformerLM.from_config(
-            ModelConfig(**SMALL.__dict__ | {"tie_embeddings": tied}), flash=True, fast=fast
-        ).cuda()
+        m = TransformerLM(ModelConfig(**SMALL.__dict__ | {"tie_embeddings": tied}))
+        accelerate(m, kernels="fast" if fast else "plain").cuda()
         loss = m(ids[:, :-1], targets=ids[:, 1:]) if fast else cross_entropy(m(ids[:, :-1]), ids[:, 1:])
         loss.backward()
         gradients.append([loss.detach(), *(p.grad for p in m.parameters())])

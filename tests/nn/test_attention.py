@@ -2,8 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
+from groundup.nn.fast.accelerate import accelerate
 
 D, HEADS, SEQUENCE = 24, 6, 7
 
@@ -13,9 +15,12 @@ def seeded():
     torch.manual_seed(0)
 
 
-def attention(*, rope: bool = True, dtype=torch.float64, **options) -> MultiHeadSelfAttention:
+def attention(
+    *, rope: bool = True, dtype=torch.float64, flash: bool = False, fast: bool = False, **options
+) -> MultiHeadSelfAttention:
     rotary = RotaryPositionalEmbedding(10_000.0, D // HEADS, 32).to(dtype) if rope else None
-    return MultiHeadSelfAttention(D, HEADS, rotary, dtype=dtype, **options)
+    layer = MultiHeadSelfAttention(D, HEADS, rotary, dtype=dtype, **options)
+    return accelerate(layer, kernels="fast" if fast else "plain", attention="flash" if flash else "plain")
 
 
 def per_head(layer: MultiHeadSelfAttention, x, positions):
@@ -90,13 +95,13 @@ def test_a_sequence_fed_in_pieces_through_a_cache_gives_what_the_whole_gives(fla
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(ConfigError, match=r"num_heads = 5 does not divide d_model = 24"):
+    with pytest.raises(ConfigError, match=r"num_heads = 5 does not divide .*d_model = 24"):
         MultiHeadSelfAttention(24, 5)
 
 
-@pytest.mark.parametrize("kv_heads", [0, 4, 9])
+@pytest.mark.parametrize("kv_heads", [-1, 4, 9])
 def test_heads_that_cannot_be_shared_evenly_are_refused(kv_heads):
-    with pytest.raises(ConfigError, match=rf"num_kv_heads = {kv_heads} does not divide num_heads = 6"):
+    with pytest.raises(ConfigError, match=rf"num_kv_heads = {kv_heads} does not divide .*num_heads = 6"):
         MultiHeadSelfAttention(24, 6, num_kv_heads=kv_heads)
 
 
@@ -112,3 +117,13 @@ def test_state_has_the_published_names_and_all_of_it_is_made_where_and_as_asked(
     shared = MultiHeadSelfAttention(8, 2, num_kv_heads=1, device="meta")
     assert [len(shared.state_dict()[name]) for name in names] == [8, 4, 4, 8]
     assert {(w.device.type, w.dtype) for w in layer.state_dict().values()} == {("meta", torch.bfloat16)}
+
+
+def test_a_config_makes_the_layer_that_its_sizes_make():
+    config = ModelConfig(d_model=D, num_heads=HEADS, num_kv_heads=2)
+    torch.manual_seed(0)
+    by_config = MultiHeadSelfAttention(config, 3)
+    torch.manual_seed(0)
+    by_sizes = MultiHeadSelfAttention(D, HEADS, num_kv_heads=2)
+    torch.testing.assert_close(by_config.state_dict(), by_sizes.state_dict(), rtol=0, atol=0)
+    assert (by_config.layer_index, by_sizes.layer_index) == (3, 0)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.nn import cross_entropy
+from groundup.errors import ConfigError
+from groundup.nn import cross_entropy, functional
 
 # The loss is computed about 2^18 numbers at a time: these vocabularies put one, a few, or many rows into a chunk.
 WHOLE_ROW_PER_CHUNK = 300_000
@@ -127,3 +128,13 @@ def test_targets_of_another_shape_are_refused(logits_shape, targets_shape):
 def test_a_target_outside_the_vocabulary_is_refused(target):
     with pytest.raises((IndexError, RuntimeError)):
         cross_entropy(torch.zeros(2, 5), torch.tensor([0, target]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_formula_has_the_same_loss_and_gradient(dtype):
+    logits, targets = make(24, 19, dtype=dtype)
+    logits, targets = logits.view(4, 6, 19), targets.view(4, 6)
+    found = loss_and_gradient(functional.cross_entropy, logits, targets)
+    torch.testing.assert_close(found, loss_and_gradient(cross_entropy, logits, targets))
+    with pytest.raises(ConfigError, match=r"logits \(4, 6, 19\) and targets \(6, 4\).*expected targets \(4, 6\)"):
+        functional.cross_entropy(logits, targets.T)

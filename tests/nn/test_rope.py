@@ -35,7 +35,7 @@ def doubled(d_k: int, max_seq_len: int, theta: float = THETA) -> RotaryPositiona
     theta=st.sampled_from([2.0, 10_000.0, 500_000.0]),
     seed=st.integers(0, 2**32),
 )
-def test_each_pair_turns_by_the_angle_of_its_position(lead, sequence, pairs, theta, seed):
+def test_each_pair_is_rotated_by_the_angle_of_its_position(lead, sequence, pairs, theta, seed):
     torch.manual_seed(seed)
     x = torch.randn(*lead, sequence, 2 * pairs, dtype=torch.float64)
     positions = torch.randint(50, (sequence,))
@@ -55,7 +55,7 @@ def test_positions_are_broadcast_over_the_leading_dimensions(shape):
 
 @settings(deadline=None, max_examples=30)
 @given(i=st.integers(0, 400), j=st.integers(0, 400), shift=st.integers(0, 100))
-def test_the_product_of_two_turned_vectors_depends_on_their_distance_only(i, j, shift):
+def test_the_dot_product_of_two_rotated_vectors_depends_on_their_distance_only(i, j, shift):
     rope = doubled(16, 512)
     q, k = torch.randn(2, 1, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(doubled(4, 3), x)
 
 
-def test_late_positions_are_turned_as_precisely_as_early_ones():
+def test_late_positions_are_rotated_as_precisely_as_early_ones():
     rope = RotaryPositionalEmbedding(THETA, 64, 100_000)
     x = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
     late = torch.tensor([99_999])

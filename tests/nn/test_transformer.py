@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock, TransformerLM, cross_entropy
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import AdamW
 
 V, CONTEXT, D, HEADS, F_INNER = 50, 12, 16, 2, 24
@@ -108,7 +109,7 @@ class TestLanguageModel:
 
     @pytest.mark.parametrize("options", ABLATIONS, ids=described)
     def test_every_parameter_learns_and_flash_attention_changes_nothing(self, options):
-        plain, flash = model(**options), model(**options, flash=True)
+        plain, flash = model(**options), accelerate(model(**options), kernels="plain")
         flash.load_state_dict(plain.state_dict())
         tokens = ids()
         for lm in (plain, flash):
@@ -191,13 +192,32 @@ class TestLanguageModel:
         assert len({id(layer.attn.rope) for layer in lm.layers}) == 1
 
 
-class TestFromConfig:
+class TestConfig:
+    @pytest.mark.parametrize("options", ABLATIONS, ids=described)
+    def test_config_and_sizes_make_the_same_model(self, options):
+        config = ModelConfig(
+            vocab_size=V, context_length=CONTEXT, d_model=D, num_layers=2, num_heads=HEADS, d_ff=F_INNER, **options
+        )
+        made = []
+        for make in (TransformerLM, TransformerLM.from_config, lambda config: TransformerLM(config=config)):
+            torch.manual_seed(0)
+            made.append(make(config).state_dict())
+        torch.manual_seed(0)
+        by_sizes = TransformerLM(V, CONTEXT, D, 2, HEADS, F_INNER, **options)
+        assert by_sizes.config == config
+        for state in made:
+            torch.testing.assert_close(state, by_sizes.state_dict(), rtol=0, atol=0)
+
+    def test_a_missing_size_is_an_error(self):
+        with pytest.raises(TypeError, match="d_model"):
+            TransformerLM(V, CONTEXT)
+
     def test_every_field_reaches_the_model(self):
         config = ModelConfig(
             vocab_size=V, context_length=CONTEXT, d_model=D, num_layers=3, num_heads=4, num_kv_heads=2, d_ff=40,
             rope_theta=500.0, norm="post", ffn="silu", tie_embeddings=True, norm_eps=1e-2,
         )  # fmt: skip
-        lm = TransformerLM.from_config(config, flash=True)
+        lm = TransformerLM(config)
         first = lm.layers[0]
         assert (lm.vocab_size, lm.context_length, len(lm.layers)) == (V, CONTEXT, 3)
         assert (first.attn.num_heads, first.attn.num_kv_heads) == (4, 2)
@@ -205,16 +225,16 @@ class TestFromConfig:
         assert not hasattr(first.ffn, "w3")
         assert (first.attn.rope.theta, first.attn.rope.max_seq_len) == (500.0, CONTEXT)
         assert (first.norm, first.ln1.eps, first.ln2.eps, lm.ln_final) == ("post", 1e-2, 1e-2, None)
-        assert first.attn.flash
+        assert [layer.attn.layer_index for layer in lm.layers] == [0, 1, 2]
         assert lm.lm_head.weight is lm.token_embeddings.weight
 
     def test_position_none_has_no_rotary_embedding(self):
         config = ModelConfig(vocab_size=V, d_model=D, num_heads=HEADS, position="none")
-        assert TransformerLM.from_config(config, device="meta").layers[0].attn.rope is None
+        assert TransformerLM(config, device="meta").layers[0].attn.rope is None
 
     def test_a_vocabulary_still_to_be_taken_from_the_data_is_refused(self):
         with pytest.raises(ConfigError, match=r"model\.vocab_size = 0"):
-            TransformerLM.from_config(ModelConfig(d_model=D, num_heads=HEADS))
+            TransformerLM(ModelConfig(d_model=D, num_heads=HEADS))
 
 
 class TestStart:

@@ -24,6 +24,7 @@ from groundup.data.batches import Batches
 from groundup.data.shards import DataGuard, TokenShards
 from groundup.errors import DataError
 from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.system.launch import Launch
@@ -74,7 +75,8 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     shape = ModelConfig(
         vocab_size=300, context_length=CONTEXT, d_model=24, num_layers=2, num_heads=2, tie_embeddings=case.tied
     )
-    model = TransformerLM.from_config(shape, flash=True, fast=case.fast, dtype=torch.float64)
+    model = TransformerLM(shape, dtype=torch.float64)
+    accelerate(model, kernels="fast" if case.fast else "plain", attention="flash")
     model.checkpoint_activations = case.recompute
     parallel = make_parallel(case.kind, ranks)
     model = parallel.spread(model, "cpu")

@@ -10,11 +10,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from groundup.errors import ConfigError
 
 END_OF_TEXT = "<|endoftext|>"
+
+Norm = Literal["pre", "post", "none"]
+Position = Literal["rope", "none"]
+FeedForward = Literal["swiglu", "silu"]
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -53,11 +57,11 @@ class ModelConfig:
     (512 -> 1408), 4 d_model for silu, so that both have about the same number of parameters."""
     rope_theta: float = 10_000.0
     """Base of the rotary angles."""
-    norm: Literal["pre", "post", "none"] = "pre"
+    norm: Norm = "pre"
     """RMSNorm before each sublayer, after each residual sum, or nowhere (then no final norm either)."""
-    position: Literal["rope", "none"] = "rope"
+    position: Position = "rope"
     """Rotary position embedding, or no position information at all (NoPE)."""
-    ffn: Literal["swiglu", "silu"] = "swiglu"
+    ffn: FeedForward = "swiglu"
     """Gated (W2(SiLU(W1 x) * W3 x)) or plain (W2 SiLU(W1 x)) feed-forward layer."""
     tie_embeddings: bool = False
     """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
@@ -68,6 +72,10 @@ class ModelConfig:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
         for name in ("context_length", "d_model", "num_layers", "num_heads"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+        for name, kind in (("norm", Norm), ("position", Position), ("ffn", FeedForward)):
+            choices = get_args(kind)
+            listed = ", ".join(map(repr, choices))
+            _require(getattr(self, name) in choices, f"model.{name}", getattr(self, name), f"one of {listed}")
         _require(self.d_ff >= 0, "model.d_ff", self.d_ff, "a positive number, or 0 to derive it from d_model")
         _require(0 < self.rope_theta < math.inf, "model.rope_theta", self.rope_theta, "a positive, finite number")
         _require(0 < self.norm_eps < math.inf, "model.norm_eps", self.norm_eps, "a positive, finite number")

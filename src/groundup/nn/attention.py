@@ -1,4 +1,4 @@
-"""Rotary positions, multi-head causal self-attention, and the key/value cache of generation."""
+"""Rotary position embedding, multi-head causal self-attention, and the key/value cache of generation."""
 
 from collections.abc import Callable
 from typing import Self
@@ -6,28 +6,27 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from groundup.config.options import nearest_divisors
+from groundup.config import ModelConfig
 from groundup.errors import ConfigError
-from groundup.nn.fast import blocked_attention
-from groundup.nn.fast.fused import make_neighbours, rotated_heads, shared_input_product
-from groundup.nn.functional import scaled_dot_product_attention
+from groundup.nn.course import attention_sizes, or_sizes
+from groundup.nn.functional import causal_mask, scaled_dot_product_attention
 from groundup.nn.layers import Linear
 
-# Shapes: B leading (batch) dimensions, S sequence, T keys seen so far, D d_model, H query heads, G heads of keys and
-# values, K head size.
+# Shapes: B leading (batch) dimensions, S sequence, T keys of the cache and the sequence, D d_model, H query heads,
+# G heads of keys and values, K head size.
 
 
 class RotaryPositionalEmbedding(nn.Module):
-    """Turns each pair of features (2k, 2k+1) by the angle ``position · theta^(-2k/d_k)`` (Su et al. 2021, eq. 34).
+    """Rotate each pair of features (2k, 2k+1) by the angle ``position · theta^(-2k/d_k)`` (Su et al. 2021, eq. 34).
 
     The dot product of two rotated vectors then depends on the distance of their positions only. No parameters:
-    the tables of cosines and sines are non-persistent buffers and stay float32 when a model is cast to a
-    16-bit dtype, where late positions would become indistinguishable.
+    the cos/sin tables are non-persistent buffers and stay float32 when a model is cast to a 16-bit dtype, where late
+    positions would become indistinguishable.
 
     Args:
         theta: base of the angles.
         d_k: size of the rotated (last) axis, even.
-        max_seq_len: number of positions tabulated.
+        max_seq_len: number of positions in the tables.
 
     Raises:
         ConfigError: d_k is odd.
@@ -41,68 +40,69 @@ class RotaryPositionalEmbedding(nn.Module):
         if d_k % 2:
             raise ConfigError(f"head size d_k = {d_k} is odd, but RoPE rotates pairs of features; choose an even one")
         self.theta, self.d_k, self.max_seq_len = theta, d_k, max_seq_len
-        for name, table in self._tables(device, torch.float32).items():
+        for name, table in self._compute_tables(device, torch.float32).items():
             self.register_buffer(name, table, persistent=False)
 
-    def _tables(self, device: torch.device | str | None, dtype: torch.dtype) -> dict[str, Tensor]:
+    def _compute_tables(self, device: torch.device | str | None, dtype: torch.dtype) -> dict[str, Tensor]:
         # float64 throughout: a float32 angle of position 10,000 is already off by 1e-3 rad.
         frequencies = self.theta ** (-torch.arange(0, self.d_k, 2, dtype=torch.float64) / self.d_k)
         angles = torch.outer(torch.arange(self.max_seq_len, dtype=torch.float64), frequencies)
         return {"cos": angles.cos().to(device, dtype), "sin": angles.sin().to(device, dtype)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        had_no_memory = self.cos.is_meta
+        was_meta = self.cos.is_meta
         super()._apply(fn, recurse)
-        if not self.cos.is_meta and (had_no_memory or self.cos.dtype != torch.float32):
+        if not self.cos.is_meta and (was_meta or self.cos.dtype != torch.float32):
             wide = torch.promote_types(self.cos.dtype, torch.float32)
-            for name, table in self._tables(self.cos.device, wide).items():
+            for name, table in self._compute_tables(self.cos.device, wide).items():
                 setattr(self, name, table)
         return self
 
+    def tables(self, length: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the first positions, ``(length, d_k / 2)`` each.
+
+        Raises:
+            ConfigError: more positions than max_seq_len.
+        """
+        if length > self.max_seq_len:
+            raise ConfigError(
+                f"sequence reaches {length} positions, but the model was built for context_length = "
+                f"{self.max_seq_len}; shorten the input"
+            )
+        return self.cos[:length], self.sin[:length]
+
     def forward(self, x: Tensor, token_positions: Tensor | None = None) -> Tensor:
-        """Turn ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.
+        """Rotate ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.
 
         Raises:
             ConfigError: more positions than max_seq_len.
         """
         if token_positions is None:
-            self._check_length(x.shape[-2])
-            cos, sin = self.cos[: x.shape[-2]], self.sin[: x.shape[-2]]
+            cos, sin = self.tables(x.shape[-2])
         else:
-            if token_positions.device.type == "cpu" and token_positions.numel():
-                self._check_length(int(token_positions.max()) + 1)
-            cos, sin = self.cos[token_positions], self.sin[token_positions]
-        if torch.compiler.is_compiling():  # which fuses real arithmetic, but not complex
-            even, odd = x[..., 0::2], x[..., 1::2]
-            rotated = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-        else:  # the pair (a, b) as a + ib, times e^(i angle): the same numbers in a quarter of the time
-            wide = x.to(torch.promote_types(x.dtype, cos.dtype))
-            pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
-            rotated = torch.view_as_real(pairs * torch.complex(cos, sin))
-        return rotated.flatten(-2).to(x.dtype)
+            length = self.max_seq_len
+            if token_positions.device.type == "cpu" and token_positions.numel():  # elsewhere a check would wait for it
+                length = int(token_positions.max()) + 1
+            cos, sin = (table[token_positions] for table in self.tables(length))
+        if not torch.compiler.is_compiling():
+            return rotate(x, torch.complex(cos, sin))
+        # The same in real numbers: TorchInductor generates no code for complex ones.
+        even, odd = x[..., 0::2], x[..., 1::2]
+        return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
-    def rotations(self, length: int) -> Tensor:
-        """``exp(i angle)`` of the first positions, complex ``(length, d_k / 2)``.
 
-        Raises:
-            ConfigError: more positions than max_seq_len.
-        """
-        self._check_length(length)
-        return torch.complex(self.cos[:length], self.sin[:length])
-
-    def _check_length(self, positions: int) -> None:
-        if positions > self.max_seq_len:
-            raise ConfigError(
-                f"sequence reaches {positions} positions, but the model was built for context_length = "
-                f"{self.max_seq_len}; shorten the input"
-            )
+def rotate(x: Tensor, rotations: Tensor) -> Tensor:
+    """Multiply each pair (a, b) of the last axis, as the complex number a + ib, by ``rotations = exp(i angle)``."""
+    wide = x.to(torch.promote_types(x.dtype, rotations.dtype.to_real()))
+    pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * rotations).flatten(-2).to(x.dtype)
 
 
 class KVCache:
     """Keys and values of the tokens already seen, for one attention layer.
 
     Args:
-        shape: ``(..., H, capacity, K)``.
+        shape: ``(..., G, capacity, K)``.
     """
 
     def __init__(self, shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype):
@@ -111,7 +111,7 @@ class KVCache:
         self.length = 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store ``(..., H, S, K)`` after what is there and return all of it, ``(..., H, T, K)``."""
+        """Store ``(..., G, S, K)`` after the cached tokens and return all of them, ``(..., G, T, K)``."""
         end = self.length + k.shape[-2]
         self.keys[..., self.length : end, :] = k
         self.values[..., self.length : end, :] = v
@@ -120,124 +120,84 @@ class KVCache:
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2.2), its keys and values shared by groups of query
-    heads if asked (Ainslie et al. 2023).
+    """Causal multi-head self-attention (Vaswani et al. 2017, sec. 3.2.2), with grouped-query attention where
+    ``num_kv_heads`` is below ``num_heads`` (Ainslie et al. 2023): query head i attends with key/value head i G / H.
+
+    The course's form is ``MultiHeadSelfAttention(d_model, num_heads, rope=None, *, num_kv_heads=None)``.
 
     Args:
-        d_model: width D, a multiple of num_heads H; each head has size K = D / H.
-        num_kv_heads: heads G of keys and values, a divisor of H; H by default. Query head i attends with head i G / H.
-        rope: shared rotary embedding applied to queries and keys; None = no position information.
-        flash: a fused kernel, which never holds the S x S scores; otherwise our own formula.
-        fast: the three products as one, and the rotation on the spot (:mod:`groundup.nn.fast.fused`); the fused kernel
-            of a CPU is then our own (:mod:`groundup.nn.fast.blocked_attention`).
+        config: sizes of the layer.
+        layer_index: index of the block that the layer belongs to.
+        rope: rotary embedding applied to queries and keys, shared by all layers; None = no position information.
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,output}_proj.weight (D, D)``, ``{k,v}_proj.weight (G K, D)``,
     rows head after head.
 
     Raises:
-        ConfigError: num_heads does not divide d_model, num_kv_heads not num_heads, or rope has another head size.
+        ConfigError: the head size of rope is another.
     """
 
+    @or_sizes(attention_sizes)
     def __init__(
         self,
-        d_model: int,
-        num_heads: int,
+        config: ModelConfig,
+        layer_index: int = 0,
         rope: RotaryPositionalEmbedding | None = None,
         *,
-        num_kv_heads: int | None = None,
-        flash: bool = False,
-        fast: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        if num_heads < 1 or d_model % num_heads:
-            nearest = ", ".join(map(str, nearest_divisors(d_model, num_heads)))
+        d_model, head_dim = config.d_model, config.head_dim
+        if rope is not None and rope.d_k != head_dim:
             raise ConfigError(
-                f"num_heads = {num_heads} does not divide d_model = {d_model}; nearest that do: {nearest}"
+                f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {config.num_heads} = {head_dim}; "
+                f"create the rotary embedding for that head size"
             )
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if num_kv_heads < 1 or num_heads % num_kv_heads:
-            nearest = ", ".join(map(str, nearest_divisors(num_heads, num_kv_heads)))
-            raise ConfigError(
-                f"num_kv_heads = {num_kv_heads} does not divide num_heads = {num_heads}; nearest that do: {nearest}"
-            )
-        if rope is not None and rope.d_k != d_model // num_heads:
-            raise ConfigError(
-                f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {num_heads} = {d_model // num_heads}; "
-                f"make the rotary embedding for that head size"
-            )
-        self.num_heads, self.num_kv_heads, self.rope, self.flash, self.fast = num_heads, num_kv_heads, rope, flash, fast
-        kv_width = num_kv_heads * (d_model // num_heads)
+        self.layer_index, self.rope = layer_index, rope
+        self.num_heads, self.num_kv_heads = config.num_heads, config.kv_heads
         self.q_proj = Linear(d_model, d_model, device, dtype)
-        self.k_proj = Linear(d_model, kv_width, device, dtype)
-        self.v_proj = Linear(d_model, kv_width, device, dtype)
+        self.k_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
+        self.v_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
         self.output_proj = Linear(d_model, d_model, device, dtype)
-        if fast:
-            make_neighbours([self.q_proj.weight, self.k_proj.weight, self.v_proj.weight])
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from each position to itself and the earlier ones, those in ``cache`` included.
 
         Args:
-            token_positions: ``(..., S)``, broadcast over the batch; default: counted on from the cache's length.
+            token_positions: ``(..., S)``, broadcast over the batch; by default they continue those of the cache.
         """
-        if self.fast and token_positions is None and cache is None and not torch.compiler.is_compiling():
-            return self._forward_fast(x)
-        q_BHSK, k_BGSK, v_BGSK = (
-            _heads(project(x), count)
-            for project, count in (
-                (self.q_proj, self.num_heads),
-                (self.k_proj, self.num_kv_heads),
-                (self.v_proj, self.num_kv_heads),
-            )
-        )
-        past = cache.length if cache is not None else 0
-        if self.rope is not None:
-            if token_positions is None and past:
-                token_positions = torch.arange(past, past + x.shape[-2], device=x.device)
-            elif token_positions is not None:
-                token_positions = token_positions.unsqueeze(-2)  # one axis for the heads
-            q_BHSK, k_BGSK = self.rope(q_BHSK, token_positions), self.rope(k_BGSK, token_positions)
-        if cache is None:
-            k_BGTK, v_BGTK = k_BGSK, v_BGSK
-        else:
-            k_BGTK, v_BGTK = cache.append(k_BGSK, v_BGSK)
-        attended_BHSK = self._attend(q_BHSK, k_BGTK, v_BGTK)
+        q_BHSK, k_BGTK, v_BGTK = self.project(x, token_positions, cache)
+        if cache is not None:
+            k_BGTK, v_BGTK = cache.append(k_BGTK, v_BGTK)
+        attended_BHSK = self.attend(q_BHSK, self._repeated(k_BGTK), self._repeated(v_BGTK))
         return self.output_proj(attended_BHSK.transpose(-3, -2).flatten(-2))
 
-    def _forward_fast(self, x: Tensor) -> Tensor:
-        qkv = shared_input_product(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
-        rotations = None if self.rope is None else self.rope.rotations(x.shape[-2])
-        q_BHSK, k_BGSK, v_BGSK = rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
-        return self.output_proj(self._attend(q_BHSK, k_BGSK, v_BGSK).transpose(-3, -2).flatten(-2))
+    def project(
+        self, x: Tensor, token_positions: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(..., H, S, K)``, keys and values ``(..., G, S, K)`` of x, the first two rotated."""
+        q_BHSK = _heads(self.q_proj(x), self.num_heads)
+        k_BGSK = _heads(self.k_proj(x), self.num_kv_heads)
+        v_BGSK = _heads(self.v_proj(x), self.num_kv_heads)
+        if self.rope is not None:
+            if token_positions is not None:
+                token_positions = token_positions.unsqueeze(-2)  # one axis for the heads
+            elif cache is not None and cache.length:
+                token_positions = torch.arange(cache.length, cache.length + x.shape[-2], device=x.device)
+            q_BHSK, k_BGSK = self.rope(q_BHSK, token_positions), self.rope(k_BGSK, token_positions)
+        return q_BHSK, k_BGSK, v_BGSK
 
-    def _attend(self, q_BHSK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor) -> Tensor:
-        queries, keys = q_BHSK.shape[-2], k_BGTK.shape[-2]
-        k_BHTK, v_BHTK = (_repeated(x, self.num_heads // self.num_kv_heads) for x in (k_BGTK, v_BGTK))
-        if not self.flash:
-            mask = causal_mask(queries, keys, q_BHSK.device)
-            return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
-        # The fused kernel aligns its own causal mask with the first key; with a cache ours aligns with the last.
-        aligned = queries == keys
-        if self.fast and aligned and blocked_attention.suits(q_BHSK):
-            return blocked_attention.causal_attention(q_BHSK, k_BHTK, v_BHTK)
-        cached_mask = None if aligned or queries == 1 else causal_mask(queries, keys, q_BHSK.device)
-        return torch.nn.functional.scaled_dot_product_attention(
-            q_BHSK, k_BHTK, v_BHTK, attn_mask=cached_mask, is_causal=aligned
-        )
+    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
+        """Causal attention of the queries, the last of which is aligned with the last key."""
+        mask = causal_mask(q_BHSK.shape[-2], k_BHTK.shape[-2], q_BHSK.device)
+        return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
+
+    def _repeated(self, x_BGTK: Tensor) -> Tensor:
+        """Each key/value head once for every query head that shares it: ``(..., H, T, K)``."""
+        times = self.num_heads // self.num_kv_heads
+        return x_BGTK if times == 1 else x_BGTK.repeat_interleave(times, dim=-3)
 
 
 def _heads(x_BSD: Tensor, count: int) -> Tensor:
     return x_BSD.unflatten(-1, (count, -1)).transpose(-3, -2)
-
-
-def _repeated(x_BGTK: Tensor, times: int) -> Tensor:
-    """Each head so many times in a row: ``(..., G, T, K)`` -> ``(..., G times, T, K)``."""
-    return x_BGTK if times == 1 else x_BGTK.repeat_interleave(times, dim=-3)
-
-
-def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
-    """``(queries, keys)`` boolean, True where a query may look; the last query stands at the last key."""
-    positions = torch.arange(keys, device=device)
-    return positions[keys - queries :, None] >= positions[None, :]

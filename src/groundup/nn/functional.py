@@ -1,11 +1,13 @@
-"""The formulas of the model that have no parameters: SiLU, softmax, attention."""
+"""The formulas of the model that have no parameters: SiLU, softmax, attention, cross-entropy."""
 
 import math
 
 import torch
 from torch import Tensor
 
-# Shapes: Q queries, K keys, D head size, E value size; leading dimensions are arbitrary.
+from groundup.errors import ConfigError
+
+# Shapes: Q queries, K keys, D head size, E value size, V vocabulary; leading dimensions are arbitrary.
 
 
 def silu(x: Tensor) -> Tensor:
@@ -39,3 +41,37 @@ def scaled_dot_product_attention(Q: Tensor, K: Tensor, V: Tensor, mask: Tensor |
     # The lowest finite value instead of -inf: a row without any key would be 0/0 in the softmax.
     weights = softmax(scores.masked_fill(~mask, torch.finfo(scores.dtype).min), dim=-1)
     return weights.masked_fill(~mask, 0.0) @ V
+
+
+def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """``(queries, keys)`` boolean, True where a query may attend; the last query is aligned with the last key."""
+    positions = torch.arange(keys, device=device)
+    return positions[keys - queries :, None] >= positions[None, :]
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over all positions of ``log(sum(exp(logits))) - logits[target]``, in nats, computed in float32 or wider.
+
+    The formula that :func:`groundup.nn.cross_entropy` computes with less memory (:mod:`groundup.nn.fast.loss`).
+
+    Args:
+        logits: ``(..., V)``, unnormalized.
+        targets: ``(...)``, integer classes below V.
+
+    Raises:
+        ConfigError: the shapes do not match.
+    """
+    check_targets(logits, targets)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    shifted = wide - wide.amax(-1, keepdim=True)
+    at_target = shifted.gather(-1, targets[..., None]).squeeze(-1)
+    return (shifted.exp().sum(-1).log() - at_target).mean()
+
+
+def check_targets(logits: Tensor, targets: Tensor) -> None:
+    """Raise a ConfigError unless there is one target for each row of logits."""
+    if logits.shape[:-1] != targets.shape:
+        raise ConfigError(
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not match; "
+            f"expected targets {tuple(logits.shape[:-1])}"
+        )

@@ -1,7 +1,7 @@
 """Layers with weights: Linear, Embedding, RMSNorm and the two feed-forward networks.
 
-Weights are kept in the dtype they were made with (float32 by default) and cast to the input's dtype where they
-are used. Mixed precision is therefore visible: feed bfloat16, and the matrix products run in bfloat16.
+Weights stay in the dtype they were created with (float32 by default) and are cast to the input's dtype where they
+are used. Mixed precision is therefore visible: feed bfloat16, and the matmuls run in bfloat16.
 """
 
 import math
@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from groundup.nn.fast.fused import make_neighbours, rms_norm, shared_input_product, silu_gate
 from groundup.nn.functional import silu
 
 
@@ -56,8 +55,8 @@ class Embedding(nn.Module):
         init_truncated_normal(self.weight, std=std)
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        # Not weight[token_ids]: on the CPU its gradient is summed by threads in changing order, so that no two runs
-        # would agree to the last bit, and is seven times slower.
+        # Not weight[token_ids]: on the CPU several threads accumulate its gradient in an order that changes, so that
+        # two runs differ in the last bits, and it is seven times slower.
         rows = self.weight.index_select(0, token_ids.flatten())
         return rows.view(*token_ids.shape, rows.shape[-1])
 
@@ -73,7 +72,6 @@ class RMSNorm(nn.Module):
     Args:
         d_model: size D of the normalized (last) axis.
         eps: added to the mean square, not to its root.
-        fast: the same formula with its gradient written out (:mod:`groundup.nn.fast.fused`).
 
     Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones.
     """
@@ -84,16 +82,12 @@ class RMSNorm(nn.Module):
         eps: float = 1e-5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        fast: bool = False,
     ):
         super().__init__()
-        self.eps, self.fast = eps, fast
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and not torch.compiler.is_compiling():
-            return rms_norm(x, self.weight, self.eps)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide * inverse_rms * self.weight).to(x.dtype)
@@ -101,9 +95,6 @@ class RMSNorm(nn.Module):
 
 class SwiGLU(nn.Module):
     """Gated feed-forward network ``W2(SiLU(W1 x) ⊙ W3 x)`` (Shazeer 2020, sec. 2).
-
-    Args:
-        fast: both products with x as one, and the gate's gradient written out (:mod:`groundup.nn.fast.fused`).
 
     Shapes: x ``(..., d_model)`` -> the same; state: ``w1, w3 (d_ff, d_model)``, ``w2 (d_model, d_ff)``.
     """
@@ -114,20 +105,13 @@ class SwiGLU(nn.Module):
         d_ff: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        *,
-        fast: bool = False,
     ):
         super().__init__()
-        self.fast = fast
         self.w1 = Linear(d_model, d_ff, device, dtype)
         self.w2 = Linear(d_ff, d_model, device, dtype)
         self.w3 = Linear(d_model, d_ff, device, dtype)
-        if fast:
-            make_neighbours([self.w1.weight, self.w3.weight])
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.fast and not torch.compiler.is_compiling():
-            return self.w2(silu_gate(shared_input_product(x, (self.w1.weight, self.w3.weight))))
         return self.w2(silu(self.w1(x)) * self.w3(x))
 
 
@@ -155,5 +139,5 @@ class SiLUFeedForward(nn.Module):
 
 
 def init_truncated_normal(weight: Tensor, std: float) -> None:
-    """Fill in place from N(0, std²), cut at three standard deviations."""
+    """Fill in place from N(0, std²) truncated at three standard deviations."""
     nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

@@ -16,6 +16,7 @@ from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
 from groundup.generation import prompt_ids
 from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import CombinedOptimizer, build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.system.process import training_settings
@@ -238,8 +239,8 @@ def why_not_compiled(device: str) -> str:
 def build_model(config: RunConfig, device: str) -> TransformerLM:
     """Build the model of a run, initialized from the run's seed: the same weights on every device."""
     torch.manual_seed(config.train.seed)
-    fast = config.train.kernels == "fast"
-    model = TransformerLM.from_config(config.model, flash=config.train.attention == "flash", fast=fast).to(device)
+    model = accelerate(TransformerLM(config.model), kernels=config.train.kernels, attention=config.train.attention)
+    model.to(device)
     if config.train.precision == "bf16":
         model.compute_dtype = torch.bfloat16
     model.checkpoint_activations = config.train.activation_checkpointing

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.optim.dtensor import fill, laid_out_like
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
@@ -192,7 +193,7 @@ def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> t
     folder = run.checkpoint(which)
     state = read_state(folder)
     check_hashes(folder, state, part="model")
-    model = TransformerLM.from_config(run.config_at(state).model, flash=True, device=device)
+    model = accelerate(TransformerLM(run.config_at(state).model, device=device), kernels="plain")
     read_model(folder, model)
     return model.eval(), state
 

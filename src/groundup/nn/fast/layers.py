@@ -1,9 +1,9 @@
-"""RMSNorm, the gate of SwiGLU, and products that share their input, with their gradients written out.
+"""Fast layers: RMSNorm, the gate of SwiGLU, and linear layers that share their input, with hand-written gradients.
 
-Autograd runs one operation after the other and keeps what each one needs, so an elementwise formula of four steps reads
-and writes main memory a dozen times. Here each formula keeps its input only and goes through it some rows at a time,
-which stay in the cache from the first step to the last. torch.compile does the same by itself, so compiled models use
-the plain formulas of :mod:`groundup.nn.layers`.
+Autograd runs one operation after the other and saves what each one needs, so an elementwise formula of four steps reads
+and writes main memory a dozen times. Here each formula saves its input only and processes it in blocks of rows that
+stay in the cache from the first step to the last. torch.compile fuses the plain formulas by itself, so compiled models
+run those of :mod:`groundup.nn.layers`.
 """
 
 from __future__ import annotations
@@ -15,29 +15,65 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Shapes: N rows (all leading axes), D d_model, F d_ff, M outputs of all products together, S sequence, H query heads,
-# G heads of keys and values, K head size.
+from groundup.nn.layers import RMSNorm, SwiGLU
+
+# Shapes: N rows (all leading axes), D d_model, F d_ff, M outputs of all linear layers together.
 
 
-def shared_input_product(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """``x Wᵀ`` for several weights ``(M_i, D)`` at once: x ``(..., D)`` -> ``(..., M)``, side by side.
+class FastRMSNorm(RMSNorm):
+    """RMSNorm with a hand-written gradient; the weight is that of the norm it replaces."""
 
-    One large product is quicker than several small ones, and its gradient by x is one product and no sum.
+    def __init__(self, plain: RMSNorm):
+        nn.Module.__init__(self)
+        self.eps, self.weight = plain.eps, plain.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        return rms_norm(x, self.weight, self.eps)
+
+
+class FastSwiGLU(SwiGLU):
+    """SwiGLU with W1 and W3 as one matmul and a hand-written gradient of the gate.
+
+    It holds the linear layers of the network it replaces, whose weights it packs.
     """
-    product: Tensor = _SharedInputProduct.apply(x, *weights)
-    return product
+
+    def __init__(self, plain: SwiGLU):
+        nn.Module.__init__(self)
+        self.w1, self.w2, self.w3 = plain.w1, plain.w2, plain.w3
+        pack([self.w1.weight, self.w3.weight])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        return self.w2(silu_gate(packed_linear(x, (self.w1.weight, self.w3.weight))))
 
 
-def make_neighbours(weights: Sequence[nn.Parameter]) -> None:
-    """Move weights of equal width into one piece of memory, one after the other; they stay parameters of their own."""
-    if _neighbours(weights) is None:
-        both = torch.cat([weight.detach() for weight in weights])
-        for weight, part in zip(weights, both.split([len(weight) for weight in weights]), strict=True):
+def packed_linear(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """``x Wᵀ`` for several weights ``(M_i, D)`` in one matmul: x ``(..., D)`` -> ``(..., M)``, side by side.
+
+    One large matmul is faster than several small ones, and its gradient by x is one matmul without a sum. Weights that
+    are not packed (:func:`pack`) are copied into one buffer first.
+    """
+    outputs: Tensor = _PackedLinear.apply(x, *weights)
+    return outputs
+
+
+def pack(weights: Sequence[nn.Parameter]) -> None:
+    """Make the weights, of equal width, views of one contiguous buffer. Each remains a separate Parameter.
+
+    An optimization only: a copy, another device or dtype, FSDP and ``load_state_dict(assign=True)`` separate them
+    again, and :func:`packed_linear` gives the same result either way.
+    """
+    if _buffer_of(weights) is None:
+        buffer = torch.cat([weight.detach() for weight in weights])
+        for weight, part in zip(weights, buffer.split([len(weight) for weight in weights]), strict=True):
             weight.data = part
 
 
-def _neighbours(weights: Sequence[Tensor]) -> Tensor | None:
-    """The weights as one matrix, if they lie one after the other in memory."""
+def _buffer_of(weights: Sequence[Tensor]) -> Tensor | None:
+    """The weights as one matrix if they are packed, else None."""
     first = weights[0].detach()
     if not first.is_contiguous():
         return None
@@ -50,14 +86,14 @@ def _neighbours(weights: Sequence[Tensor]) -> Tensor | None:
     return first.as_strided((sum(map(len, weights)), first.shape[1]), (first.shape[1], 1))
 
 
-class _SharedInputProduct(torch.autograd.Function):
+class _PackedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *weights_MD: Tensor) -> Tensor:
         all_MD = _side_by_side(weights_MD, x.dtype)
-        # A copy of weights that lie apart is made again for the gradient: under FSDP they are whole only while they are
-        # needed, and a copy would stay.
-        apart = _neighbours(weights_MD) is None
-        ctx.save_for_backward(x, *(weights_MD if apart else [all_MD]))
+        # A copy of separate weights is made again for the gradient: FSDP gathers weights only while they are needed,
+        # and a saved copy would stay in memory.
+        separate = _buffer_of(weights_MD) is None
+        ctx.save_for_backward(x, *(weights_MD if separate else [all_MD]))
         ctx.sizes, ctx.dtype = [len(weight) for weight in weights_MD], weights_MD[0].dtype
         return x @ all_MD.T
 
@@ -73,69 +109,10 @@ class _SharedInputProduct(torch.autograd.Function):
 
 
 def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    all_MD = _neighbours(weights_MD)
+    all_MD = _buffer_of(weights_MD)
     if all_MD is None:
         all_MD = torch.cat([weight.to(dtype) for weight in weights_MD])
     return all_MD.to(dtype)
-
-
-def rotated_heads(
-    qkv: Tensor, rotations_SK: Tensor | None, num_heads: int, num_kv_heads: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries ``(B, H, S, K)``, keys and values ``(B, G, S, K)`` of ``(B, S, (H + 2 G) K)``, the first two rotated by
-    the rotary angles.
-
-    Args:
-        rotations_SK: ``exp(i angle)``, complex ``(S, K/2)``; None rotates nothing.
-    """
-    q, k, v = _RotatedHeads.apply(qkv, rotations_SK, num_heads, num_kv_heads)
-    return q, k, v
-
-
-class _RotatedHeads(torch.autograd.Function):
-    """Each pair of features as a complex number times its rotation; the gradient is rotated back."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, rotations_SK: Tensor | None, num_heads: int, num_kv_heads: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        ctx.rotations_SK = rotations_SK
-        ctx.shape = qkv.shape
-        rotated = num_heads + num_kv_heads
-        heads_BSNK = qkv.unflatten(-1, (rotated + num_kv_heads, -1))
-        qk, v = heads_BSNK[..., :rotated, :], heads_BSNK[..., rotated:, :]
-        if rotations_SK is not None:
-            qk = _rotate(qk, rotations_SK, torch.empty(qk.shape, dtype=qk.dtype, device=qk.device))
-        q, k = qk[..., :num_heads, :], qk[..., num_heads:, :]
-        return q.transpose(-3, -2), k.transpose(-3, -2), v.transpose(-3, -2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        parts = [u.transpose(-3, -2) for u in upstream]
-        d = torch.empty(ctx.shape, dtype=parts[0].dtype, device=parts[0].device)
-        counts = [u_BSNK.shape[-2] for u_BSNK in parts]
-        places = d.unflatten(-1, (sum(counts), -1)).split(counts, dim=-2)
-        for i, (u_BSNK, d_BSNK) in enumerate(zip(parts, places, strict=True)):
-            if i == 2 or ctx.rotations_SK is None:
-                d_BSNK.copy_(u_BSNK)
-            else:
-                _rotate(u_BSNK, ctx.rotations_SK.conj(), d_BSNK)
-        return d, None, None, None
-
-
-def _rotate(x_BSNK: Tensor, rotations_SK: Tensor, out: Tensor) -> Tensor:
-    rotations = rotations_SK[:, None]
-    if x_BSNK.stride(-1) != 1:  # a gradient may come in any layout
-        x_BSNK = x_BSNK.contiguous()
-    if x_BSNK.dtype == torch.float32 and rotations.dtype == torch.complex64:
-        pairs = torch.view_as_complex(x_BSNK.unflatten(-1, (-1, 2)))
-        torch.mul(pairs, rotations, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
-    else:
-        wide = x_BSNK.to(torch.promote_types(x_BSNK.dtype, torch.float32))
-        pairs = torch.view_as_complex(wide.unflatten(-1, (-1, 2)).contiguous())
-        out.copy_(torch.view_as_real(pairs * rotations).flatten(-2))
-    return out
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -188,10 +165,10 @@ class _RMSNorm(torch.autograd.Function):
         for rows in row_blocks(x_ND, 4):
             here, inverse = u_ND[rows].to(wide), rms_N1[rows]
             normed = x_ND[rows].to(wide) * inverse
-            product = here * normed
-            dg_D += product.sum(0)
-            mean_N1 = (product @ g_D).div_(len(g_D)).unsqueeze_(1)
-            dx = torch.mul(here, g_D, out=product).addcmul_(normed, mean_N1, value=-1)
+            weighted = here * normed
+            dg_D += weighted.sum(0)
+            mean_N1 = (weighted @ g_D).div_(len(g_D)).unsqueeze_(1)
+            dx = torch.mul(here, g_D, out=weighted).addcmul_(normed, mean_N1, value=-1)
             if dx_ND.dtype == wide:
                 torch.mul(dx, inverse, out=dx_ND[rows])
             else:
@@ -234,7 +211,7 @@ class _SiLUGate(torch.autograd.Function):
 
 
 def row_blocks(x_ND: Tensor, temporaries: int) -> Iterator[slice]:
-    """Slices of so many rows that they and the temporaries fit a CPU core's cache; elsewhere all rows at once."""
+    """Slices of rows that fit a CPU core's cache together with their temporaries; on other devices all rows at once."""
     if x_ND.device.type != "cpu":
         yield slice(None)
         return

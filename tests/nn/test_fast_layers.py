@@ -1,4 +1,4 @@
-"""The written-out gradients equal those that autograd makes of the plain formulas."""
+"""The fast layers have the results and gradients of the plain ones, their parameters and their names."""
 
 import copy
 import dataclasses
@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn import RMSNorm, SwiGLU, TransformerLM, cross_entropy
-from groundup.nn.fast.fused import make_neighbours, rms_norm, rotated_heads, shared_input_product, silu_gate
+from groundup.nn.fast.accelerate import accelerate
+from groundup.nn.fast.attention import rotated_heads
+from groundup.nn.fast.layers import pack, packed_linear, rms_norm, silu_gate
 
 CONFIG = ModelConfig(vocab_size=97, context_length=24, d_model=32, num_layers=2, num_heads=2)
 ABLATIONS: list[dict[str, object]] = [
@@ -44,14 +46,14 @@ def test_gradients_of_rotated_heads_are_those_of_finite_differences():
 
 
 @given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), together=st.booleans())
-def test_the_shared_product_is_the_products_side_by_side(sizes: list[int], together: bool):
+def test_a_packed_linear_layer_is_the_layers_side_by_side(sizes: list[int], together: bool):
     x = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)
     weights = [torch.nn.Parameter(torch.randn(n, 6, dtype=torch.float64)) for n in sizes]
     plain = copy.deepcopy(weights)
     if together:
-        make_neighbours(weights)
+        pack(weights)
     upstream = torch.randn(3, 4, sum(sizes), dtype=torch.float64)
-    ours = shared_input_product(x, weights)
+    ours = packed_linear(x, weights)
     theirs = torch.cat([torch.nn.functional.linear(x, w) for w in plain], -1)
     torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
     for found, expected in zip(
@@ -73,7 +75,8 @@ def test_a_fast_model_starts_and_learns_like_a_plain_one(ablation: dict[str, obj
     for fast in (False, True):
         torch.manual_seed(0)
         wide = torch.float32 if dtype == torch.bfloat16 else dtype
-        model = TransformerLM.from_config(config, flash=flash, fast=fast, dtype=wide)
+        model = TransformerLM(config, dtype=wide)
+        accelerate(model, kernels="fast" if fast else "plain", attention="flash" if flash else "plain")
         model.compute_dtype = dtype
         loss = model(x, targets=y) if fast else cross_entropy(model(x), y)
         loss.backward()
@@ -90,9 +93,9 @@ def test_a_fast_model_starts_and_learns_like_a_plain_one(ablation: dict[str, obj
 
 def test_a_fast_model_generates_like_a_plain_one():
     torch.manual_seed(0)
-    plain = TransformerLM.from_config(CONFIG, flash=True).eval()
-    fast = TransformerLM.from_config(CONFIG, flash=True, fast=True).eval()
-    fast.load_state_dict(plain.state_dict())
+    plain = TransformerLM(CONFIG).eval()
+    fast = accelerate(copy.deepcopy(plain))
+    assert not any(module.training for module in fast.modules())
     ids = torch.randint(97, (2, 9))
     caches = fast.new_caches(2)
     with torch.no_grad():
@@ -104,8 +107,8 @@ def test_a_fast_model_generates_like_a_plain_one():
 
 @pytest.mark.parametrize("move", ["cast", "copy", "load", "assign"])
 def test_weights_that_were_moved_apart_still_count(move: str):
-    """Neighbours in memory are an optimization; nothing breaks when something puts the weights elsewhere."""
-    layer = SwiGLU(16, 24, fast=True)
+    """Packing is an optimization: weights that are separated again give the same results."""
+    layer = accelerate(SwiGLU(16, 24))
     wanted = SwiGLU(16, 24)
     match move:
         case "cast":
@@ -121,7 +124,7 @@ def test_weights_that_were_moved_apart_still_count(move: str):
 
 
 def test_a_frozen_weight_gets_no_gradient():
-    layer = SwiGLU(16, 24, fast=True)
+    layer = accelerate(SwiGLU(16, 24))
     layer.w1.weight.requires_grad_(False)
     layer(torch.randn(5, 16)).sum().backward()
     assert layer.w1.weight.grad is None
@@ -130,11 +133,48 @@ def test_a_frozen_weight_gets_no_gradient():
 
 def test_rms_norm_in_bfloat16_keeps_float32_statistics():
     x = (torch.randn(300, 64) * 30).to(torch.bfloat16)
-    norm = RMSNorm(64, fast=True)
+    norm = accelerate(RMSNorm(64))
     expected = torch.nn.functional.rms_norm(x.double(), (64,), norm.weight.double(), 1e-5)
     torch.testing.assert_close(norm(x).double(), expected, rtol=2**-8, atol=0)
 
 
 def test_a_sequence_that_is_too_long_is_refused():
     with pytest.raises(ConfigError, match="context_length = 24"):
-        TransformerLM.from_config(CONFIG, fast=True)(torch.zeros(1, 25, dtype=torch.long))
+        accelerate(TransformerLM(CONFIG), attention="plain")(torch.zeros(1, 25, dtype=torch.long))
+
+
+@pytest.mark.parametrize("attention", ["plain", "flash"])
+@pytest.mark.parametrize("kernels", ["plain", "fast"])
+@pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda a: "-".join(map(str, a.values())) or "default")
+def test_the_layers_are_replaced_and_the_parameters_are_the_same_objects(ablation, kernels, attention):
+    model = TransformerLM(dataclasses.replace(CONFIG, **ablation))
+    before, layers = dict(model.named_parameters()), dict(model.named_modules())
+    values = {name: p.detach().clone() for name, p in before.items()}
+    names = list(model.state_dict())
+    assert accelerate(model, kernels=kernels, attention=attention) is model
+    after = dict(model.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] and torch.equal(after[name], values[name]) for name in before)
+    assert list(model.state_dict()) == names
+    replaced = {name for name, module in model.named_modules() if module is not layers[name]}
+    fast = (
+        {name for name, layer in layers.items() if isinstance(layer, RMSNorm | SwiGLU)} if kernels == "fast" else set()
+    )
+    changes_attention = (kernels, attention) != ("plain", "plain")
+    assert replaced == fast | ({"layers.0.attn", "layers.1.attn"} if changes_attention else set())
+
+
+def test_accelerating_twice_changes_nothing():
+    model = accelerate(TransformerLM(CONFIG))
+    layers = list(model.modules())
+    accelerate(model)
+    assert all(a is b for a, b in zip(layers, model.modules(), strict=True))
+
+
+def test_weights_of_one_matmul_are_packed():
+    layer = accelerate(TransformerLM(CONFIG)).layers[0]
+    for weights in (
+        [layer.attn.q_proj.weight, layer.attn.k_proj.weight, layer.attn.v_proj.weight],
+        [layer.ffn.w1.weight, layer.ffn.w3.weight],
+    ):
+        assert len({weight.untyped_storage().data_ptr() for weight in weights}) == 1

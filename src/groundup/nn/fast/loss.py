@@ -1,4 +1,8 @@
-"""Cross-entropy, the loss of a language model."""
+"""Cross-entropy in chunks, with its gradient computed in the forward pass.
+
+:func:`groundup.nn.functional.cross_entropy` is the formula. :func:`cross_entropy` needs no float32 copy of 16-bit
+logits, and :func:`linear_cross_entropy` never holds all logits at once.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from groundup.errors import ConfigError
+from groundup.nn.functional import check_targets
 
 # Shapes: N positions, D d_model, V vocabulary.
+
 
 _Losses = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
 
@@ -25,20 +31,16 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     the dtype of the logits: a bfloat16 loss would move in steps of 1/64.
 
     Args:
-        logits: ``(..., V)``, unnormalised.
+        logits: ``(..., V)``, unnormalized.
         targets: ``(...)``, integer classes below V.
 
     Returns:
         A scalar; its exponential is the perplexity.
 
     Raises:
-        ConfigError: the shapes do not belong together.
+        ConfigError: the shapes do not match.
     """
-    if logits.shape[:-1] != targets.shape:
-        raise ConfigError(
-            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not belong together; "
-            f"expected targets {tuple(logits.shape[:-1])}"
-        )
+    check_targets(logits, targets)
     loss: Tensor = _CrossEntropy.apply(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
     return loss
 
@@ -47,34 +49,34 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, compile: bool = False) -> Tensor:
     """``cross_entropy(hidden @ weight.T, targets)`` without ever holding all logits.
 
-    The logits of some positions at a time become their loss and their gradient in the same memory, which becomes the
-    gradients of ``hidden`` and ``weight``; so a vocabulary of 32,000 costs what a few hundred positions need.
-    (Wijmans et al. 2024 call the idea cut cross-entropy.)
+    The logits of a chunk of positions are overwritten by their gradient, from which the gradients of ``hidden`` and
+    ``weight`` are computed at once. Memory is that of one chunk's logits, whatever the number of positions
+    (cut cross-entropy; Wijmans et al. 2024).
 
     Args:
-        hidden: ``(..., D)``, in the dtype the product runs in. weight: ``(V, D)``, cast to it.
+        hidden: ``(..., D)``, in the dtype of the matmuls. weight: ``(V, D)``, cast to it.
         targets: ``(...)``, integer classes below V.
-        compile: let torch.compile make one kernel of what is between the products. (The products are large enough to
-            be called one by one, and a compiler would only unroll the loop over them.)
+        compile: let torch.compile fuse the code between the matmuls. (The matmuls are large enough to be called one
+            by one, and a compiler would only unroll the loop over the chunks.)
 
     Returns:
         A scalar, in float32 or better.
 
     Raises:
-        ConfigError: the shapes do not belong together.
+        ConfigError: the shapes do not match.
     """
     if hidden.shape[:-1] != targets.shape or hidden.shape[-1] != weight.shape[-1]:
         raise ConfigError(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets {tuple(targets.shape)} do not "
-            f"belong together; expected hidden (..., {weight.shape[-1]}) and targets {tuple(hidden.shape[:-1])}"
+            f"match; expected hidden (..., {weight.shape[-1]}) and targets {tuple(hidden.shape[:-1])}"
         )
     loss: Tensor = _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compile)
     return loss
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """The gradient, ``(softmax(logits) - onehot(target)) / N``, needs the very exponentials that the loss needs, so it
-    is made in the same pass.
+    """The gradient, ``(softmax(logits) - onehot(target)) / N``, needs the exponentials that the loss needs, so both
+    are computed in one pass.
     """
 
     @staticmethod
@@ -86,7 +88,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        # The gradient is given away, and autograd may add others into it: a second pass has to make its own.
+        # The caller owns the returned gradient, and autograd may accumulate into it: a second pass recomputes it.
         gradient_NV, ctx.gradient_NV = ctx.gradient_NV, None
         if gradient_NV is None:
             logits_NV, targets_N = ctx.saved_tensors
@@ -96,7 +98,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The same, with the product before it in the same pass."""
+    """The same, with the matmul before it in the same pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, compile: bool) -> Tensor:
@@ -110,7 +112,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
-        if gradients is None:  # a second pass
+        if gradients is None:  # a second backward pass
             hidden_ND, weight_VD, targets_N = ctx.saved_tensors
             gradients = _linear_losses(hidden_ND, weight_VD, targets_N, ctx.losses, gradients=True)[1:]
         d_hidden_ND, d_weight_VD = (_scaled(gradient, upstream[0]) for gradient in gradients)
@@ -120,7 +122,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _linear_losses(
     hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, losses: _Losses, *, gradients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss of each position, and the gradients of their mean by hidden and weight."""
+    """Loss of each position, and the gradients of their mean with respect to hidden and weight."""
     count, vocab_size = len(targets_N), len(weight_VD)
     w_VD = weight_VD.to(hidden_ND.dtype)
     losses_N = torch.empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
@@ -135,13 +137,13 @@ def _linear_losses(
         losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, count)
         if d_hidden_ND is None:
             continue
-        d_logits_NV = logits_NV  # which it has become
+        d_logits_NV = logits_NV  # overwritten by its gradient
         torch.mm(d_logits_NV, w_VD, out=d_hidden_ND[some])
         if d_weight_VD is None:
             d_weight_VD = (d_logits_NV.T @ here_ND).to(weight_VD.dtype)
         elif d_weight_VD.dtype == d_logits_NV.dtype:
             d_weight_VD.addmm_(d_logits_NV.T, here_ND)
-        else:  # a sum over positions wants the wider type
+        else:  # accumulate over positions in the wider type
             d_weight_VD += d_logits_NV.T @ here_ND
     return losses_N, d_hidden_ND, d_weight_VD
 
@@ -149,10 +151,10 @@ def _linear_losses(
 def _losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
     """Loss of each position.
 
-    A few rows at a time, so that they stay in the cache, and no float32 copy of 16-bit logits exists as a whole.
+    A few rows at a time, so that they stay in the cache and 16-bit logits are never copied to float32 as a whole.
 
     Args:
-        gradient_NV: takes the gradient of the losses' sum divided by ``of``; it may be logits_NV itself.
+        gradient_NV: receives the gradient of the losses' sum divided by ``of``; it may be logits_NV itself.
     """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     in_place = gradient_NV is logits_NV and logits_NV.dtype == wide
@@ -183,7 +185,7 @@ def _compiled_losses() -> _Losses:
 
 
 def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
-    """:func:`_losses` for the compiler, which finds the pieces itself."""
+    """:func:`_losses` for torch.compile, which chooses the blocks itself."""
     wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     shifted_NV = wide_NV - wide_NV.amax(-1, keepdim=True)
     exponentials_NV = shifted_NV.exp()
@@ -196,20 +198,20 @@ def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tens
 
 
 def _scaled(gradient: Tensor, upstream: Tensor) -> Tensor:
-    if upstream.device.type == "cpu" and upstream == 1:  # the common case, without another pass
+    if upstream.device.type == "cpu" and upstream == 1:  # the common case needs no scaling
         return gradient
     return gradient.mul_(upstream)
 
 
 def _rows_at_once(logits_NV: Tensor) -> int:
-    # A CPU core's cache holds about 2^18 floats; a GPU wants enough work to fill it.
+    # A CPU core's cache holds about 2^18 floats; a GPU needs enough work to fill it.
     elements = 2**18 if logits_NV.device.type == "cpu" else 2**27
     return max(1, elements // logits_NV.shape[-1])
 
 
 def _positions_at_once(hidden_ND: Tensor, vocab_size: int) -> int:
-    # Few enough that their logits are small beside the rest, enough that the products keep their speed; and if that is
-    # possible all chunks equal, for a compiler makes a kernel for each size.
+    # Few enough that their logits are small beside the other tensors, enough that the matmuls are fast. Chunks of equal
+    # size if possible, since torch.compile generates a kernel for each size.
     count = len(hidden_ND)
     elements = 2**22 if hidden_ND.device.type == "cpu" else 2**28
     chunks = math.ceil(count / max(256, elements // vocab_size))

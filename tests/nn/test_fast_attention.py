@@ -1,4 +1,4 @@
-"""Our own fused attention for CPUs, against the formula in float64 and against torch's kernel."""
+"""The blocked attention for CPUs, against the formula in float64 and against torch's kernel."""
 
 import pytest
 import torch
@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.nn import TransformerLM
-from groundup.nn.fast import blocked_attention
-from groundup.nn.fast.blocked_attention import causal_attention
+from groundup.nn.fast import attention as fast_attention
+from groundup.nn.fast.accelerate import accelerate
+from groundup.nn.fast.attention import causal_attention
 
 
 def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -42,8 +43,8 @@ def inputs(shape: tuple[int, ...], seed: int, dtype: torch.dtype, heads_first: b
 def test_values_and_gradients_are_the_formulas(batch, heads, length, size, rows, elements, heads_first, seed):
     """Whatever the shapes, the layout in memory, and the size of the blocks."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocked_attention, "ROWS", rows)
-        patch.setattr(blocked_attention, "ELEMENTS", elements)
+        patch.setattr(fast_attention, "ROWS", rows)
+        patch.setattr(fast_attention, "ELEMENTS", elements)
         *qkv, u = inputs((batch, heads, length, size), seed, torch.float64, heads_first)
         for x in qkv:
             x.requires_grad_()
@@ -85,12 +86,12 @@ def test_the_future_has_no_influence():
     assert torch.equal(causal_attention(q, k, v)[:, :, :150], before)
 
 
-def test_scores_are_not_kept_for_the_backward_pass():
+def test_scores_are_not_saved_for_the_backward_pass():
     *qkv, _ = inputs((1, 2, 300, 8), 1, torch.float32, heads_first=False)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()), lambda x: x):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()), lambda x: x):
         causal_attention(*(x.requires_grad_() for x in qkv))
-    assert max(kept) == 2 * 300 * 8
+    assert max(saved) == 2 * 300 * 8
 
 
 def test_it_is_a_well_formed_operator():
@@ -102,13 +103,15 @@ def test_it_is_a_well_formed_operator():
 @pytest.mark.parametrize("position", ["rope", "none"])
 def test_a_model_uses_it_and_its_loss_is_the_plain_ones(position: str, monkeypatch: pytest.MonkeyPatch):
     calls = []
-    whole = blocked_attention.causal_attention
-    monkeypatch.setattr(blocked_attention, "causal_attention", lambda *qkv: calls.append(1) or whole(*qkv))
+    whole = fast_attention.causal_attention
+    monkeypatch.setattr(fast_attention, "causal_attention", lambda *qkv: calls.append(1) or whole(*qkv))
     ids = torch.randint(50, (2, 33), generator=torch.Generator().manual_seed(0))
     losses = []
     for fast in (False, True):
         torch.manual_seed(0)
-        model = TransformerLM(50, 32, 16, 2, 2, 32, position=position, flash=fast, fast=fast)
+        model = TransformerLM(50, 32, 16, 2, 2, 32, position=position)
+        if fast:
+            accelerate(model)
         losses.append(model(ids[:, :-1], targets=ids[:, 1:]).item())
         assert len(calls) == (2 if fast else 0)
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
@@ -120,7 +123,7 @@ def test_a_compiled_model_calls_it_and_has_the_same_gradients():
     found = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = TransformerLM(50, 32, 16, 2, 2, 32, flash=True, fast=True)
+        model = accelerate(TransformerLM(50, 32, 16, 2, 2, 32))
         forward = torch.compile(model) if compiled else model
         loss = forward(ids[:, :-1], targets=ids[:, 1:])
         loss.backward()
