@@ -25,7 +25,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-WIDTH = 100
+WIDTH = 104
 STEPS = 1780
 """Steps of the demo that is drawn: what two free cores of an AMD EPYC do in its two and a half minutes."""
 THEME = TerminalTheme(
@@ -101,7 +101,7 @@ def styled(line: str) -> Text:
     text.highlight_regex(r"valid loss [\d.]+", "green")
     text.highlight_regex("[●]", "yellow")
     text.highlight_regex("[⠀-⣿]+", "blue")
-    if line.startswith("  ") and not re.search("[│┤┌└]|step$", line):
+    if re.match('  [A-Z"a-z]', line):
         text.stylize("italic")
     return text
 

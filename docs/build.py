@@ -58,29 +58,16 @@ def options_page() -> str:
         "resumed.\n"
     ]
     for title, about, rows in read_help(help_of("train"))[2]:
-        named = []
+        lines = []
         for name, meaning in rows:
             option = re.match(r"--([\w.-]+)", name)
-            if option and option[1] != "help" and not name.startswith("-h"):
-                full = option[1].replace("-", "_")
-                section, _, last = full.rpartition(".")
-                effect = effect_of(f"{section}.{last}" if section else last)
-                named.append((f"--{option[1]}", value_of(name), meaning, effect))
+            if option and option[1] != "help":
+                lines.append(f"| {cell(f'`{name}`')} | {cell(meaning)} | {effect_of(option[1].replace('-', '_'))} |\n")
         heading = title.removesuffix(" options")
         heading = "Run" if heading == "options" else heading
-        lines = [f"| {cell(f'`{n}`')} | {cell(v)} | {cell(m)} | {e} |" for n, v, m, e in named]
-        parts.append(
-            f"## {heading}\n\n{about}\n\n| option | value | meaning | changes |\n|---|---|---|---|\n"
-            + "\n".join(lines)
-            + "\n"
-        )
+        table = "| option | meaning | changes |\n|---|---|---|\n" + "".join(lines)
+        parts.append(f"## {heading}\n\n{about}\n\n{table}")
     return "\n".join(parts)
-
-
-def value_of(name: str) -> str:
-    """The placeholder of an option's value: ``INT``, or the words it may be."""
-    value = name.partition(" ")[2]
-    return f"`{value}`" if value and not value.startswith("--") else "switch"
 
 
 def python_page() -> str:
@@ -225,7 +212,7 @@ def table(title: str, rows: list[tuple[str, str]]) -> str:
 def cell(text: str) -> str:
     """Text that may stand in a cell of a table."""
     if not text.startswith("`"):
-        text = re.sub(r"(<[^>]+>|\|)", r"`\1`", text)
+        text = re.sub(r"\S*<[^>]+>(?:/<[^>]+>)*|\|", r"`\g<0>`", text)
     return text.replace("|", "\\|")
 
 
@@ -267,7 +254,12 @@ def build() -> int:
     write_pages(source / "reference")
     shutil.copy(DOCS / "zensical.toml", BUILD)
     zensical = Path(sys.executable).with_name("zensical")
-    return subprocess.run([zensical, "build", "--config-file", "zensical.toml"], cwd=BUILD).returncode
+    code = subprocess.run([zensical, "build", "--config-file", "zensical.toml"], cwd=BUILD).returncode
+    for page in (BUILD / "site").rglob("*.html"):
+        # Zensical's own help for the search from the disk comes from a server; ours is javascripts/search-from-disk.js.
+        text = page.read_text(encoding="utf-8")
+        page.write_text(re.sub(r"<script src=\"https?:[^>]*></script>", "", text), encoding="utf-8")
+    return code
 
 
 def main() -> None:
