@@ -25,6 +25,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 BUILD = DOCS.parent / "build" / "docs"
+GENERATED = {"verbs": "Verbs", "options": "Options", "python": "Python names"}
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])+)\]\(([^)\s]+)\)")
 
 
@@ -246,10 +247,9 @@ def build() -> int:
     shutil.copytree(DOCS, source, ignore=shutil.ignore_patterns("build.py", "zensical.toml", "__pycache__"))
     for page in DOCS.rglob("*.md"):
         text = without_links_outside(page, page.read_text(encoding="utf-8"))
-        text = text.replace("(`reference/verbs`)", "([verbs](verbs.md))").replace(
-            "(`reference/options`)", "([options](options.md))"
-        )
-        text = text.replace("(`reference/python`)", "([names](python.md))")
+        if page == DOCS / "reference" / "index.md":  # in the repository the generated pages are names without a link
+            for name, title in GENERATED.items():
+                text = text.replace(f"| {title} |", f"| [{title}]({name}.md) |")
         (source / page.relative_to(DOCS)).write_text(text, encoding="utf-8")
     write_pages(source / "reference")
     shutil.copy(DOCS / "zensical.toml", BUILD)
