@@ -3,6 +3,7 @@
 #   make demo        raw text to a talking model in a few minutes
 #   make test        lint, types and all tests that take minutes in all
 #   make test-long   the tests that take longer, and the others on examples they have not seen
+#   make docs        the documentation as a site, into build/docs/site
 #   make fuzz        random inputs against the C++ core under sanitizers, for FUZZ_SECONDS (60) in all
 #   make clean       remove what was built
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp)
 
-.PHONY: demo test test-long fuzz check format clean
+.PHONY: demo test test-long fuzz docs check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/groundup demo
@@ -26,6 +27,9 @@ test-long: $(VENV)/test.stamp
 
 fuzz:
 	$(MAKE) --no-print-directory -C native/fuzz run BUILD=$(CURDIR)/build/fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python docs/build.py
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check
@@ -49,6 +53,10 @@ $(VENV)/demo.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
 
 $(VENV)/test.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
 	$(PIP) --no-build-isolation --editable ".[test]"
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
+	$(PIP) --no-build-isolation --editable ".[docs]"
 	touch $@
 
 clean:

@@ -1,0 +1,191 @@
+"""The pictures of the README and of the documentation, each made from a real run.
+
+    python benchmarks/pictures.py demo      # docs/images/demo.svg: an excerpt of what `groundup demo` prints
+    python benchmarks/pictures.py report    # docs/images/report.png: the page of `groundup report`; needs chromium
+    python benchmarks/pictures.py site      # screenshots of the site that `make docs` has built, into build/docs/shots
+
+`demo` takes about three minutes on two cores, `report` about four. Everything is run in a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+WIDTH = 104
+STEPS = 1780
+"""Steps of the demo that is drawn: what two free cores of an AMD EPYC do in its two and a half minutes."""
+THEME = TerminalTheme(
+    (23, 27, 34),
+    (221, 225, 230),
+    [(23, 27, 34), (229, 99, 99), (126, 200, 128), (224, 184, 96), (104, 160, 240), (190, 140, 230), (90, 200, 205),
+     (221, 225, 230)],
+)  # fmt: skip
+PLAN = """
+name = "learning-rate"
+question = "Which peak learning rate is best, and where does training diverge?"
+recipe = "minutes"
+seeds = 4
+baseline = { max_learning_rate = 0.01 }
+[options]
+train = "data/train"
+valid = "data/valid"
+vocab_size = 0
+d_model = 64
+context_length = 64
+batch_size = 8
+max_iters = 120
+eval_interval = 20
+eval_windows = 64
+log_interval = 2
+[axes]
+max_learning_rate = [0.001, 0.003, 0.01, 0.03, 0.1]
+[rules]
+min_learning_rate = "max_learning_rate / 10"
+"""
+
+
+def groundup(*arguments: object, folder: Path) -> str:
+    """Run a verb in a folder and return what it prints."""
+    command = [sys.executable, "-m", "groundup", *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr}")
+    return done.stdout
+
+
+def excerpt(printed: str) -> list[str]:
+    """The lines of the demo that fit on one screen: files, plan, a few evaluations, one story and the curve."""
+    parts = re.split(r"^(\d  .*?) ─+$", printed, flags=re.MULTILINE)
+    body = dict(zip(parts[1::2], parts[2::2], strict=True))
+    lines = [f"$ groundup demo --steps {STEPS}"]
+    for heading, text in body.items():
+        rows = [row.rstrip() for row in text.strip("\n").split("\n")]
+        lines += ["", heading]
+        if heading.startswith("4"):
+            lines += [row for row in rows if row.startswith(("model", "data", "length", "optimizer", "device"))]
+            evaluations = [row for row in rows if re.match(r"step +\d+  valid", row)]
+            lines += [*evaluations[:2], *evaluations[3:-1:3], evaluations[-1]]
+        elif heading.startswith("5"):
+            begin = next(i for i, row in enumerate(rows) if "loss, nats per token" in row)
+            paragraphs = "\n".join(rows[:begin]).split("\n\n")[:4]
+            for paragraph in paragraphs:
+                words = " ".join(paragraph.split())
+                lines += [*textwrap.wrap(words, WIDTH - 4, initial_indent="  ", subsequent_indent="  "), ""]
+            lines += rows[begin : rows.index("", begin)]
+        else:
+            lines += [row for row in rows if row.startswith("data/demo")]
+    return [line for i, line in enumerate(lines) if line.strip() or (i and lines[i - 1].strip())]
+
+
+def styled(line: str) -> Text:
+    """A line in the colours of its kind."""
+    if line.startswith("$"):
+        return Text(line, "bold")
+    if re.match(r"\d  [a-z]", line):
+        return Text(f"{line} {'─' * (WIDTH - 4 - len(line))}", "bold cyan")
+    text = Text(line)
+    text.highlight_regex(r"valid loss [\d.]+", "green")
+    text.highlight_regex("[●]", "yellow")
+    text.highlight_regex("[⠀-⣿]+", "blue")
+    if re.match('  [A-Z"a-z]', line):
+        text.stylize("italic")
+    return text
+
+
+def demo() -> Path:
+    """Run the demo and draw an excerpt of what it prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        printed = groundup("demo", "--steps", STEPS, folder=Path(folder))
+    return draw(excerpt(printed))
+
+
+def draw(lines: list[str]) -> Path:
+    """Lines of a terminal as an SVG that needs no font from elsewhere."""
+    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    for line in lines:
+        console.print(styled(line), no_wrap=True, overflow="crop")
+    drawn = console.export_svg(title="groundup demo", theme=THEME, font_aspect_ratio=0.6, unique_id="demo")
+    # The font that rich names comes from a server; the reader's own monospace needs none.
+    drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+    drawn = re.sub("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono", drawn)
+    path = IMAGES / "demo.svg"
+    path.write_text("\n".join(line.rstrip() for line in drawn.split("\n")), encoding="utf-8")
+    return path
+
+
+def report() -> Path:
+    """Run a small sweep on the built-in stories and take a picture of its report."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "plan.toml").write_text(PLAN, encoding="utf-8")
+        for split, megabytes, seed in (("train", 1, 0), ("valid", 0.1, 1)):
+            groundup("stories", f"{split}.txt", "--megabytes", megabytes, "--seed", seed, folder=folder)
+        groundup("tokenizer", "train", "train.txt", "--vocab-size", 1024, "--out", "tok", folder=folder)
+        for split in ("train", "valid"):
+            groundup("encode", f"{split}.txt", "--tokenizer", "tok", "--out", f"data/{split}", folder=folder)
+        groundup("sweep", "plan.toml", folder=folder)
+        groundup("report", "runs/learning-rate", "--out", "out", folder=folder)
+        path = IMAGES / "report.png"
+        with chromium(1280, 1000) as browser:
+            page = browser.new_page()
+            page.goto((folder / "out" / "report.html").as_uri())
+            page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+            page.screenshot(path=path)
+    return path
+
+
+def chromium(width: int, height: int) -> Any:
+    """A context manager of a headless browser with a window of this size."""
+    import contextlib
+    import shutil
+
+    from playwright import sync_api as playwright
+
+    @contextlib.contextmanager
+    def opened() -> Any:
+        with playwright.sync_playwright() as started:
+            browser = started.chromium.launch(
+                executable_path=shutil.which("chromium") or "chromium", args=["--no-sandbox"]
+            )
+            yield browser.new_context(viewport={"width": width, "height": height})
+            browser.close()
+
+    return opened()
+
+
+def site() -> Path:
+    """Take a picture of each page of the built site at two widths."""
+    built, shots = ROOT / "build" / "docs" / "site", ROOT / "build" / "docs" / "shots"
+    shots.mkdir(parents=True, exist_ok=True)
+    for width in (1280, 400):
+        with chromium(width, 900) as browser:
+            page = browser.new_page()
+            for file in sorted(built.rglob("*.html")):
+                page.goto(file.as_uri())
+                page.screenshot(path=shots / f"{'-'.join(file.relative_to(built).with_suffix('').parts)}-{width}.png")
+    return shots
+
+
+def main() -> None:
+    """Make the picture that is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", choices=["demo", "report", "site"])
+    print({"demo": demo, "report": report, "site": site}[parser.parse_args().picture]())
+
+
+if __name__ == "__main__":
+    main()
