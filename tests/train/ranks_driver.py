@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +89,7 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
         x, y = batches.batch(step, ranks.rank, ranks.size)
         passes = case.passes
         parts = zip(x.chunk(passes), y.chunk(passes), strict=True)
-        with update_ratios(optimizer, measure=step == STEPS - 1) as ratios:
+        with update_ratios(optimizer) if step == STEPS - 1 else nullcontext({}) as ratios:
             mean_loss, norm = train_step(model, loss, optimizer, parts, passes, 1.0, parallel=parallel).read()
         found["losses"].append(mean_loss)
         found["norms"].append(norm)
