@@ -1,4 +1,4 @@
-"""What a run ran on: versions, hardware, and the state of the source tree."""
+"""Contents of ``environment.json``: versions, hardware, the state of the source tree, and the cost of a token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from groundup.account import parameter_count, training_flops_per_token
 from groundup.account.hardware import cpu_name
+from groundup.config import ModelConfig
 from groundup.version import VERSION, installed_version
 
 
@@ -29,6 +31,11 @@ def environment(device: str) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "git": _git_state(),
     }
+
+
+def costs(model: ModelConfig) -> dict[str, Any]:
+    """What a reader of the run would need torch to count: parameters, and training FLOPs per token."""
+    return {"parameters": parameter_count(model), "flops_per_token": training_flops_per_token(model)}
 
 
 def device_name(device: str) -> str:

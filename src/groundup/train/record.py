@@ -12,7 +12,7 @@ from groundup.record.run import RunDirectory
 from groundup.record.sinks import Display, JsonlSink, Sinks, external_sinks
 from groundup.train.checkpoint.gathered import RankedCheckpoints
 from groundup.train.checkpoint.writer import CheckpointWriter
-from groundup.train.environment import environment
+from groundup.train.environment import costs, environment
 from groundup.train.ranks.collective import Ranks
 from groundup.train.state import TrainState
 
@@ -53,7 +53,7 @@ def open_record(
     with ranks.error_barrier():
         if ranks.is_main:
             with _errors_of(run):
-                run.create(config, environment(device) | {"ranks": ranks.size})
+                run.create(config, environment(device) | {"ranks": ranks.size} | costs(config.model))
                 if tokenizer is not None:
                     tokenizer.save(run.tokenizer_dir)
                 run.sweep()

@@ -27,8 +27,8 @@ class _FastAttention(MultiHeadSelfAttention):
 
     def __init__(self, plain: MultiHeadSelfAttention):
         nn.Module.__init__(self)
-        self.layer_index, self.rope = plain.layer_index, plain.rope
-        self.num_heads, self.num_kv_heads = plain.num_heads, plain.num_kv_heads
+        self.layer_index, self.num_heads, self.num_kv_heads = plain.layer_index, plain.num_heads, plain.num_kv_heads
+        self.rope = plain.rope
         self.q_proj, self.k_proj, self.v_proj = plain.q_proj, plain.k_proj, plain.v_proj
         self.output_proj = plain.output_proj
 

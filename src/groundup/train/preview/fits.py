@@ -7,9 +7,8 @@ import dataclasses
 import torch
 
 from groundup.account import parameter_count
-from groundup.account.available import available_memory
 from groundup.account.fit import largest_batch, largest_model
-from groundup.account.memory import StepMemory, step_memory
+from groundup.account.memory import StepMemory, available_memory, step_memory
 from groundup.config import RunConfig
 from groundup.config.options import nearest_divisors
 from groundup.display.units import size_text
