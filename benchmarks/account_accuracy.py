@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from account_measure import run_of, saved_by_autograd, tensor_peak
-from groundup.account.activations import kept_for_backward
+from groundup.account.activations import saved_activations
 from groundup.account.memory import StepMemory, step_memory
 from groundup.config import RunConfig
 from groundup.version import VERSION
@@ -92,8 +92,8 @@ def memory(report: Report, what: list[str], base: dict[str, Any]) -> None:
         config = run_of(values)
         said = predicted(config)
         if "kept" in what:
-            kept = kept_for_backward(config.model, config.train, batch_size=config.data.batch_size)
-            saved = sum(tensor.size for tensor in kept if tensor.saved)
+            kept = saved_activations(config.model, config.train, batch_size=config.data.batch_size)
+            saved = sum(tensor.size for tensor in kept if tensor.by_autograd)
             report.add(about("kept", name) | compared(saved, saved_by_autograd(config), "mb", 1e6))
         if "peak" in what:
             report.add(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.account.step_time import cpu_step_seconds
+from groundup.account.time import cpu_step_seconds
 from groundup.config import ModelConfig, RunConfig, from_dict
 from groundup.optim import build_optimizer, clip_gradients
 from groundup.train.build import build_model, process_settings

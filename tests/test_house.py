@@ -19,11 +19,11 @@ FLOORS = (
     "display",
     "text",
     "tokenizer",
-    "account",
     "record",
     "data",
     "nn",
     "optim",
+    "account",
     "generation",
     "train",
     "sweeps",
@@ -33,7 +33,7 @@ FLOORS = (
     "cli",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
-# The rooms above them need torch; data.batches serves training and is the one module of its room that does.
+# The rooms above nn need torch, account only when it counts; data.batches is the one module below that does.
 WITHOUT_TORCH = "errors version system config display text tokenizer account record data".split()
 MOST_FILES = 15
 

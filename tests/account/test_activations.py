@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from account_measure import saved_by_autograd
-from groundup.account.activations import kept_for_backward
+from groundup.account.activations import saved_activations
 from groundup.config import DataConfig, ModelConfig, RunConfig, TrainConfig
 
 BASE = {"vocab_size": 500, "context_length": 48, "d_model": 64, "num_layers": 3, "num_heads": 4, "d_ff": 160}
@@ -15,7 +15,7 @@ def run(model: ModelConfig, train: TrainConfig, batch_size: int) -> RunConfig:
 
 
 def predicted(model: ModelConfig, train: TrainConfig, batch_size: int) -> int:
-    return sum(tensor.size for tensor in kept_for_backward(model, train, batch_size=batch_size) if tensor.saved)
+    return sum(tensor.size for tensor in saved_activations(model, train, batch_size=batch_size) if tensor.by_autograd)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -63,7 +63,7 @@ def test_on_a_gpu_the_result_of_attention_is_copied_where_it_lies_head_after_hea
     """
     model = ModelConfig(**BASE, position=rotated)
     train = TrainConfig(kernels=kernels, precision=precision)
-    kept = kept_for_backward(model, train, batch_size=5, device="cuda")
+    kept = saved_activations(model, train, batch_size=5, device="cuda")
     assert sum(tensor.name == "weighted values, head after head" for tensor in kept) == copies
     whole = torch.empty(5, 4, 48, 16, device="meta", dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     if kernels == "fast" or rotated == "none":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.account.available import available_memory
+from groundup.account.memory import available_memory
 
 GIB = 2**30
 

@@ -16,7 +16,7 @@ from groundup.account.flops import training_flops_per_token
 from groundup.account.memory import step_memory
 from groundup.account.params import parameter_count
 from groundup.account.presets import PRESETS
-from groundup.account.training_time import seconds, tokens_within
+from groundup.account.time import seconds, tokens_within
 from groundup.config import OptimConfig, TrainConfig
 from groundup.errors import ConfigError
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from groundup.account import forward_flops, training_flops_per_token
-from groundup.account.flops import backward_flops, forward_products, repeated_flops
+from groundup.account.flops import backward_flops, forward_matmuls, recomputed_flops
 from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, RunConfig, TrainConfig
 from groundup.nn import TransformerLM
@@ -109,7 +109,7 @@ def test_every_way_to_compute_costs_the_model_and_what_it_repeats(
     train = TrainConfig(
         kernels=kernels, attention=attention, precision=precision, activation_checkpointing=checkpointing
     )
-    expected = forward_flops(model) + backward_flops(model) + repeated_flops(model, train)
+    expected = forward_flops(model) + backward_flops(model) + recomputed_flops(model, train)
     assert sum(counted(model, train)) == expected
 
 
@@ -132,7 +132,7 @@ def test_published_counts(preset, context_length, published):
 
 def test_a_batch_is_so_many_sequences():
     model = ModelConfig(**SMALL)
-    assert sum(product.flops for product in forward_products(model, batch_size=7)) == 7 * forward_flops(model)
+    assert sum(product.flops for product in forward_matmuls(model, batch_size=7)) == 7 * forward_flops(model)
 
 
 def test_no_tokens_cost_nothing():

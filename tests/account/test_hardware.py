@@ -4,8 +4,8 @@ from typing import get_args
 import pytest
 
 from groundup.account import peak_flops
+from groundup.account.account import card_device
 from groundup.account.hardware import CARDS, Precision, card_flops, find_card, named_card, smallest_memory
-from groundup.account.report import card_device
 from groundup.errors import ConfigError
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.account.training_time import newton_schulz_flops, optimizer_flops, step_flops
+from groundup.account.time import newton_schulz_flops, optimizer_flops, step_flops
 from groundup.config import ModelConfig, OptimConfig
 from groundup.optim.muon import orthogonalize
 

@@ -1,12 +1,41 @@
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.account import parameter_count
+from groundup.account.flops import forward_flops, forward_matmuls
 from groundup.account.params import parameters
 from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, load_recipe
 from groundup.nn import TransformerLM
+
+COUNTS = json.loads((Path(__file__).parent / "counts_of_0_1.json").read_text())
+"""By the formulas of version 0.1: every preset, and every combination of options that adds or removes a weight."""
+
+
+def config_of(row: dict[str, Any]) -> ModelConfig:
+    return PRESETS[row["preset"]][1].model if "preset" in row else ModelConfig(**row["options"])
+
+
+@pytest.mark.parametrize(
+    "row", COUNTS, ids=lambda row: row.get("preset") or "-".join(map(str, row["options"].values()))
+)
+def test_counts_are_those_of_the_formulas(row):
+    model = config_of(row)
+    count = parameters(model)
+    assert dataclasses.asdict(count) | {"total": count.total} == row["parameters"]
+    matmuls = forward_matmuls(model, batch_size=3, tokens=7)
+    assert [list(dataclasses.astuple(matmul)) for matmul in matmuls] == row["matmuls"]
+    assert forward_flops(model) == row["forward_flops"]
+
+
+def test_every_preset_is_among_the_counts():
+    assert {row["preset"] for row in COUNTS if "preset" in row} == set(PRESETS)
 
 
 @settings(deadline=None, max_examples=200)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from account_accuracy import BASE, SHAPES, run_config
 from account_measure import run_of
-from groundup.account.flops import forward_flops, repeated_flops
-from groundup.account.step_time import cpu_step_seconds, step_work
+from groundup.account.flops import forward_flops, recomputed_flops
+from groundup.account.time import cpu_step_seconds, step_work
 from groundup.config import ModelConfig, TrainConfig
 
 RESULTS = sorted((Path(__file__).resolve().parents[2] / "benchmarks" / "results").glob("account_accuracy-*.json"))
@@ -40,9 +40,10 @@ def test_five_shapes_are_on_record():
     assert len(SHAPES) == 5
 
 
-def test_a_step_works_on_every_product_and_element():
+def test_a_step_works_on_every_matmul_and_element():
     work = step_work(MODEL, TrainConfig(), 3)
-    assert work["weights"] + work["attention"] == 3 * (3 * forward_flops(MODEL) + repeated_flops(MODEL, TrainConfig()))
+    recomputed = recomputed_flops(MODEL, TrainConfig())
+    assert work["weights"] + work["attention"] == 3 * (3 * forward_flops(MODEL) + recomputed)
     tokens = 3 * MODEL.context_length
     scores = 2 * 3 * 2 * MODEL.context_length**2
     assert (work["gate"], work["scores"], work["logits"]) == (2 * tokens * MODEL.ffn_dim, scores, tokens * 1000)

@@ -6,13 +6,15 @@ import torch
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import generate, next_token, stream
 from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 
 V, CONTEXT = 23, 8
 
 
-def model(**options) -> TransformerLM:
+def model(*, flash: bool = False, **options) -> TransformerLM:
     torch.manual_seed(0)
     lm = TransformerLM(V, CONTEXT, 16, 2, 2, 24, **options)
+    accelerate(lm, kernels="plain", attention="flash" if flash else "plain")
     with torch.no_grad():
         lm.lm_head.weight *= 8  # away from uniform, so that a wrong context shows in what is chosen
     return lm

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import RunConfig, override, save_toml
 
 MODEL = {"model.vocab_size": 1000, "model.context_length": 64, "model.d_model": 64, "model.num_layers": 2,
@@ -42,7 +43,10 @@ def make_run(
     config = override(RunConfig(), options)
     folder.mkdir(parents=True)
     save_toml(config, folder / "config.toml")
-    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
+    costs = {
+        "parameters": parameter_count(config.model), "flops_per_token": training_flops_per_token(config.model)
+    }  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT | costs))
     tokens_per_step = config.data.batch_size * config.model.context_length
     ended = steps if status == "finished" else steps // 2
     lines: list[str] = []

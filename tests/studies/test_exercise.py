@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from groundup.account.flops import forward_flops, forward_products
+from groundup.account.flops import forward_flops, forward_matmuls
 from groundup.account.params import parameter_count, parameters
 from groundup.account.presets import PRESETS
 from groundup.config import ModelConfig, override
@@ -51,11 +51,11 @@ def flops(model: ModelConfig) -> dict[str, Any]:
     names = {"queries x keys": "qk_scores", "weights x values": "attn_times_v"}
     per_block = {
         names.get(product.name, product.name): product.flops // model.num_layers
-        for product in forward_products(model)
+        for product in forward_matmuls(model)
         if product.component != "head"
     }
     total, parts = forward_flops(model), {"projections": 0, "scores": 0, "values": 0, "ffn": 0, "head": 0}
-    for product in forward_products(model):
+    for product in forward_matmuls(model):
         parts[product.component] += product.flops
     keys = ("attn_projections", "qk_scores", "attn_times_v", "ffn", "lm_head")
     components = dict(zip(keys, parts.values(), strict=True))

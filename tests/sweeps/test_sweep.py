@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from groundup.account.report import Device
+from groundup.account.account import Device
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.record.read import read_run
 from groundup.record.sinks import read_jsonl

@@ -1,4 +1,4 @@
-"""What a model costs, from its config alone."""
+"""Parameters, FLOPs, memory and time of a run, from its config alone. Counting loads torch; importing does not."""
 
 from groundup.account.flops import forward_flops, training_flops_per_token
 from groundup.account.hardware import peak_flops

@@ -1,7 +1,7 @@
-"""What a forward pass keeps for the backward pass, tensor by tensor.
+"""Saved activations: the tensors that a forward pass saves for the backward pass.
 
-Each line of the lists below is one piece of memory that autograd holds: found by following the formulas of
-:mod:`groundup.nn`, and held to them by tests that count what autograd has saved.
+Each line of the lists below is one allocation that autograd holds. The lists follow the formulas of
+:mod:`groundup.nn`; tests compare them with what autograd saves.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from groundup.config import ModelConfig, TrainConfig
 
 
 @dataclass(frozen=True)
-class Kept:
-    """One tensor that is kept, as often as there are blocks, or once."""
+class Saved:
+    """A saved tensor: one per block, or one per model."""
 
     component: str
     """"norms", "attention", "feed-forward", "weights in bfloat16", "loss" or "input"."""
     name: str
     shape: str
-    """A sum of products of sizes by their letters: ``B S D + 2 B S J``."""
+    """A sum of products of sizes, by letter: ``B S D + 2 B S J``."""
     width: int
-    """Bytes of an element."""
+    """Bytes per element."""
     elements: int
     times: int
-    saved: bool = True
-    """Autograd holds it; otherwise an operation of our own does, or it is only there at the turning point."""
+    by_autograd: bool = True
+    """Whether autograd holds it; otherwise a custom function does, or it exists only between forward and backward."""
 
     @property
     def size(self) -> int:
-        """Bytes, of all of them."""
+        """Bytes of all of them."""
         return self.elements * self.width * self.times
 
 
 _Line = tuple[str, str, str, int]  # component, name, shape, width
 
 
-def kept_for_backward(model: ModelConfig, train: TrainConfig, *, batch_size: int, device: str = "cpu") -> list[Kept]:
-    """Every tensor that one forward pass keeps, weights aside.
+def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int, device: str = "cpu") -> list[Saved]:
+    """Every tensor that one forward pass saves, except weights.
 
-    A compiled model is counted uncompiled: a compiler may keep less.
+    A compiled model is counted uncompiled: the compiler may save less.
 
     Args:
-        train: its precision, attention, kernels and activation_checkpointing say how the pass is made.
-        batch_size: sequences of one pass.
-        device: "cpu" or "cuda"; their fused attentions keep different things.
+        train: its precision, attention, kernels and activation_checkpointing.
+        batch_size: sequences of the micro-batch.
+        device: "cpu" or "cuda"; their fused attention kernels save different tensors.
     """
     width = 2 if train.precision == "bf16" else 4
     sizes = {
@@ -55,13 +55,13 @@ def kept_for_backward(model: ModelConfig, train: TrainConfig, *, batch_size: int
         "J": model.kv_heads * model.head_dim, "V": model.vocab_size,
     }  # fmt: skip
 
-    def kept(lines: list[_Line], times: int, *, saved: bool = True) -> list[Kept]:
-        return [Kept(*line, elements=count(line[2], sizes), times=times, saved=saved) for line in lines]
+    def saved(lines: list[_Line], times: int, *, by_autograd: bool = True) -> list[Saved]:
+        return [Saved(*line, elements=count(line[2], sizes), times=times, by_autograd=by_autograd) for line in lines]
 
     if train.activation_checkpointing:
-        blocks = kept([("input", "input of the block", "B S D", width)], model.num_layers)
+        blocks = saved([("input", "input of the block", "B S D", width)], model.num_layers)
     else:
-        blocks = kept(_block(model, train, width, device, batch_size), model.num_layers)
+        blocks = saved(_block(model, train, width, device, batch_size), model.num_layers)
     once: list[_Line] = [("input", "tokens and targets", "2 B S", 8)]
     if model.norm == "pre":
         once += _norm(train, width)
@@ -76,17 +76,19 @@ def kept_for_backward(model: ModelConfig, train: TrainConfig, *, batch_size: int
         beside = [("loss", "gradient by the logits", "B S V", width)]
         if width == 2:
             once += [("weights in bfloat16", "head", "V D", width)]
-    return blocks + kept(once, 1) + kept(beside, 1, saved=False)
+    return blocks + saved(once, 1) + saved(beside, 1, by_autograd=False)
 
 
-def kept_in_a_block(model: ModelConfig, train: TrainConfig, *, batch_size: int, device: str = "cpu") -> int:
-    """Bytes that one block keeps while its gradient is made; with activation checkpointing they are made again."""
-    whole = kept_for_backward(model, without_checkpointing(train), batch_size=batch_size, device=device)
-    return sum(tensor.size // tensor.times for tensor in whole if tensor.times == model.num_layers and tensor.saved)
+def saved_by_a_block(model: ModelConfig, train: TrainConfig, *, batch_size: int, device: str = "cpu") -> int:
+    """Bytes that one block saves for its gradient; with activation checkpointing they are recomputed."""
+    whole = saved_activations(model, without_checkpointing(train), batch_size=batch_size, device=device)
+    return sum(
+        tensor.size // tensor.times for tensor in whole if tensor.times == model.num_layers and tensor.by_autograd
+    )
 
 
 def count(shape: str, sizes: dict[str, int]) -> int:
-    """Elements of a shape written in letters and numbers: a sum of products."""
+    """Elements of a shape such as ``B S D + 2 B S J``: a sum of products of letters and numbers."""
     total = 0
     for product in shape.split("+"):
         elements = 1
@@ -101,6 +103,7 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
     norms = _norm(train, width) if model.norm != "none" else []
     attention: list[_Line] = [("attention", "input" if pre else "input of the block", "B S D", width)]
     attention += _heads_plain(model) if plain else []
+    attention += _qk_norm(model, plain, width) if model.qk_norm else []
     attention += _attention(model, train, width, device, batch_size)
     ffn: list[_Line] = [("feed-forward", "input", "B S D", width)]
     if model.ffn == "silu":
@@ -128,20 +131,38 @@ def _norm(train: TrainConfig, width: int) -> list[_Line]:
 
 
 def _heads_plain(model: ModelConfig) -> list[_Line]:
-    # Cosines and sines as complex numbers, once for queries and once for keys.
+    # cos/sin tables as complex numbers, one copy for queries and one for keys.
     head_dim = model.head_dim
     return [("attention", "rotary angles", f"2 S {head_dim}", 4)] if model.position == "rope" else []
+
+
+def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
+    heads, roots = "B S D + B S J", f"B S H + {model.kv_heads} B S"
+    root: _Line = ("attention", "1 / root mean square of queries and keys", roots, 4)
+    if plain:
+        names = ("queries and keys in float32", "queries and keys / root mean square")
+        return [root, *[("attention", name, heads, 4) for name in names]]
+    if model.kv_heads > 1:
+        lines: list[_Line] = [root, ("attention", "queries and keys before their norms", heads, width)]
+    elif model.num_heads > 1:  # a single head of keys needs no copy and holds the whole QKV projection
+        lines = [root, ("attention", "queries before their norm", "B S D", width)]
+        lines += [("attention", "queries, keys and values", "B S D + 2 B S J", width)]
+    else:
+        lines = [root]  # the values hold the projection
+    if model.position == "rope":
+        lines += [("attention", "rotary angles", f"S {model.head_dim}", 4)]
+    return lines
 
 
 def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
     shared = model.kv_heads < model.num_heads
     if train.attention == "plain":
-        # The values of a single sequence or head need no copy, so they hold the whole product that they are part of.
+        # The values of a single sequence or head need no copy, so they hold the whole QKV projection.
         single = 1 in (batch_size, model.num_heads) and not shared
-        whole_product = single and train.kernels == "fast" and model.position == "rope"
+        whole_projection = single and train.kernels == "fast" and (model.position == "rope" or model.qk_norm)
         return [
             *[("attention", name, "B S D", width) for name in ("queries", "keys")],
-            ("attention", "values", "B S D + 2 B S J" if whole_product else "B S D", width),
+            ("attention", "values", "B S D + 2 B S J" if whole_projection else "B S D", width),
             ("attention", "causal mask, twice", "2 S S", 1),
             ("attention", "scores", "B H S S", width),
             ("attention", "their maxima", "B H S", width),
@@ -153,23 +174,25 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
     if train.kernels == "plain":
         lines: list[_Line] = [("attention", name, "B S D", width) for name in ("queries", "keys", "values")]
     else:
-        product, rotated = "B S D + 2 B S J", "B S D + B S J"
-        rope = model.position == "rope"
+        projection, rotated = "B S D + 2 B S J", "B S D + B S J"
+        separate = model.position == "rope" or model.qk_norm  # not views of the projection
         repeated: list[_Line] = [("attention", f"{name}, repeated", "B S D", width) for name in ("keys", "values")]
-        first = ("attention", "queries and keys, rotated", rotated, width)
-        whole = ("attention", "queries, keys and values", product, width)
-        lines = ([first] if rope else [whole]) + (repeated if shared else [whole] if rope else [])
+        queries_only = model.qk_norm and shared
+        first = ("attention", "queries and keys, rotated", "B S D" if queries_only else rotated, width)
+        whole = ("attention", "queries, keys and values", projection, width)
+        lines = ([first] if separate else [whole]) + (repeated if shared else [whole] if separate else [])
     lines += [("attention", "weighted values", "B S D", width)]
-    if train.kernels == "plain" or device != "cpu" or width == 2:  # a fused kernel of torch's
+    if train.kernels == "plain" or device != "cpu" or width == 2:  # torch's fused kernel
         lines += [("attention", "logarithms of the sums", "B H S", 4)]
-        # The result lies in memory as the queries do, and rotated ones lie head after head; the product after it wants
-        # position after position. A GPU's kernel for float32 writes it so at once.
+        # The result has the memory layout of the queries. Queries that are rotated one by one have heads outermost, and
+        # the matmul that follows needs positions outermost: a copy. A GPU's float32 kernel writes that layout directly.
         as_the_queries = device == "cpu" or width == 2
-        if as_the_queries and train.kernels == "plain" and model.position == "rope":
+        heads_outermost = model.position == "rope" if train.kernels == "plain" else model.qk_norm
+        if as_the_queries and heads_outermost:
             lines += [("attention", "weighted values, head after head", "B S D", width)]
     return lines
 
 
 def without_checkpointing(train: TrainConfig) -> TrainConfig:
-    """The same, with everything kept."""
+    """The same, without activation checkpointing."""
     return dataclasses.replace(train, activation_checkpointing=False)

@@ -1,4 +1,4 @@
-"""What fits: the largest batch, and the largest model of a family."""
+"""Largest batch and largest model of a family that fit a memory or a budget of FLOPs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from fractions import Fraction
 from groundup.account.flops import forward_flops
 from groundup.account.memory import step_memory
 from groundup.account.params import parameter_count
-from groundup.account.training_time import check_mfu
+from groundup.account.time import check_mfu
 from groundup.config import ModelConfig, OptimConfig, TrainConfig
 
 TOKENS_PER_PARAMETER = 20
-"""About what is best for a given number of operations (Hoffmann et al. 2022, table A3)."""
+"""Compute-optimal tokens per parameter, about (Hoffmann et al. 2022, table A3)."""
 
 
 def largest(fits: Callable[[int], bool]) -> int:
-    """The largest number, at least 0, for which a property holds that holds for all smaller ones too."""
+    """Largest number for which ``fits`` holds, 0 if not for 1; it must hold for every smaller one too."""
     if not fits(1):
         return 0
     low = 1
@@ -33,7 +33,7 @@ def largest(fits: Callable[[int], bool]) -> int:
 def largest_batch(
     model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, passes: int = 1, device: str = "cuda"
 ) -> int:
-    """Most sequences of one forward pass whose step, of so many passes, fits so many bytes; 0 if not even one does."""
+    """Largest micro-batch whose step, of ``passes`` micro-batches, fits ``memory`` bytes; 0 if none does."""
 
     def fits(batch_size: int) -> bool:
         one = step_memory(model, optim, train, batch_size=batch_size, passes=passes, device=device)
@@ -43,8 +43,8 @@ def largest_batch(
 
 
 def scaled(model: ModelConfig, kv_heads: int) -> ModelConfig:
-    """A model of the same family with so many heads of keys: head size, queries that share one, d_ff / d_model and
-    depth / width stay as they are.
+    """Model of the same family with ``kv_heads`` key/value heads: with the same head size, queries per key/value head,
+    d_ff / d_model and depth / width.
     """
     heads = kv_heads * model.num_heads // model.kv_heads
     d_ff = model.d_ff and 64 * max(1, _rounded(model.d_ff * heads, 64 * model.num_heads))
@@ -55,7 +55,7 @@ def scaled(model: ModelConfig, kv_heads: int) -> ModelConfig:
 
 
 def _rounded(number: int, by: int) -> int:
-    return (2 * number + by) // (2 * by)  # in whole numbers, however large
+    return (2 * number + by) // (2 * by)  # integers of any size
 
 
 def largest_model(
@@ -68,7 +68,7 @@ def largest_model(
     passes: int = 1,
     device: str = "cuda",
 ) -> ModelConfig | None:
-    """The largest model of a family that trains within so many bytes; None if not even one head of keys does."""
+    """Largest model of a family that trains in ``memory`` bytes; None if one with a single key/value head does not."""
 
     def fits(kv_heads: int) -> bool:
         one = scaled(model, kv_heads)
@@ -80,7 +80,7 @@ def largest_model(
 
 
 def model_for_budget(model: ModelConfig, time: float, flops_per_second: float, mfu: float) -> ModelConfig | None:
-    """The largest model of a family that sees 20 tokens for each of its parameters in so many seconds."""
+    """Largest model of a family that processes 20 tokens per parameter in ``time`` seconds."""
     check_mfu(mfu)
     budget = Fraction(time) * Fraction(flops_per_second) * Fraction(mfu)
 

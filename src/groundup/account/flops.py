@@ -1,24 +1,28 @@
-"""Floating-point operations of a model's matrix products, at 2mnp for (m, n) times (n, p).
+"""FLOPs of a model's matmuls, 2mnp for (m, n) x (n, p), counted from its modules.
 
-Elementwise work, norms and softmax are left out, as is usual; attention is counted in full, not halved for the
-causal mask. So are the products that a step makes a second time (:func:`repeated_flops`): they are work of one way to
-compute the model, not of the model, and MFU does not count them.
+Elementwise operations, norms and softmax are left out, as is usual; attention is counted in full, not halved for the
+causal mask. Matmuls that a training step recomputes (:func:`recomputed_flops`) are left out too: they belong to one way
+to compute the model, not to the model, and MFU does not count them.
 """
 
+from __future__ import annotations
+
+import functools
+import json
 from dataclasses import dataclass
 
-from groundup.config import ModelConfig, TrainConfig
-
-# Shapes: B batch, S sequence, D d_model, F d_ff, H heads, K head size, J width of all keys, V vocabulary, L layers.
+from groundup.account.modules import TracedMatmul, modules, sizes_of, value
+from groundup.config import ModelConfig, TrainConfig, from_dict
+from groundup.errors import ConfigError
 
 BLOCKED_ROWS = 128
-"""Rows of queries that our own attention on a CPU takes at a time: it computes the scores of whole blocks up to the
-diagonal (:mod:`groundup.nn.fast.blocked_attention`)."""
+"""Query rows per block of our attention on a CPU, which computes the scores of whole blocks up to the diagonal
+(:mod:`groundup.nn.fast.attention`)."""
 
 
 @dataclass(frozen=True)
-class MatrixProduct:
-    """A kind of matrix product of the forward pass, and how often it is made."""
+class Matmul:
+    """A matmul of the forward pass, and how often the pass runs it."""
 
     name: str
     component: str
@@ -30,82 +34,100 @@ class MatrixProduct:
 
     @property
     def flops(self) -> int:
-        """Of all of them together: 2mnp each."""
+        """All of them together, at 2mnp each."""
         return 2 * self.m * self.n * self.p * self.count
 
 
-def forward_products(model: ModelConfig, *, batch_size: int = 1, tokens: int | None = None) -> list[MatrixProduct]:
-    """Every matrix product of a forward pass, in its order.
+@functools.lru_cache(maxsize=1024)
+def forward_matmuls(model: ModelConfig, *, batch_size: int = 1, tokens: int | None = None) -> tuple[Matmul, ...]:
+    """Every matmul of a forward pass, in order.
 
-    The tokens of all sequences are the rows of a product with a weight; attention makes one product for each sequence
-    and head.
+    The rows of a matmul with a weight are the tokens of all sequences; attention runs one matmul per sequence and head.
 
     Args:
-        tokens: S, of one sequence; the context length by default.
+        tokens: length of a sequence; the context length by default.
     """
-    s = model.context_length if tokens is None else tokens
-    rows, d, f, layers = batch_size * s, model.d_model, model.ffn_dim, model.num_layers
-    kv_width, heads = model.kv_heads * model.head_dim, layers * batch_size * model.num_heads
-    gate = [MatrixProduct("w3", "ffn", rows, d, f, layers)] if model.ffn == "swiglu" else []
-    return [
-        MatrixProduct("q_proj", "projections", rows, d, d, layers),
-        MatrixProduct("k_proj", "projections", rows, d, kv_width, layers),
-        MatrixProduct("v_proj", "projections", rows, d, kv_width, layers),
-        MatrixProduct("queries x keys", "scores", s, model.head_dim, s, heads),
-        MatrixProduct("weights x values", "values", s, s, model.head_dim, heads),
-        MatrixProduct("output_proj", "projections", rows, d, d, layers),
-        MatrixProduct("w1", "ffn", rows, d, f, layers),
-        *gate,
-        MatrixProduct("w2", "ffn", rows, f, d, layers),
-        MatrixProduct("lm_head", "head", rows, d, model.vocab_size, 1),
-    ]
+    sizes = sizes_of(model, batch_size=batch_size, tokens=model.context_length if tokens is None else tokens)
+    found = []
+    for matmul in modules(model).matmuls:
+        name, component = _names(matmul)
+        count = value(matmul.batch, sizes) * (model.num_layers if matmul.in_block else 1)
+        m, n, p = (value(dimension, sizes) for dimension in (matmul.m, matmul.n, matmul.p))
+        found.append(Matmul(name, component, m, n, p, count))
+    return tuple(found)
+
+
+def _names(matmul: TracedMatmul) -> tuple[str, str]:
+    if not matmul.has_weight:
+        return ("queries x keys", "scores") if matmul.p == ("tokens",) else ("weights x values", "values")
+    component = {"attn": "projections", "ffn": "ffn", "lm_head": "head"}
+    return matmul.module.rpartition(".")[2], component[matmul.module.partition(".")[0]]
 
 
 def forward_flops(model: ModelConfig, tokens: int | None = None) -> int:
-    """One sequence through the model: L(8SD² + 4S²D + 4 or 6 SDF) + 2SDV where no heads are shared.
+    """FLOPs of the forward pass of one sequence: L(8SD² + 4S²D + 4 or 6 SDF) + 2SDV for the usual model.
 
     Args:
-        tokens: S; the context length by default.
+        tokens: length S of the sequence; the context length by default.
     """
-    return sum(product.flops for product in forward_products(model, tokens=tokens))
+    return sum(matmul.flops for matmul in forward_matmuls(model, tokens=tokens))
 
 
 def backward_flops(model: ModelConfig, tokens: int | None = None) -> int:
-    """The gradients of one sequence: two products, one by each factor, for every product of the forward pass."""
+    """FLOPs of the backward pass of one sequence: two matmuls for each of the forward pass, one by each factor."""
     return 2 * forward_flops(model, tokens)
 
 
 def training_flops_per_token(model: ModelConfig) -> float:
-    """Forward and backward for one token at full context; backward counts twice the forward."""
+    """FLOPs of forward and backward per token at full context length; backward counts twice the forward."""
     return 3 * forward_flops(model) / model.context_length
 
 
-def repeated_flops(model: ModelConfig, train: TrainConfig, *, device: str = "cpu") -> int:
-    """What one sequence costs beyond forward and backward, in products made again to save memory; negative where the
-    causal mask saves more than that.
+def count_flops(model: object) -> float | None:
+    """Training FLOPs per token from the options of a model as a run's config.toml has them.
 
-    Fused attention makes the scores again in the backward pass. Activation checkpointing makes each block again. Our
-    own attention on a CPU leaves out most of the scores that the mask would hide.
+    For runs of version 0.1, which did not record them. None where the options are incomplete or unknown.
     """
-    products = forward_products(model)
-    scores = sum(product.flops for product in products if product.component == "scores")
-    attention, repeated = 2 * scores, 0
+    if not isinstance(model, dict) or not model.get("vocab_size"):
+        return None
+    return _count(json.dumps(model, sort_keys=True, default=str))
+
+
+@functools.lru_cache(maxsize=4096)
+def _count(model: str) -> float | None:
+    try:
+        return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
+    except ConfigError:  # written by another version, whose options this one does not know
+        return None
+
+
+def recomputed_flops(model: ModelConfig, train: TrainConfig, *, device: str = "cpu") -> int:
+    """FLOPs of one sequence beyond forward and backward, in matmuls recomputed to save memory.
+
+    Negative where the causal mask saves more than that.
+
+    Fused attention recomputes the scores in the backward pass. Activation checkpointing recomputes each block. Our
+    attention on a CPU skips most of the scores that the mask hides.
+    """
+    matmuls = forward_matmuls(model)
+    scores = sum(matmul.flops for matmul in matmuls if matmul.component == "scores")
+    attention, recomputed = 2 * scores, 0
     computed = attention
     if train.attention == "flash":
         share = _share_of_scores(model.context_length) if uses_blocked_attention(train, device) else 1.0
         computed = round(attention * share)
-        # Forward two products, backward five instead of four.
-        repeated += 3 * (computed - attention) + round(scores * share)
+        # Forward two matmuls, backward five instead of four.
+        recomputed += 3 * (computed - attention) + round(scores * share)
     if train.activation_checkpointing:
-        once = {product.name: product.flops for product in products}
-        # Nothing needs the last product of a block again, unless a norm follows it.
+        once = {matmul.name: matmul.flops for matmul in matmuls}
+        # The last matmul of a block is recomputed only if a norm follows it.
         left_out = once["lm_head"] + (0 if model.norm == "post" else once["w2"])
-        repeated += forward_flops(model) - left_out - attention + computed
-    return repeated
+        recomputed += forward_flops(model) - left_out - attention + computed
+    return recomputed
 
 
 def uses_blocked_attention(train: TrainConfig, device: str) -> bool:
-    """Whether attention is our own for CPUs: in float32, unless asked for the plain formula."""
+    """Whether attention runs in our blocked kernel for CPUs: flash attention and fast kernels in float32."""
     fused = train.attention == "flash" and train.kernels == "fast"
     return fused and device == "cpu" and train.precision == "fp32"
 

@@ -1,4 +1,4 @@
-"""What the vendors promise of their cards: peak matrix throughput by precision, memory and its bandwidth."""
+"""Data sheets of accelerators: peak matmul throughput by precision, memory and its bandwidth."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Card:
-    """One card's data sheet. Peaks are dense: sheets that print them "with sparsity" print twice as much."""
+    """Data sheet of one card. Peaks are dense: sheets that state them "with sparsity" state twice as much."""
 
     key: str
-    """What a person calls it."""
+    """Short name."""
     name: str
-    """Regular expression that the whole name given by the driver matches."""
+    """Regular expression that matches the driver's whole name."""
     fp32: float | None
-    """TFLOP/s without tensor cores, which is how float32 matrices are multiplied unless TF32 is allowed."""
+    """TFLOP/s without tensor cores: float32 matmuls unless TF32 is allowed."""
     tf32: float | None
-    """TFLOP/s of float32 matrices rounded to 10 bits of mantissa."""
+    """TFLOP/s of float32 matmuls rounded to 10 bits of mantissa."""
     bf16: float | None
-    """TFLOP/s with sums in float32. Cards that have it multiply fp16 as fast."""
+    """TFLOP/s with float32 accumulation; fp16 is as fast on cards that have it."""
     memory: float | tuple[float, ...]
-    """GB; several where one name is sold in several sizes."""
+    """GB; several values where one name is sold in several sizes."""
     bandwidth: float
-    """GB/s between the card and its memory; the slowest where one name is sold in several forms."""
+    """GB/s of the card's memory; the slowest where one name is sold in several forms."""
     source: str
     fp16: float | None = None
     """TFLOP/s where there is fp16 but no bf16."""
@@ -47,8 +47,8 @@ _GH200, _B200 = "NVIDIA GH200 data sheet, 2024", "NVIDIA DGX B200 data sheet, 20
 _APPLE = "Apple's announcements of the chips, 2020 to 2022, for the largest GPU of each; later ones name no figure"
 _RTX50 = "NVIDIA RTX Blackwell white paper v1.1, appendix A"
 
-# Only names whose every figure is on the sheet. A laptop's chip, a part of a card (MIG) and a card sold to one market
-# bear similar names and reach less: they are not matched, since a wrong MFU is worse than none.
+# Only names whose every figure is on the data sheet. Laptop chips, partitions of a card (MIG) and cards for one market
+# have similar names and lower peaks: they are not matched, since a wrong MFU is worse than none.
 CARDS = (
     Card("v100", r"Tesla V100-SXM2-(16|32)GB.*", 15.7, None, None, (16, 32), 900, _V100, fp16=125),
     Card("v100-pcie", r"Tesla V100-PCIE-(16|32)GB", 14, None, None, (16, 32), 900, _V100, fp16=112),
@@ -91,17 +91,17 @@ CARDS = (
 
 
 def find_card(device_name: str) -> Card | None:
-    """The card with the name that the driver gives, or None where its data sheet is not in the table."""
+    """Return the card by the driver's name, or None where its data sheet is not in the table."""
     return next((card for card in CARDS if re.fullmatch(card.name, device_name)), None)
 
 
 def smallest_memory(card: Card) -> float:
-    """Bytes; of a name that is sold in several sizes, the smallest: a run that fits it fits them all."""
+    """Bytes of memory; the smallest of several sizes, since a run that fits it fits them all."""
     return 1e9 * (min(card.memory) if isinstance(card.memory, tuple) else card.memory)
 
 
 def named_card(name: str) -> Card:
-    """The card that a person means: "h200", "A100-40GB", or the driver's full name.
+    """Return the card by short name ("h200", "A100-40GB") or by the driver's full name.
 
     Raises:
         ConfigError: no such card in the table.
@@ -117,13 +117,13 @@ def named_card(name: str) -> Card:
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Dense matrix FLOP/s of a device at "fp32", "tf32", "bf16" or "fp16", or None where it is not known."""
+    """Dense matmul FLOP/s of a device at "fp32", "tf32", "bf16" or "fp16", or None where it is not known."""
     card = find_card(device_name)
     return None if card is None else card_flops(card, precision)
 
 
 def card_flops(card: Card, precision: str) -> float | None:
-    """Dense matrix FLOP/s of a card, or None where its sheet does not say."""
+    """Dense matmul FLOP/s of a card, or None where its data sheet does not state it."""
     if precision not in get_args(Precision):
         return None
     teraflops: float | None = getattr(card, precision)
@@ -133,7 +133,7 @@ def card_flops(card: Card, precision: str) -> float | None:
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system gives it."""
+    """Name of the processor, as the system reports it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,15 +1,22 @@
-"""Parameters of a model, by component."""
+"""Parameters of a model by component, counted from its modules."""
 
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
 from dataclasses import dataclass
 
+from groundup.account.modules import Weight, modules, sizes_of, value
 from groundup.config import ModelConfig
-
-# Shapes: V vocabulary, D d_model, F d_ff, J width of all keys (heads of keys times head size), L layers.
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Trainable numbers by what they are for. Those of a block are counted for one block."""
+    """Trainable parameters by component. Those of a block are counted for one block.
+
+    In the formulas V is the vocabulary, D d_model, F d_ff, and J the width of all keys (kv_heads x head_dim).
+    """
 
     embedding: int
     """VD."""
@@ -25,7 +32,7 @@ class Parameters:
     final_norm: int
     """D; 0 for post-norm, whose last block ends in a norm, and without norms."""
     head: int
-    """VD; 0 where the embedding table serves as output matrix too."""
+    """VD; 0 where the embedding table is the output matrix too."""
 
     @property
     def block(self) -> int:
@@ -39,7 +46,7 @@ class Parameters:
 
     @property
     def non_embedding(self) -> int:
-        """All but embedding and head, as papers on scaling count."""
+        """All but embedding and output matrix."""
         return self.blocks + self.final_norm
 
     @property
@@ -48,22 +55,36 @@ class Parameters:
         return self.embedding + self.blocks + self.final_norm + self.head
 
 
+@functools.lru_cache(maxsize=1024)
 def parameters(model: ModelConfig) -> Parameters:
-    """What a model of this shape holds: 2VD + L(4D² + 3DF + 2D) + D for the usual one."""
-    d, f, kv_width = model.d_model, model.ffn_dim, model.kv_heads * model.head_dim
-    table = model.vocab_size * d
-    return Parameters(
-        embedding=table,
-        qkv=d * d + 2 * d * kv_width,
-        output_proj=d * d,
-        ffn=(3 if model.ffn == "swiglu" else 2) * d * f,
-        block_norms=0 if model.norm == "none" else 2 * d,
-        num_layers=model.num_layers,
-        final_norm=d if model.norm == "pre" else 0,
-        head=0 if model.tie_embeddings else table,
-    )
+    """Parameters of a model with this config."""
+    sizes, counts = sizes_of(model), Counter[str]()
+    for weight in modules(model).weights:
+        counts[_component(weight)] += math.prod(value(dimension, sizes) for dimension in weight.shape)
+    names = ("embedding", "qkv", "output_proj", "ffn", "block_norms", "final_norm", "head")
+    return Parameters(num_layers=model.num_layers, **{name: counts[name] for name in names})
 
 
 def parameter_count(model: ModelConfig) -> int:
-    """All trainable numbers of a model of this shape."""
+    """Number of trainable parameters of a model with this config."""
     return parameters(model).total
+
+
+def hidden_matrices(model: ModelConfig) -> Counter[tuple[int, int]]:
+    """Shapes of the matrices between embedding and head, and how many of the model's weights have each."""
+    sizes, counts = sizes_of(model), Counter[tuple[int, int]]()
+    for weight in modules(model).weights:
+        if weight.in_block and len(weight.shape) == 2:
+            rows, columns = (value(dimension, sizes) for dimension in weight.shape)
+            counts[rows, columns] += model.num_layers
+    return counts
+
+
+def _component(weight: Weight) -> str:
+    if not weight.in_block:
+        return {"token_embeddings.weight": "embedding", "lm_head.weight": "head"}.get(weight.name, "final_norm")
+    if len(weight.shape) == 1:
+        return "block_norms"
+    if weight.name.startswith("attn."):
+        return "output_proj" if weight.name == "attn.output_proj.weight" else "qkv"
+    return "ffn"

@@ -1,4 +1,4 @@
-"""Shapes that people compare with, by name."""
+"""Model shapes by name: presets for `groundup account`."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ PRESETS: dict[str, tuple[str, RunConfig]] = {
         ),
     ),
 }  # fmt: skip
-"""Name to what it is, and a run of it: one sequence a step where nothing else is published."""
+"""Name to description and run, with one sequence per step where no batch size is published."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, UseAppendAction, arg
 
+from groundup.account.account import Device, account, card_device
 from groundup.account.presets import PRESETS
-from groundup.account.report import Device, account, card_device
 from groundup.cli.parse import call
 from groundup.config import RunConfig, flatten, full_name, load_recipe, override
 from groundup.config.recipe import recipes_dir, suggestion

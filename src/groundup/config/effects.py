@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
+
+from groundup.config.options import ModelConfig
 
 Effect = Literal["result", "speed", "record"]
 
@@ -20,10 +23,12 @@ RECORD = (
 )  # fmt: skip
 """What is measured, kept and shown, where it lies, and how long a session lasts. A name that ends in a dot stands for
 its section. Data are recognised by their hash, so their paths are free."""
+WITHOUT_WEIGHTS = ("context_length", "rope_theta", "position", "norm_eps")
+"""Options of a model that add no weight to it and change no shape of one."""
 FIXED = (
-    "model.vocab_size", "model.d_model", "model.num_layers", "model.num_heads", "model.num_kv_heads", "model.d_ff",
-    "model.norm", "model.ffn", "model.tie_embeddings", "optim.optimizer",
-)  # fmt: skip
+    *(f"model.{field.name}" for field in dataclasses.fields(ModelConfig) if field.name not in WITHOUT_WEIGHTS),
+    "optim.optimizer",
+)
 """Options that decide which tensors a checkpoint holds."""
 
 

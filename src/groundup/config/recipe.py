@@ -158,17 +158,18 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def changed_options(before: Mapping[str, Any], now: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
-    """What is not as it was, for a sentence: ``optim.beta2 (was 0.95, now 0.9)``.
+    """List options that differ, for a sentence: ``optim.beta2 (was 0.95, now 0.9)``.
 
     Args:
-        before: options by their full names.
+        before: options by their full names; one that is missing did not exist yet and had its default.
         now: the same, with at least those that count.
         free: beginnings of names that may change.
     """
+    known = flatten(RunConfig()) | dict(before)
     return [
-        f"{name} (was {before.get(name)!r}, now {value!r})"
+        f"{name} (was {known.get(name)!r}, now {value!r})"
         for name, value in now.items()
-        if before.get(name) != value and not name.startswith(free)
+        if known.get(name) != value and not name.startswith(free)
     ]
 
 

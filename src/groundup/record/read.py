@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groundup.account.flops import training_flops_per_token
-from groundup.config import ModelConfig, from_dict
-from groundup.errors import ConfigError
 from groundup.record import Record, read_metrics, read_object, read_samples
 from groundup.record.curve import Curve, Floats, with_whole_end
 from groundup.system.files import read_json
@@ -91,13 +86,14 @@ def is_run(folder: Path) -> bool:
     return any((folder / name).is_file() for name in _TRACES) or (folder / "checkpoints").is_dir()
 
 
-def read_run(path: Path, *, curves: bool = True) -> Run:
+def read_run(path: Path, *, curves: bool = True, count_flops: Callable[[object], float | None] | None = None) -> Run:
     """Everything about a run; never raises for what is in the folder.
 
     Args:
+        count_flops: FLOPs per token from the model's options, for a run whose environment.json does not have them.
         curves: read all of metrics.jsonl and the samples; without, only its end, for the last figures.
     """
-    run, problems = Run(path), []
+    run, problems, model = Run(path), [], None
     for name, read in (("config.toml", _toml), ("environment.json", read_object), ("summary.json", read_object)):
         try:
             content = read(path / name)
@@ -108,9 +104,12 @@ def read_run(path: Path, *, curves: bool = True) -> Run:
             problems.append(f"{name} cannot be read: {why(error)}")
         else:
             if name == "config.toml":
-                run.options, run.flops_per_token = dict(_flat(content)), _flops_per_token(content.get("model"))
+                run.options, model = dict(_flat(content)), content.get("model")
             else:
                 setattr(run, name.partition(".")[0], content)
+    run.flops_per_token = finite(run.environment.get("flops_per_token"))
+    if run.flops_per_token is None and count_flops is not None:
+        run.flops_per_token = count_flops(model)
     metrics = Record(path / "metrics.jsonl")
     notes = []
     try:
@@ -173,20 +172,6 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{prefix}{key}.")
         else:  # no option is a list; one that is, is shown as text
             yield prefix + key, value if isinstance(value, str | int | float | bool) else str(value)
-
-
-def _flops_per_token(model: Any) -> float | None:
-    if not isinstance(model, dict) or not model.get("vocab_size"):
-        return None
-    return _flops_of(json.dumps(model, sort_keys=True, default=str))
-
-
-@functools.lru_cache(maxsize=4096)
-def _flops_of(model: str) -> float | None:
-    try:
-        return training_flops_per_token(from_dict(ModelConfig, json.loads(model), place="model"))
-    except ConfigError:  # written by another version, whose options this one does not know
-        return None
 
 
 def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.account.flops import count_flops
 from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.record.read import Run, is_run, is_sweep, read_run, read_tags
 from groundup.reports.run_filter import parse_filter, resolve
@@ -140,7 +141,7 @@ def _sealed(stamp: str, row: str) -> str:
 
 
 def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:
-    run = read_run(place, curves=False)
+    run = read_run(place, curves=False, count_flops=count_flops)
     if result is not None:
         run = apply_result(run, result)
     git = run.environment.get("git")

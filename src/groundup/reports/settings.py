@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groundup.account.flops import count_flops
 from groundup.errors import DataError, FileMissingError
 from groundup.record import read_objects
 from groundup.record.read import Run, finite, is_run, is_sweep, read_run
@@ -120,6 +122,9 @@ class Study:
         }
 
 
+_read = functools.partial(read_run, count_flops=count_flops)
+
+
 def load_studies(paths: Sequence[str | Path]) -> list[Study]:
     """A study for each sweep directory, and one for all run directories that were named.
 
@@ -143,7 +148,7 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
             if is_sweep(place):
                 sweeps[key] = load_sweep(place)
             else:
-                singles[key] = read_run(place)
+                singles[key] = _read(place)
     studies = list(sweeps.values())
     names = [study.name for study in studies]
     for study in studies:
@@ -181,10 +186,10 @@ def load_sweep(folder: Path) -> Study:
     results, damage = latest_results(folder)
     for result in results:
         place = folder / str(result.get("run") or result.get("cell"))
-        run = read_run(place) if is_run(place) else Run(place, problem="its folder is missing")
+        run = _read(place) if is_run(place) else Run(place, problem="its folder is missing")
         runs.append(apply_result(run, result))
     known = {os.path.realpath(run.path) for run in runs}
-    others = [read_run(place) for place in find_runs(folder, into_sweeps=True) if os.path.realpath(place) not in known]
+    others = [_read(place) for place in find_runs(folder, into_sweeps=True) if os.path.realpath(place) not in known]
     options = {name for run in runs for name in run.varied} or _varying(others)
     twins = {_settings(run): run for run in runs if run.options}
     for run in others:  # still going on, or never booked

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from groundup.account.account import share_of_peak
 from groundup.account.flops import forward_flops
 from groundup.account.memory import step_memory
-from groundup.account.report import share_of_peak
-from groundup.account.training_time import step_flops
+from groundup.account.time import step_flops
 from groundup.config import RunConfig, override
 from groundup.display.section import Section
 from groundup.display.units import flops_text, size_text, time_text
@@ -19,7 +19,7 @@ from groundup.sweeps.budget import known_vocabulary
 from groundup.sweeps.trials import Cell
 
 if TYPE_CHECKING:
-    from groundup.account.report import Device
+    from groundup.account.account import Device
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Cost:
 
 def this_device(config: RunConfig) -> Device:
     """The device that a run would take here, its peak from the data sheet, or measured now for a CPU."""
+    from groundup.account.account import Device, card_device
     from groundup.account.hardware import find_card
-    from groundup.account.report import Device, card_device
     from groundup.train.build import choose_device, choose_precision
     from groundup.train.preview.dry_run import measured_cpu
     from groundup.train.preview.measure import device_name, total_memory

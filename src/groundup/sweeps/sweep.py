@@ -25,7 +25,7 @@ from groundup.sweeps.trials import Cell
 from groundup.system.interruption import Interruption
 
 if TYPE_CHECKING:
-    from groundup.account.report import Device
+    from groundup.account.account import Device
 
 DEFAULT_RETRIES = 2
 

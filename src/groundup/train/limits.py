@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from groundup.account import parameter_count
-from groundup.account.available import available_memory
 from groundup.account.fit import largest_batch, largest_model
-from groundup.account.memory import StepMemory, step_memory
+from groundup.account.memory import StepMemory, available_memory, step_memory
 from groundup.config import RunConfig, TrainConfig
 from groundup.config.options import nearest_divisors
 from groundup.display.units import size_text
@@ -23,7 +22,7 @@ from groundup.errors import ConfigError
 from groundup.train.ranks.collective import Ranks
 
 _WITH_WASTE = 1.2
-"""Memory of a process relative to its tensors: the allocator's holes and the libraries (docs/accounting.md)."""
+"""Memory of a process relative to its tensors: the allocator's holes and the libraries (docs/explanation/costs.md)."""
 _FLOAT32 = 4
 _BYTES_OF_IDS = 16
 """Inputs and targets of a batch, each 8 bytes a token; the whole batch is made at once."""

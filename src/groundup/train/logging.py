@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from groundup.account import training_flops_per_token
+from groundup.account import parameter_count, training_flops_per_token
 from groundup.account.hardware import cpu_name
 from groundup.config import RunConfig, flatten
 from groundup.data.shards import TokenShards
@@ -30,7 +30,6 @@ from groundup.system.interruption import Interruption
 from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.evaluate import Evaluation, evaluate_unless
 from groundup.train.preview.measure import device_name, known_peak, peak_memory
-from groundup.train.ranks.collective import Ranks
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -234,7 +233,7 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
     with ranks.error_barrier():
         if ranks.is_main:
             with _errors_of(run):
-                run.create(config, environment(trainer.device, ranks))
+                run.create(config, environment(trainer))
                 if trainer.tokenizer is not None:
                     trainer.tokenizer.save(run.tokenizer_dir)
                 run.sweep()
@@ -271,8 +270,11 @@ def _errors_of(run: RunDirectory) -> Iterator[None]:
         ) from None
 
 
-def environment(device: str, ranks: Ranks) -> dict[str, Any]:
-    """Return versions, hardware and git state, for ``environment.json``."""
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """Return versions, hardware, git state and the cost of a token, for ``environment.json``.
+
+    Readers of the run would need torch to count parameters and FLOPs.
+    """
     from groundup.version import VERSION, installed_version
 
     return {
@@ -283,11 +285,13 @@ def environment(device: str, ranks: Ranks) -> dict[str, Any]:
         "cpu": cpu_name(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": device,
-        "device_name": device_name(device),
+        "device": trainer.device,
+        "device_name": device_name(trainer.device),
         "cuda": torch.version.cuda,
         "git": _git_state(),
-        "ranks": ranks.size,
+        "ranks": trainer.ranks.size,
+        "parameters": parameter_count(trainer.config.model),
+        "flops_per_token": training_flops_per_token(trainer.config.model),
     }
 
 

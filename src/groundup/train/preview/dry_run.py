@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from groundup.account import training_flops_per_token
-from groundup.account.report import Device, memory_values, parameter_values
+from groundup.account.account import Device, memory_values, parameter_values
 from groundup.account.sections import memory_section, parameter_section
 from groundup.config import RunConfig, TrainConfig
 from groundup.display.section import Section

@@ -1,4 +1,7 @@
-"""Everything that can be said of a run's cost from its options alone, as plain values with names that stay."""
+"""The account of a run: parameters, FLOPs, memory, time and what fits, from its options alone.
+
+A document of plain values, whose keys are those of `groundup account --json`.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +11,45 @@ from collections import Counter
 from typing import Any
 
 from groundup.account.fit import TOKENS_PER_PARAMETER, largest_batch, largest_model, model_for_budget
-from groundup.account.flops import forward_flops, forward_products, repeated_flops
+from groundup.account.flops import forward_flops, forward_matmuls, recomputed_flops
 from groundup.account.hardware import Card, card_flops, smallest_memory
 from groundup.account.memory import step_memory
 from groundup.account.params import parameter_count, parameters
-from groundup.account.step_time import cpu_step_seconds
-from groundup.account.training_time import check_mfu, seconds, step_flops, tokens_within
+from groundup.account.time import check_mfu, cpu_step_seconds, seconds, step_flops, tokens_within
 from groundup.config import ModelConfig, RunConfig, override
 from groundup.errors import ConfigError
 
 DEFAULT_MFU = 0.4
-"""Of a card's peak, where nobody says: what well-tuned runs of models that fill a card reach."""
+"""Default MFU of a card: what well-tuned runs of models that fill it reach."""
 CONVENTIONS = (
-    "FLOPs are those of matrix products, 2mnp for (m x n) times (n x p); elementwise work, norms, softmax and the "
-    "embedding's look-up are left out. Attention is counted in full, not halved for the causal mask. The backward pass "
-    "counts twice the forward, and what a step computes a second time to save memory does not count.",
-    "Memory is that of tensors in one process, with weights, gradients and optimizer state in float32; torch itself, "
-    "the allocator's waste and other processes are left out. GB are 10^9 bytes, GiB 2^30.",
+    "FLOPs are those of matmuls, 2mnp for (m x n) times (n x p); elementwise work, norms, softmax and the "
+    "embedding look-up are left out. Attention is counted in full, not halved for the causal mask. The backward pass "
+    "counts twice the forward; matmuls recomputed to save memory do not count.",
+    "Memory is that of the tensors of one process, with weights, gradients and optimizer state in float32; torch "
+    "itself, the allocator's fragmentation and other processes are left out. GB are 10^9 bytes, GiB 2^30.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """What a run is planned on."""
+    """The device that a run is planned for."""
 
     name: str
     kind: str
-    """"cpu", "cuda" or "mps": which kernels there are."""
+    """"cpu", "cuda" or "mps": which kernels run."""
     precision: str
-    """What the peak is of: "fp32", "tf32" or "bf16"."""
+    """Precision of the peak: "fp32", "tf32" or "bf16"."""
     flops: float | None
-    """Peak FLOP/s; None where no source says."""
+    """Peak FLOP/s; None where no source states it."""
     memory: float | None
     """Bytes."""
     source: str
     measured: bool = False
-    """The peak is that of a product timed here, not a data sheet's."""
+    """The peak is that of a matmul timed on this machine, not a data sheet's."""
 
 
 def card_device(card: Card, precision: str, matmul_precision: str = "highest") -> Device:
-    """A card of the table, at the precision of a run; "auto" is bf16 where the card multiplies it, fp32 elsewhere."""
+    """A card of the table at the precision of a run; "auto" is bf16 where the card supports it, fp32 elsewhere."""
     kind = "mps" if card.name.startswith("Apple") else "cuda"
     if precision == "auto":
         precision = "bf16" if card.bf16 else "fp32"
@@ -65,18 +67,18 @@ def account(
     fit_memory: int | None = None,
     fit_hours: float | None = None,
 ) -> dict[str, Any]:
-    """The whole account of a run.
+    """Return the account of a run.
 
     Args:
-        mfu: the share of the device's peak that training reaches; by default what is predicted for a step on a CPU,
-            and :data:`DEFAULT_MFU` elsewhere.
-        tokens: of the run; by default those of its steps.
-        fit_memory: bytes to fill with the largest batch, and with the largest model.
-        fit_hours: time to fill with tokens, and with the largest model that sees 20 tokens a parameter.
+        mfu: model FLOPs utilization, in (0, 1]; by default the prediction for a step on a CPU, and
+            :data:`DEFAULT_MFU` elsewhere.
+        tokens: tokens of the run; by default those of its steps.
+        fit_memory: bytes; find the largest batch and the largest model that fit them.
+        fit_hours: hours; count the tokens, and find the largest model that processes 20 tokens per parameter.
 
     Raises:
         ConfigError: no vocabulary size; fit_hours without a device whose peak is known.
-        OverflowError: a result that no float can hold.
+        OverflowError: a result is beyond the range of a float.
     """
     if config.train.precision == "auto":
         bf16 = device is None or device.precision == "bf16"
@@ -134,15 +136,15 @@ def parameter_values(model: ModelConfig) -> dict[str, int]:
 
 def _flops(config: RunConfig, device: Device | None) -> dict[str, Any]:
     model = config.model
-    products = forward_products(model)
+    matmuls = forward_matmuls(model)
     forward = forward_flops(model)
     components: Counter[str] = Counter()
-    for product in products:
-        components[product.component] += product.flops
+    for matmul in matmuls:
+        components[matmul.component] += matmul.flops
     step = step_flops(model, config.optim, config.data.batch_size)
-    repeated = config.data.batch_size * repeated_flops(model, config.train, device=_kind(device))
+    recomputed = config.data.batch_size * recomputed_flops(model, config.train, device=_kind(device))
     return {
-        "products": [dataclasses.asdict(p) | {"flops": p.flops, "share": p.flops / forward} for p in products],
+        "products": [dataclasses.asdict(p) | {"flops": p.flops, "share": p.flops / forward} for p in matmuls],
         "components": {name: {"flops": flops, "share": flops / forward} for name, flops in components.items()},
         "forward_per_sequence": forward,
         "per_token": 3 * forward / model.context_length,
@@ -150,7 +152,7 @@ def _flops(config: RunConfig, device: Device | None) -> dict[str, Any]:
             "forward": step.forward,
             "backward": step.backward,
             "optimizer": step.optimizer,
-            "repeated": repeated,
+            "repeated": recomputed,
             "model": step.model,
         },
     }
@@ -202,7 +204,7 @@ def _time(run_flops: int, tokens: int, step: int, device: Device, mfu: float) ->
 
 
 def share_of_peak(config: RunConfig, device: Device | None) -> float:
-    """What a step reaches of a measured processor's fastest product, where that can be predicted."""
+    """MFU of a step relative to a measured processor's fastest matmul where it can be predicted, else the default."""
     train = config.train
     as_fitted = train.precision == "fp32" and train.kernels == "fast" and train.attention == "flash"
     if device is None or not device.measured or not device.flops or not as_fitted:

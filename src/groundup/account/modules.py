@@ -1,0 +1,155 @@
+"""Weights and matmuls of a model, read from its modules on torch's meta device.
+
+The modules that are walked are those of a small model with the same options, each of whose sizes is a different prime
+number. Every dimension of a weight or matmul is a product of sizes, so its prime factors name them. One walk (30 ms)
+therefore serves every model with these options, however large, and a new layer is counted without a formula for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.config import ModelConfig
+
+# The size of an attention head is even where RoPE rotates pairs of features.
+_PROBE = {
+    "batch_size": 101, "tokens": 103, "vocab_size": 107, "d_ff": 109, "kv_heads": 113, "queries_per_key": 127,
+    "head_dim": 2 * 131,
+}  # fmt: skip
+_LARGEST_CONSTANT = 100
+_MATMULS = {"aten.mm.default", "aten.bmm.default"}
+
+Dimension = tuple[str | int, ...]
+"""A product of sizes, by name, and of at most one constant."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter of the model; one in a block stands for those of all blocks."""
+
+    name: str
+    shape: tuple[Dimension, ...]
+    in_block: bool
+
+
+@dataclass(frozen=True)
+class TracedMatmul:
+    """A matmul ``(m, n) x (n, p)`` of the forward pass; one in a block stands for those of all blocks."""
+
+    module: str
+    m: Dimension
+    n: Dimension
+    p: Dimension
+    batch: Dimension
+    in_block: bool
+    has_weight: bool
+    """One factor is a parameter; otherwise both are activations."""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """What a walk over the modules finds, in the order of the modules and of the forward pass."""
+
+    weights: tuple[Weight, ...]
+    matmuls: tuple[TracedMatmul, ...]
+
+
+def modules(model: ModelConfig) -> Modules:
+    """Return the weights and matmuls of a model with these options, with dimensions by name."""
+    kv_heads, num_heads = _PROBE["kv_heads"], _PROBE["kv_heads"] * _PROBE["queries_per_key"]
+    probe = dataclasses.replace(
+        model, vocab_size=_PROBE["vocab_size"], context_length=_PROBE["tokens"], d_ff=_PROBE["d_ff"], num_layers=1,
+        d_model=num_heads * _PROBE["head_dim"], num_heads=num_heads, num_kv_heads=kv_heads,
+    )  # fmt: skip
+    return _walk(probe)
+
+
+def sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> dict[str, int]:
+    """The sizes that dimensions are products of."""
+    return {
+        "batch_size": batch_size, "tokens": tokens, "vocab_size": model.vocab_size, "d_ff": model.ffn_dim,
+        "kv_heads": model.kv_heads, "queries_per_key": model.num_heads // model.kv_heads, "head_dim": model.head_dim,
+    }  # fmt: skip
+
+
+def value(dimension: Dimension, sizes: Mapping[str, int]) -> int:
+    """A dimension in numbers."""
+    return math.prod(factor if isinstance(factor, int) else sizes[factor] for factor in dimension)
+
+
+def dimension_of(number: int) -> Dimension:
+    """The sizes of the walked model whose product a dimension is.
+
+    Raises:
+        ValueError: it is not such a product.
+    """
+    factors: list[str | int] = []
+    rest = number
+    for name, size in _PROBE.items():
+        while rest % size == 0:
+            rest //= size
+            factors.append(name)
+    if rest > _LARGEST_CONSTANT:
+        raise ValueError(
+            f"a dimension of {number} is not a product of the sizes {', '.join(_PROBE)} and a constant up to "
+            f"{_LARGEST_CONSTANT}; add the size that is missing to groundup.account.modules"
+        )
+    return (*factors, rest) if rest > 1 else tuple(factors)
+
+
+@functools.lru_cache(maxsize=64)
+def _walk(probe: ModelConfig) -> Modules:
+    import torch
+
+    from groundup.nn import TransformerLM
+
+    lm = TransformerLM(probe, device="meta")
+    weights = tuple(
+        Weight(_within_block(name), tuple(map(dimension_of, parameter.shape)), _is_in_block(name))
+        for name, parameter in lm.named_parameters()
+    )
+    token_ids = torch.empty(_PROBE["batch_size"], _PROBE["tokens"], dtype=torch.int64, device="meta")
+    return Modules(weights, tuple(_trace(lm, token_ids)))
+
+
+def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
+    """Run a forward pass and note every matmul with the module that makes it."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found: list[TracedMatmul] = []
+    running: list[str] = []
+
+    class Note(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if str(function) in _MATMULS:
+                left, right = args
+                *batch, m, n = map(dimension_of, left.shape)
+                p = dimension_of(right.shape[-1])
+                module = running[-1]
+                found.append(
+                    TracedMatmul(
+                        _within_block(module), m, n, p, batch[0] if batch else (), _is_in_block(module), not batch
+                    )
+                )
+            return function(*args, **(kwargs or {}))
+
+    for name, module in lm.named_modules():
+        module.register_forward_pre_hook(lambda module, args, name=name: running.append(name))
+        module.register_forward_hook(lambda module, args, result: running.pop() and None)
+    with torch.no_grad(), Note():
+        lm(token_ids)
+    return found
+
+
+def _is_in_block(name: str) -> bool:
+    return name.startswith("layers.")
+
+
+def _within_block(name: str) -> str:
+    return name.removeprefix("layers.0.")
