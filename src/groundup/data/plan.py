@@ -10,7 +10,7 @@ from typing import Any
 from groundup.data.index import INDEX_FILE, STATUS_FILE
 from groundup.errors import DataError
 from groundup.system.files import file_sha256, read_json, write_json
-from groundup.tokenizer.special_names import SpecialTokenMode
+from groundup.tokenizer.special_tokens import SpecialTokenMode
 
 _FINGERPRINT_BYTES = 1 << 16
 _STATUS_FORMAT = "groundup-token-shards-inputs"

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from groundup.text.encodings import utf8
+from groundup.text.options import utf8
 from groundup.text.rows import BadRow, LongText, object_of
 
 _BLOCK_BYTES = 1 << 18

@@ -37,11 +37,10 @@ from typing import NamedTuple
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
-from groundup.text.encodings import separator_bytes
 from groundup.text.files import STANDARD_INPUT, Inputs, Kind, find_files, is_stream, left_out_line
 from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_texts
 from groundup.text.opened import OpenedInput, open_input
-from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat
+from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat, separator_bytes
 from groundup.text.parquet_rows import parquet_texts
 from groundup.text.rows import Block
 
@@ -60,7 +59,7 @@ __all__ = [
     "text_files",
 ]
 
-_SKIPPED_SHOWN = 5
+_NOTES_SHOWN = _SKIPPED_SHOWN = 5
 _LONGEST_PIECE = 4 << 20
 
 
@@ -210,6 +209,22 @@ class TextReader:
             if ends_document:
                 yield b"".join(parts)
                 parts.clear()
+
+    def say_left_out(self, say: Callable[[str], object]) -> None:
+        """Pass a line on the files that the walk through folders passed over to `say`, if there are any."""
+        if line := left_out_line(self.left_out):
+            say(line)
+
+    def say_how_read(self, say: Callable[[str], object]) -> None:
+        """Pass lines on what only reading could tell to `say`: how inputs were taken, and rows that were skipped."""
+        lines = [f"note: {note}" for note in self.notes[:_NOTES_SHOWN]]
+        if len(self.notes) > _NOTES_SHOWN:
+            lines.append(f"note: and {len(self.notes) - _NOTES_SHOWN} more inputs with notes like these")
+        if skipped := self.skipped_rows.count:
+            first = "; ".join(map(str, self.skipped_rows.first))
+            lines.append(f"skipped {skipped:,} row{'s' * (skipped > 1)} without text; first: {first}")
+        for line in lines:
+            say(" ".join(line.split()))
 
     def _pieces(self, path: Path) -> Iterator[Piece]:
         if path in self._streams_read:

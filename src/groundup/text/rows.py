@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from groundup.text.encodings import utf8
+from groundup.text.options import utf8
 
 _MOST_NAMES = 20
 _LONGEST_NAME = 60

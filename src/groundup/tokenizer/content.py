@@ -7,9 +7,8 @@ from pathlib import Path
 from groundup.errors import TokenizerError
 from groundup.tokenizer.normalization.characters import Characters
 from groundup.tokenizer.normalization.normalizers import Normalizer
-from groundup.tokenizer.patterns import Pattern
+from groundup.tokenizer.patterns import NEWEST, Pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
-from groundup.tokenizer.unicode_versions import NEWEST
 
 SpecialTokens = Mapping[str, int] | Sequence[str]
 """Names with their ids; or names alone, of which those not in the vocabulary get ids from its largest + 1 on."""
@@ -42,7 +41,7 @@ class TokenizerContent:
     normalized_tokens: tuple[str, ...] = ()
     """Special and added tokens that are looked for in the normalized text; the others are looked for before."""
     unicode_version: str = NEWEST
-    """Whose character classes the pattern means (`unicode_versions`)."""
+    """Whose character classes the pattern means (`patterns`)."""
     special_ids: Mapping[str, int] = field(default_factory=dict)
     """Ids of special and added tokens whose bytes are those of an ordinary token, which has another id."""
     sha256: str | None = None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from groundup.errors import TokenizerError
-from groundup.tokenizer.work import checked_str
+from groundup.tokenizer.arguments import checked_str
 
 if TYPE_CHECKING:
     import numpy as np

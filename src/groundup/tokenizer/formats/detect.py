@@ -15,8 +15,7 @@ from groundup.tokenizer.formats.hugging_face import content_of_hugging_face
 from groundup.tokenizer.formats.hugging_face_characters import content_of_sentencepiece, is_sentencepiece
 from groundup.tokenizer.formats.strict_reading import as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.formats.tekken import content_of_tekken, is_tekken
-from groundup.tokenizer.formats.tiktoken import content_of_lines, looks_like_tiktoken
-from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
+from groundup.tokenizer.formats.tiktoken import ENCODINGS, content_of_lines, looks_like_tiktoken
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 
 HUGGING_FACE_FILE = "tokenizer.json"

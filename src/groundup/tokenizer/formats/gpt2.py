@@ -17,7 +17,7 @@ from groundup.system.files import write_atomically
 from groundup.tokenizer.content import Pair, SpecialTokens, TokenizerContent, with_special_tokens
 from groundup.tokenizer.formats.strict_reading import as_id, as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.normalization.normalizers import normalizer_json, saved_normalizer
-from groundup.tokenizer.unicode_versions import NEWEST
+from groundup.tokenizer.patterns import NEWEST
 
 VOCAB_FILE, MERGES_FILE, META_FILE = "vocab.json", "merges.txt", "meta.json"
 GPT2_VOCAB_FILE, GPT2_MERGES_FILE = "encoder.json", "vocab.bpe"

@@ -18,8 +18,7 @@ from groundup.tokenizer.formats.gpt2 import TokenOf, from_printable, printable
 from groundup.tokenizer.formats.strict_reading import as_id, shown
 from groundup.tokenizer.normalization.characters import Characters
 from groundup.tokenizer.normalization.normalizers import normalizer_json, saved_normalizer
-from groundup.tokenizer.patterns import PATTERNS, Pattern, expression_of
-from groundup.tokenizer.unicode_versions import NEWEST
+from groundup.tokenizer.patterns import NEWEST, PATTERNS, Pattern, expression_of
 
 FORMAT = "groundup-tokenizer"
 FORMAT_VERSION = 1

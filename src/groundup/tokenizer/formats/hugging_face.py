@@ -34,7 +34,7 @@ from groundup.tokenizer.formats.hugging_face_parts import (
 )
 from groundup.tokenizer.formats.strict_reading import as_id, shown
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, normalizer_json
-from groundup.tokenizer.unicode_versions import OF_ENGINE
+from groundup.tokenizer.patterns import OF_ENGINE
 
 _CONDITIONS = ("single_word", "lstrip", "rstrip")
 

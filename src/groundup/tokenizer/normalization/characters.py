@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup.errors import TokenizerError
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
+from groundup.text.options import utf8
+from groundup.tokenizer.arguments import plain_ids
+from groundup.tokenizer.encoders import load_core
 from groundup.tokenizer.streams import DecodeStream
-from groundup.tokenizer.token_ids import plain_ids
 from groundup.tokenizer.vocabulary import Rules, rule_array
 
 if TYPE_CHECKING:

@@ -10,13 +10,11 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.encoders import TextEncoder
+from groundup.text.options import utf8
+from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.encoders import TextEncoder, load_core, offsets_of
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, begins_anew, is_normal, normal_spans
-from groundup.tokenizer.normalization.offsets import offsets_of
 from groundup.tokenizer.streams import EncodeStream
-from groundup.tokenizer.work import checked_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 from groundup.errors import DataError, TokenizerError
 from groundup.system.threads import available_cores
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import PATTERNS, Pattern, checked_pattern
-from groundup.tokenizer.regex_splitter import pretoken_ends
-from groundup.tokenizer.special_names import SpecialNames, set_aside
-from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.text.options import utf8
+from groundup.tokenizer.encoders import load_core
+from groundup.tokenizer.patterns import PATTERNS, Pattern, checked_pattern, pretoken_ends
+from groundup.tokenizer.special_tokens import SpecialNames, checked_special_tokens, set_aside
 from groundup.tokenizer.training.merges import (
     LearningOptions,
     Merges,
@@ -29,7 +27,7 @@ from groundup.tokenizer.training.merges import (
     tokens_beside_bytes,
     whole_number,
 )
-from groundup.tokenizer.training.texts import Document, Text, batches_of, mapped, mapped_batches, while_unchanged
+from groundup.tokenizer.training.texts import Document, Text, document_batches, mapped, mapped_batches, while_unchanged
 
 if TYPE_CHECKING:
     from groundup.tokenizer import _native
@@ -164,7 +162,7 @@ class PretokenCounts:
     ) -> None:
         """Counts documents from anywhere. The end of a document is a boundary, as a special token is.
 
-        Memory is bounded by `training_texts.BATCH_BYTES`, the longest document and the distinct pretokens.
+        Memory is bounded by `text.batches.BATCH_BYTES`, the longest document and the distinct pretokens.
 
         Args:
             documents: str, or anything with contiguous bytes. Lone surrogates become U+FFFD, as in encoding.
@@ -176,7 +174,7 @@ class PretokenCounts:
             DataError: a document is of another type.
             TokenizerError: the weight is impossible.
         """
-        self._count(batches_of(documents), weight, progress, names_as_text=special_tokens == "text")
+        self._count(document_batches(documents), weight, progress, names_as_text=special_tokens == "text")
 
     def merge(self, other: "PretokenCounts") -> None:
         """Adds the counts of other texts to these.
