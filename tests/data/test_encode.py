@@ -184,7 +184,8 @@ class TestResult:
     def test_progress_ends_at_the_total(self, text, tmp_path):
         calls = []
         stats = encode_files(text, ByteTokenizer(), tmp_path / "tokens", progress=lambda *call: calls.append(call))
-        assert calls[-1] == (text.stat().st_size, text.stat().st_size, stats.tokens)
+        size = text.stat().st_size
+        assert calls[-1] == ("encoding", size, size, f"{stats.tokens:,} tokens")
 
 
 class TestResume:

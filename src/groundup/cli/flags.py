@@ -42,7 +42,7 @@ _DEFERRED = ("eval_batches", "grad_accum_steps")
 
 @dataclasses.dataclass
 class Flags:
-    """What the arguments of `groundup train` say, before tyro."""
+    """Arguments of `groundup train`, rewritten for tyro."""
 
     recipe: str | None = None
     resume: bool = False

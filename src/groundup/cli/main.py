@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"cannot use {where}: {error.strerror or error}; check the path, its permissions and the disk")
     except MemoryError:
         fail(OUT_OF_MEMORY)
-    except RuntimeError as error:  # torch has no class of its own for the CPU's memory
+    except RuntimeError as error:  # torch has no separate class for the CPU's memory
         if "allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         fail(OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Arguments to Python values through tyro, with its boxed messages folded into our one line."""
+"""Parsing of arguments into Python values with tyro, whose boxed messages become one line."""
 
 from __future__ import annotations
 

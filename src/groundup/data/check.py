@@ -39,7 +39,7 @@ class Fault(NamedTuple):
 
 
 def check_data_set(path: Path, progress: Update | None = None) -> list[Fault]:
-    """Every fault of a folder of token shards, found by reading all of it; none where it is sound.
+    """Every fault of a folder of token shards, found by reading all of it; empty if it is sound.
 
     Raises:
         DataError: there is no finished data set, or its index cannot be used.

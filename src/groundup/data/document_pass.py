@@ -91,7 +91,7 @@ class TextRecord:
         return [source.entry(self._places[path]) for path, source in self._sources.items() if source.documents]
 
     def met(self) -> dict[str, int]:
-        """How often each special token's name was in the documents taken; names that were not are left out."""
+        """Number of occurrences of each special token's name in the documents taken, if there are any."""
         self._wait()
         return dict(sorted(self._met.items()))
 
@@ -161,7 +161,7 @@ def _little_endian(values: "array[int]") -> "array[int]":
 
 
 class _Source:
-    """What was read of one input."""
+    """Record of one input."""
 
     def __init__(self) -> None:
         self.documents = self.text_bytes = 0
@@ -191,11 +191,11 @@ EMPTY_SHA256 = _Source().entry(0)["text_sha256"]
 
 
 class DocumentSink(Protocol):
-    """Takes the ids of documents; ``ShardWriter`` is one."""
+    """Consumer of the ids of documents."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens so far."""
 
     def wants(self, number: int, /) -> bool:
         """Whether the document with this number, from 0 and without the empty ones, is to be encoded."""
@@ -211,7 +211,7 @@ class DocumentSink(Protocol):
 
 
 class DocumentPass:
-    """Reads all inputs once.
+    """One pass over all inputs.
 
     Args:
         reader: the documents.

@@ -239,7 +239,7 @@ def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) ->
         return True
     is_finished = (folder / INDEX_FILE).exists()
     different = differences(found, plan)
-    if not is_finished and different and not found["shards"]:  # a beginning without one finished shard is no loss
+    if not is_finished and different and not found["shards"]:  # nothing is lost without a finished shard
         clear(folder)
         return True
     streams = [source["name"] for source in plan.inputs if not is_repeatable(source)]
@@ -266,7 +266,7 @@ def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) ->
 
 @dataclass
 class _Call:
-    """What one call has to do with a folder that it holds."""
+    """One call of `encode_files`, which holds the lock of the folder."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -277,7 +277,7 @@ class _Call:
     documents: DocumentPass
 
     def encode(self) -> EncodeStats:
-        """Encode what is not there yet."""
+        """Encode the documents that are missing."""
         lengths = text_lengths(self.tokenizer, self.plan.separator_id)
         with ShardWriter(self.folder, self.plan, lengths, self.record.sources) as writer:
             tokens_kept = writer.tokens
@@ -296,7 +296,7 @@ class _Call:
         return _stats(index, tokens_kept)
 
     def confirm(self) -> EncodeStats:
-        """Leave a finished data set as it is, once its inputs and files are what they were; repair what is damaged."""
+        """Check that inputs and files of a finished data set are unchanged, and repair damaged files."""
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)  # left by a kill right after the index was written
         index = read_index(self.folder)
         is_hashed = all("text_sha256" in source for source in index.get("inputs") or [{}])
@@ -314,7 +314,7 @@ class _Call:
         return replace(_stats(index, index["tokens"]), repaired=tuple(repaired))
 
     def _left_out(self) -> list[str]:
-        """What the walk passed over. Of the data set itself there may be something by now, or not."""
+        """Files that the walk through folders passed over, except those of the data set itself, which come and go."""
         own = self.folder.resolve()
         others = [(path, why) for path, why in self.reader.left_out if not path.resolve().is_relative_to(own)]
         return [f"{path.name}: {reason}" for path, reason in others]
@@ -340,7 +340,7 @@ class _Call:
 
 
 class _NewDocuments:
-    """Hands the writer the documents that it does not have yet, once those that it has are the same text."""
+    """Pass the writer the documents that it does not have, once those that it has are known to be the same text."""
 
     def __init__(self, writer: ShardWriter, record: TextRecord, files: list[Path]):
         self._writer, self._record, self._files = writer, record, files
@@ -349,7 +349,7 @@ class _NewDocuments:
 
     @property
     def tokens(self) -> int:
-        """How many there are, those from before included."""
+        """Number of tokens, those from before included."""
         return self._writer.tokens
 
     def wants(self, number: int) -> bool:

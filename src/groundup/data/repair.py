@@ -73,7 +73,7 @@ def repair(
 
 
 class _Remake:
-    """Takes the documents that lie in damaged shards and writes these shards again.
+    """Write damaged shards again, from the documents in them.
 
     Args:
         shards: names of those that are damaged.

@@ -1,10 +1,10 @@
-"""Writes the folder that ``shards`` reads; a kill at any moment leaves a whole data set or one that can be resumed.
+"""Writer of the folder that ``shards`` reads; a kill at any moment leaves a complete or a resumable data set.
 
-All shards but the last have exactly ``shard_tokens`` tokens, so where they are cut depends on nothing but the tokens.
+All shards but the last have exactly ``shard_tokens`` tokens, so that the cuts depend on the tokens alone.
 Each is written under another name, forced to disk, renamed, and only then entered in ``progress.json``; ``index.json``
-comes last and takes its place. What a process that died left beyond the last entry is thrown away by the next one.
+comes last and replaces it. Data beyond the last entry, left by a process that died, is deleted by the next one.
 
-``progress.json`` also tells what was read of each input by then. The next process reads the text from the beginning and
+``progress.json`` also records what was read of each input. The next process reads the text from the beginning and
 compares, so that a data set never begins with one text and ends with another.
 """
 
@@ -49,7 +49,7 @@ _TOKENS_HELD = 1 << 18
 
 
 class ShardWriter:
-    """Appends documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
+    """Append documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
 
         with ShardWriter(folder, plan, token_lengths) as writer:     # the first writer.documents are there already
             writer.add_documents(ids, ends)                          # some whole documents
@@ -58,13 +58,13 @@ class ShardWriter:
 
     Args:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
-        sources: tells of the first so many documents what was read of each input; None if it is not to be recorded.
+        sources: record of each input up to a number of documents; None if it is not recorded.
 
     A document that an interrupted writer has begun is given again from its beginning; what is there is skipped.
 
     Attributes:
-        documents, tokens: how much has been added; not 0 at the start where a writer was interrupted.
-        kept_sources: what an interrupted writer had read of each input for these documents; None if not recorded.
+        documents, tokens: numbers added so far; not 0 at the start after an interrupted writer.
+        kept_sources: record of each input by an interrupted writer; None if not recorded.
 
     Raises:
         DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
@@ -99,7 +99,7 @@ class ShardWriter:
             self._ends_file = (folder / DOCUMENTS_FILE).open("ab")
 
     def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
-        """Appends whole documents.
+        """Append whole documents.
 
         Args:
             ids: ``(N,)``, the ids of all, each document's separator included; must not change afterwards.
@@ -119,7 +119,7 @@ class ShardWriter:
             begin, first = end, last
 
     def add(self, ids: NDArray[Any]) -> None:
-        """Appends ids of the current document; the array must not change afterwards."""
+        """Append ids of the current document; the array must not change afterwards."""
         known = min(self._already_there, len(ids))
         if known:
             if not np.array_equal(ids[:known], self._written(self.tokens - self._already_there, known)):
@@ -138,7 +138,7 @@ class ShardWriter:
             ids = ids[len(part) :]
 
     def end_document(self) -> None:
-        """Closes the current document with the separator."""
+        """Close the current document with the separator."""
         self.add(self._separator)
         self._ends.append(self.tokens)
         self._end_documents(1)
@@ -150,7 +150,7 @@ class ShardWriter:
                 self._save_ends()
 
     def finish(self, save_tokenizer: Callable[[Path], object], **totals: Any) -> dict[str, Any]:
-        """Closes the last shard and makes the folder a data set; returns its index.
+        """Close the last shard and complete the data set; return its index.
 
         Args:
             save_tokenizer: writes the tokenizer into a folder.
@@ -181,7 +181,7 @@ class ShardWriter:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the files; what is not in a finished shard is written again by the next writer."""
+        """Close the files; tokens that are not in a finished shard are written again by the next writer."""
         for file in (self._ends_file, self._shard):
             # On a full disk, closing fails as writing did; that error is on its way already.
             with suppress(OSError):
@@ -214,7 +214,7 @@ class ShardWriter:
         write_record(self.folder / PROGRESS_FILE, record | {"shards": self._shards})
 
     def _resume(self, progress: dict[str, Any]) -> None:
-        """Takes up the finished shards, once their hashes agree, and removes whatever was written after them."""
+        """Continue after the finished shards, if their hashes agree, and remove everything written after them."""
         documents = self.folder / DOCUMENTS_FILE
         whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
         damaged = [path for path, digest in whole.items() if not path.is_file() or file_sha256(path) != digest]
@@ -309,7 +309,7 @@ def other_text(folder: Path, name: str = "") -> DataError:
 
 
 class OpenShard:
-    """Token ids on their way to a shard file. It has another name, ``.part``, until it is complete.
+    """A shard file that is being written. Its name ends in ``.part`` until it is complete.
 
     Args:
         path: where the shard goes.
@@ -339,7 +339,7 @@ class OpenShard:
             self._write()
 
     def complete(self) -> dict[str, Any]:
-        """Write all of it to the disk, still under the other name; returns its entry in the index."""
+        """Write all ids to the disk, still under the temporary name; return the shard's entry in the index."""
         self._write()
         self._wait()
         self._writer.shutdown()
@@ -350,13 +350,13 @@ class OpenShard:
         return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
 
     def put_in_place(self) -> None:
-        """Give the complete shard its name, in place of a file that has it."""
+        """Rename the complete shard to its final name, and replace an existing file."""
         with disk_errors(self.path):
             os.replace(self._temporary, self.path)
             sync_directory(self.path.parent)
 
     def close(self) -> None:
-        """Let go of the file, complete or not."""
+        """Close the file, complete or not."""
         with suppress(DataError):  # raised by the next wait, or on its way already
             self._wait()
         self._writer.shutdown()

@@ -51,7 +51,7 @@ def _gzip(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Decompresses frame after frame. Unlike the library's own reader it notices when the last one is cut off."""
+    """Decompressor of frame after frame. Unlike the library's own reader it detects a truncated last frame."""
 
     def __init__(self, path: Path, file: BinaryIO):
         try:
@@ -95,7 +95,7 @@ def _truncated(path: Path, format_name: str) -> str:
 
 
 class Transcoded(io.RawIOBase):
-    """A stream of another encoding as UTF-8, without the byte order mark at its beginning.
+    """Stream of text in another encoding, as UTF-8, without the byte order mark at its beginning.
 
     Raises:
         DataError: while reading, at bytes that are not of this encoding; names the first one.

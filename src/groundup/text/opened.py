@@ -20,7 +20,7 @@ from groundup.text.options import ReadOptions
 
 _BUFFER_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
-"""How much of the beginning of an input is looked at."""
+"""Size of the head of an input, from which its format is detected."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -65,19 +65,19 @@ _ARRAY_OF_OBJECTS_BEGINS = re.compile(rb'\[\s*\{\s*["}]')
 
 @dataclass
 class OpenedInput:
-    """An input that is ready to be read."""
+    """An input opened for reading."""
 
     kind: Kind
     stream: BinaryIO
     """Text as UTF-8; for parquet the file, in which one can seek."""
     position: Callable[[], int]
-    """How many bytes of the input have been read."""
+    """Returns the number of bytes of the input read so far."""
     is_array: bool
     """Whether a JSON text is one array, and not one row a line."""
     is_plain: bool
-    """Whether the bytes of the file are the text as it is read."""
+    """Whether the bytes of the file are its text."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know of how the input is read."""
+    """Notes to the user on how the input is read."""
 
 
 @contextmanager
@@ -188,7 +188,7 @@ def _on_disk(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _Stream(io.RawIOBase):
-    """A stream that fills every buffer it is given, and counts its bytes."""
+    """Stream that fills every buffer completely, and counts its bytes."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self.count = stream, 0
@@ -298,7 +298,7 @@ def _wide_encoding(head: bytes) -> str:
         columns = [head[i::width] for i in range(width)]
         zeros = [column.count(0) / len(column) for column in columns]
         for order, suffix in ((zeros, "le"), (zeros[::-1], "be")):
-            # The low byte is hardly ever 0, and the others nearly always are.
+            # The low byte is rarely 0, and the others nearly always are.
             if order[0] < 0.02 and min(order[1:]) > 0.7:
                 return f"{name}-{suffix}"
     return ""

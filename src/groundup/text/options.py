@@ -17,7 +17,7 @@ DEFAULT_FIELD = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    r"""How inputs are read; the same for all inputs of a call.
+    r"""Options for reading, the same for all inputs of a call.
 
     A field ``meta.text`` is the field ``text`` inside ``meta``, unless there is a field whose name has the dot in it.
     In a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
@@ -54,7 +54,7 @@ class ReadOptions:
 
     @cached_property
     def parts(self) -> "list[bytes | str]":
-        """What the text of a row is made of: bytes for themselves, and names (str) of fields."""
+        """Parts of the text of a row: literal bytes, and names (str) of fields."""
         if self.template is None:
             return [self.field or DEFAULT_FIELD]
         return _template_parts(self.template)
@@ -124,7 +124,7 @@ def _check_encoding(encoding: str) -> None:
 
 
 def utf8(text: str) -> bytes:
-    """The text as it is encoded: a lone surrogate becomes U+FFFD, a pair of them the character they stand for."""
+    """The text in UTF-8: a lone surrogate becomes U+FFFD, a pair of them the character that they stand for."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -132,7 +132,7 @@ def utf8(text: str) -> bytes:
 
 
 def separator_bytes(separator: str) -> bytes:
-    """What stands between documents, as it is looked for in a file.
+    """The separator of documents in UTF-8.
 
     Raises:
         DataError: it is empty, or no text has it.

@@ -1,4 +1,4 @@
-"""Documents out of text files, as bytes, in bounded memory.
+"""Readers of text files: documents as bytes, in bounded memory.
 
 Formats, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.json``, one array of objects;
 ``.parquet``; all but the last also as ``.gz`` and ``.zst``. What a file without a known suffix is, is told by
@@ -71,7 +71,7 @@ class Piece(NamedTuple):
 
 
 class SkippedRow(NamedTuple):
-    """A row that was passed over: its file, the place in it, and what is wrong with it."""
+    """A skipped row: its file, its place in the file, and what is wrong with it."""
 
     path: Path
     place: str
@@ -83,7 +83,7 @@ class SkippedRow(NamedTuple):
 
 @dataclass
 class SkippedRows:
-    """Rows that were passed over because of ``on_bad_row="skip"``."""
+    """Rows skipped because of ``on_bad_row="skip"``."""
 
     count: int = 0
     first: list[SkippedRow] = field(default_factory=list)
@@ -179,12 +179,12 @@ class TextReader:
         return self._kinds.get(path, "txt") != "txt"
 
     def is_plain(self, path: Path) -> bool:
-        """Whether the bytes of a file are the text as it is read: neither compressed, nor rows, nor to be decoded."""
+        """Whether the bytes of a file are its text: not compressed, without rows, in UTF-8."""
         return path in self._plain
 
     @property
     def bytes_read(self) -> int:
-        """How far reading has come, in the bytes of ``bytes_total``."""
+        """Number of bytes read so far, in the units of ``bytes_total``."""
         return self._finished_bytes + self._position()
 
     def __iter__(self) -> Generator[Piece, None, None]:
@@ -278,7 +278,7 @@ class TextReader:
             self._plain.add(path)
 
     def _check_meaning(self) -> None:
-        """Raises DataError if an option that was given has no meaning for any of the inputs."""
+        """Raise DataError if a given option has no meaning for any of the inputs."""
         if len(self._kinds) < len(set(self.files)):
             return  # there are streams that may turn out to be what the option is for
         kinds = set(self._kinds.values())
@@ -302,7 +302,7 @@ def _pieces_of_row(blocks: list[Block]) -> Iterator[Piece]:
     if sum(map(len, blocks)) <= _LONGEST_PIECE:
         yield Piece(b"".join(blocks), True)
         return
-    rest = deque(blocks)  # each block is let go as soon as it is used
+    rest = deque(blocks)  # each block is freed as soon as it is used
     blocks.clear()
     while rest:
         data = rest.popleft()
@@ -330,7 +330,7 @@ def text_files(inputs: Inputs) -> list[Path]:
 
 
 def split_documents(read: Callable[[int], bytes], separator: bytes | None, block_bytes: int) -> Iterator[Piece]:
-    """Cuts plain text at ``separator`` by the rule at the head of this file, wherever the reads happen to end.
+    """Split plain text at ``separator`` by the rule at the head of this file, wherever the reads end.
 
     Args:
         read: returns up to the number of bytes asked for, and b"" only at the end.
@@ -364,7 +364,7 @@ def split_documents(read: Callable[[int], bytes], separator: bytes | None, block
 
 
 def _whole_line(buffer: bytes, start: int, found: int, after: int, at_line_start: bool) -> tuple[int, int, bool]:
-    """Where the document before the separator ends, where the next starts, and whether the separator stood alone.
+    """End of the document before the separator, start of the next, and whether the separator stands alone on its line.
 
     ``buffer[found:after]`` is the separator; ``buffer[start:found]`` is what is left of its document.
     """

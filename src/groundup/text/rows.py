@@ -99,7 +99,7 @@ def _value(row: dict[str, object], name: str) -> object:
 
 
 def type_name(value: object) -> str:
-    """What JSON calls the type of a value."""
+    """JSON's name of the type of a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     if isinstance(value, LongText):
         return "a string"

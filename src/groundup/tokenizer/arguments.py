@@ -19,7 +19,7 @@ def checked_thread_count(num_threads: int | None) -> int:
     """The number of threads; for None as many as this process may use cores.
 
     Raises:
-        TokenizerError: it is no integer, none at all, or absurdly many.
+        TokenizerError: it is not an integer, or not between 1 and MOST_THREADS.
     """
     if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:
         return num_threads  # what it nearly always is, before anything that takes as long as a short text
@@ -86,7 +86,7 @@ def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) ->
     """The texts as a list.
 
     Raises:
-        TokenizerError: one of them is no text; or a single text was given, whose characters would each be a text.
+        TokenizerError: one of them is not a text; or a single text was given, whose characters would each be a text.
     """
     if isinstance(texts, str | bytes | bytearray | memoryview):
         raise TokenizerError(f"texts is a single {type(texts).__name__}; give a list of texts, or use encode")
@@ -107,7 +107,7 @@ def plain_ids(ids: "Iterable[int] | NDArray[Any]") -> list[int]:
     """The ids as Python integers.
 
     Raises:
-        TokenizerError: one of them is no integer, or they are not one sequence.
+        TokenizerError: one of them is not an integer, or they are not one sequence.
     """
     if isinstance(ids, str | bytes | bytearray):
         raise TokenizerError(f"ids are a {type(ids).__name__}; give a sequence of integers")
@@ -129,7 +129,7 @@ def plain_id(token_id: Any) -> int:
     """The id as a Python integer.
 
     Raises:
-        TokenizerError: it is no integer.
+        TokenizerError: it is not an integer.
     """
     dimensions: int = getattr(token_id, "ndim", 0)
     if isinstance(token_id, list | tuple) or dimensions:

@@ -213,7 +213,7 @@ class TokenizerBase:
 
     @property
     def characters(self) -> Characters | None:
-        """How whole texts are encoded on characters; None if they are split into pretokens of bytes."""
+        """Options of encoding whole texts on characters; None if texts are split into pretokens of bytes."""
         return self._characters
 
     @property
@@ -223,7 +223,7 @@ class TokenizerBase:
 
     @property
     def pattern(self) -> Pattern:
-        """What makes pretokens: a built-in name, a regular expression, or several of them. Empty with `characters`."""
+        """Pattern that splits text: a built-in name, a regular expression, or several. Empty with `characters`."""
         return self._pattern
 
     @property

@@ -174,7 +174,7 @@ def compiled_pattern(expression: str) -> Any:
 
 
 def pretoken_ends(data: "Buffer", pattern: Pattern, unicode_version: str = NEWEST) -> "NDArray[np.uint64]":
-    """Where the pretokens of a text without special tokens end, in bytes; the first begins at 0.
+    """End positions, in bytes, of the pretokens of a text without special tokens; the first begins at 0.
 
     Each match is a pretoken, and so is what lies between two matches, so that nothing is lost: as `tokenizers` does
     with its Split "isolated", while tiktoken drops what no match covers. A match of nothing only divides. A byte that

@@ -55,7 +55,7 @@ _MOST_SETS = 64
 
 
 class SpecialTokenSets:
-    """The special tokens of a tokenizer, and those of them that a call may want, ready to be found in text."""
+    """Finders of a tokenizer's special tokens, and of the subsets that calls ask for."""
 
     def __init__(self, ids: Mapping[bytes, int], always: Mapping[bytes, int]) -> None:
         """`always`: tokens that are found beside the special ones, whichever a call wants."""
@@ -72,7 +72,7 @@ class SpecialTokenSets:
         """The allowed ones.
 
         Raises:
-            TokenizerError: one of the texts has a disallowed one, or what is named is no special token.
+            TokenizerError: one of the texts has a disallowed one, or a name is not that of a special token.
         """
         if not disallowed and isinstance(allowed, str) and allowed == "all":
             return self.all
@@ -121,7 +121,7 @@ class SpecialTokenSets:
             return self.all
         made = self._sets.get(names)
         if made is None:
-            if len(self._sets) >= _MOST_SETS:  # who chooses others with every call must not fill the memory
+            if len(self._sets) >= _MOST_SETS:  # a caller that chooses others with every call must not fill the memory
                 self._sets.clear()
             made = self._sets[names] = self._made(names)
         return made
@@ -133,7 +133,7 @@ class SpecialTokenSets:
 
 
 class SpecialNames:
-    """The names of a tokenizer's special tokens, ready to be found in bytes: the leftmost first, of those the longest.
+    """Finder of the names of special tokens in bytes: the leftmost first, of those the longest.
 
     Args:
         names: the special tokens.
@@ -147,7 +147,7 @@ class SpecialNames:
         self._has_nul = any(b"\0" in name for name in encoded)
 
     def count(self, documents: Sequence[bytes], joined: bytes) -> Counter[str]:
-        """How often each name is in the documents.
+        """Number of occurrences of each name in the documents.
 
         Args:
             joined: the documents with a NUL after each, which is searched in one go.
@@ -159,7 +159,7 @@ class SpecialNames:
         return found
 
     def count_part(self, data: bytes, is_last: bool) -> tuple[Counter[str], bytes]:
-        """How often each name is in a part of a document, and the end of the part, to put before the next one."""
+        """Number of occurrences of each name in a part of a document, and the part's end, to prepend to the next."""
         found: Counter[str] = Counter()
         begin, decided = 0, len(data) if is_last else len(data) - self._longest + 1
         while (place := self._finder.find(data, begin)) and place[0] < decided:
@@ -213,7 +213,7 @@ def refuse_names(reader: TextReader, special_tokens: Sequence[str]) -> Iterator[
 
 
 class RefusedNames:
-    """Finds names of special tokens in documents that must have none."""
+    """Check that documents contain no name of a special token."""
 
     def __init__(self, special_tokens: Sequence[str]):
         self._names = SpecialNames(special_tokens)

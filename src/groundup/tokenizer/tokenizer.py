@@ -172,11 +172,11 @@ class Tokenizer(TokenizerBase):
         return tokenizer
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.
+        """Write vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.
 
-        The first two are GPT-2's format, which other libraries read. The one file is groundup's own: all in one, exact,
-        a token or merge a line. Folders are made if need be, every file is replaced in one step, and a save that was
-        cut short is noticed by `load`.
+        The first two are GPT-2's format, which other libraries read. The single file is groundup's format: complete,
+        exact, a token or merge per line. Missing folders are created, every file is replaced atomically, and `load`
+        detects an interrupted save.
 
         Raises:
             TokenizerError: the folder is a file.
@@ -190,7 +190,7 @@ class Tokenizer(TokenizerBase):
             files.write_files(target, self._content(), self.sha256)
 
     def save_hugging_face(self, path: str | os.PathLike[str]) -> None:
-        """Writes a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
+        """Write a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
 
         It is read by `tokenizers.Tokenizer.from_file` and by transformers' `PreTrainedTokenizerFast`, as
         `tokenizer_file`.
@@ -203,7 +203,7 @@ class Tokenizer(TokenizerBase):
         write(_file_to_write(path), self._content())
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
-        """Writes the tokens that are not special in tiktoken's format.
+        """Write the tokens that are not special in tiktoken's format.
 
         The format has neither the pattern nor the special tokens; `tiktoken.Encoding` takes them beside the ranks, as
         `pat_str` and `special_tokens`.
@@ -219,7 +219,7 @@ class Tokenizer(TokenizerBase):
     ) -> list[int]:
         """The ids of a text.
 
-        A lone surrogate, which is no character, is encoded as U+FFFD, as tiktoken does; a pair of them as the
+        A lone surrogate, which is not a character, is encoded as U+FFFD, as tiktoken does; a pair of them as the
         character they stand for.
 
         Args:
@@ -227,10 +227,10 @@ class Tokenizer(TokenizerBase):
             allowed_special: special tokens that become their ids where they are in the text: "all" (tiktoken has none
                 by default), "none", or some of them. The others are text like any.
             disallowed_special: special tokens that must not be in the text: "all" that are not allowed, or some. None
-                by default (tiktoken has all). For text of strangers, `encode_ordinary` is the safe way.
+                by default (tiktoken has all). For untrusted text, use `encode_ordinary`.
 
         Raises:
-            TokenizerError: a disallowed special token is in the text, or what is named is no special token; or the
+            TokenizerError: a disallowed special token is in the text, or a name is not that of a special token; or the
                 text has a byte that the vocabulary lacks.
         """
         if type(text) is str and allowed_special == "all" and not disallowed_special:
@@ -391,7 +391,7 @@ class Tokenizer(TokenizerBase):
     def count(
         self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
     ) -> int:
-        """How many ids a text has, without the memory for them. Arguments and errors as for `encode_to_numpy`."""
+        """Number of ids of a text, without storing them. Arguments and errors as for `encode_to_numpy`."""
         specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
         return self._encoder.count(text, specials)
 
@@ -401,7 +401,7 @@ class Tokenizer(TokenizerBase):
         With a pattern that is not built in, all text is held until it is complete.
 
         Raises:
-            TokenizerError: what is allowed is no special token.
+            TokenizerError: an allowed name is not that of a special token.
         """
         return self._encoder.stream(self._special_tokens.chosen((), allowed_special, ()))
 

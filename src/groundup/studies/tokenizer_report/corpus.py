@@ -46,7 +46,7 @@ class Corpus:
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def check(self) -> None:
-        """Finds out before hours of work what would stop it.
+        """Check before hours of work that the corpus can be used.
 
         Raises:
             FileMissingError: an input does not exist.
@@ -81,11 +81,11 @@ class Corpus:
         return TextReader(inputs, separator=self.separator, field=read.pop("field") or DEFAULT_FIELD, **read)
 
     def training_documents(self) -> Documents:
-        """What a tokenizer may learn from."""
+        """Documents to train a tokenizer on."""
         return self._documents(self.inputs, None if self.held_out else False)
 
     def held_out_documents(self) -> Documents:
-        """What tokenizers are measured on."""
+        """Documents to measure tokenizers on."""
         return self._documents(self.held_out) if self.held_out else self._documents(self.inputs, True)
 
     def _documents(self, inputs: list[str], held_out: bool | None = None) -> Documents:
@@ -101,7 +101,7 @@ class Corpus:
 
 
 class Documents(Iterator[bytes]):
-    """Documents as they are read, and what it took.
+    """Documents in reading order, with their number, bytes, and the time spent on reading.
 
     Args:
         reader: where they come from. Empty ones are left out, and not counted.
@@ -121,7 +121,7 @@ class Documents(Iterator[bytes]):
 
     @property
     def read(self) -> tuple[int, int | None]:
-        """How far reading has come, and how far it has to go, in bytes on disk."""
+        """Bytes on disk read so far, and their total."""
         return self._reader.bytes_read, self._reader.bytes_total
 
     def __next__(self) -> bytes:

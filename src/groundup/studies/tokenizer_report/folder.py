@@ -99,9 +99,9 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
 
 
 def write(report: Report, tokenizers: Mapping[str, Tokenizer], out: Path, *, plot: bool = True) -> None:
-    """Writes report.json, report.md, report.png and the tokenizers that were trained into a folder.
+    """Write report.json, report.md, report.png and the trained tokenizers into a folder.
 
-    A report that is there is replaced, and so are tokenizers of the same names; all else is left as it is.
+    An existing report is replaced, and so are tokenizers of the same names; everything else is kept.
 
     Raises:
         MissingExtraError: matplotlib is needed for the picture and not installed; the rest is written.

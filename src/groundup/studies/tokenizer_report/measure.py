@@ -42,7 +42,7 @@ SPEED_BYTES = 64_000_000
 """Held-out text on which speed is measured, at most."""
 
 COLD_PROCESSES, WARM_SECONDS = 3, 1.0
-"""First passes are timed in so many processes, later ones in one of them for at least so long."""
+"""Number of processes that time a first pass, and seconds for which one of them repeats later passes, at least."""
 
 ORIGINAL: Report = {
     "training": {
@@ -77,12 +77,12 @@ def measure(
     threads: int | None = None,
     progress: Update | None = None,
 ) -> tuple[Report, dict[str, Tokenizer]]:
-    """Trains, encodes and measures.
+    """Train, encode and measure.
 
     Args:
         corpora: texts to train and to measure on.
         tokenizers: further ones by name. One with the name of a corpus is that corpus's own, which is not trained.
-        train: learn a tokenizer from each corpus that has none of its own.
+        train: train a tokenizer on each corpus that has none.
         sampled_documents: held-out documents drawn from each corpus, beside all of them together.
         longest: how many of each tokenizer's longest tokens to list.
         seed: of the draw.
@@ -188,7 +188,7 @@ class _Counts:
         self.documents = self.bytes = 0
 
     def run(self) -> Iterator[tuple[int, int | None]]:
-        """Encodes all; yields after each document how far reading has come, and how far it has to go."""
+        """Encode all; yield the bytes read so far, and their total, after each document."""
         import numpy as np
 
         self._used = [np.zeros(tokenizer.vocab_size, dtype=bool) for tokenizer in self._tokenizers.values()]
@@ -285,7 +285,7 @@ def _speeds(work: Path, corpora: Sequence[Corpus], tokenizers: Mapping[str, Toke
 
 
 def profile(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Where the CPU time of a first pass to lists goes: differences between the passes of `measure_encoding`.
+    """Profile of the CPU time of a first pass to lists: differences between the passes of `measure_encoding`.
 
     Splitting, looking up known pretokens and writing ids are one loop, which cannot be divided from outside. What is
     smaller than its noise may come out as 0.

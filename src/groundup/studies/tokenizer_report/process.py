@@ -1,4 +1,4 @@
-"""Measurements of a tokenizer report that need a process of their own.
+"""Measurements of a tokenizer report that need a fresh process.
 
 The peak memory of a process includes all that it did before, and the first pass of an encoder is only once the first:
 training and encoding are measured in fresh processes, which import no more than they need. A process takes its task as
@@ -33,7 +33,7 @@ _ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OM
 def measure_training(
     corpus: Corpus, folder: Path, *, threads: int | None = None, progress: Update | None = None
 ) -> dict[str, Any]:
-    """Trains on the corpus in a fresh process and saves the tokenizer into the folder.
+    """Train on the corpus in a fresh process and save the tokenizer into the folder.
 
     Returns:
         Wall and CPU seconds (all threads), the wall seconds of its three parts (reading, counting, merging; None
@@ -47,7 +47,7 @@ def measure_training(
 def measure_encoding(
     folder: Path, corpus: Corpus, *, limit: int, least_seconds: float = 1.0, processes: int = 3
 ) -> dict[str, Any]:
-    """Encodes held-out documents, at most about `limit` bytes, on one thread of fresh processes.
+    """Encode held-out documents, at most about `limit` bytes, on one thread of fresh processes.
 
     Args:
         folder: of the tokenizer.
@@ -109,7 +109,7 @@ def _in_fresh_process(task: dict[str, Any], what: str, progress: Update | None) 
 
 
 def main() -> None:
-    """What the fresh process does."""
+    """Main function of the fresh process."""
     try:
         task = json.load(sys.stdin)
         read = ReadOptions(**task["corpus"].pop("read"))

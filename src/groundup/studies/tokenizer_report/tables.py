@@ -24,7 +24,7 @@ PROFILE_PARTS = {
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Cells as text, and what to know to read them. The first `names` columns name a row; the others are figures."""
+    """A table of text. The first `names` columns name a row; the others are numbers. The note explains them."""
 
     title: str
     columns: list[str]
@@ -90,7 +90,7 @@ def description(report: dict[str, Any]) -> str:
 
 
 def machine(report: dict[str, Any]) -> str:
-    """What it was measured on."""
+    """Machine that the report was measured on."""
     system, settings = report["system"], report["settings"]
     return (
         f"{system['cpu']}, {system['cpu_count']} cores, load {_number(system['load_average'], '.1f')} when measured; "

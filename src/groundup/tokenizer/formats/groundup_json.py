@@ -43,7 +43,7 @@ _OPTIONAL: dict[str, type] = {
 
 
 def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
-    """Writes the file in one step. The vocabulary has the special tokens, too."""
+    """Write the file atomically. The vocabulary includes the special tokens."""
     vocab, pattern = content.vocab, content.pattern
     id_of_special, id_of_added = content.id_of_special(), content.id_of_added()
     apart = {*id_of_special.values(), *id_of_added.values()}

@@ -25,7 +25,7 @@ _SHOWN_HOLES = 5
 
 
 class Encoding(NamedTuple):
-    """How the text of an encoding is split, and the ids of its special tokens."""
+    """Pattern of an encoding, and the ids of its special tokens."""
 
     pattern: str
     special_tokens: dict[str, int]
@@ -97,7 +97,7 @@ def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: Spec
 
 
 def write_tiktoken(path: Path, content: TokenizerContent) -> None:
-    """Writes the tokens that are not special.
+    """Write the tokens that are not special.
 
     Raises:
         TokenizerError: the tokenizer is on characters or has a normalizer; ids of bytes and merges are not 0, 1, 2 …,
@@ -189,7 +189,7 @@ def _refuse_holes(path: Path, tokens: Mapping[int, bytes], vocab: Mapping[int, b
 
 
 def _known_name(path: Path) -> str:
-    """What to add where the name of the file is that of a known encoding."""
+    """Hint for an error, if the file has the name of a known encoding."""
     return f'; or pattern="{path.stem}", which is known' if path.stem in ENCODINGS else ""
 
 

@@ -37,7 +37,7 @@ Prefix = Literal["never", "always", "unless_there", "first_unless_there"]
 
 @dataclass(frozen=True, kw_only=True)
 class Characters:
-    """How whole texts are encoded on characters. The default is Gemma's way.
+    """Options of encoding whole texts on characters. The defaults are Gemma's.
 
     Raises:
         TokenizerError: a setting is not one of those listed.
@@ -181,7 +181,7 @@ class CharacterDecodeStream(DecodeStream):
         return self._stripped(replaced(tokens[:held]))
 
     def finish(self) -> str:
-        """What was held back. The stream is then ready for another text."""
+        """Return the text held back. The stream is then ready for another text."""
         rest, self._run = self._stripped(replaced(self._run)), []
         self._at_start = True
         return rest

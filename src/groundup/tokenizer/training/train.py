@@ -1,4 +1,4 @@
-"""Learning a vocabulary with byte-pair encoding: from a file, from documents, from inputs of any format."""
+"""Training of a byte-pair encoding (BPE) vocabulary: on a file, on documents, on inputs of any format."""
 
 import itertools
 import os
@@ -37,7 +37,7 @@ def train_bpe(
     num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Vocabulary, Merges]:
-    """Learns a vocabulary from a text file with byte-pair encoding on bytes (Sennrich et al. 2016).
+    """Train a vocabulary on a text file with byte-pair encoding on bytes (Sennrich et al. 2016).
 
     The text is split on the special tokens, longest first, and the pieces with the pattern into pretokens. Then, until
     the vocabulary is full or no pretoken has two tokens left, the most frequent pair of neighbouring tokens becomes a
@@ -90,7 +90,7 @@ def train_bpe_from_documents(
     num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Vocabulary, Merges]:
-    """`train_bpe` on documents from anywhere. The end of a document is a boundary, as a special token is.
+    """`train_bpe` on documents from any source. The end of a document is a boundary, as a special token is.
 
     Memory is bounded by `text.batches.BATCH_BYTES`, the longest document and the distinct pretokens.
 
