@@ -27,7 +27,7 @@ LIMITS = {
         "one setting with the same seeds, made once for each.",
         "Every run ends long before its model has learned what it can. What learns fast looks better here than what "
         "ends well: small batches, for one, which take more steps over the same tokens.",
-        "All variants of the ablations have the baseline's best learning rate, unless their name says otherwise; each "
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
         "might do better at another.",
         "Gradients are clipped and AdamW bounds each step, so few learning rates diverge to NaN within 195 steps. "
         "Instability shows as losses that rise above their start, and as seeds that end far apart.",
@@ -37,12 +37,12 @@ LIMITS = {
     "laptop": (
         "The models have about 3 million parameters and see 2 million tokens, where the published ones have 36 million "
         "and see 164 million: losses do not compare, and the best settings may differ at that size.",
-        "All variants of the ablations have the baseline's best learning rate, unless their name says otherwise; each "
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
         "might do better at another.",
         "The ladder holds for this machine and for one seed.",
     ),
     "paper": (
-        "All variants of the ablations have the baseline's best learning rate, unless their name says otherwise; each "
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
         "might do better at another.",
         "Batch sizes and the ladder have one seed per setting.",
     ),
