@@ -56,7 +56,6 @@ __all__ = [
     "left_out_line",
     "read_documents",
     "split_documents",
-    "text_files",
 ]
 
 _NOTES_SHOWN = _SKIPPED_SHOWN = 5
@@ -170,13 +169,6 @@ class TextReader:
     def is_repeatable(self) -> bool:
         """Whether the inputs can be read again, giving the same documents in the same order; not so for streams."""
         return not any(map(is_stream, self.files))
-
-    def is_delimited(self, path: Path) -> bool:
-        """Whether the format of this input delimits documents, as that of JSON lines, JSON arrays and parquet does.
-
-        For a stream without a known suffix this is known from its first piece on, and False before it.
-        """
-        return self._kinds.get(path, "txt") != "txt"
 
     def is_plain(self, path: Path) -> bool:
         """Whether the bytes of a file are its text: not compressed, without rows, in UTF-8."""
@@ -318,15 +310,6 @@ def read_documents(
 ) -> Iterator[bytes]:
     """The documents of ``inputs``, each whole; arguments and errors as for ``TextReader``."""
     return TextReader(inputs, separator=separator, field=field, read=read).documents()
-
-
-def text_files(inputs: Inputs) -> list[Path]:
-    """The files that ``inputs`` stand for, in reading order, checked to exist, be readable, known and not empty.
-
-    Raises:
-        FileMissingError, DataError: as for ``TextReader``.
-    """
-    return find_files(inputs).files
 
 
 def split_documents(read: Callable[[int], bytes], separator: bytes | None, block_bytes: int) -> Iterator[Piece]:
