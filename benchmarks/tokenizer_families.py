@@ -30,7 +30,7 @@ import tokenizers
 
 from groundup import Tokenizer
 from groundup.errors import GroundupError
-from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
+from groundup.tokenizer.formats.tiktoken import ENCODINGS
 from groundup.tokenizer.patterns import PATTERNS
 from side_by_side import SEPARATOR, Report, Row, labelled
 

@@ -150,7 +150,7 @@ def train_once(*, who: str, input: str, vocab_size: int, threads: int, learned: 
     except ImportError:
         raise UnavailableError(f"{library} is not installed; pip install {library}") from None
     if library == OURS:
-        from groundup.tokenizer.core import load_core
+        from groundup.tokenizer.encoders import load_core
 
         load_core()
     before = peak_mb()

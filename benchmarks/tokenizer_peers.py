@@ -170,7 +170,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
         import numpy  # noqa: F401
 
         from groundup.tokenizer import Tokenizer
-        from groundup.tokenizer.core import load_core
+        from groundup.tokenizer.encoders import load_core
 
         load_core()
         return lambda: Tokenizer.load(vocabulary / OURS)

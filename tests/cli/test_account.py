@@ -214,7 +214,7 @@ def test_the_processor_is_measured(capsys, monkeypatch):
         (["gpt2-xl", "--tokens", "1e400"], "gpt2-xl: a result is beyond 1e308"),
         (["gpt2-xl", "--device", "h200", "--mfu", "1e-320", "--tokens", "1e300", "--json"], "a result is beyond 1e308"),
         (["--compare", "gpt2-xl", "gpt2-small", "--sweep", "d_ff=8"], "--compare and --sweep both make columns"),
-        (["gpt2-xl", "--kept", "--sweep", "d_ff=8"], "--exercise and --kept tell of one run"),
+        (["gpt2-xl", "--kept", "--sweep", "d_ff=8"], "--exercise and --kept describe one run"),
         (["--sweep", "d_ff=8"], "no target; expected one target, or two with --compare"),
         (["."], ". is a folder without config.toml; expected the folder of a run"),
         (["gpt2-xl", "--wrong"], "--wrong"),

@@ -2,8 +2,7 @@
 
 import pytest
 
-from groundup.cli.flags import read_flags
-from groundup.cli.train import resolve
+from groundup.cli.flags import read_flags, resolve
 from groundup.config import RunConfig, flatten
 from groundup.errors import ConfigError
 

@@ -76,7 +76,7 @@ def test_the_demo_goes_the_whole_way(in_tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 0
     for heading in (
         "1  write stories",
-        "2  learn a tokenizer",
+        "2  train a tokenizer",
         "3  encode text",
         "4  train",
         "5  stories by the model",
@@ -180,8 +180,8 @@ def test_help_and_import_load_neither_torch_nor_numpy_nor_the_core():
 
 def test_floor_0_and_the_shards_do_not_import_torch():
     modules = (
-        "account config text.readers text.stories tokenizer track track.console track.tensorboard track.wandb "
-        "data.encode data.shards cli.encode cli.tokenizer"
+        "account config text.readers text.stories tokenizer record display.console record.sinks.tensorboard "
+        "record.sinks.wandb data.encode data.shards cli.encode cli.tokenizer.train"
     ).split()
     program = "import sys, importlib\n" + "".join(f"importlib.import_module('groundup.{m}')\n" for m in modules)
     assert python(f"{program}print('torch' in sys.modules)").stdout == "False\n"

@@ -95,7 +95,7 @@ def test_what_is_there_is_kept(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["nowhere", "out"], "tokenizer nowhere does not exist"),
-        (["in.json", "tokenizer.json"], "say --to hugging-face or --to json"),
+        (["in.json", "tokenizer.json"], "--to hugging-face or --to json"),
         (["in.json", "out.txt", "--to", "json"], "writes one file, whose name ends in .json; out.txt is not"),
         (["in.json", "out.json", "--to", "folder"], "out.json is the name of a file; leave .json away"),
         (["in.json", "."], "out is the current folder"),

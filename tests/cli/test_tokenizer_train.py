@@ -101,7 +101,7 @@ def test_the_pattern_goes_with_the_tokenizer_and_a_slow_one_says_so(text, capsys
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--vocab-size", 300, "--out", "o"], "nothing to train on: name text to read, or files of counts"),
+        (["train", "--vocab-size", 300, "--out", "o"], "give inputs, or files of counts with --counts"),
         (["train", "--counts", "no.npz", "--vocab-size", 300, "--out", "o"], "no.npz does not exist"),
         (["train", "--counts", "text.txt", "--vocab-size", 300, "--out", "o"], "not a file of pretoken counts"),
         (["train", "text.txt", "--tie-rule", "hf", "--vocab-size", 300, "--out", "o"], "tie-rule"),
@@ -110,7 +110,7 @@ def test_the_pattern_goes_with_the_tokenizer_and_a_slow_one_says_so(text, capsys
         (["train", "text.txt", "--vocab-size", 100, "--out", "o"], "vocab_size = 100; give a whole number of at least"),
         (["train", "text.txt", "--separator", "", "--vocab-size", 300, "--out", "o"], "the separator is empty"),
         (["count", "text.txt", "--out", "counts"], "--out counts does not end in .npz"),
-        (["count", "text.txt", "--out", "no/c.npz"], "there is no folder no"),
+        (["count", "text.txt", "--out", "no/c.npz"], "the folder no does not exist"),
         (["count", "text.txt", "--weight", 0, "--out", "c.npz"], "weight = 0; give a whole number from 1"),
         (["count", "empty.txt", "--out", "c.npz"], "empty.txt is empty"),
         (["count", "nothing.txt", "--out", "c.npz"], "nothing.txt: there is no text to count"),

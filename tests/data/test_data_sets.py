@@ -15,8 +15,7 @@ import pytest
 
 from groundup.data import document_pass, shard_writer
 from groundup.data.check import check_data_set
-from groundup.data.describe import describe
-from groundup.data.document import read_document
+from groundup.data.describe import describe, read_document
 from groundup.data.encode import encode_files
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError, GroundupError

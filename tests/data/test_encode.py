@@ -37,6 +37,7 @@ class ByteTokenizer:
 
     special_tokens = (SEPARATOR, "<|other|>")
     vocab_size = 258
+    prefix_length = 0
 
     def __init__(self, pair: bytes = b"ab"):
         self.words = {SEPARATOR.encode(): 256, pair: 257}
@@ -62,6 +63,8 @@ class ByteTokenizer:
         return ByteStream(self, allowed_special)
 
     def token_id(self, token: str) -> int:
+        if token.encode() not in self.words:
+            raise TokenizerError(f"{token!r} is not a token")
         return self.words[token.encode()]
 
     def token_lengths(self) -> np.ndarray:
@@ -181,7 +184,8 @@ class TestResult:
     def test_progress_ends_at_the_total(self, text, tmp_path):
         calls = []
         stats = encode_files(text, ByteTokenizer(), tmp_path / "tokens", progress=lambda *call: calls.append(call))
-        assert calls[-1] == (text.stat().st_size, text.stat().st_size, stats.tokens)
+        size = text.stat().st_size
+        assert calls[-1] == ("encoding", size, size, f"{stats.tokens:,} tokens")
 
 
 class TestResume:

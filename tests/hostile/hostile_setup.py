@@ -235,7 +235,7 @@ def _hash(path: Path) -> str:
 def _make_small(verb: str) -> None:
     """Let what a verb makes by itself be small, so that a case takes a second."""
     if verb == "demo":
-        from groundup.cli import demo
+        from groundup.studies import demo
 
         demo._TRAIN_BYTES, demo._VALID_BYTES, demo._VOCAB_SIZE = 40_000, 20_000, 300
     if verb == "reproduce":
@@ -245,8 +245,7 @@ def _make_small(verb: str) -> None:
 def _make_study_small() -> None:
     import types
 
-    from groundup.cli import reproduce
-    from groundup.studies import published_study
+    from groundup.studies import published_study, reproduce
 
     published_study.BUDGETS["minutes"] = {"stories": 280, "web": 280}
     reproduce._STORIES_BYTES = {"train": 20_000, "valid": 20_000}

@@ -15,8 +15,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from groundup.text.readers import split_documents
 from groundup.tokenizer import reference, train_bpe_from_documents
 from groundup.tokenizer.formats.gpt2 import CHARACTER_TO_BYTE
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.regex_splitter import pretoken_ends
+from groundup.tokenizer.patterns import PATTERNS, pretoken_ends
 from groundup.tokenizer.training.counts import PretokenCounts, SlowPatternWarning
 from groundup.tokenizer.training.texts import document_spans
 

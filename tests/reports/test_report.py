@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.cli.tokenizer_report import report as tokenizer_report
+from groundup.cli.tokenizer.report import report as tokenizer_report
 from groundup.errors import DataError, FileMissingError
 from groundup.reports.curves import lines_of, pack
 from groundup.reports.finding import finding

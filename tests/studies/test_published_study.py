@@ -147,7 +147,7 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     small = str(tmp_path / "small.toml")
     monkeypatch.setattr(published_study, "PLANS", (small,))
     monkeypatch.setitem(published_study.BUDGETS, "minutes", {"stories": 270, "web": 270})
-    monkeypatch.setattr("groundup.cli.reproduce.place_of", lambda place, name: place / Path(name).stem)
+    monkeypatch.setattr("groundup.studies.reproduce.place_of", lambda place, name: place / Path(name).stem)
     options = ("--data", tmp_path / "texts", "--directory", tmp_path / "study", "--workers", 1)
     code, _, err = command(*options, capsys=capsys)
     assert (code, err) == (0, "")

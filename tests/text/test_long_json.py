@@ -7,10 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundup.text import json_rows, long_json
-from groundup.text.encodings import utf8
 from groundup.text.json_rows import BrokenArray, JsonText, array_elements
 from groundup.text.long_json import read_long_row
-from groundup.text.options import ReadOptions
+from groundup.text.options import ReadOptions, utf8
 from groundup.text.rows import BadRow, text_blocks
 
 # Characters of one to four bytes, what JSON escapes, and halves of surrogate pairs.

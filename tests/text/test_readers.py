@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundup.errors import DataError, FileMissingError, MissingExtraError
-from groundup.text.readers import TextReader, read_documents, split_documents, text_files
+from groundup.text.files import find_files
+from groundup.text.readers import TextReader, read_documents, split_documents
 
 SEPARATOR = b"<|endoftext|>"
 
@@ -198,7 +199,7 @@ def message(error) -> str:
 class TestErrors:
     def test_missing(self, tmp_path):
         with pytest.raises(FileMissingError, match=r"nothing\.txt does not exist") as error:
-            text_files(tmp_path / "nothing.txt")
+            find_files(tmp_path / "nothing.txt")
         assert str(Path.cwd()) in message(error)
 
     def test_empty(self, tmp_path):

@@ -90,7 +90,6 @@ class TestArrays:
         (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
         reader = TextReader(tmp_path / name)
         assert list(reader.documents()) == [row["text"].encode() for row in self.ROWS]
-        assert reader.is_delimited(tmp_path / name)
 
     def test_elements_can_be_bad_rows(self, tmp_path):
         path = write(tmp_path / "a.json", '[{"text": "a"}, 7, {"text": nul}, {"text": "b"}, "c"]')

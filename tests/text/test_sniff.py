@@ -196,7 +196,6 @@ class TestStandardInput:
         else:
             assert documents == [data]
             assert reader.notes == []
-        assert reader.is_delimited(reader.files[0]) == has_rows
         assert not reader.is_repeatable
 
     def test_parquet(self, monkeypatch):

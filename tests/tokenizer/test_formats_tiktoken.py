@@ -13,7 +13,7 @@ from tiktoken_ext import openai_public
 from groundup.errors import FileMissingError, TokenizerError
 from groundup.tokenizer import Tokenizer, reference, train_bpe_from_documents
 from groundup.tokenizer.formats.merge_order import merges_of_ranks
-from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
+from groundup.tokenizer.formats.tiktoken import ENCODINGS
 from groundup.tokenizer.patterns import PATTERNS
 
 BYTES = {byte: bytes([byte]) for byte in range(256)}

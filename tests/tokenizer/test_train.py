@@ -111,7 +111,7 @@ def test_the_end_of_a_document_is_a_boundary():
 
 
 def test_documents_may_come_from_a_generator_in_many_batches(monkeypatch, corpus):
-    monkeypatch.setattr("groundup.tokenizer.training.texts.BATCH_BYTES", 100)
+    monkeypatch.setattr("groundup.text.batches.BATCH_BYTES", 100)
     documents = corpus.read_bytes().split(b"<|endoftext|>")
     streamed = train_bpe_from_documents(iter(documents), 350, ["<|endoftext|>"])
     assert streamed == train_bpe(corpus, 350, ["<|endoftext|>"])

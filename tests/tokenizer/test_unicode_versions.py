@@ -9,15 +9,15 @@ import tokenizers
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer, _native
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.regex_splitter import pretoken_ends
-from groundup.tokenizer.unicode_versions import (
+from groundup.tokenizer.patterns import (
     NEWEST,
     NUMERIC_IN_RUST,
     OF_ENGINE,
+    PATTERNS,
     VERSIONS,
     as_in_version,
     newer_character_named,
+    pretoken_ends,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")

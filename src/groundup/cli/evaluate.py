@@ -24,14 +24,14 @@ def _evaluate(
     device: str = "auto",
     json_output: bool = False,
 ) -> None:
-    """Loss, perplexity and bits per byte of a run's checkpoint on a whole split.
+    """Loss, perplexity and bits per byte of a run's checkpoint on a full split.
 
     Args:
         run: run directory, or the name of a run in runs/.
         checkpoint: "best", "latest", or a step.
-        split: which of the run's splits.
-        data: other token shards to score instead; they must come from the same tokenizer.
-        device: "auto" takes the one the run used.
+        split: split of the run's data.
+        data: other token shards to evaluate on instead; they must come from the same tokenizer.
+        device: device to run on; "auto" is the one that the run used.
         json_output: print one JSON object instead of a table.
     """
     from groundup.display.console import make_console, print_pairs

@@ -1,4 +1,4 @@
-"""Other spellings of the options of `groundup train`.
+"""Options of `groundup train`: their other spellings, and the config that they make.
 
 Every option has one full name, its place in the config (``--model.d_model``). On the command line the last part is
 enough where it is unique (``--d_model``), and the flags of the course's training script work too (``--no_rope``,
@@ -10,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from groundup.cli.parse import switch_value
-from groundup.config import RunConfig, flatten, override, short_names
-from groundup.config.recipe import suggestion
+from groundup.cli.parse import parse, switch_value
+from groundup.config import RunConfig, flatten, load_recipe, override, short_names
+from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError
 
 _RENAMED = {
@@ -42,7 +42,7 @@ _DEFERRED = ("eval_batches", "grad_accum_steps")
 
 @dataclasses.dataclass
 class Flags:
-    """What the arguments of `groundup train` say, before tyro."""
+    """Arguments of `groundup train`, rewritten for tyro."""
 
     recipe: str | None = None
     resume: bool = False
@@ -60,11 +60,11 @@ class Flags:
     def apply_deferred(self, config: RunConfig) -> RunConfig:
         """The config with --grad_accum_steps and --eval_batches, which count in batches of --batch_size, applied.
 
-        ``--batch_size 8 --grad_accum_steps 4`` is a step of 32 sequences in 4 passes of 8.
+        ``--batch_size 8 --grad_accum_steps 4`` is a step of 32 sequences in 4 micro-batches of 8.
         """
         batch_size = config.data.batch_size
-        if passes := self.deferred.get("grad_accum_steps"):
-            config = override(config, {"data.batch_size": batch_size * passes, "data.micro_batch_size": batch_size})
+        if steps := self.deferred.get("grad_accum_steps"):
+            config = override(config, {"data.batch_size": batch_size * steps, "data.micro_batch_size": batch_size})
         if batches := self.deferred.get("eval_batches"):
             config = override(config, {"train.eval_windows": batches * batch_size})
         return config
@@ -175,3 +175,58 @@ def _count(argument: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
         raise ConfigError(f"{argument} {text}; expected a whole number, at least 1")
     return int(text)
+
+
+def check_together(flags: Flags) -> None:
+    """Refuse flags that contradict each other."""
+    if flags.resume and flags.overwrite:
+        raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+    if flags.requeue and flags.overwrite:
+        raise ConfigError(
+            "--requeue starts the same command again, and --overwrite would then delete what the run has done; "
+            "leave one out"
+        )
+    if flags.adopt_config and not (flags.resume or flags.requeue):
+        raise ConfigError("--adopt-config changes options of a run that is resumed; add --resume, or leave it out")
+
+
+def resolve(flags: Flags) -> RunConfig:
+    """The config: recipe or resumed run, then the command line over it."""
+    if flags.help:
+        parse(
+            RunConfig,
+            ["--help"],
+            "train [RECIPE] [--resume [RUN]] [--overwrite] [--dry-run] [--adopt-config] [--force] [--requeue]",
+            description=_about(),
+        )
+    if flags.resume_run is not None:
+        if flags.recipe is not None:
+            raise ConfigError(f"--resume {flags.resume_run} has its recipe already; leave out {flags.recipe!r}")
+        from groundup.record.run import RunDirectory
+
+        run = RunDirectory.open(flags.resume_run)
+        # The folder may have been renamed or moved since.
+        base = dataclasses.replace(run.config, name=run.path.name, runs_dir=str(run.path.parent))
+    elif flags.recipe is not None:
+        base = load_recipe(flags.recipe)
+    elif flags.resume and not any(option.startswith("--name") for option in flags.options):
+        raise ConfigError("--resume needs to know which run: `groundup train --resume RUN`, or a recipe with it")
+    else:
+        base = RunConfig()
+    config = parse(RunConfig, flags.options, "train", default=base)
+    return flags.apply_deferred(config)
+
+
+def _about() -> str:
+    shipped = ", ".join(sorted(p.stem for p in recipes_dir().glob("*.toml")))
+    return (
+        f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name "
+        f"is enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; "
+        f"--overwrite replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed "
+        f"steps) and leaves nothing behind. --adopt-config resumes with options that have changed since the "
+        f"checkpoint; --force begins a run that does not fit into memory or on the disk; --requeue puts the SLURM "
+        f"job back into the queue when SIGUSR1, SIGTERM or the time limit has stopped the run, and resumes it. "
+        f"The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path --dataset "
+        f"--checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
+        f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."
+    )

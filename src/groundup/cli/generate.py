@@ -26,18 +26,18 @@ def _generate(
     checkpoint: str = "best",
     device: str = "auto",
 ) -> None:
-    """Let a run's model write, as fast as it thinks. What is left out comes from the run's own sample settings.
+    """Generate text with a run's model, and print it as it is generated. Defaults are the run's sample options.
 
     Args:
         run: run directory, or the name of a run in runs/.
-        prompt: what to continue; empty begins a new document.
-        tokens: most tokens to write.
-        temperature: 0 always takes the likeliest token; higher is more daring.
-        top_p: sample from the likeliest tokens whose probabilities sum to this.
-        samples: how many texts.
-        seed: the same seed writes the same text; a new one each time by default.
+        prompt: text to continue; empty begins a new document.
+        tokens: maximum number of tokens to generate.
+        temperature: sampling temperature; 0 always takes the most probable token.
+        top_p: nucleus sampling: sample from the most probable tokens whose probabilities sum to this.
+        samples: number of texts.
+        seed: seed of sampling; default: a new one each time.
         checkpoint: "best", "latest", or a step.
-        device: "auto" takes the one the run used.
+        device: device to run on; "auto" is the one that the run used.
     """
     from groundup.config import check_sampling
     from groundup.errors import ConfigError

@@ -14,39 +14,47 @@ from groundup.system.launch import Launch
 
 # verb -> (module, function, what it does); the module is imported only when its verb runs.
 VERBS = {
-    "demo": ("demo", "demo", "stories -> tokenizer -> shards -> a small model that talks, in a few minutes on a CPU"),
-    "stories": ("stories", "stories", "write the built-in stories, any size, to a file"),
-    "tokenizer train": ("tokenizer", "train", "learn a BPE vocabulary from text"),
-    "tokenizer count": ("tokenizer_count", "count", "count the pretokens of text, to train on later or elsewhere"),
-    "tokenizer inspect": ("tokenizer", "inspect", "longest tokens, compression and speed of a tokenizer"),
+    "demo": (
+        "study.demo",
+        "demo",
+        "stories -> tokenizer -> shards -> a small model that writes, in minutes on a CPU",
+    ),
+    "stories": ("study.stories", "stories", "write the built-in stories, any size, to a file"),
+    "tokenizer train": ("tokenizer.train", "train", "train a byte-pair encoding (BPE) tokenizer on text"),
+    "tokenizer count": ("tokenizer.count", "count", "count the pretokens of text, to train on later or elsewhere"),
+    "tokenizer inspect": ("tokenizer.inspect", "inspect", "longest tokens, compression and speed of a tokenizer"),
     "tokenizer report": (
-        "tokenizer_report",
+        "tokenizer.report",
         "report",
         "compare tokenizers on texts: compression, speed, training, longest tokens",
     ),
-    "tokenizer convert": ("tokenizer_convert", "convert", "write a tokenizer in another format, with the same ids"),
-    "encode": ("encode", "encode", "text to token shards"),
-    "data info": ("data", "info", "what a folder of token shards holds, and how it was made"),
-    "data check": ("data", "check", "read a whole folder of token shards and compare it with its index"),
-    "data show": ("data", "show", "one document of a folder of token shards, token by token"),
+    "tokenizer convert": ("tokenizer.convert", "convert", "write a tokenizer in another format, with the same ids"),
+    "encode": ("encode", "encode", "encode text into token shards"),
+    "data info": ("data.info", "info", "content of a folder of token shards, and how it was made"),
+    "data check": ("data.check", "check", "read a whole folder of token shards and compare it with its index"),
+    "data show": ("data.show", "show", "one document of a folder of token shards, token by token"),
     "account": (
         "account",
         "account_verb",
-        "what a run costs, before it starts: parameters, FLOPs, memory, time, what fits",
+        "cost of a run before it starts: parameters, FLOPs, memory, time, what fits",
     ),
     "train": ("train", "train", "train a model from a recipe, or resume a run"),
-    "sweep": ("sweep", "sweep", "run an experiment: every cell of a plan, resumed where it was interrupted"),
+    "sweep": ("sweep", "sweep", "run an experiment: every trial of a plan; an interrupted sweep resumes"),
     "reproduce": (
-        "reproduce",
+        "study.reproduce",
         "reproduce",
         "the published study, from text to report, in minutes or at its own size",
     ),
-    "experiment toy-sgd": ("experiment", "toy_sgd", "what a learning rate does, on the smallest problem there is"),
+    "experiment toy-sgd": (
+        "study.experiment",
+        "toy_sgd",
+        "effect of the learning rate on the smallest problem",
+    ),
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
-    "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a whole split"),
-    "generate": ("generate", "generate", "let a run's model write"),
+    "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
+    "generate": ("generate", "generate", "generate text with a run's model"),
 }
 
 
@@ -72,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         fail(f"cannot use {where}: {error.strerror or error}; check the path, its permissions and the disk")
     except MemoryError:
         fail(OUT_OF_MEMORY)
-    except RuntimeError as error:  # torch has no class of its own for the CPU's memory
+    except RuntimeError as error:  # torch has no separate class for the CPU's memory
         if "allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         fail(OUT_OF_MEMORY)

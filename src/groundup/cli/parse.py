@@ -1,4 +1,4 @@
-"""Arguments to Python values through tyro, with its boxed messages folded into our one line."""
+"""Parsing of arguments into Python values with tyro, whose boxed messages become one line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import re
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import tyro
 from tyro.conf import FlagCreatePairsOff
 
 from groundup.errors import ConfigError
+from groundup.text.options import ReadOptions
 
 Result = TypeVar("Result")
+Reading: TypeAlias = Annotated[ReadOptions, tyro.conf.arg(name="")]
+"""Flags of a verb that reads text: one for each field of `ReadOptions`."""
+DEFAULT_READING = ReadOptions()
 
 
 def call(function: Callable[..., Result], arguments: list[str], verb: str) -> Result:

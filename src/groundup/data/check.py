@@ -22,13 +22,11 @@ from groundup.data.index import (
     read_index,
     token_dtype,
 )
+from groundup.display.progress import Update
 from groundup.errors import DataError, GroundupError
 from groundup.system.files import file_sha256
 
 _BLOCK = 1 << 22
-
-CheckProgress = Callable[[int, int], object]
-"""Called with the bytes checked and their sum."""
 
 
 class Fault(NamedTuple):
@@ -40,8 +38,8 @@ class Fault(NamedTuple):
     """The whole line for the user."""
 
 
-def check_data_set(path: Path, progress: CheckProgress | None = None) -> list[Fault]:
-    """Every fault of a folder of token shards, found by reading all of it; none where it is sound.
+def check_data_set(path: Path, progress: Update | None = None) -> list[Fault]:
+    """Every fault of a folder of token shards, found by reading all of it; empty if it is sound.
 
     Raises:
         DataError: there is no finished data set, or its index cannot be used.
@@ -64,7 +62,7 @@ def size_faults(folder: Path, index: dict[str, Any]) -> list[Fault]:
     return found
 
 
-def content_faults(folder: Path, index: dict[str, Any], progress: CheckProgress | None = None) -> Iterator[Fault]:
+def content_faults(folder: Path, index: dict[str, Any], progress: Update | None = None) -> Iterator[Fault]:
     """Faults of all files, each read once: size, SHA-256, ids, bytes of text, and where documents end."""
     faults = size_faults(folder, index)
     yield from faults
@@ -188,8 +186,8 @@ class _ShardCheck:
         )
 
 
-def _after(begin: int, total: int, progress: CheckProgress | None) -> Callable[[int], object]:
-    return lambda done: progress(begin + done, total) if progress else None
+def _after(begin: int, total: int, progress: Update | None) -> Callable[[int], object]:
+    return lambda done: progress("checking", begin + done, total) if progress else None
 
 
 def _offset_faults(folder: Path, offsets: NDArray[Any], tokens: int) -> Iterator[Fault]:

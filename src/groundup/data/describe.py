@@ -1,17 +1,27 @@
-"""Description of a data set as plain values: what is in it, and how it was made."""
+"""Description of a data set: its content and origin as plain values, and single documents token by token."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.data.index import INDEX_FILE, PROGRESS_FILE, read_index, read_progress, token_dtype
+from groundup.data.index import (
+    DOCUMENTS_FILE,
+    ENCODE_AGAIN,
+    INDEX_FILE,
+    PROGRESS_FILE,
+    read_index,
+    read_progress,
+    token_dtype,
+)
 from groundup.data.shards import TokenShards
-from groundup.errors import GroundupError
+from groundup.display.units import size_text
+from groundup.errors import DataError, GroundupError
 
 NOT_RECORDED = "made by groundup 0.1, which did not record"
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a folder of token shards, finished or not, or a ``.npy`` file holds.
+    """Content of a folder of token shards, finished or not, or of a ``.npy`` file.
 
     Raises:
         FileMissingError, DataError: as for ``TokenShards.open``.
@@ -76,3 +86,123 @@ def _tokenizer(data: TokenShards) -> dict[str, Any]:
         "special_tokens": list(tokenizer.special_tokens),
         "pattern": tokenizer.pattern,
     }
+
+
+def facts(found: dict[str, Any]) -> dict[str, object]:
+    """Names and values of a description, for the terminal."""
+    rows: dict[str, object] = {"data set": found["path"]}
+    if found["state"] == "unfinished":
+        rows["state"] = "unfinished: run the same encode command again"
+    if "documents" in found:
+        empty = f", {found['empty_documents']:,} empty ones dropped" if found["empty_documents"] else ""
+        mean = f", {found['tokens_per_document']:,} tokens each on average" if found["tokens_per_document"] else ""
+        rows["documents"] = f"{found['documents']:,}{mean}{empty}"
+    rows["tokens"] = f"{found['tokens']:,} as {found['dtype']}, {size_text(found['bytes_on_disk'])}"
+    if "shards" not in found:
+        return rows | {"SHA-256": found["sha256"]}
+    if found["bytes_per_token"]:
+        rows["text"] = f"{size_text(found['bytes'])}, {found['bytes_per_token']:.2f} bytes a token"
+    rows["shards"] = f"{len(found['shards']):,} of up to {found['shard_tokens'] or 0:,} tokens"
+    rows["tokenizer"] = _tokenizer_fact(found)
+    if found["separator"]:
+        rows["separator"] = f"{found['separator']['token']} = {found['separator']['id']}"
+    rows["special tokens"] = _special_fact(found)
+    options = {"field": found["field"]} | found["reading"]
+    rows["read with"] = ", ".join(f"{name} = {value!r}" for name, value in options.items() if value is not None)
+    if found["skipped_rows"]:
+        rows["skipped rows"] = f"{found['skipped_rows']:,}"
+    if found["left_out"]:
+        rows["left out"] = ", ".join(found["left_out"])
+    rows["made by"] = f"groundup {found['groundup'] or '0.1'}"
+    if "sha256" in found:
+        rows["SHA-256"] = found["sha256"]
+    return rows
+
+
+def _tokenizer_fact(found: dict[str, Any]) -> str:
+    tokenizer = found.get("tokenizer") or {}
+    if "problem" in tokenizer:
+        return f"damaged: {tokenizer['problem']}"
+    about = f", pattern {tokenizer['pattern']}" if tokenizer else ""
+    return f"{found['vocab_size']:,} ids{about}, SHA-256 {found['tokenizer_sha256'][:12]}…"
+
+
+def _special_fact(found: dict[str, Any]) -> str:
+    taken = {"text": "taken as text", "encode": "encoded as special tokens", "error": "not allowed"}
+    mode = f"names in documents {taken.get(found['special_tokens'], found['special_tokens'])}"
+    met = found["special_tokens_met"]
+    if met is None:
+        return mode
+    return f"{mode}; met: " + (", ".join(f"{name} × {count:,}" for name, count in met.items()) or "none")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of one token; or of several that are one character only together."""
+
+    ids: list[int]
+    text: str
+    is_special: bool
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of a data set, with the separator that ends it."""
+
+    number: int
+    documents: int
+    start: int
+    """Place of its first token in the data set."""
+    pieces: list[Piece]
+
+    @property
+    def tokens(self) -> int:
+        """The separator included."""
+        return sum(len(piece.ids) for piece in self.pieces)
+
+
+def read_document(path: Path, number: int) -> Document:
+    """Document ``number`` of a data set, counted from 0; a negative number counts from the end.
+
+    Raises:
+        FileMissingError, DataError: there is no data set, it has no such document, or it is damaged.
+        TokenizerError: its tokenizer is damaged, or is not the one that made the ids.
+    """
+    data = TokenShards.open(path)
+    if not data.index:
+        raise DataError(f"{path} is a bare array, in which documents are not told apart; give a folder of token shards")
+    count = data.index["documents"]
+    if not -count <= number < count:
+        raise DataError(f"{path} has no document {number}; it has {count}: 0 to {count - 1}, or -{count} to -1")
+    number %= count
+    offsets = data.document_offsets
+    assert offsets is not None
+    start, end = (int(offset) for offset in offsets[number : number + 2])
+    if not 0 <= start < end <= len(data):
+        raise DataError(
+            f"{path / DOCUMENTS_FILE} has document {number} at tokens {start} to {end} of {len(data)}; it is damaged: "
+            f"{ENCODE_AGAIN}"
+        )
+    return Document(number, count, start, _pieces(data, data.read(start, end - start).tolist()))
+
+
+def _pieces(data: TokenShards, ids: list[int]) -> list[Piece]:
+    tokenizer = data.tokenizer()
+    special = {tokenizer.token_id(name): name for name in tokenizer.special_tokens}
+    stream, pieces, held = tokenizer.decode_stream(), list[Piece](), list[int]()
+
+    for token in ids:
+        name = special.get(token)
+        if name is not None:
+            if rest := stream.finish():
+                pieces.append(Piece(held, rest, False))
+            pieces.append(Piece([token], name, True))
+            held = []
+            continue
+        held.append(token)
+        if text := stream.feed(token):
+            pieces.append(Piece(held, text, False))
+            held = []
+    if rest := stream.finish():
+        pieces.append(Piece(held, rest, False))
+    return pieces

@@ -1,63 +1,201 @@
-"""One pass over the documents of the inputs: record them, and encode those that are wanted."""
+"""One pass over the documents of the inputs: record them, and encode those that are wanted.
 
-from collections.abc import Callable, Generator, Iterator
+The record (documents, bytes and SHA-256 of each input, and the special tokens in them) is made in the same pass, in
+another thread: hashing releases the GIL.
+"""
+
+import hashlib
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
 from groundup.data.plan import InputStatus, ShardPlan
-from groundup.data.text_record import TextRecord
+from groundup.display.progress import Update
 from groundup.text.readers import Piece, TextReader
-from groundup.tokenizer.special_names import RefusedNames
-
-Progress: TypeAlias = Callable[[int, int | None, int], object]
-"""Called with bytes read of the inputs, their size (None for standard input), and tokens written."""
+from groundup.tokenizer.special_tokens import RefusedNames, SpecialNames
+from groundup.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 4 << 20
-"""How much text is encoded at a time, unless a single document is longer: that one is never held whole."""
+"""Bytes of text that are encoded at a time. A longer document is encoded in parts, and never held whole."""
 _REPORT_BYTES = 1 << 20
-_DOCUMENT_OVERHEAD = 64  # bytes that even a short document takes, so that a batch of those is bounded too
+_DOCUMENT_OVERHEAD = 64  # bytes of memory of even a short document, so that a batch of short ones is bounded too
+_DOCUMENTS_JOINED = 1024  # few enough that the joined bytes are hashed from the processor's cache
+
+Sources: TypeAlias = list[dict[str, Any]]
+"""Of each input read up to a point: its index among the inputs, documents, text_bytes and text_sha256."""
 
 
-class TokenStream(Protocol):
-    """Encodes one document that comes in pieces."""
+class TextRecord:
+    """Counts and hashes the documents of each input, in the order they are read.
 
-    def feed(self, data: bytes, /) -> NDArray[Any]: ...
-    def finish(self) -> NDArray[Any]: ...
+        record = TextRecord(reader.files, names)
+        record.hold(documents, marks); record.flush()           # whole documents
+        record.add_part(path, data, ends_document=False)        # part of a document
+        record.sources(count)                                   # of the first `count` documents of all
+        record.met()                                            # of all
+
+    The SHA-256 of an input is that of two digests: of its documents, each followed by a NUL, and of their lengths as
+    uint64. So it depends on the text and on where the documents end, and on nothing else. Empty documents are dropped
+    before.
+    """
+
+    def __init__(self, files: Sequence[Path], names: SpecialNames):
+        self._places = {path: place for place, path in reversed(list(enumerate(files)))}
+        self._names = names
+        self._sources: dict[Path, _Source] = {}
+        self._held: list[tuple[Path, list[bytes]]] = []
+        self._hashed = 0
+        self._met: Counter[str] = Counter()
+        self._in_parts = b""  # the end of a document in parts, in which a name may begin
+        self._length = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="text-record")
+        self._work: Future[None] | None = None
+
+    def hold(self, documents: list[bytes], marks: list[tuple[int, Path]]) -> None:
+        """Take whole documents, and hold them until the next `flush`.
+
+        Args:
+            marks: where in them those of another input begin; the first at 0.
+        """
+        ends = [begin for begin, _ in marks[1:]] + [len(documents)]
+        self._held = [
+            (path, documents[begin:end]) for (begin, path), end in zip(marks, ends, strict=True) if begin < end
+        ]
+
+    def flush(self) -> None:
+        """Hash what is held, in the other thread."""
+        self._hashed += sum(len(documents) for _, documents in self._held)
+        self._submit(self._take, self._held)
+        self._held = []
+
+    def add_part(self, path: Path, data: bytes, *, ends_document: bool) -> None:
+        """Take a part of a document."""
+        self._submit(self._take_part, path, data, ends_document)
+        self._hashed += ends_document
+
+    def sources(self, documents: int | None = None) -> Sources:
+        """The inputs up to that many documents of all, at least those flushed; or all flushed."""
+        if documents is not None:
+            assert documents >= self._hashed, f"{documents} of {self._hashed} documents that are hashed already"
+            self._submit(self._take, self._cut(documents - self._hashed))
+            self._hashed = documents
+        self._wait()
+        return [source.entry(self._places[path]) for path, source in self._sources.items() if source.documents]
+
+    def met(self) -> dict[str, int]:
+        """Number of occurrences of each special token's name in the documents taken, if there are any."""
+        self._wait()
+        return dict(sorted(self._met.items()))
+
+    def close(self) -> None:
+        """End the thread, after what it is at."""
+        self._thread.shutdown()
+
+    def _cut(self, count: int) -> list[tuple[Path, list[bytes]]]:
+        """Take the first documents from those that are held."""
+        taken: list[tuple[Path, list[bytes]]] = []
+        while count:
+            path, documents = self._held[0]
+            taken.append((path, list(islice(documents, count))))
+            count -= len(taken[-1][1])
+            del documents[: len(taken[-1][1])]
+            if not documents:
+                del self._held[0]
+        return taken
+
+    def _submit(self, function: Any, *arguments: Any) -> None:
+        self._wait()
+        self._work = self._thread.submit(function, *arguments)
+
+    def _wait(self) -> None:
+        work, self._work = self._work, None
+        if work is not None:
+            work.result()
+
+    # What follows runs in the other thread.
+
+    def _source(self, path: Path) -> "_Source":
+        return self._sources.setdefault(path, _Source())
+
+    def _take(self, batches: list[tuple[Path, list[bytes]]]) -> None:
+        for path, documents in batches:
+            source = self._source(path)
+            for begin in range(0, len(documents), _DOCUMENTS_JOINED):
+                some = documents[begin : begin + _DOCUMENTS_JOINED]
+                joined = b"\0".join([*some, b""])
+                source.text.update(joined)
+                source.lengths.update(_little_endian(array("Q", map(len, some))))
+                source.documents += len(some)
+                source.text_bytes += len(joined) - len(some)
+                self._met += self._names.count(some, joined)
+
+    def _take_part(self, path: Path, data: bytes, ends_document: bool) -> None:
+        source = self._source(path)
+        if not self._length:
+            source.begin_parts()
+        source.text.update(data)
+        source.text_bytes += len(data)
+        self._length += len(data)
+        found, self._in_parts = self._names.count_part(self._in_parts + data, ends_document)
+        self._met += found
+        if ends_document:
+            source.text.update(b"\0")
+            source.lengths.update(_little_endian(array("Q", [self._length])))
+            source.documents += 1
+            self._length = 0
+            source.end_parts()
 
 
-class ShardTokenizer(Protocol):
-    """What encoding needs of a tokenizer; ``groundup.Tokenizer`` has it."""
+def _little_endian(values: "array[int]") -> "array[int]":
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def special_tokens(self) -> Any: ...
-    def encode_batch_to_numpy(
-        self,
-        texts: list[bytes],
-        /,
-        *,
-        allowed_special: Literal["all", "none"],
-        append: int | None,
-        num_threads: int | None,
-    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
-    def stream(self, *, allowed_special: Literal["all", "none"]) -> TokenStream: ...
-    def token_id(self, token: str, /) -> int: ...
-    def token_lengths(self) -> NDArray[Any]: ...
-    def save(self, folder: Path, /) -> object: ...
+
+class _Source:
+    """Record of one input."""
+
+    def __init__(self) -> None:
+        self.documents = self.text_bytes = 0
+        self.text, self.lengths = hashlib.sha256(), hashlib.sha256()
+        self._before_parts: tuple[bytes, int] | None = None
+
+    def begin_parts(self) -> None:
+        """Keep what there was before a document in parts: until its end, it counts for nothing."""
+        self._before_parts = self.text.digest(), self.text_bytes
+
+    def end_parts(self) -> None:
+        self._before_parts = None
+
+    def entry(self, place: int) -> dict[str, Any]:
+        text, text_bytes = self._before_parts or (self.text.digest(), self.text_bytes)
+        digest = hashlib.sha256(text + self.lengths.digest())
+        return {
+            "input": place,
+            "documents": self.documents,
+            "text_bytes": text_bytes,
+            "text_sha256": digest.hexdigest(),
+        }
+
+
+EMPTY_SHA256 = _Source().entry(0)["text_sha256"]
+"""Of an input without any text."""
 
 
 class DocumentSink(Protocol):
-    """Takes the ids of documents; ``ShardWriter`` is one."""
+    """Consumer of the ids of documents."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens there are."""
+        """Number of tokens so far."""
 
     def wants(self, number: int, /) -> bool:
         """Whether the document with this number, from 0 and without the empty ones, is to be encoded."""
@@ -73,7 +211,7 @@ class DocumentSink(Protocol):
 
 
 class DocumentPass:
-    """Reads all inputs once.
+    """One pass over all inputs.
 
     Args:
         reader: the documents.
@@ -88,17 +226,17 @@ class DocumentPass:
     def __init__(
         self,
         reader: TextReader,
-        tokenizer: ShardTokenizer,
+        tokenizer: Tokenizer,
         plan: ShardPlan,
         status: InputStatus,
         record: TextRecord,
         *,
         num_threads: int | None = None,
-        progress: Progress | None = None,
+        progress: Update | None = None,
     ):
         self.documents = self.empty_documents = 0
         self._reader, self._tokenizer, self._plan, self._status, self._record = reader, tokenizer, plan, status, record
-        self._threads, self._progress = num_threads, progress
+        self._threads, self._progress, self._total = num_threads, progress, reader.bytes_total
         self._allowed: Literal["all", "none"] = "all" if plan.special_tokens == "encode" else "none"
         self._refused = RefusedNames(tokenizer.special_tokens) if plan.special_tokens == "error" else None
         self._batch: list[bytes] = []
@@ -115,7 +253,7 @@ class DocumentPass:
         with closing(self._pieces(sink)) as pieces:
             self._take(pieces, sink)
         if self._progress:
-            self._progress(self._reader.bytes_read, self._reader.bytes_total, sink.tokens if sink else 0)
+            self._show(self._progress, sink)
 
     def _take(self, pieces: Iterator[Piece], sink: DocumentSink | None) -> None:
         is_wanted = False
@@ -174,14 +312,17 @@ class DocumentPass:
         self._record.flush()
         self._batch, self._batch_bytes, self._marks = [], 0, [(0, self._path)]
 
+    def _show(self, progress: Update, sink: DocumentSink | None) -> None:
+        tokens = sink.tokens if sink else 0
+        progress("encoding", self._reader.bytes_read, self._total, f"{tokens:,} tokens")
+
     def _number(self) -> int:
         """Number of the current document in its file, from 1, the empty ones counted."""
         return self.documents + self.empty_documents - self._before
 
     def _pieces(self, sink: DocumentSink | None) -> Generator[Piece, None, None]:
         """The pieces of the reader, under the progress of all; each file is looked at again after its last piece."""
-        total, reported = self._reader.bytes_total, 0
-        reading = None
+        reported, reading = 0, None
         with closing(iter(self._reader)) as pieces:
             for piece in pieces:
                 if self._reader.current is not reading:
@@ -194,6 +335,6 @@ class DocumentPass:
                 yield piece
                 if self._progress and self._reader.bytes_read - reported >= _REPORT_BYTES:
                     reported = self._reader.bytes_read
-                    self._progress(reported, total, sink.tokens if sink else 0)
+                    self._show(self._progress, sink)
         if reading is not None:
             self._status.check_unchanged(reading)

@@ -5,7 +5,8 @@ model nothing, and a file that begins with one would begin with an empty documen
 index. The name of a special token inside a document is text, unless ``special_tokens`` says otherwise.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from groundup.config import END_OF_TEXT
 from groundup.data.check import check_data_set, size_faults
-from groundup.data.document_pass import DocumentPass, Progress, ShardTokenizer
+from groundup.data.document_pass import EMPTY_SHA256, DocumentPass, TextRecord
 from groundup.data.index import (
     INDEX_FILE,
     PROGRESS_FILE,
@@ -30,38 +31,41 @@ from groundup.data.index import (
 from groundup.data.plan import InputStatus, ShardPlan, differences, fingerprint, is_repeatable
 from groundup.data.repair import repair
 from groundup.data.shard_writer import ShardWriter, other_text, text_lengths
-from groundup.data.text_record import EMPTY_SHA256, TextRecord
+from groundup.display.progress import Progress, Silent, Update
+from groundup.display.units import size_text
 from groundup.errors import DataError, TokenizerError
 from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import STANDARD_INPUT, Inputs, TextReader
-from groundup.tokenizer.special_names import SpecialNames, SpecialTokenMode
+from groundup.tokenizer.special_tokens import SpecialNames, SpecialTokenMode
+from groundup.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_SHARD_TOKENS = 100_000_000
-"""Tokens a shard: 200 MB at uint16, and at most so much work is lost by a kill."""
+"""Tokens per shard: 200 MB at uint16. A kill loses at most the work on one shard."""
+_FEW_BYTES_PER_TOKEN = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeStats:
-    """What a data set holds, and how much of it this call had to do."""
+    """Content of a data set, and the part of it that this call encoded."""
 
     tokens: int
     """Separators included."""
     bytes: int
-    """Of text; separators not included."""
+    """Bytes of text; separators not included."""
     documents: int
     empty_documents: int
     """Dropped."""
     shards: int
     tokens_kept: int
-    """Already there when the call began: all of them if the data set was complete."""
+    """Tokens that existed when the call began: all of them if the data set was complete."""
     special_tokens: str = "text"
-    """How the names of special tokens inside documents were taken."""
+    """Meaning of the names of special tokens inside documents."""
     special_tokens_met: dict[str, int] | None = None
-    """How often each was there; None where it was not recorded."""
+    """Number of occurrences of each; None where it was not recorded."""
     skipped_rows: int = 0
-    """Passed over because they hold no text, with ``on_bad_row="skip"``."""
+    """Rows skipped because they hold no text, with ``on_bad_row="skip"``."""
     repaired: tuple[str, ...] = ()
-    """Files that were damaged or gone, and were made again."""
+    """Files that were damaged or missing, and were written again."""
 
     @property
     def bytes_per_token(self) -> float:
@@ -70,13 +74,69 @@ class EncodeStats:
 
     @property
     def already_complete(self) -> bool:
-        """Nothing was left to do."""
+        """Whether the data set was complete when the call began."""
         return self.tokens_kept == self.tokens
+
+    def summary(self, seconds: float) -> str:
+        """One line on the data set and what this call did."""
+        found = (
+            f"{self.documents:,} documents, {size_text(self.bytes)} = {self.tokens:,} tokens "
+            f"({self.bytes_per_token:.2f} bytes each) in {self.shards} shard{'s' * (self.shards > 1)}"
+        )
+        if self.repaired:
+            return f"{found}; made again, as they were: {', '.join(self.repaired)}, {seconds:.1f} s"
+        if self.already_complete:
+            return f"{found}; nothing was left to do"
+        kept = f", {self.tokens_kept:,} tokens of them from before" if self.tokens_kept else ""
+        return f"{found}{kept}, {seconds:.1f} s"
+
+    def warnings(self) -> Iterator[str]:
+        """Lines on what may be wrong with the text: too many tokens, and names of special tokens in it."""
+        in_text = self.bytes / max(self.tokens - self.documents, 1)
+        if in_text < _FEW_BYTES_PER_TOKEN:
+            yield (
+                f"warning: only {in_text:.2f} bytes a token without separators, where text has 3 to 5: the input may "
+                "not be text, or may be of another language or encoding than what the tokenizer was trained on"
+            )
+        if self.special_tokens_met:
+            met = ", ".join(f"{name} × {count:,}" for name, count in self.special_tokens_met.items())
+            is_encoded = self.special_tokens == "encode"
+            taken = "as special tokens" if is_encoded else "as text; --special-tokens encode differs"
+            yield f"names of special tokens in documents were taken {taken}: {met}"
+
+
+def encode_with_summary(
+    inputs: Inputs,
+    tokenizer: Tokenizer,
+    out_dir: Path,
+    *,
+    separator: str = END_OF_TEXT,
+    read: ReadOptions | None = None,
+    special_tokens: SpecialTokenMode | None = None,
+    shard_tokens: int = DEFAULT_SHARD_TOKENS,
+    overwrite: bool = False,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+) -> EncodeStats:
+    """`encode_files`, with notes to the user on the inputs and on the result."""
+    began = time.perf_counter()
+    progress = progress or Silent()
+    reader = TextReader(inputs, separator=separator, read=read)
+    reader.say_left_out(progress.note)
+    stats = encode_files(
+        reader, tokenizer, out_dir, separator=separator, special_tokens=special_tokens, shard_tokens=shard_tokens,
+        overwrite=overwrite, num_threads=num_threads, progress=progress,
+    )  # fmt: skip
+    progress.note(f"{out_dir}: {stats.summary(time.perf_counter() - began)}")
+    reader.say_how_read(progress.note)
+    for line in stats.warnings():
+        progress.note(line)
+    return stats
 
 
 def encode_files(
     inputs: Inputs | TextReader,
-    tokenizer: ShardTokenizer,
+    tokenizer: Tokenizer,
     out_dir: str | Path,
     *,
     separator: str = END_OF_TEXT,
@@ -86,51 +146,43 @@ def encode_files(
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     num_threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Update | None = None,
 ) -> EncodeStats:
-    """Tokenizes ``inputs`` into token shards in ``out_dir``, or goes on where an interrupted call stopped.
+    """Encode ``inputs`` into token shards in ``out_dir``, or resume an interrupted call.
 
-    A call that was killed leaves finished shards and ``progress.json``. The same call again keeps these shards, and
-    the result is the same bytes as without the interruption. A finished data set of the same inputs, tokenizer and
-    options is left as it is; files of it that are gone or cut off are made again. Inputs are recognized by size, time
-    of the last change and inode, and where these differ by the SHA-256 of the text in them.
+    A killed call leaves finished shards and ``progress.json``. The same call again keeps these shards, and the result
+    has the same bytes as without the interruption. A finished data set of the same inputs, tokenizer and options is
+    left as it is; files of it that are missing or cut off are written again. Inputs are recognized by size, time of
+    the last change and inode, and where these differ by the SHA-256 of their text.
 
     Args:
         inputs: files, folders or ``-``, as ``text.readers`` takes them; or a reader of them, with the same separator.
-        tokenizer: a ``groundup.Tokenizer`` that has ``separator`` as a special token.
-        separator: stands between the documents of plain text, and its id ends each document.
+        tokenizer: a tokenizer that has ``separator`` as a special token.
+        separator: token between the documents of plain text; its id ends each document.
         field: JSON field or parquet column with the text.
         read: how the inputs are read: template, format, encoding, bad rows; by default as `ReadOptions` has it.
         special_tokens: a special token's name inside a document is text ("text"), that token ("encode"), or an error.
             None: text; in a folder that version 0.1 began, which only knew "encode", that.
         shard_tokens: tokens in each shard but the last.
-        overwrite: throw away a data set, finished or not, that is in ``out_dir``.
+        overwrite: delete a data set, finished or not, that is in ``out_dir``.
         num_threads: threads that encode; None for as many as this process may use cores. The result is the same.
         progress: called about once a MiB of input, and at the end.
 
     Raises:
         FileMissingError, MissingExtraError, DataError: from the readers.
         TokenizerError: the tokenizer does not have the separator.
-        DataError: ``out_dir`` holds something else, an interrupted call with other inputs, tokenizer or options;
+        DataError: ``out_dir`` holds something else, or an interrupted call with other inputs, tokenizer or options;
             another process writes it; an input changes while it is read; or there is no text or no space on the disk.
     """
-    if shard_tokens < 1:
-        raise DataError(f"shard_tokens = {shard_tokens} must be at least 1; the default is {DEFAULT_SHARD_TOKENS}")
-    if special_tokens not in (None, *get_args(SpecialTokenMode)):
-        raise DataError(f"special_tokens = {special_tokens!r}; expected 'text', 'encode' or 'error'")
-    if isinstance(inputs, str | Path | Sequence):
-        inputs = TextReader(inputs, separator=separator, field=field, read=read)
-    reader, folder = inputs, Path(out_dir)
-    if reader.separator != separator:
-        raise DataError(f"the reader has the separator {reader.separator!r}, and the call {separator!r}; give the same")
-    separator_id = _separator_id(tokenizer, separator)
+    reader = _checked_reader(inputs, separator, field, read, special_tokens, shard_tokens)
+    folder, separator_id = Path(out_dir), _separator_id(tokenizer, separator)
     refuse_foreign(folder)
     with data_set_lock(folder):
         refuse_foreign(folder)
         if overwrite and is_data_set(folder):
             clear(folder)
         found = _found(folder)
-        status = InputStatus(reader.files)  # before the fingerprints, so that no change can come between unseen
+        status = InputStatus(reader.files)  # before the fingerprints, so that no change in between goes unnoticed
         plan = ShardPlan(
             vocab_size=tokenizer.vocab_size,
             tokenizer_sha256=tokenizer.sha256,
@@ -150,6 +202,26 @@ def encode_files(
             return call.encode() if _must_encode(folder, found, plan) else call.confirm()
 
 
+def _checked_reader(
+    inputs: Inputs | TextReader,
+    separator: str,
+    field: str,
+    read: ReadOptions | None,
+    special_tokens: SpecialTokenMode | None,
+    shard_tokens: int,
+) -> TextReader:
+    """The reader of the inputs, once the arguments of `encode_files` are possible."""
+    if shard_tokens < 1:
+        raise DataError(f"shard_tokens = {shard_tokens} must be at least 1; the default is {DEFAULT_SHARD_TOKENS}")
+    if special_tokens not in (None, *get_args(SpecialTokenMode)):
+        raise DataError(f"special_tokens = {special_tokens!r}; expected 'text', 'encode' or 'error'")
+    if isinstance(inputs, str | Path | Sequence):
+        inputs = TextReader(inputs, separator=separator, field=field, read=read)
+    if inputs.separator != separator:
+        raise DataError(f"the reader has the separator {inputs.separator!r}, and the call {separator!r}; give the same")
+    return inputs
+
+
 def _found(folder: Path) -> dict[str, Any] | None:
     """The record of the data set in a folder, finished or not; None where there is none."""
     if (folder / INDEX_FILE).exists():
@@ -167,7 +239,7 @@ def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) ->
         return True
     is_finished = (folder / INDEX_FILE).exists()
     different = differences(found, plan)
-    if not is_finished and different and not found["shards"]:  # a beginning without one finished shard is no loss
+    if not is_finished and different and not found["shards"]:  # nothing is lost without a finished shard
         clear(folder)
         return True
     streams = [source["name"] for source in plan.inputs if not is_repeatable(source)]
@@ -194,10 +266,10 @@ def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) ->
 
 @dataclass
 class _Call:
-    """What one call has to do with a folder that it holds."""
+    """One call of `encode_files`, which holds the lock of the folder."""
 
     folder: Path
-    tokenizer: ShardTokenizer
+    tokenizer: Tokenizer
     plan: ShardPlan
     reader: TextReader
     status: InputStatus
@@ -205,7 +277,7 @@ class _Call:
     documents: DocumentPass
 
     def encode(self) -> EncodeStats:
-        """Encode what is not there yet."""
+        """Encode the documents that are missing."""
         lengths = text_lengths(self.tokenizer, self.plan.separator_id)
         with ShardWriter(self.folder, self.plan, lengths, self.record.sources) as writer:
             tokens_kept = writer.tokens
@@ -224,7 +296,7 @@ class _Call:
         return _stats(index, tokens_kept)
 
     def confirm(self) -> EncodeStats:
-        """Leave a finished data set as it is, once its inputs and files are what they were; repair what is damaged."""
+        """Check that inputs and files of a finished data set are unchanged, and repair damaged files."""
         (self.folder / PROGRESS_FILE).unlink(missing_ok=True)  # left by a kill right after the index was written
         index = read_index(self.folder)
         is_hashed = all("text_sha256" in source for source in index.get("inputs") or [{}])
@@ -242,7 +314,7 @@ class _Call:
         return replace(_stats(index, index["tokens"]), repaired=tuple(repaired))
 
     def _left_out(self) -> list[str]:
-        """What the walk passed over. Of the data set itself there may be something by now, or not."""
+        """Files that the walk through folders passed over, except those of the data set itself, which come and go."""
         own = self.folder.resolve()
         others = [(path, why) for path, why in self.reader.left_out if not path.resolve().is_relative_to(own)]
         return [f"{path.name}: {reason}" for path, reason in others]
@@ -268,7 +340,7 @@ class _Call:
 
 
 class _NewDocuments:
-    """Hands the writer the documents that it does not have yet, once those that it has are the same text."""
+    """Pass the writer the documents that it does not have, once those that it has are known to be the same text."""
 
     def __init__(self, writer: ShardWriter, record: TextRecord, files: list[Path]):
         self._writer, self._record, self._files = writer, record, files
@@ -277,7 +349,7 @@ class _NewDocuments:
 
     @property
     def tokens(self) -> int:
-        """How many there are, those from before included."""
+        """Number of tokens, those from before included."""
         return self._writer.tokens
 
     def wants(self, number: int) -> bool:
@@ -317,11 +389,11 @@ class _NewDocuments:
                 raise other_text(self._writer.folder, str(name))
 
 
-def _separator_id(tokenizer: ShardTokenizer, separator: str) -> int:
+def _separator_id(tokenizer: Tokenizer, separator: str) -> int:
     try:
         return tokenizer.token_id(separator)
-    except (KeyError, TokenizerError):
-        specials = ", ".join(map(repr, getattr(tokenizer, "special_tokens", ()))) or "none"
+    except TokenizerError:
+        specials = ", ".join(map(repr, tokenizer.special_tokens)) or "none"
         raise TokenizerError(
             f"the tokenizer has no special token {separator!r}; its special tokens: {specials}; "
             "name one of these as the separator, or train the tokenizer with it"

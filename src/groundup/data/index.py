@@ -169,7 +169,7 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """What belongs to a data set in ``folder``, finished or not, but for its lock; the index comes first."""
+    """Files of a data set in ``folder``, finished or not, except its lock; the index comes first."""
     return [path for pattern in _OWN for path in folder.glob(pattern)]
 
 

@@ -1,4 +1,4 @@
-"""Plan of a data set: all that decides its bytes apart from the text; and fingerprints of its inputs."""
+"""Plan of a data set (everything but the text that decides its bytes), and fingerprints of its inputs."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from groundup.data.index import INDEX_FILE, STATUS_FILE
 from groundup.errors import DataError
 from groundup.system.files import file_sha256, read_json, write_json
-from groundup.tokenizer.special_names import SpecialTokenMode
+from groundup.tokenizer.special_tokens import SpecialTokenMode
 
 _FINGERPRINT_BYTES = 1 << 16
 _STATUS_FORMAT = "groundup-token-shards-inputs"
@@ -18,7 +18,7 @@ _STATUS_FORMAT = "groundup-token-shards-inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """All that decides the bytes of a data set, apart from the text; calls with equal plans may share a folder."""
+    """Everything but the text that decides the bytes of a data set; calls with equal plans may share a folder."""
 
     vocab_size: int
     tokenizer_sha256: str
@@ -60,7 +60,7 @@ _NAMES = {
 
 
 def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
-    """What in an index or a progress file is not as in ``plan``, in a user's words; empty if all is the same."""
+    """Names of the fields of an index or progress file that differ from ``plan``, for errors; empty if none does."""
     # What version 0.1 did not record, it did so.
     seen = {"special_tokens": "encode", "reading": {}, "field": "text"} | record
     seen["inputs"] = [_identity(source) for source in record.get("inputs") or []]
@@ -74,7 +74,7 @@ def _identity(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(path: Path) -> dict[str, Any]:
-    """Name, size, and SHA-256 of the first and last 64 KiB of an input; only the name of one that is no regular file.
+    """Name, size, and SHA-256 of the first and last 64 KiB of an input; only the name if it is not a regular file.
 
     These tell most files apart without reading them, whatever folder or machine they are on.
     """
@@ -94,10 +94,10 @@ def is_repeatable(source: dict[str, Any]) -> bool:
 
 
 class InputStatus:
-    """Size, time of the last change, and inode of each input, as the system tells them without reading.
+    """Size, time of the last change, and inode of each input, which need no reading.
 
-    They tell whether a file was touched since. ``inputs.json`` keeps them; it is no part of the data set, which is the
-    same whatever files its text comes from: without it the inputs are read and compared by their text.
+    They tell whether a file has changed. ``inputs.json`` records them; it is not part of the data set, which does not
+    depend on the files that its text comes from: without it the inputs are read and compared by their text.
     """
 
     def __init__(self, files: list[Path]):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.data.check import Fault, hash_fault
-from groundup.data.document_pass import DocumentPass, ShardTokenizer
+from groundup.data.document_pass import DocumentPass
 from groundup.data.index import (
     DOCUMENTS_FILE,
     INDEX_FILE,
@@ -25,14 +25,14 @@ from groundup.data.index import (
     map_array,
     write_record,
 )
-from groundup.data.open_shard import OpenShard
-from groundup.data.shard_writer import text_lengths, token_lengths_file, tokenizer_files
+from groundup.data.shard_writer import OpenShard, text_lengths, token_lengths_file, tokenizer_files
 from groundup.errors import DataError
 from groundup.system.files import file_sha256, write_atomically
+from groundup.tokenizer.tokenizer import Tokenizer
 
 
 def repair(
-    folder: Path, index: dict[str, Any], faults: Iterable[Fault], tokenizer: ShardTokenizer, documents: DocumentPass
+    folder: Path, index: dict[str, Any], faults: Iterable[Fault], tokenizer: Tokenizer, documents: DocumentPass
 ) -> list[str]:
     """Make the damaged files again; returns their names.
 
@@ -73,16 +73,14 @@ def repair(
 
 
 class _Remake:
-    """Takes the documents that lie in damaged shards and writes these shards again.
+    """Write damaged shards again, from the documents in them.
 
     Args:
         shards: names of those that are damaged.
         with_ends: make ``documents.bin`` again as well; then all documents are wanted.
     """
 
-    def __init__(
-        self, folder: Path, index: dict[str, Any], shards: set[str], tokenizer: ShardTokenizer, *, with_ends: bool
-    ):
+    def __init__(self, folder: Path, index: dict[str, Any], shards: set[str], tokenizer: Tokenizer, *, with_ends: bool):
         self.tokens = 0  # place of the next token
         self._folder, self._index = folder, index
         self._lengths = text_lengths(tokenizer, (index.get("separator") or {}).get("id"))

@@ -1,10 +1,10 @@
-"""Writes the folder that ``shards`` reads; a kill at any moment leaves a whole data set or one that can be resumed.
+"""Writer of the folder that ``shards`` reads; a kill at any moment leaves a complete or a resumable data set.
 
-All shards but the last have exactly ``shard_tokens`` tokens, so where they are cut depends on nothing but the tokens.
+All shards but the last have exactly ``shard_tokens`` tokens, so that the cuts depend on the tokens alone.
 Each is written under another name, forced to disk, renamed, and only then entered in ``progress.json``; ``index.json``
-comes last and takes its place. What a process that died left beyond the last entry is thrown away by the next one.
+comes last and replaces it. Data beyond the last entry, left by a process that died, is deleted by the next one.
 
-``progress.json`` also tells what was read of each input by then. The next process reads the text from the beginning and
+``progress.json`` also records what was read of each input. The next process reads the text from the beginning and
 compares, so that a data set never begins with one text and ends with another.
 """
 
@@ -13,14 +13,16 @@ import io
 import os
 import shutil
 from array import array
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.data.document_pass import Sources
 from groundup.data.index import (
     DOCUMENTS_FILE,
     FORMAT,
@@ -36,21 +38,18 @@ from groundup.data.index import (
     token_dtype,
     write_record,
 )
-from groundup.data.open_shard import OpenShard, disk_errors, sync
 from groundup.data.plan import ShardPlan
-from groundup.data.text_record import Sources
-from groundup.errors import DataError
-from groundup.system.files import file_sha256, write_atomically
+from groundup.errors import DataError, GroundupError
+from groundup.system.files import file_sha256, sync_directory, write_atomically
+from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.version import VERSION as GROUNDUP_VERSION
 
-if TYPE_CHECKING:
-    from groundup.data.document_pass import ShardTokenizer
-
 _DOCUMENTS_HELD = 1 << 20
+_TOKENS_HELD = 1 << 18
 
 
 class ShardWriter:
-    """Appends documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
+    """Append documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
 
         with ShardWriter(folder, plan, token_lengths) as writer:     # the first writer.documents are there already
             writer.add_documents(ids, ends)                          # some whole documents
@@ -59,13 +58,13 @@ class ShardWriter:
 
     Args:
         token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
-        sources: tells of the first so many documents what was read of each input; None if it is not to be recorded.
+        sources: record of each input up to a number of documents; None if it is not recorded.
 
     A document that an interrupted writer has begun is given again from its beginning; what is there is skipped.
 
     Attributes:
-        documents, tokens: how much has been added; not 0 at the start where a writer was interrupted.
-        kept_sources: what an interrupted writer had read of each input for these documents; None if not recorded.
+        documents, tokens: numbers added so far; not 0 at the start after an interrupted writer.
+        kept_sources: record of each input by an interrupted writer; None if not recorded.
 
     Raises:
         DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
@@ -100,7 +99,7 @@ class ShardWriter:
             self._ends_file = (folder / DOCUMENTS_FILE).open("ab")
 
     def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
-        """Appends whole documents.
+        """Append whole documents.
 
         Args:
             ids: ``(N,)``, the ids of all, each document's separator included; must not change afterwards.
@@ -120,7 +119,7 @@ class ShardWriter:
             begin, first = end, last
 
     def add(self, ids: NDArray[Any]) -> None:
-        """Appends ids of the current document; the array must not change afterwards."""
+        """Append ids of the current document; the array must not change afterwards."""
         known = min(self._already_there, len(ids))
         if known:
             if not np.array_equal(ids[:known], self._written(self.tokens - self._already_there, known)):
@@ -139,7 +138,7 @@ class ShardWriter:
             ids = ids[len(part) :]
 
     def end_document(self) -> None:
-        """Closes the current document with the separator."""
+        """Close the current document with the separator."""
         self.add(self._separator)
         self._ends.append(self.tokens)
         self._end_documents(1)
@@ -151,7 +150,7 @@ class ShardWriter:
                 self._save_ends()
 
     def finish(self, save_tokenizer: Callable[[Path], object], **totals: Any) -> dict[str, Any]:
-        """Closes the last shard and makes the folder a data set; returns its index.
+        """Close the last shard and complete the data set; return its index.
 
         Args:
             save_tokenizer: writes the tokenizer into a folder.
@@ -182,7 +181,7 @@ class ShardWriter:
         self.close()
 
     def close(self) -> None:
-        """Lets go of the files; what is not in a finished shard is written again by the next writer."""
+        """Close the files; tokens that are not in a finished shard are written again by the next writer."""
         for file in (self._ends_file, self._shard):
             # On a full disk, closing fails as writing did; that error is on its way already.
             with suppress(OSError):
@@ -215,7 +214,7 @@ class ShardWriter:
         write_record(self.folder / PROGRESS_FILE, record | {"shards": self._shards})
 
     def _resume(self, progress: dict[str, Any]) -> None:
-        """Takes up the finished shards, once their hashes agree, and removes whatever was written after them."""
+        """Continue after the finished shards, if their hashes agree, and remove everything written after them."""
         documents = self.folder / DOCUMENTS_FILE
         whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
         damaged = [path for path, digest in whole.items() if not path.is_file() or file_sha256(path) != digest]
@@ -281,7 +280,7 @@ def tokenizer_files(folder: Path) -> list[dict[str, str]]:
     return [{"file": path.name, "sha256": file_sha256(path)} for path in paths if path.is_file()]
 
 
-def text_lengths(tokenizer: "ShardTokenizer", separator_id: int | None) -> NDArray[np.uint32 | np.int32]:
+def text_lengths(tokenizer: Tokenizer, separator_id: int | None) -> NDArray[np.uint32 | np.int32]:
     """Bytes of text that each id stands for, separator included.
 
     A tokenizer may put a space before a document, which then counts in its first token though the text lacks it. The
@@ -289,7 +288,7 @@ def text_lengths(tokenizer: "ShardTokenizer", separator_id: int | None) -> NDArr
     """
     lengths = np.array(tokenizer.token_lengths(), np.int64)
     if separator_id is not None:
-        lengths[separator_id] -= getattr(tokenizer, "prefix_length", 0)
+        lengths[separator_id] -= tokenizer.prefix_length
     return lengths.astype(np.int32 if len(lengths) and lengths.min() < 0 else np.uint32)
 
 
@@ -307,3 +306,110 @@ def other_text(folder: Path, name: str = "") -> DataError:
         f"{which} not what {folder} was begun with: the text of the documents encoded before the interruption is "
         "another one; bring the text back, choose another folder, or start over with --overwrite"
     )
+
+
+class OpenShard:
+    """A shard file that is being written. Its name ends in ``.part`` until it is complete.
+
+    Args:
+        path: where the shard goes.
+        vocab_size: ids must be below it.
+        token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
+    """
+
+    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[Any]):
+        self.path, self.tokens = path, 0
+        self._vocab_size, self._lengths = vocab_size, token_lengths
+        self._held: list[NDArray[Any]] = []
+        self._held_tokens = self._text_bytes = 0
+        self._hash = hashlib.sha256()
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._writing: Future[None] | None = None
+        self._temporary = path.with_name(path.name + ".part")
+        with disk_errors(path):
+            self._file = self._temporary.open("wb")
+
+    def add(self, ids: NDArray[Any]) -> None:
+        """Append ids; the array must not change afterwards."""
+        # Documents are short, and every step below costs more than a document: they are taken together.
+        self._held.append(ids)
+        self._held_tokens += len(ids)
+        self.tokens += len(ids)
+        if self._held_tokens >= _TOKENS_HELD:
+            self._write()
+
+    def complete(self) -> dict[str, Any]:
+        """Write all ids to the disk, still under the temporary name; return the shard's entry in the index."""
+        self._write()
+        self._wait()
+        self._writer.shutdown()
+        with disk_errors(self.path):
+            sync(self._file)
+            self._file.close()
+        digest = self._hash.hexdigest()
+        return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
+
+    def put_in_place(self) -> None:
+        """Rename the complete shard to its final name, and replace an existing file."""
+        with disk_errors(self.path):
+            os.replace(self._temporary, self.path)
+            sync_directory(self.path.parent)
+
+    def close(self) -> None:
+        """Close the file, complete or not."""
+        with suppress(DataError):  # raised by the next wait, or on its way already
+            self._wait()
+        self._writer.shutdown()
+        self._file.close()
+
+    def discard(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        """Begin to write what is held, in another thread, so that the next text is encoded meanwhile."""
+        if not self._held:
+            return
+        self._wait()
+        self._writing = self._writer.submit(self._write_now, self._held)
+        self._held, self._held_tokens = [], 0
+
+    def _wait(self) -> None:
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_now(self, held: list[NDArray[Any]]) -> None:
+        ids = np.concatenate(held)
+        if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
+            wrong = ids[(ids >= self._vocab_size) | (ids < 0)][0]
+            raise DataError(
+                f"the tokenizer gave the id {wrong}, but its vocab_size is {self._vocab_size}; "
+                "its vocabulary is damaged: save or train it again"
+            )
+        self._text_bytes += int(np.take(self._lengths, ids).sum(dtype=np.int64))
+        data = ids.astype(token_dtype(self._vocab_size)).data
+        self._hash.update(data)
+        with disk_errors(self.path):
+            self._file.write(data)
+
+
+def sync(file: BinaryIO) -> None:
+    """Force what was written to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into a DataError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, GroundupError):
+            raise
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or mend what is wrong, "
+            "and run the same command again: finished shards are kept"
+        ) from None

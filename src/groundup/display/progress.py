@@ -1,13 +1,13 @@
-"""Progress bars for work that is counted in bytes or steps."""
+"""Progress of long work, counted in bytes or steps: the protocol that library functions report to, and a bar."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Update(Protocol):
@@ -16,24 +16,48 @@ class Update(Protocol):
     def __call__(self, what: str, done: int, total: int | None, extra: str = "") -> None: ...
 
 
+class Progress(Update, Protocol):
+    """Progress of a library function, and lines for the user in between; `progress_bar` gives one."""
+
+    def note(self, text: str) -> None:
+        """Print a line, whether a bar is shown or not."""
+
+
+class Silent:
+    """Progress that is not shown."""
+
+    def __call__(self, what: str, done: int, total: int | None, extra: str = "") -> None:
+        """Show nothing."""
+
+    def note(self, text: str) -> None:
+        """Print nothing."""
+
+
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Update]:
-    """A bar with the time left, gone when the work is done; nothing where output goes to a file."""
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """A bar with the time left, gone when the work is done; notes alone where output goes to a file."""
+    from rich import progress
+    from rich.text import Text
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TextColumn("{task.fields[extra]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(bar_width=None),
+        progress.TextColumn("{task.percentage:>3.0f}%"),
+        progress.TextColumn("{task.fields[extra]}"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=None, extra="")
 
-        def update(what: str, done: int, total: int | None, extra: str = "") -> None:
-            if progress.tasks[0].description != what:
-                progress.reset(task, description=what)
-            progress.update(task, completed=done, total=total, extra=extra)
+    class Bar:
+        def __call__(self, what: str, done: int, total: int | None, extra: str = "") -> None:
+            if shown.tasks[0].description != what:
+                shown.reset(task, description=what)
+            shown.update(task, completed=done, total=total, extra=extra)
 
-        yield update
+        def note(self, text: str) -> None:
+            console.print(Text(text), soft_wrap=True)
+
+    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task("", total=None, extra="")
+        yield Bar()

@@ -1,4 +1,4 @@
-"""The published study: which plans it consists of, and the texts that they are run on."""
+"""The published study: its plans, and the texts that they run on."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ BUDGETS = {
     "laptop": {"stories": 8192, "web": 8192},
     "paper": {"stories": 10_000, "web": 32_000},
 }
-"""Tokens to learn from each text, by budget."""
+"""Vocabulary size for each text, by budget."""
 LIMITS = {
     "minutes": (
         "The models have 1.4 million parameters and see 0.4 million tokens, where the published ones have 36 million "
-        "and see 164 million: losses do not compare, and the best rate, the best batch or the price of an ablation may "
-        "be others at that size.",
+        "and see 164 million: losses do not compare, and the best learning rate, the best batch size or the price of "
+        "an ablation may differ at that size.",
         "The chapters are not independent: the learning rate 0.01, both batches of 16, “as it is” and “stories” are "
         "one setting with the same seeds, made once for each.",
         "Every run ends long before its model has learned what it can. What learns fast looks better here than what "
         "ends well: small batches, for one, which take more steps over the same tokens.",
-        "All variants of the ablations have the rate that suits the baseline, but for those whose names say otherwise; "
-        "each might do better at one of its own.",
-        "Gradients are clipped and AdamW bounds each step, so that hardly a rate gives a loss that is no number in 195 "
-        "steps. Instability shows as losses that rise above their start, and as seeds that end far apart.",
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
+        "might do better at another.",
+        "Gradients are clipped and AdamW bounds each step, so few learning rates diverge to NaN within 195 steps. "
+        "Instability shows as losses that rise above their start, and as seeds that end far apart.",
         "The ladder holds for one processor with a run on each core, not for a GPU. Compilation is left out, since the "
         "compiler would take most of the time.",
     ),
     "laptop": (
         "The models have about 3 million parameters and see 2 million tokens, where the published ones have 36 million "
-        "and see 164 million: losses do not compare, and what is best may be another at that size.",
-        "All variants of the ablations have the rate that suits the baseline, but for those whose names say otherwise; "
-        "each might do better at one of its own.",
+        "and see 164 million: losses do not compare, and the best settings may differ at that size.",
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
+        "might do better at another.",
         "The ladder holds for this machine and for one seed.",
     ),
     "paper": (
-        "All variants of the ablations have the rate that suits the baseline, but for those whose names say otherwise; "
-        "each might do better at one of its own.",
-        "Batch sizes and the ladder have one seed a cell.",
+        "All variants of the ablations have the baseline's learning rate, unless their name says otherwise; each "
+        "might do better at another.",
+        "Batch sizes and the ladder have one seed per setting.",
     ),
 }
-"""What the whole study cannot show, by budget."""
+"""Limits of the study, by budget."""
 _FOLDERS = {"stories": ("stories", "tinystories", "TinyStories"), "web": ("web", "webtext", "owt", "openwebtext")}
 _ENDINGS = (".txt", ".txt.zst", ".txt.gz", ".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """A text to train on, and one to measure on."""
+    """A text to train on, and its held-out split."""
 
     name: str
     """"stories" or "web"."""

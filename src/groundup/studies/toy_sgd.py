@@ -20,15 +20,16 @@ ELEMENTS = 100
 LARGEST_RATE = 1e38
 """The largest power of ten that float32 holds."""
 MOST_STEPS = 1_000_000
-"""About a minute for each rate."""
+"""Takes about a minute for each learning rate."""
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7")
 _MARKERS = "os^Dv"
 
 
 def toy_sgd(learning_rates: Sequence[float], steps: int = 10, seed: int = 42) -> dict[float, list[float]]:
-    """Losses before each step, for each rate, all from the same 10 x 10 weights ``5 · N(0, 1)``.
+    """Losses before each step, for each learning rate, all from the same 10 x 10 weights ``5 · N(0, 1)``.
 
-    The loss is the mean of the squared weights and the rate of step t (from 0) is ``rate / sqrt(t + 1)``, so that
+    The loss is the mean of the squared weights and the learning rate of step t (from 0) is
+    ``rate / sqrt(t + 1)``, so that
 
         loss[t + 1] = loss[t] · (1 - 0.02 · rate / sqrt(t + 1))²
 
@@ -62,7 +63,7 @@ def toy_sgd(learning_rates: Sequence[float], steps: int = 10, seed: int = 42) ->
 
 
 def behaviour(rate: float, losses: Sequence[float]) -> str:
-    """What a rate did, in words."""
+    """Effect of a learning rate, in words."""
     first, last = losses[0], losses[-1]
     if not math.isfinite(last) or last > 10 * first:
         return f"diverges: the loss grows {last / first:.1e}-fold" if math.isfinite(last) else "diverges to infinity"
@@ -74,7 +75,7 @@ def behaviour(rate: float, losses: Sequence[float]) -> str:
 
 
 def toy_sgd_section(found: dict[float, list[float]]) -> Section:
-    """The losses as a table, a column for each rate."""
+    """The losses as a table, a column for each learning rate."""
     rows = [
         (str(t), *(_number(losses[t]) for losses in found.values())) for t in range(len(next(iter(found.values()))))
     ]
@@ -84,7 +85,7 @@ def toy_sgd_section(found: dict[float, list[float]]) -> Section:
 
 
 def toy_sgd_document(found: dict[float, list[float]], seed: int) -> dict[str, Any]:
-    """The same as plain values; a loss that is no finite number is None, since JSON has no other word for it."""
+    """The same as plain values; a non-finite loss is None, since JSON has no other value for it."""
     runs = [
         {
             "learning_rate": rate,
@@ -97,7 +98,7 @@ def toy_sgd_document(found: dict[float, list[float]], seed: int) -> dict[str, An
 
 
 def toy_sgd_figure(found: dict[float, list[float]]) -> Figure:
-    """Loss against step for each rate, on a logarithmic axis.
+    """Loss against step for each learning rate, on a logarithmic axis.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -27,7 +27,7 @@ _NAMED_LEFT_OUT = 5
 
 
 class Found(NamedTuple):
-    """What inputs stand for."""
+    """Files that inputs stand for."""
 
     files: list[Path]
     left_out: list[tuple[Path, str]]
@@ -152,7 +152,7 @@ def _walk(folder: Path, found: Found) -> None:
 
 
 def _of_ours(names: set[str]) -> str:
-    """What a folder with files of these names is, if groundup writes such folders and they hold no text to read."""
+    """Kind of a folder that groundup writes and that holds no text to read, by the names of its files; or empty."""
     if names & {"index.json", "progress.json"} and any(name.startswith("shard-") for name in names):
         return "a token data set"
     return "a tokenizer" if {"vocab.json", "merges.txt"} <= names else ""

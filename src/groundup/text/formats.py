@@ -1,5 +1,6 @@
-"""Compressed files as streams of what is in them."""
+"""Files that are compressed or in another encoding, as streams of their content in UTF-8."""
 
+import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,6 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from groundup.errors import DataError, MissingExtraError
+from groundup.text.options import utf8
+
+_BYTE_ORDER_MARK = "\ufeff"
+_BLOCK_BYTES = 1 << 16
 
 # A zstd block of four bytes can stand for 128 KiB, so what one call may return is bounded by what it is fed.
 _ZSTD_FEED_BYTES = 2048
@@ -46,7 +51,7 @@ def _gzip(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _ZstdStream(io.RawIOBase):
-    """Decompresses frame after frame. Unlike the library's own reader it notices when the last one is cut off."""
+    """Decompressor of frame after frame. Unlike the library's own reader it detects a truncated last frame."""
 
     def __init__(self, path: Path, file: BinaryIO):
         try:
@@ -87,3 +92,48 @@ class _ZstdStream(io.RawIOBase):
 
 def _truncated(path: Path, format_name: str) -> str:
     return f"{path} stops in the middle of its {format_name} data, so it is cut off; copy it again"
+
+
+class Transcoded(io.RawIOBase):
+    """Stream of text in another encoding, as UTF-8, without the byte order mark at its beginning.
+
+    Raises:
+        DataError: while reading, at bytes that are not of this encoding; names the first one.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO, encoding: str):
+        self._path, self._stream, self._encoding = path, stream, encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = b""
+        self._fed = 0
+        self._at_start = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        while not self._ready:
+            data = self._stream.read(_BLOCK_BYTES)
+            self._ready = self._decode(data)
+            if not data:
+                break
+        count = min(len(target), len(self._ready))
+        target[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def _decode(self, data: bytes) -> bytes:
+        held_back = len(self._decoder.getstate()[0])
+        try:
+            text = self._decoder.decode(data, final=not data)
+        except UnicodeError as error:
+            place = ""
+            if isinstance(error, UnicodeDecodeError):
+                byte = self._fed - held_back + error.start
+                place = f" at byte {byte} ({error.object[error.start : error.end].hex(' ')}: {error.reason})"
+            raise DataError(
+                f"{self._path} is not {self._encoding}{place}; check --encoding, or mend the text"
+            ) from None
+        self._fed += len(data)
+        if self._at_start and text:
+            text, self._at_start = text.removeprefix(_BYTE_ORDER_MARK), False
+        return utf8(text)

@@ -29,7 +29,7 @@ _CAREFUL = json.JSONDecoder(parse_int=len, object_pairs_hook=object_of)
 
 
 class JsonText:
-    """Finds the text in rows of JSON.
+    """Finder of the text in rows of JSON.
 
     Args:
         options: which fields it is made of.
@@ -143,7 +143,7 @@ def array_elements(stream: BinaryIO) -> Iterator[Row]:
 
 
 class _ArraySplitter:
-    """Finds the commas between the elements of an array, in blocks that end anywhere."""
+    """Finder of the commas between the elements of an array, in blocks that end anywhere."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -179,7 +179,7 @@ class _ArraySplitter:
         self._position -= start
 
     def finish(self) -> None:
-        """Raises BrokenArray if the array has not ended."""
+        """Raise BrokenArray if the array has not ended."""
         if not self._ended:
             raise BrokenArray(" stops in the middle of its array, so it is cut off; copy it again")
 
@@ -189,7 +189,7 @@ class _ArraySplitter:
         return self._position
 
     def _next_end(self) -> int:
-        """Where the current element ends, or -1 if not in the buffer."""
+        """End of the current element, or -1 if it is not in the buffer."""
         buffer, opened = self._buffer, self._opened
         while True:
             if self._in_string:

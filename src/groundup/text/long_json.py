@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from groundup.text.encodings import utf8
+from groundup.text.options import utf8
 from groundup.text.rows import BadRow, LongText, object_of
 
 _BLOCK_BYTES = 1 << 18
@@ -47,7 +47,7 @@ def read_long_row(row: bytearray, fields: Sequence[str]) -> object:
 
 
 def string_end(data: bytes | bytearray, position: int) -> int:
-    """Where the closing quote of a string is, at or after a position inside it; -1 if it is not there."""
+    """Position of the closing quote of a string, at or after a position inside it; -1 if it is not there."""
     while (quote := data.find(b'"', position)) >= 0:
         run = quote
         while run and data[run - 1] == _BACKSLASH:
@@ -190,7 +190,7 @@ class _Reader:
             begin = cut
 
     def _cut(self, begin: int, cut: int) -> int:
-        """Where to end a block: at ``cut``, or before an escape sequence that goes on there."""
+        """End of a block: ``cut``, or the beginning of an escape sequence that crosses it."""
         backslash = self._data.rfind(b"\\", max(begin, cut - 5), cut)
         if backslash < 0:
             return cut
@@ -202,7 +202,7 @@ class _Reader:
 
 
 def _names_inside(key: str, wanted: Sequence[str]) -> list[str]:
-    """What is asked for in the value of a key: ``["text"]`` in ``meta`` for ``meta.text``; ``[""]`` for itself."""
+    """Names wanted in the value of a key: ``["text"]`` in ``meta`` for ``meta.text``; ``[""]`` for the value itself."""
     inside = []
     for name in wanted:
         if name == key:

@@ -1,4 +1,4 @@
-"""How text files are read: the options that every command which reads text shares."""
+"""Options for reading text, shared by all verbs that do; and text as the bytes that are encoded."""
 
 import codecs
 import dataclasses
@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 from groundup.errors import DataError
-from groundup.text.encodings import utf8
 
 TextFormat: TypeAlias = Literal["auto", "txt", "jsonl", "json", "parquet"]
 OnBadRow: TypeAlias = Literal["error", "skip"]
@@ -18,7 +17,7 @@ DEFAULT_FIELD = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    r"""How inputs are read; the same for all inputs of a call.
+    r"""Options for reading, the same for all inputs of a call.
 
     A field ``meta.text`` is the field ``text`` inside ``meta``, unless there is a field whose name has the dot in it.
     In a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
@@ -55,7 +54,7 @@ class ReadOptions:
 
     @cached_property
     def parts(self) -> "list[bytes | str]":
-        """What the text of a row is made of: bytes for themselves, and names (str) of fields."""
+        """Parts of the text of a row: literal bytes, and names (str) of fields."""
         if self.template is None:
             return [self.field or DEFAULT_FIELD]
         return _template_parts(self.template)
@@ -122,3 +121,25 @@ def _check_encoding(encoding: str) -> None:
             f"encoding {encoding!r} is not known; expected a name such as utf-8, utf-16, latin-1 or cp1252 "
             "(all: the list of standard encodings in Python's documentation of codecs)"
         ) from None
+
+
+def utf8(text: str) -> bytes:
+    """The text in UTF-8: a lone surrogate becomes U+FFFD, a pair of them the character that they stand for."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+def separator_bytes(separator: str) -> bytes:
+    """The separator of documents in UTF-8.
+
+    Raises:
+        DataError: it is empty, or no text has it.
+    """
+    if not separator:
+        raise DataError("the separator is empty; name a token such as <|endoftext|>, or None for one document a file")
+    try:
+        return separator.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"the separator {separator!r} has a lone surrogate, which no text has; use another") from None

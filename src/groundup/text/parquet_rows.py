@@ -26,7 +26,7 @@ OnBad = Callable[[str, str], None]
 def parquet_texts(
     path: Path, stream: BinaryIO, options: ReadOptions, on_bad: OnBad
 ) -> Iterator[tuple[float, list[Block]]]:
-    """The text of each row as bytes in blocks, with the fraction of rows that are read by then.
+    """The text of each row as bytes in blocks, with the fraction of rows read so far.
 
     Args:
         on_bad: called with the place of a row without text and what is wrong with it.
@@ -41,7 +41,7 @@ def parquet_texts(
     except ImportError:
         raise MissingExtraError.for_package("pyarrow", "parquet", f"reading {path.name}") from None
     try:
-        # Without a buffer of its own a column is read whole, up to the end of its row group, and pages are read ahead.
+        # Without a separate buffer a column is read whole, up to the end of its row group, and pages are read ahead.
         with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES) as file:
             schema = file.schema_arrow
             for name in options.fields:
@@ -78,7 +78,7 @@ def _filled(options: ReadOptions, values: Sequence[list[Block]]) -> list[Block]:
 
 
 def _batch_rows(file: Any, names: Sequence[str]) -> int:
-    """How many rows of these columns are about as many bytes as may be held."""
+    """Number of rows of these columns that fit into the memory limit, about."""
     metadata = file.metadata
     columns = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
     size = sum(

@@ -1,4 +1,4 @@
-"""Documents out of text files, as bytes, in bounded memory.
+"""Readers of text files: documents as bytes, in bounded memory.
 
 Formats, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.json``, one array of objects;
 ``.parquet``; all but the last also as ``.gz`` and ``.zst``. What a file without a known suffix is, is told by
@@ -37,11 +37,10 @@ from typing import NamedTuple
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
-from groundup.text.encodings import separator_bytes
 from groundup.text.files import STANDARD_INPUT, Inputs, Kind, find_files, is_stream, left_out_line
 from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_texts
 from groundup.text.opened import OpenedInput, open_input
-from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat
+from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat, separator_bytes
 from groundup.text.parquet_rows import parquet_texts
 from groundup.text.rows import Block
 
@@ -57,10 +56,9 @@ __all__ = [
     "left_out_line",
     "read_documents",
     "split_documents",
-    "text_files",
 ]
 
-_SKIPPED_SHOWN = 5
+_NOTES_SHOWN = _SKIPPED_SHOWN = 5
 _LONGEST_PIECE = 4 << 20
 
 
@@ -72,7 +70,7 @@ class Piece(NamedTuple):
 
 
 class SkippedRow(NamedTuple):
-    """A row that was passed over: its file, the place in it, and what is wrong with it."""
+    """A skipped row: its file, its place in the file, and what is wrong with it."""
 
     path: Path
     place: str
@@ -84,7 +82,7 @@ class SkippedRow(NamedTuple):
 
 @dataclass
 class SkippedRows:
-    """Rows that were passed over because of ``on_bad_row="skip"``."""
+    """Rows skipped because of ``on_bad_row="skip"``."""
 
     count: int = 0
     first: list[SkippedRow] = field(default_factory=list)
@@ -172,20 +170,13 @@ class TextReader:
         """Whether the inputs can be read again, giving the same documents in the same order; not so for streams."""
         return not any(map(is_stream, self.files))
 
-    def is_delimited(self, path: Path) -> bool:
-        """Whether the format of this input delimits documents, as that of JSON lines, JSON arrays and parquet does.
-
-        For a stream without a known suffix this is known from its first piece on, and False before it.
-        """
-        return self._kinds.get(path, "txt") != "txt"
-
     def is_plain(self, path: Path) -> bool:
-        """Whether the bytes of a file are the text as it is read: neither compressed, nor rows, nor to be decoded."""
+        """Whether the bytes of a file are its text: not compressed, without rows, in UTF-8."""
         return path in self._plain
 
     @property
     def bytes_read(self) -> int:
-        """How far reading has come, in the bytes of ``bytes_total``."""
+        """Number of bytes read so far, in the units of ``bytes_total``."""
         return self._finished_bytes + self._position()
 
     def __iter__(self) -> Generator[Piece, None, None]:
@@ -210,6 +201,22 @@ class TextReader:
             if ends_document:
                 yield b"".join(parts)
                 parts.clear()
+
+    def say_left_out(self, say: Callable[[str], object]) -> None:
+        """Pass a line on the files that the walk through folders passed over to `say`, if there are any."""
+        if line := left_out_line(self.left_out):
+            say(line)
+
+    def say_how_read(self, say: Callable[[str], object]) -> None:
+        """Pass lines on what only reading could tell to `say`: how inputs were taken, and rows that were skipped."""
+        lines = [f"note: {note}" for note in self.notes[:_NOTES_SHOWN]]
+        if len(self.notes) > _NOTES_SHOWN:
+            lines.append(f"note: and {len(self.notes) - _NOTES_SHOWN} more inputs with notes like these")
+        if skipped := self.skipped_rows.count:
+            first = "; ".join(map(str, self.skipped_rows.first))
+            lines.append(f"skipped {skipped:,} row{'s' * (skipped > 1)} without text; first: {first}")
+        for line in lines:
+            say(" ".join(line.split()))
 
     def _pieces(self, path: Path) -> Iterator[Piece]:
         if path in self._streams_read:
@@ -263,7 +270,7 @@ class TextReader:
             self._plain.add(path)
 
     def _check_meaning(self) -> None:
-        """Raises DataError if an option that was given has no meaning for any of the inputs."""
+        """Raise DataError if a given option has no meaning for any of the inputs."""
         if len(self._kinds) < len(set(self.files)):
             return  # there are streams that may turn out to be what the option is for
         kinds = set(self._kinds.values())
@@ -287,7 +294,7 @@ def _pieces_of_row(blocks: list[Block]) -> Iterator[Piece]:
     if sum(map(len, blocks)) <= _LONGEST_PIECE:
         yield Piece(b"".join(blocks), True)
         return
-    rest = deque(blocks)  # each block is let go as soon as it is used
+    rest = deque(blocks)  # each block is freed as soon as it is used
     blocks.clear()
     while rest:
         data = rest.popleft()
@@ -305,17 +312,8 @@ def read_documents(
     return TextReader(inputs, separator=separator, field=field, read=read).documents()
 
 
-def text_files(inputs: Inputs) -> list[Path]:
-    """The files that ``inputs`` stand for, in reading order, checked to exist, be readable, known and not empty.
-
-    Raises:
-        FileMissingError, DataError: as for ``TextReader``.
-    """
-    return find_files(inputs).files
-
-
 def split_documents(read: Callable[[int], bytes], separator: bytes | None, block_bytes: int) -> Iterator[Piece]:
-    """Cuts plain text at ``separator`` by the rule at the head of this file, wherever the reads happen to end.
+    """Split plain text at ``separator`` by the rule at the head of this file, wherever the reads end.
 
     Args:
         read: returns up to the number of bytes asked for, and b"" only at the end.
@@ -349,7 +347,7 @@ def split_documents(read: Callable[[int], bytes], separator: bytes | None, block
 
 
 def _whole_line(buffer: bytes, start: int, found: int, after: int, at_line_start: bool) -> tuple[int, int, bool]:
-    """Where the document before the separator ends, where the next starts, and whether the separator stood alone.
+    """End of the document before the separator, start of the next, and whether the separator stands alone on its line.
 
     ``buffer[found:after]`` is the separator; ``buffer[start:found]`` is what is left of its document.
     """

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from groundup.text.encodings import utf8
+from groundup.text.options import utf8
 
 _MOST_NAMES = 20
 _LONGEST_NAME = 60
@@ -99,7 +99,7 @@ def _value(row: dict[str, object], name: str) -> object:
 
 
 def type_name(value: object) -> str:
-    """What JSON calls the type of a value."""
+    """JSON's name of the type of a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     if isinstance(value, LongText):
         return "a string"

@@ -1,4 +1,4 @@
-"""What a tokenizer's file holds, whatever its format, before it is a `Tokenizer`."""
+"""Content of a tokenizer's file of any format, before it becomes a `Tokenizer`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,9 +7,8 @@ from pathlib import Path
 from groundup.errors import TokenizerError
 from groundup.tokenizer.normalization.characters import Characters
 from groundup.tokenizer.normalization.normalizers import Normalizer
-from groundup.tokenizer.patterns import Pattern
+from groundup.tokenizer.patterns import NEWEST, Pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
-from groundup.tokenizer.unicode_versions import NEWEST
 
 SpecialTokens = Mapping[str, int] | Sequence[str]
 """Names with their ids; or names alone, of which those not in the vocabulary get ids from its largest + 1 on."""
@@ -19,7 +18,7 @@ Pair = tuple[bytes, bytes]
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerContent:
-    """A tokenizer as a file gives it, before `Tokenizer` has checked that its parts fit; and as it is written."""
+    """A tokenizer as read from a file, before `Tokenizer` checks that its parts fit, or as written to one."""
 
     source: str
     """The file or files, as errors name them."""
@@ -42,15 +41,15 @@ class TokenizerContent:
     normalized_tokens: tuple[str, ...] = ()
     """Special and added tokens that are looked for in the normalized text; the others are looked for before."""
     unicode_version: str = NEWEST
-    """Whose character classes the pattern means (`unicode_versions`)."""
+    """Version of Unicode of the pattern's character classes."""
     special_ids: Mapping[str, int] = field(default_factory=dict)
     """Ids of special and added tokens whose bytes are those of an ordinary token, which has another id."""
     sha256: str | None = None
-    """What `Tokenizer.sha256` has to be, in formats that carry it."""
+    """Expected `Tokenizer.sha256`, in formats that record it."""
     sha256_file: str = ""
-    """Name of the file that says so."""
+    """Name of the file that records it."""
     left_out: tuple[str, ...] = ()
-    """What the file asks for around the ids of a text, which a `Tokenizer` does not do."""
+    """Additions to the ids of a text that the file asks for and a `Tokenizer` does not make."""
 
     def id_of_special(self) -> dict[str, int]:
         """The id of each special token."""
@@ -68,10 +67,10 @@ class TokenizerContent:
 def with_special_tokens(
     path: Path, vocab: Mapping[int, bytes], special_tokens: SpecialTokens
 ) -> tuple[dict[int, bytes], list[str]]:
-    """A file's vocabulary with the special tokens that a caller gives ids to, and their names.
+    """A file's vocabulary with the special tokens that the caller adds, and their names.
 
     Raises:
-        TokenizerError: an id is no id, or another token has it, or the token has another id.
+        TokenizerError: an id is not an integer, or another token has it, or the token has another id.
     """
     vocab = dict(vocab)
     names = [name.decode() for name in checked_special_tokens(special_tokens)]

@@ -1,15 +1,16 @@
-"""What turns text into ids: the C++ core for the built-in patterns, with `regex` before it for any other."""
+"""Encoders from text to ids: the C++ core for the built-in patterns, with `regex` before it for any other."""
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import PATTERNS, Pattern
+from groundup.errors import TokenizerError
+from groundup.text.options import utf8
+from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.patterns import PATTERNS, Pattern, pretoken_ends
 from groundup.tokenizer.streams import EncodeStream
 from groundup.tokenizer.vocabulary import Rules, rule_array
-from groundup.tokenizer.work import checked_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from groundup.tokenizer import _native
+
+
+def load_core() -> ModuleType:
+    """The extension module `groundup.tokenizer._native`.
+
+    Raises:
+        TokenizerError: it is not built, or was built for another Python.
+    """
+    try:
+        from groundup.tokenizer import _native
+    except ImportError as error:
+        raise TokenizerError(
+            f"tokenizing text needs the C++ core, which cannot be loaded ({error}); "
+            "build it with: pip install .   (loading a tokenizer and decoding work without)"
+        ) from error
+    return _native
 
 
 class TextEncoder(Protocol):
@@ -112,8 +129,6 @@ class RegexEncoder:
     def _pieces(self, text: "str | Buffer", specials: "_native.SpecialTokens") -> "Iterator[NDArray[np.uint32]]":
         import numpy as np
 
-        from groundup.tokenizer.regex_splitter import pretoken_ends
-
         data = utf8(text) if isinstance(text, str) else bytes(text)
         begin = 0
         while begin < len(data):
@@ -145,3 +160,21 @@ class HeldStream:
     def finish(self) -> "NDArray[np.uint32]":
         held, self._held = bytes(self._held), bytearray()
         return self._encoder.encode_to_array(held, self._specials)
+
+
+def offsets_of(text: "str | Buffer", byte_lengths: "NDArray[Any]") -> "NDArray[np.int64]":
+    """Begin and end of each token, int64 (N, 2), from the bytes of each, (N,), which are together those of the text.
+
+    In a str they count characters, and a token with a part of a character covers all of it. Lone surrogates are U+FFFD
+    and pairs of them one character, as in encoding. In bytes they count bytes.
+    """
+    import numpy as np
+
+    ends = np.cumsum(byte_lengths, dtype=np.int64)
+    offsets = np.stack([ends - byte_lengths, ends], axis=1).astype(np.int64)
+    if not isinstance(text, str) or text.isascii():
+        return offsets
+    data = np.frombuffer(utf8(text), dtype=np.uint8)
+    # The number of the character that each byte belongs to.
+    character = np.cumsum((data & 0xC0) != 0x80) - 1
+    return np.stack([character[offsets[:, 0]], character[offsets[:, 1] - 1] + 1], axis=1)

@@ -3,7 +3,7 @@
 Nothing here is fast. The tests hold the fast code against this page, and this page against tiktoken.
 
 Text is bytes. Most of it is UTF-8, but nothing has to be: Python's "surrogateescape" gives each byte that is not part
-of valid UTF-8 a character of its own, neither letter nor number nor white space, and takes it back afterwards.
+of valid UTF-8 a separate character, neither letter nor number nor white space, and takes it back afterwards.
 """
 
 from collections import Counter
@@ -67,12 +67,12 @@ def merge_pair(tokens: tuple[bytes, ...], pair: Pair) -> tuple[bytes, ...]:
 
 
 def greatest_bytes(pair: Pair, tokens: list[bytes]) -> object:
-    """Of equally frequent pairs the greatest pair of byte strings merges first."""
+    """Tie rule: of equally frequent pairs the greatest pair of byte strings merges first."""
     return pair
 
 
 def least_ids(pair: Pair, tokens: list[bytes]) -> object:
-    """Of equally frequent pairs that with the least ids merges first, as in Hugging Face's trainer.
+    """Tie rule of Hugging Face's trainer: of equally frequent pairs the one with the smallest ids merges first.
 
     Its bytes are numbered in the order of the characters that GPT-2 writes for them.
     """

@@ -1,11 +1,11 @@
-"""Text that arrives in pieces, and ids that do."""
+"""Streaming: encoding of text, and decoding of ids, that arrive in pieces."""
 
 import codecs
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from groundup.errors import TokenizerError
-from groundup.tokenizer.work import checked_str
+from groundup.tokenizer.arguments import checked_str
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ _PIECE_CHARACTERS = 1 << 16  # encode_pieces takes longer strings apart, to give
 
 
 class EncodeStream(Protocol):
-    """A text that arrives in pieces; made by `Tokenizer.stream`.
+    """Encoder of a text that arrives in pieces; made by `Tokenizer.stream`.
 
     The ids that `feed` and `finish` return are together those of the whole text, wherever it was cut: inside a
     character, a special token, or a run of white space. An error ends the text.
@@ -33,7 +33,7 @@ def encode_pieces(stream: EncodeStream, pieces: Iterable[str]) -> Iterator[int]:
     """The ids of the joined strings, one after the other.
 
     Raises:
-        TokenizerError: one of them is no str.
+        TokenizerError: one of them is not a str.
     """
     surrogate = ""  # the first half of a pair, whose second half the next string may begin with
     if isinstance(pieces, bytes | bytearray | memoryview) or not isinstance(pieces, Iterable):
@@ -52,7 +52,7 @@ def encode_pieces(stream: EncodeStream, pieces: Iterable[str]) -> Iterator[int]:
 
 
 class DecodeStream:
-    """Ids that arrive one by one or several at a time; made by `Tokenizer.decode_stream`.
+    """Decoder of ids that arrive one by one or several at a time; made by `Tokenizer.decode_stream`.
 
     The strings that `feed` and `finish` return are together the text of all ids. A character whose bytes are not all
     there is held back, so no string has half of one; bytes that cannot become a character are U+FFFD at once.
@@ -77,7 +77,7 @@ class DecodeStream:
         return self._utf8.decode(self._decode_bytes(ids if several else [ids]))  # type: ignore[arg-type, list-item]
 
     def finish(self) -> str:
-        """What was held back, as U+FFFD. The stream is then ready for another text."""
+        """Return the bytes held back, as U+FFFD. The stream is then ready for another text."""
         rest = self._utf8.decode(b"", final=True)
         self._utf8.reset()
         return rest

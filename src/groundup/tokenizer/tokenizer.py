@@ -1,19 +1,22 @@
 """Text to token ids and back."""
 
-import hashlib
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import TokenizerError
+from groundup.tokenizer.arguments import (
+    checked_str,
+    checked_text,
+    checked_texts,
+    checked_thread_count,
+    plain_id,
+)
+from groundup.tokenizer.base import TokenizerBase
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent
-from groundup.tokenizer.core import MadeWhenNeeded
-from groundup.tokenizer.encoders import TextEncoder, make_encoder
+from groundup.tokenizer.encoders import offsets_of
 from groundup.tokenizer.formats import gpt2 as files
 from groundup.tokenizer.formats.detect import GROUNDUP_FILE, read_tokenizer
 from groundup.tokenizer.formats.groundup_json import write_groundup_file
@@ -21,32 +24,11 @@ from groundup.tokenizer.formats.hugging_face import write_hugging_face
 from groundup.tokenizer.formats.hugging_face_characters import write_sentencepiece
 from groundup.tokenizer.formats.tiktoken import read_tiktoken, write_tiktoken
 from groundup.tokenizer.normalization.characters import (
-    CharacterDecodeStream,
-    Characters,
-    byte_of,
     character_offsets,
-    check_characters,
-    make_character_encoder,
-    replaced,
-    text_of,
-    written_forms,
 )
 from groundup.tokenizer.normalization.encoder import NormalizingEncoder
-from groundup.tokenizer.normalization.normalizers import Normalizer, normalizer_json
-from groundup.tokenizer.normalization.offsets import offsets_of
-from groundup.tokenizer.patterns import DIGITS, PATTERNS, Pattern, checked_pattern, expression_of
-from groundup.tokenizer.special_tokens import AllowedSpecial, SpecialTokenSets, checked_special_tokens
-from groundup.tokenizer.streams import DecodeStream, EncodeStream, encode_pieces
-from groundup.tokenizer.token_ids import plain_id, plain_ids
-from groundup.tokenizer.unicode_versions import NEWEST, checked_unicode_version, newer_character_named
-from groundup.tokenizer.vocabulary import LARGEST_ID, checked_merges, checked_rules, checked_special_ids, checked_vocab
-from groundup.tokenizer.work import (
-    batches_of_bytes,
-    checked_str,
-    checked_text,
-    checked_texts,
-    checked_thread_count,
-)
+from groundup.tokenizer.special_tokens import AllowedSpecial
+from groundup.tokenizer.streams import EncodeStream, encode_pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +40,7 @@ if TYPE_CHECKING:
     from groundup.tokenizer import _native
 
 
-class Tokenizer:
+class Tokenizer(TokenizerBase):
     """A vocabulary and its merges, ready to encode text and decode ids.
 
     Encoding splits the text on special tokens (leftmost, of those the longest), splits what lies between with the
@@ -85,59 +67,13 @@ class Tokenizer:
         normalizer: changes to the text before it is split (`groundup.tokenizer.normalization.normalizers`); none by
             default.
         normalized_tokens: special and added tokens that are looked for in the normalized text; the others, before.
-        unicode_version: version of Unicode of the pattern's character classes (`groundup.tokenizer.unicode_versions`).
+        unicode_version: version of Unicode of the pattern's character classes (`groundup.tokenizer.patterns`).
         special_ids: ids of special and added tokens whose bytes are also those of an ordinary token with another id.
 
     Raises:
         TokenizerError: any of that does not hold; or two ids have the same bytes, or a merge is listed twice.
         MissingExtraError: the pattern is an expression, and the package `regex` is not installed.
     """
-
-    def __init__(
-        self,
-        vocab: Mapping[int, bytes],
-        merges: Sequence[tuple[bytes, bytes]],
-        special_tokens: Sequence[str] | None = None,
-        *,
-        pattern: str | Sequence[str] = "gpt2",
-        ignore_merges: bool = False,
-        characters: Characters | None = None,
-        added_tokens: Sequence[str] = (),
-        normalizer: Normalizer = (),
-        normalized_tokens: Sequence[str] = (),
-        unicode_version: str = NEWEST,
-        special_ids: Mapping[str, int] | None = None,
-    ) -> None:
-        self._pattern: Pattern = checked_pattern(pattern) if characters is None else ""
-        self._unicode_version = checked_unicode_version(unicode_version)
-        self._check_named_characters()
-        self._ignore_merges = bool(ignore_merges) and characters is None
-        self._characters = characters
-        self._normalizer = tuple(normalizer)
-        if isinstance(special_tokens, Mapping):
-            raise TokenizerError("special_tokens is a mapping; give a list of names, and put their ids into vocab")
-        names, added = checked_special_tokens(special_tokens), checked_special_tokens(added_tokens)
-        own_ids = checked_special_ids(special_ids or {}, {*names, *added})
-        self._written, self._id_of = checked_vocab(vocab, own_ids)
-        appended = [name for name in names if name not in self._id_of]
-        first = max(self._written, default=-1) + 1
-        new_ids = range(first, first + len(appended))
-        if appended and new_ids[-1] > LARGEST_ID:
-            raise TokenizerError(f"special tokens would get ids up to {new_ids[-1]}; the largest is {LARGEST_ID}")
-        self._written.update(zip(new_ids, appended, strict=True))
-        self._id_of.update(zip(appended, new_ids, strict=True))
-        self._special_ids = {name: own_ids.get(name, self._id_of[name]) for name in names}
-        # Without a normalizer there is only one text to look in.
-        self._normalized_tokens = tuple(
-            name for name in (*names, *added) if self._normalizer and name.decode() in set(normalized_tokens)
-        )
-        self._merges = checked_merges(merges)
-        self._rules = checked_rules(self._merges, self._id_of)
-        self._added_ids = self._checked_added_tokens(added, own_ids)
-        self._vocab = self._written
-        if characters is not None:
-            check_characters(self._written, self._merges)
-            self._vocab = {token_id: text_of(token) for token_id, token in self._written.items()}
 
     @classmethod
     def from_files(
@@ -236,11 +172,11 @@ class Tokenizer:
         return tokenizer
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.
+        """Write vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.
 
-        The first two are GPT-2's format, which other libraries read. The one file is groundup's own: all in one, exact,
-        a token or merge a line. Folders are made if need be, every file is replaced in one step, and a save that was
-        cut short is noticed by `load`.
+        The first two are GPT-2's format, which other libraries read. The single file is groundup's format: complete,
+        exact, a token or merge per line. Missing folders are created, every file is replaced atomically, and `load`
+        detects an interrupted save.
 
         Raises:
             TokenizerError: the folder is a file.
@@ -254,7 +190,7 @@ class Tokenizer:
             files.write_files(target, self._content(), self.sha256)
 
     def save_hugging_face(self, path: str | os.PathLike[str]) -> None:
-        """Writes a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
+        """Write a tokenizer.json with which Hugging Face's tokenizers gives the same ids, special tokens included.
 
         It is read by `tokenizers.Tokenizer.from_file` and by transformers' `PreTrainedTokenizerFast`, as
         `tokenizer_file`.
@@ -267,7 +203,7 @@ class Tokenizer:
         write(_file_to_write(path), self._content())
 
     def save_tiktoken(self, path: str | os.PathLike[str]) -> None:
-        """Writes the tokens that are not special in tiktoken's format.
+        """Write the tokens that are not special in tiktoken's format.
 
         The format has neither the pattern nor the special tokens; `tiktoken.Encoding` takes them beside the ranks, as
         `pat_str` and `special_tokens`.
@@ -283,7 +219,7 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of a text.
 
-        A lone surrogate, which is no character, is encoded as U+FFFD, as tiktoken does; a pair of them as the
+        A lone surrogate, which is not a character, is encoded as U+FFFD, as tiktoken does; a pair of them as the
         character they stand for.
 
         Args:
@@ -291,10 +227,10 @@ class Tokenizer:
             allowed_special: special tokens that become their ids where they are in the text: "all" (tiktoken has none
                 by default), "none", or some of them. The others are text like any.
             disallowed_special: special tokens that must not be in the text: "all" that are not allowed, or some. None
-                by default (tiktoken has all). For text of strangers, `encode_ordinary` is the safe way.
+                by default (tiktoken has all). For untrusted text, use `encode_ordinary`.
 
         Raises:
-            TokenizerError: a disallowed special token is in the text, or what is named is no special token; or the
+            TokenizerError: a disallowed special token is in the text, or a name is not that of a special token; or the
                 text has a byte that the vocabulary lacks.
         """
         if type(text) is str and allowed_special == "all" and not disallowed_special:
@@ -407,10 +343,11 @@ class Tokenizer:
             FileMissingError, MissingExtraError, DataError: from the readers.
             TokenizerError: a document has a byte that the vocabulary lacks.
         """
+        from groundup.text.batches import batches_of
         from groundup.text.readers import read_documents
 
         threads, specials, first = checked_thread_count(num_threads), self._special_tokens.all, 0
-        for batch in batches_of_bytes(read_documents(inputs, separator=separator, field=field, read=read)):
+        for batch in batches_of(read_documents(inputs, separator=separator, field=field, read=read)):
             try:
                 ids, ends = self._encoder.encode_batch_to_arrays(list(batch), specials, threads, None)
             except TokenizerError as error:
@@ -454,7 +391,7 @@ class Tokenizer:
     def count(
         self, text: "str | Buffer", *, allowed_special: AllowedSpecial = "all", disallowed_special: AllowedSpecial = ()
     ) -> int:
-        """How many ids a text has, without the memory for them. Arguments and errors as for `encode_to_numpy`."""
+        """Number of ids of a text, without storing them. Arguments and errors as for `encode_to_numpy`."""
         specials = self._special_tokens.chosen([checked_text(text)], allowed_special, disallowed_special)
         return self._encoder.count(text, specials)
 
@@ -464,239 +401,9 @@ class Tokenizer:
         With a pattern that is not built in, all text is held until it is complete.
 
         Raises:
-            TokenizerError: what is allowed is no special token.
+            TokenizerError: an allowed name is not that of a special token.
         """
         return self._encoder.stream(self._special_tokens.chosen((), allowed_special, ()))
-
-    def decode(self, ids: "Iterable[int] | NDArray[Any]", errors: str = "replace") -> str:
-        """The text of ids; bytes that are not UTF-8, as in half a character, become U+FFFD.
-
-        Args:
-            ids: integers, a list or a one-dimensional NumPy array or torch tensor.
-            errors: what becomes of such bytes, as in `bytes.decode`: "replace", "ignore", "strict" and so on.
-
-        Raises:
-            TokenizerError: an id is not in the vocabulary, or not an integer; or errors is not known.
-            UnicodeDecodeError: there are such bytes, and errors is "strict".
-        """
-        plain = plain_ids(ids)
-        data = self.decode_bytes(plain)
-        try:
-            if self._characters is None or errors != "replace":
-                return data.decode("utf-8", errors)
-            return data.decode()
-        except UnicodeDecodeError:
-            if errors != "replace":
-                raise
-            text = replaced(self._written[token_id] for token_id in plain)
-            return text.removeprefix(" ") if self._characters is not None and self._characters.strip else text
-        except LookupError:
-            raise TokenizerError(f'errors is {errors!r}; expected "replace", "ignore", "strict" or another') from None
-
-    def decode_bytes(self, ids: "Iterable[int] | NDArray[Any]") -> bytes:
-        """The bytes of ids, which need not be valid UTF-8. Raises as `decode` does."""
-        plain = plain_ids(ids)
-        try:
-            data = b"".join(map(self._vocab.__getitem__, plain))
-        except KeyError:
-            data = b"".join(map(self._token, plain))
-        return data.removeprefix(b" ") if self._characters is not None and self._characters.strip else data
-
-    def decode_batch(self, batch: "Iterable[Iterable[int] | NDArray[Any]]", errors: str = "replace") -> list[str]:
-        """The text of each sequence of ids. Raises as `decode` does."""
-        return [self.decode(ids, errors) for ids in batch]
-
-    def decode_stream(self) -> "DecodeStream":
-        """Decoding of ids that arrive one by one, as a model makes them; never shows half a character."""
-        if self._characters is not None:
-            return CharacterDecodeStream(self._characters, lambda ids: [self._token(i, self._written) for i in ids])
-        return DecodeStream(self.decode_bytes)
-
-    def token_id(self, token: str | bytes) -> int:
-        """The id of a token given as text or bytes.
-
-        Raises:
-            TokenizerError: no token has exactly these bytes.
-        """
-        token_bytes = token.encode("utf-8", "replace") if isinstance(token, str) else token
-        if token_bytes in (apart := self._special_ids | self._added_ids):
-            return apart[token_bytes]
-        for written in [token_bytes] if self._characters is None else written_forms(token_bytes):
-            if written in self._id_of:
-                return self._id_of[written]
-        raise TokenizerError(f"{token!r} is not a token; encode it to see the tokens it is made of")
-
-    def token_lengths(self) -> "NDArray[np.int64]":
-        """Bytes of text per id, int64 (vocab_size,); 0 for special tokens, which are not text, and for unused ids.
-
-        With `characters`, "▁" is the one byte of a space, also where the text has none and it is put before it.
-        """
-        import numpy as np
-
-        lengths = np.zeros(self.vocab_size, dtype=np.int64)
-        special = set(self._special_ids.values())
-        for token_id, token in self._vocab.items():
-            if token_id not in special:
-                lengths[token_id] = len(token)
-        return lengths
-
-    @property
-    def prefix_length(self) -> int:
-        """Bytes by which the tokens of a text are longer than it: 1 if a space is put before it, else 0."""
-        return 0 if self._characters is None or self._characters.prefix == "never" else 1
-
-    @property
-    def vocab(self) -> Mapping[int, bytes]:
-        """Token bytes by id, special tokens included; read-only. With `characters`, two ids may have the same bytes."""
-        return MappingProxyType(self._vocab)
-
-    @property
-    def merges(self) -> list[tuple[bytes, bytes]]:
-        """The merges in the order they were learned (a copy); in written form with `characters`."""
-        return list(self._merges)
-
-    @property
-    def special_tokens(self) -> list[str]:
-        """The special tokens in the order they were given."""
-        return [name.decode() for name in self._special_ids]
-
-    @property
-    def added_tokens(self) -> list[str]:
-        """Tokens that are text, and found whole before anything else, also where special tokens are not."""
-        return [name.decode() for name in self._added_ids]
-
-    @property
-    def characters(self) -> Characters | None:
-        """How whole texts are encoded on characters; None if they are split into pretokens of bytes."""
-        return self._characters
-
-    @property
-    def vocab_size(self) -> int:
-        """Largest id + 1: the rows a model's embedding needs. 0 for an empty vocabulary."""
-        return max(self._vocab, default=-1) + 1
-
-    @property
-    def pattern(self) -> Pattern:
-        """What makes pretokens: a built-in name, a regular expression, or several of them. Empty with `characters`."""
-        return self._pattern
-
-    @property
-    def normalizer(self) -> Normalizer:
-        """Changes to the text before it is split; empty for none."""
-        return self._normalizer
-
-    @property
-    def unicode_version(self) -> str:
-        """Version of Unicode whose letters, numbers and white space the pattern means."""
-        return self._unicode_version
-
-    @property
-    def ignore_merges(self) -> bool:
-        """Whether a pretoken that is a token is that token, whatever the merges make of it."""
-        return self._ignore_merges
-
-    @MadeWhenNeeded
-    def sha256(self) -> str:
-        """Hex digest of all that decides ids: pattern, special tokens, vocabulary, merges.
-
-        Where they are not the default, also `ignore_merges`, the normalizer and the version of Unicode. It is taken
-        over their JSON (sorted by id, bytes as hex), so it does not depend on how a file was written, nor on the order
-        in which special tokens were named.
-        """
-        # Put together by hand, which takes half the time of json.dumps; bytes as hex need no escapes.
-        vocab = ",".join([f'[{token_id},"{token.hex()}"]' for token_id, token in sorted(self._written.items())])
-        merges = ",".join([f'["{left.hex()}","{right.hex()}"]' for left, right in self._merges])
-        others = ',"ignore_merges":true' if self._ignore_merges else ""
-        if self._characters is not None:
-            others += f',"characters":{json.dumps(asdict(self._characters))}'
-        if self._added_ids:
-            others += f',"added_tokens":{json.dumps(sorted(self._added_ids.values()))}'
-        if self._normalizer:
-            id_of = self._special_ids | self._added_ids
-            looked_for_after = sorted(id_of[name] for name in self._normalized_tokens)
-            others += f',"normalizer":{json.dumps([normalizer_json(self._normalizer), looked_for_after])}'
-        if self._unicode_version != NEWEST:
-            others += f',"unicode_version":"{self._unicode_version}"'
-        content = (
-            f'{{"pattern":{json.dumps(expression_of(self._pattern))},'
-            f'"special_tokens":[{",".join(map(str, sorted(self._special_ids.values())))}],'
-            f'"vocab":[{vocab}],"merges":[{merges}]{others}}}'
-        )
-        return hashlib.sha256(content.encode()).hexdigest()
-
-    def __repr__(self) -> str:
-        return (
-            f"Tokenizer({len(self._vocab)} tokens, {len(self._merges)} merges, "
-            f"special_tokens={self.special_tokens}, "
-            f"{f'pattern={self._pattern!r}' if self._characters is None else self._characters}"
-            f"{', ignore_merges=True' if self._ignore_merges else ''}"
-            f"{f', normalizer={self._normalizer}' if self._normalizer else ''}"
-            f"{f', unicode_version={self._unicode_version!r}' if self._unicode_version != NEWEST else ''})"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        made_when_needed = ("_encoder", "_special_tokens", "_byte_lengths")
-        return {name: value for name, value in self.__dict__.items() if name not in made_when_needed}
-
-    @MadeWhenNeeded
-    def _encoder(self) -> "TextEncoder":
-        if self._characters is not None:
-            return make_character_encoder(self._characters, self._written, self._rules)
-        encoder = make_encoder(
-            self._pattern, self._id_of, self._rules, self._whole_tokens(), unicode_version=self._unicode_version
-        )
-        if not self._normalizer:
-            return encoder
-        return NormalizingEncoder(
-            encoder, self._normalizer, self._special_ids | self._added_ids, self._normalized_tokens
-        )
-
-    @MadeWhenNeeded
-    def _special_tokens(self) -> "SpecialTokenSets":
-        return SpecialTokenSets(self._special_ids, self._added_ids)
-
-    @MadeWhenNeeded
-    def _byte_lengths(self) -> "NDArray[np.int64]":
-        """Bytes per id as a text is searched for it, special tokens as well; of written tokens with `characters`."""
-        lengths = self.token_lengths()
-        if self._characters is not None:
-            for token_id, token in self._written.items():
-                lengths[token_id] = len(token) if byte_of(token) is None else 1
-        for name, token_id in self._special_ids.items():
-            lengths[token_id] = len(name)
-        return lengths
-
-    def _whole_tokens(self) -> list[tuple[bytes, int]]:
-        if not self._ignore_merges:
-            return []
-        apart = {*self._special_ids.values(), *self._added_ids.values()}
-        return [(token, token_id) for token, token_id in self._id_of.items() if token_id not in apart]
-
-    def _checked_added_tokens(self, added: Sequence[bytes], own_ids: Mapping[bytes, int]) -> dict[bytes, int]:
-        for name in added:
-            if name in self._special_ids or name not in self._id_of:
-                where = "special token, too" if name in self._special_ids else "missing in the vocabulary"
-                raise TokenizerError(f"added token {name.decode()!r} is {where}")
-        return {name: own_ids.get(name, self._id_of[name]) for name in added}
-
-    def _check_named_characters(self) -> None:
-        for step in (self._pattern,) if isinstance(self._pattern, str) else self._pattern:
-            newer = None if step in PATTERNS or step in DIGITS else newer_character_named(step, self._unicode_version)
-            if newer is not None:
-                raise TokenizerError(
-                    f"pattern {step!r} names U+{ord(newer):04X}, which is of another class in Unicode "
-                    f"{self._unicode_version} than in {NEWEST}, so that text with it may be split otherwise; leave it "
-                    f"out of the pattern"
-                )
-
-    def _token(self, token_id: int, tokens: Mapping[int, bytes] | None = None) -> bytes:
-        try:
-            return (self._vocab if tokens is None else tokens)[token_id]
-        except KeyError:
-            raise TokenizerError(
-                f"id {token_id} is not in the vocabulary, which has {len(self._vocab)} tokens and largest id "
-                f"{self.vocab_size - 1}; use the tokenizer that made the ids"
-            ) from None
 
     def _with_text_named(
         self,
@@ -713,26 +420,6 @@ class Tokenizer:
             except TokenizerError as found:
                 return TokenizerError(f"{name.format(number)}: {found}")
         return error
-
-    def _content(self) -> TokenizerContent:
-        return TokenizerContent(
-            source="this tokenizer",
-            vocab=self._written,
-            merges=self._merges,
-            special_tokens=self.special_tokens,
-            pattern=self._pattern,
-            ignore_merges=self._ignore_merges,
-            characters=self._characters,
-            added_tokens=tuple(self.added_tokens),
-            normalizer=self._normalizer,
-            normalized_tokens=tuple(name.decode() for name in self._normalized_tokens),
-            unicode_version=self._unicode_version,
-            special_ids={
-                name.decode(): token_id
-                for name, token_id in (self._special_ids | self._added_ids).items()
-                if self._id_of[name] != token_id
-            },
-        )
 
 
 def _file_to_write(path: str | os.PathLike[str]) -> Path:

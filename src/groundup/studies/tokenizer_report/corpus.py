@@ -8,16 +8,18 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from groundup.config import END_OF_TEXT
-from groundup.errors import DataError, TokenizerError
+from groundup.config.recipe import suggestion
+from groundup.errors import ConfigError, DataError, TokenizerError
 from groundup.text.files import STANDARD_INPUT, is_stream
 from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import TextReader
 
+DEFAULT_VOCAB_SIZE = 10_000
 HELD_OUT_PERIOD = 10
 HELD_OUT_FIRST = 1
 """The 2nd, 12th, 22nd, … document is held out: every tenth, and one even where there are only two."""
@@ -39,12 +41,12 @@ class Corpus:
     name: str
     inputs: list[str]
     held_out: list[str] = field(default_factory=list)
-    vocab_size: int = 10_000
+    vocab_size: int = DEFAULT_VOCAB_SIZE
     separator: str = END_OF_TEXT
     read: ReadOptions = field(default_factory=ReadOptions)
 
     def check(self) -> None:
-        """Finds out before hours of work what would stop it.
+        """Check before hours of work that the corpus can be used.
 
         Raises:
             FileMissingError: an input does not exist.
@@ -79,11 +81,11 @@ class Corpus:
         return TextReader(inputs, separator=self.separator, field=read.pop("field") or DEFAULT_FIELD, **read)
 
     def training_documents(self) -> Documents:
-        """What a tokenizer may learn from."""
+        """Documents to train a tokenizer on."""
         return self._documents(self.inputs, None if self.held_out else False)
 
     def held_out_documents(self) -> Documents:
-        """What tokenizers are measured on."""
+        """Documents to measure tokenizers on."""
         return self._documents(self.held_out) if self.held_out else self._documents(self.inputs, True)
 
     def _documents(self, inputs: list[str], held_out: bool | None = None) -> Documents:
@@ -99,7 +101,7 @@ class Corpus:
 
 
 class Documents(Iterator[bytes]):
-    """Documents as they are read, and what it took.
+    """Documents in reading order, with their number, bytes, and the time spent on reading.
 
     Args:
         reader: where they come from. Empty ones are left out, and not counted.
@@ -119,7 +121,7 @@ class Documents(Iterator[bytes]):
 
     @property
     def read(self) -> tuple[int, int | None]:
-        """How far reading has come, and how far it has to go, in bytes on disk."""
+        """Bytes on disk read so far, and their total."""
         return self._reader.bytes_read, self._reader.bytes_total
 
     def __next__(self) -> bytes:
@@ -133,3 +135,67 @@ class Documents(Iterator[bytes]):
             raise StopIteration
         finally:
             self.seconds += time.perf_counter() - began
+
+
+def read_corpora(
+    corpora: Sequence[str], vocab_sizes: Sequence[str], held_out: Sequence[str], *, separator: str, read: ReadOptions
+) -> list[Corpus]:
+    """Texts from arguments such as NAME=PATH, sizes from N or NAME=N, and held-out text from NAME=PATH.
+
+    Raises:
+        ConfigError: a name given twice or not at all, or a vocabulary size that is not a number.
+    """
+    inputs = read_named(corpora, "NAME=PATH", path_alone=True)
+    measured = read_named(held_out, "--held-out NAME=PATH")
+    size_for_all, sizes = DEFAULT_VOCAB_SIZE, {}
+    for text in vocab_sizes:
+        name, equals, number = text.rpartition("=")
+        if not (number.isascii() and number.isdigit() and len(number) < 19):
+            raise ConfigError(f"--vocab-size {text}; expected a number, or NAME=NUMBER")
+        if not equals:
+            size_for_all = int(number)
+        elif name in sizes:
+            raise ConfigError(f"--vocab-size {text}: {name} has a size already; give one")
+        else:
+            sizes[name] = int(number)
+    for option, named in (("--vocab-size", sizes), ("--held-out", measured)):
+        for name in named:
+            if name not in inputs:
+                raise ConfigError(f"{option} {name}=…: no text has the name {name!r}{suggestion(name, inputs)}")
+    return [
+        Corpus(
+            name=name,
+            inputs=[path],
+            held_out=[measured[name]] if name in measured else [],
+            vocab_size=sizes.get(name, size_for_all),
+            separator=separator,
+            read=read,
+        )
+        for name, path in inputs.items()
+    ]
+
+
+def read_named(arguments: Sequence[str], form: str, *, path_alone: bool = False) -> dict[str, str]:
+    """Paths by name from arguments NAME=PATH.
+
+    Args:
+        form: the arguments' form, for errors.
+        path_alone: also take PATH; the name is then that of the file.
+
+    Raises:
+        ConfigError: an argument of another form, or a name given twice.
+    """
+    found: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if not equals and path_alone:
+            name = "standard-input" if argument == STANDARD_INPUT else Path(argument).name.split(".")[0]
+            path = argument
+        if not (name and path):
+            raise ConfigError(f"{argument!r}; expected {form}")
+        if name in found:
+            raise ConfigError(
+                f"{found[name]} and {path} both have the name {name!r}; name each differently with NAME=PATH"
+            )
+        found[name] = path
+    return found

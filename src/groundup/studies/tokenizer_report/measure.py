@@ -5,7 +5,7 @@ corpus. What comes out: training time and memory, the longest tokens, bytes per 
 much of the vocabulary is used, speed and the time that The Pile would take, and where the time goes. The questions are
 those of the course assignment that groundup grew from, and its original report's figures (`ORIGINAL`) stand beside.
 
-`measure` makes the report as plain data; `report_tables` and `report_plot` show it, and `report_folder` keeps it.
+`measure` makes the report as plain data; `tables` and `plot` show it, and `folder` writes it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from groundup.account.hardware import cpu_name
+from groundup.display.progress import Silent, Update
 from groundup.errors import ConfigError, DataError
 from groundup.studies.tokenizer_report.corpus import HELD_OUT_PERIOD, Corpus
-from groundup.studies.tokenizer_report.process import Progress, measure_encoding, measure_training
+from groundup.studies.tokenizer_report.process import measure_encoding, measure_training
 from groundup.system.threads import available_cores
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.version import VERSION, installed_version
@@ -41,7 +42,7 @@ SPEED_BYTES = 64_000_000
 """Held-out text on which speed is measured, at most."""
 
 COLD_PROCESSES, WARM_SECONDS = 3, 1.0
-"""First passes are timed in so many processes, later ones in one of them for at least so long."""
+"""Number of processes that time a first pass, and seconds for which one of them repeats later passes, at least."""
 
 ORIGINAL: Report = {
     "training": {
@@ -74,14 +75,14 @@ def measure(
     longest: int = 10,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Update | None = None,
 ) -> tuple[Report, dict[str, Tokenizer]]:
-    """Trains, encodes and measures.
+    """Train, encode and measure.
 
     Args:
         corpora: texts to train and to measure on.
         tokenizers: further ones by name. One with the name of a corpus is that corpus's own, which is not trained.
-        train: learn a tokenizer from each corpus that has none of its own.
+        train: train a tokenizer on each corpus that has none.
         sampled_documents: held-out documents drawn from each corpus, beside all of them together.
         longest: how many of each tokenizer's longest tokens to list.
         seed: of the draw.
@@ -98,20 +99,9 @@ def measure(
     given = dict(tokenizers or {})
     _check(corpora, given, train=train, sampled_documents=sampled_documents, longest=longest)
     threads = threads if threads is not None else available_cores()
-    tell = progress or (lambda what, done, total: None)
-    everything: dict[str, Tokenizer] = {}
-    training: dict[str, Report] = {}
+    tell = progress or Silent()
     with tempfile.TemporaryDirectory(prefix="groundup-report-") as work:
-        for corpus in corpora:
-            if corpus.name in given:
-                everything[corpus.name] = given.pop(corpus.name)
-            elif train:
-                folder = Path(work) / f"trained-{len(training)}"
-                training[corpus.name] = measure_training(
-                    corpus, folder, threads=threads, progress=_prefixed(f"{corpus.name}: ", tell)
-                )
-                everything[corpus.name] = Tokenizer.load(folder)
-        everything |= given
+        everything, training = _all_tokenizers(corpora, given, Path(work), threads, tell, train=train)
         compression, held_out = [], {}
         for corpus in corpora:
             held_out[corpus.name] = counts = _Counts(corpus, everything, sampled_documents, seed)
@@ -131,16 +121,7 @@ def measure(
             "encoding_threads": 1,
             "speed_bytes_limit": SPEED_BYTES,
         },
-        "corpora": [
-            {
-                "name": corpus.name,
-                "inputs": _as_text(corpus.inputs),
-                "held_out": _as_text(corpus.held_out) or f"one document in {HELD_OUT_PERIOD}",
-                "held_out_documents": held_out[corpus.name].documents,
-                "held_out_bytes": held_out[corpus.name].bytes,
-            }
-            for corpus in corpora
-        ],
+        "corpora": [held_out[corpus.name].corpus_facts() for corpus in corpora],
         "tokenizers": [_facts(name, tokenizer, training.get(name), longest) for name, tokenizer in everything.items()],
         "compression": compression,
         "vocabularies_in_common": _in_common(everything),
@@ -172,6 +153,29 @@ def _check(
         corpus.check()
 
 
+def _all_tokenizers(
+    corpora: Sequence[Corpus],
+    given: Mapping[str, Tokenizer],
+    work: Path,
+    threads: int,
+    tell: Update,
+    *,
+    train: bool,
+) -> tuple[dict[str, Tokenizer], dict[str, Report]]:
+    """Each corpus's own tokenizer, given or trained, then the other given ones; and figures on the training."""
+    everything: dict[str, Tokenizer] = {}
+    training: dict[str, Report] = {}
+    for corpus in corpora:
+        name = corpus.name
+        if name in given:
+            everything[name] = given[name]
+        elif train:
+            folder = work / f"trained-{len(training)}"
+            training[name] = measure_training(corpus, folder, threads=threads, progress=_prefixed(f"{name}: ", tell))
+            everything[name] = Tokenizer.load(folder)
+    return everything | dict(given), training
+
+
 class _Counts:
     """Tokens of one corpus's held-out documents with each tokenizer, in one pass over the text."""
 
@@ -184,7 +188,7 @@ class _Counts:
         self.documents = self.bytes = 0
 
     def run(self) -> Iterator[tuple[int, int | None]]:
-        """Encodes all; yields after each document how far reading has come, and how far it has to go."""
+        """Encode all; yield the bytes read so far, and their total, after each document."""
         import numpy as np
 
         self._used = [np.zeros(tokenizer.vocab_size, dtype=bool) for tokenizer in self._tokenizers.values()]
@@ -200,6 +204,16 @@ class _Counts:
             self.documents += 1
             self.bytes += len(document)
             yield documents.read
+
+    def corpus_facts(self) -> Report:
+        """Inputs of the corpus, and its held-out text."""
+        return {
+            "name": self._corpus.name,
+            "inputs": _as_text(self._corpus.inputs),
+            "held_out": _as_text(self._corpus.held_out) or f"one document in {HELD_OUT_PERIOD}",
+            "held_out_documents": self.documents,
+            "held_out_bytes": self.bytes,
+        }
 
     def _draw(self, document: tuple[int, list[int]]) -> None:
         # Reservoir sampling (Vitter 1985, algorithm R): any document is as likely, and their number need not be known.
@@ -242,7 +256,7 @@ class _Counts:
         return rows
 
 
-def _speeds(work: Path, corpora: Sequence[Corpus], tokenizers: Mapping[str, Tokenizer], tell: Progress) -> list[Report]:
+def _speeds(work: Path, corpora: Sequence[Corpus], tokenizers: Mapping[str, Tokenizer], tell: Update) -> list[Report]:
     rows = []
     pairs = list(itertools.product(corpora, tokenizers))
     for number, (corpus, name) in enumerate(pairs):
@@ -271,7 +285,7 @@ def _speeds(work: Path, corpora: Sequence[Corpus], tokenizers: Mapping[str, Toke
 
 
 def profile(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Where the CPU time of a first pass to lists goes: differences between the passes of `measure_encoding`.
+    """Profile of the CPU time of a first pass to lists: differences between the passes of `measure_encoding`.
 
     Splitting, looking up known pretokens and writing ids are one loop, which cannot be divided from outside. What is
     smaller than its noise may come out as 0.
@@ -319,8 +333,8 @@ def _in_common(tokenizers: Mapping[str, Tokenizer]) -> list[Report]:
     ]
 
 
-def _prefixed(prefix: str, tell: Progress) -> Progress:
-    return lambda what, done, total: tell(prefix + what, done, total)
+def _prefixed(prefix: str, tell: Update) -> Update:
+    return lambda what, done, total, extra="": tell(prefix + what, done, total, extra)
 
 
 def _as_text(paths: list[str]) -> list[str]:

@@ -30,7 +30,7 @@ _MB, _SECONDS_PER_HOUR = 1e6, 3600
 
 
 def check_plot() -> None:
-    """Finds out beforehand whether a picture can be drawn.
+    """Check beforehand that a picture can be drawn.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Measurements of a tokenizer report that need a process of their own.
+"""Measurements of a tokenizer report that need a fresh process.
 
 The peak memory of a process includes all that it did before, and the first pass of an encoder is only once the first:
 training and encoding are measured in fresh processes, which import no more than they need. A process takes its task as
@@ -20,12 +20,10 @@ from statistics import median
 from typing import Any
 
 from groundup import errors
+from groundup.display.progress import Update
 from groundup.errors import GroundupError, TokenizerError
 from groundup.studies.tokenizer_report.corpus import Corpus
 from groundup.text.options import ReadOptions
-
-Progress = Callable[[str, int, int | None], None]
-"""Called with what is done at the moment, how much of it is done, and how much there is, or None if not known."""
 
 _LEAST_WARM_ROUNDS = 3
 # NumPy's linear algebra starts threads that spin for a tenth of a second, beside the first pass.
@@ -33,9 +31,9 @@ _ONE_BLAS_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OM
 
 
 def measure_training(
-    corpus: Corpus, folder: Path, *, threads: int | None = None, progress: Progress | None = None
+    corpus: Corpus, folder: Path, *, threads: int | None = None, progress: Update | None = None
 ) -> dict[str, Any]:
-    """Trains on the corpus in a fresh process and saves the tokenizer into the folder.
+    """Train on the corpus in a fresh process and save the tokenizer into the folder.
 
     Returns:
         Wall and CPU seconds (all threads), the wall seconds of its three parts (reading, counting, merging; None
@@ -49,7 +47,7 @@ def measure_training(
 def measure_encoding(
     folder: Path, corpus: Corpus, *, limit: int, least_seconds: float = 1.0, processes: int = 3
 ) -> dict[str, Any]:
-    """Encodes held-out documents, at most about `limit` bytes, on one thread of fresh processes.
+    """Encode held-out documents, at most about `limit` bytes, on one thread of fresh processes.
 
     Args:
         folder: of the tokenizer.
@@ -72,7 +70,7 @@ def measure_encoding(
     return first
 
 
-def _in_fresh_process(task: dict[str, Any], what: str, progress: Progress | None) -> dict[str, Any]:
+def _in_fresh_process(task: dict[str, Any], what: str, progress: Update | None) -> dict[str, Any]:
     # -P, and the path of this process: the other one must find this groundup, and nothing in the current folder.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     process = subprocess.Popen(
@@ -111,7 +109,7 @@ def _in_fresh_process(task: dict[str, Any], what: str, progress: Progress | None
 
 
 def main() -> None:
-    """What the fresh process does."""
+    """Main function of the fresh process."""
     try:
         task = json.load(sys.stdin)
         read = ReadOptions(**task["corpus"].pop("read"))
@@ -138,7 +136,7 @@ def _answer(kind: str, content: object) -> None:
 
 def _training(corpus: Corpus, folder: Path, threads: int | None) -> dict[str, Any]:
     from groundup.tokenizer import Tokenizer, train_bpe_from_documents
-    from groundup.tokenizer.core import load_core
+    from groundup.tokenizer.encoders import load_core
 
     load_core()
     documents = corpus.training_documents()
@@ -178,7 +176,7 @@ def _encoding(corpus: Corpus, folder: Path, limit: int, least_seconds: float) ->
     import numpy as np  # noqa: F401  (the first pass must not pay for its import)
 
     from groundup.tokenizer import Tokenizer
-    from groundup.tokenizer.core import load_core
+    from groundup.tokenizer.encoders import load_core
 
     load_core()
     documents = list(_limited(corpus.held_out_documents(), limit))

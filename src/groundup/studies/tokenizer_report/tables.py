@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 ORIGINAL_REPORT = "original report"
 UNKNOWN = "–"
@@ -20,7 +24,7 @@ PROFILE_PARTS = {
 
 @dataclass(frozen=True)
 class ReportTable:
-    """Cells as text, and what to know to read them. The first `names` columns name a row; the others are figures."""
+    """A table of text. The first `names` columns name a row; the others are numbers. The note explains them."""
 
     title: str
     columns: list[str]
@@ -35,6 +39,26 @@ def tables(report: dict[str, Any]) -> Iterator[ReportTable]:
         table = make(report)
         if table.rows:
             yield table
+
+
+def print_report(console: Console, report: dict[str, Any], out: Path) -> None:
+    """Print all tables of a report, and the files in its folder."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for shown in tables(report):
+        console.print(Text(shown.title, style="bold"))
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for i, column in enumerate(shown.columns):
+            table.add_column(column, justify="left" if i < shown.names else "right", no_wrap=i == 0, overflow="fold")
+        for row in shown.rows:
+            table.add_row(*map(Text, row))
+        console.print(table)
+        if shown.note:
+            console.print(Text(shown.note, style="dim"))
+        console.print()
+    names = ", ".join(sorted(path.name + "/" * path.is_dir() for path in out.iterdir()))
+    console.print(Text(f"{out}: {names}"), soft_wrap=True)
 
 
 def markdown(report: dict[str, Any], picture: str | None = None) -> str:
@@ -66,7 +90,7 @@ def description(report: dict[str, Any]) -> str:
 
 
 def machine(report: dict[str, Any]) -> str:
-    """What it was measured on."""
+    """Machine that the report was measured on."""
     system, settings = report["system"], report["settings"]
     return (
         f"{system['cpu']}, {system['cpu_count']} cores, load {_number(system['load_average'], '.1f')} when measured; "

@@ -24,7 +24,7 @@ from groundup.text.stories.plots import PLOTS
 
 @dataclass(frozen=True, kw_only=True)
 class StoryStats:
-    """What ``write_stories`` wrote."""
+    """Numbers on the file that ``write_stories`` wrote."""
 
     stories: int
     bytes: int
@@ -55,7 +55,7 @@ def stories(seed: int = 0) -> Iterator[str]:
 
 
 def _check_room(path: Path, size_bytes: int) -> None:
-    """Refuse at once what would fill the disk after hours."""
+    """Raise DataError at once if the disk would be full after hours."""
     if path.exists() and not path.is_file():
         return  # a device or a pipe
     free = shutil.disk_usage(path.parent).free
@@ -66,7 +66,7 @@ def _check_room(path: Path, size_bytes: int) -> None:
 
 
 def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = END_OF_TEXT) -> StoryStats:
-    """Writes the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
+    """Write the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
 
     ``text.readers`` reads the same stories back. The file appears when it is whole; it ends with the story that
     reaches ``size_bytes``, so it is larger by less than one story.

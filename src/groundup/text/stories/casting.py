@@ -1,4 +1,4 @@
-"""Who plays in a story, where and when: the choices that all plots make alike."""
+"""Cast of a story: characters, place and time, which all plots choose alike."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,7 +16,7 @@ class Cast(Teller):
     world = ""
 
     def begin(self, world: str = "", skies: Sequence[str] = words.FAIR, times: Sequence[str] = DAYTIME) -> None:
-        """Chooses the world (``"people"``, ``"animals"``, or either), the hero, the place, the day and the weather.
+        """Choose the world (``"people"``, ``"animals"``, or either), the hero, the place, the day and the weather.
 
         Sets ``h``, ``home``, ``hobby``, ``p`` (a place outside), ``one_day``, ``sky``, ``food``.
         """
@@ -36,7 +36,7 @@ class Cast(Teller):
         self.set(one_day=self.choose(openings), sky=self.choose(words.SKY[weather]))
 
     def add(self, slot: str) -> None:
-        """Adds a child, or a young animal, unlike those that are in the story already."""
+        """Add a child, or a young animal, different from those in the story."""
         others = self.characters
         girl = self.random() < 0.5
         # Of two, one is a girl and one a boy more often than chance has it: then "she" and "he" are clear.
@@ -53,7 +53,7 @@ class Cast(Teller):
         self.enter(slot, Character(name, "she" if girl else "he", kind, description, intro))
 
     def elder(self, slot: str = "m") -> None:
-        """Adds the hero's mother, father, or a grandparent."""
+        """Add the hero's mother, father, or a grandparent."""
         woman = self.random() < 0.5
         if self.world == "people":
             name = self.choose(("Mom", "Mom", "Grandma") if woman else ("Dad", "Dad", "Grandpa"))
@@ -62,7 +62,7 @@ class Cast(Teller):
         self.enter(slot, Character(name, "she" if woman else "he", "woman" if woman else "man"))
 
     def neighbor(self, slot: str = "n") -> None:
-        """Adds a grown-up who is no relative."""
+        """Add a grown-up who is not a relative."""
         woman, people = self.random() < 0.5, self.world == "people"
         title = self.choose(("Mrs.", "Miss")) if woman else "Mr."
         taken = [str(other).split()[-1] for other in self.characters]
@@ -72,9 +72,9 @@ class Cast(Teller):
         self.enter(slot, Character(f"{title} {family}", "she" if woman else "he", kind))
 
     def thing(self, slot: str = "o") -> None:
-        """Adds something that can be carried, lost, shared or given."""
+        """Add a thing that can be carried, lost, shared or given."""
         self.slots[slot] = self.choose(words.HUMAN_THINGS if self.world == "people" else words.ANIMAL_THINGS)
 
     def row(self, table: Sequence[Mapping[str, str]]) -> None:
-        """Chooses a row of a table and sets a slot for each of its columns."""
+        """Choose a row of a table and set a slot for each of its columns."""
         self.set(**self.choose(table))

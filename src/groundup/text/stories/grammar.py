@@ -1,7 +1,7 @@
 """The parts of speech that stories put into their sentences: strings that know their articles and pronouns.
 
 A template says ``{o}`` for the bare noun, ``{o.a}`` for "a red kite", ``{h.his}`` for "her". Everything that English
-makes agree (a/an, he/she, it/them, was/were) is decided here, once, and not by whoever writes a sentence.
+makes agree (a/an, he/she, it/them, was/were) is decided here, and not in the sentences.
 """
 
 _PRONOUNS = {

@@ -1,4 +1,4 @@
-"""All plots: who plays in them, and what happens."""
+"""All plots, each with its cast and its script."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from groundup.text.stories.screenplay import Script
 
 
 class Plot(NamedTuple):
-    """What happens, to whom."""
+    """A plot: its cast and its script."""
 
     cast: Callable[[Cast], None]
     script: Script

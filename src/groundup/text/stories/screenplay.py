@@ -34,7 +34,7 @@ Variant: TypeAlias = tuple[Part, ...]
 
 
 class Beat(NamedTuple):
-    """Ways to tell one thing. No way at all: a new paragraph."""
+    """Alternative ways to tell one thing; without any, a new paragraph."""
 
     chance: float
     variants: tuple[Variant, ...]
@@ -79,7 +79,7 @@ def _part(text: str) -> Part:
 
 
 class Slots(dict[str, Any]):
-    """What a story's templates may ask for."""
+    """Values of the slots in a story's templates."""
 
     def __init__(self, choose: Callable[[Sequence[str]], str]):
         super().__init__()
@@ -90,7 +90,7 @@ class Slots(dict[str, Any]):
 
 
 class Teller:
-    """Tells one story: makes the choices, fills the slots, and joins the sentences.
+    """Teller of one story: makes the choices, fills the slots, and joins the sentences.
 
     Args:
         random: uniform numbers in [0, 1); nothing else of a random generator is used, so that a story does not
@@ -128,7 +128,7 @@ class Teller:
         return template.format_map(self.slots)
 
     def set(self, **slots: object) -> None:
-        """Sets slots. Strings may have slots themselves, and set a second one: ``{Fear}``, to begin a sentence with."""
+        """Set slots. Strings may contain slots, and set a second, capitalized one: ``{Fear}``."""
         for name, value in slots.items():
             if type(value) is str:
                 value = self.fill(value)
@@ -136,12 +136,12 @@ class Teller:
             self.slots[name] = value
 
     def enter(self, slot: str, character: Character) -> None:
-        """Brings a character into the story."""
+        """Add a character to the story."""
         self.slots[slot] = character
         self.characters.append(character)
 
     def tell(self, script: Script) -> None:
-        """Adds a script to the story."""
+        """Add a script to the story."""
         for chance, variants in script:
             if not variants:
                 self._end_paragraph()
@@ -206,7 +206,7 @@ class Teller:
         return f'"{line}" {speaker.he if pronoun else speaker} {said}{manner}.{rest}'
 
     def _is_clear(self, one: Character) -> bool:
-        """Whether a pronoun for ``one`` could mean nobody else: the last sentence is about no other "she", or "he"."""
+        """Whether a pronoun for ``one`` is unambiguous: the last sentence mentions no other "she", or "he"."""
         if self._subject != one:
             return False
         last = self._sentences[-1]

@@ -1,4 +1,4 @@
-"""Which format a tokenizer on disk is of: told by what is in the file, not by its name."""
+"""Detection of a tokenizer's format, from the content of the file and not from its name."""
 
 import os
 import stat
@@ -15,8 +15,7 @@ from groundup.tokenizer.formats.hugging_face import content_of_hugging_face
 from groundup.tokenizer.formats.hugging_face_characters import content_of_sentencepiece, is_sentencepiece
 from groundup.tokenizer.formats.strict_reading import as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.formats.tekken import content_of_tekken, is_tekken
-from groundup.tokenizer.formats.tiktoken import content_of_lines, looks_like_tiktoken
-from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
+from groundup.tokenizer.formats.tiktoken import ENCODINGS, content_of_lines, looks_like_tiktoken
 from groundup.tokenizer.patterns import checked_pattern, expression_of
 
 HUGGING_FACE_FILE = "tokenizer.json"
@@ -28,7 +27,7 @@ _NAMES_IN_FOLDERS = {
 
 
 class Format(Enum):
-    """What a file is."""
+    """Format of a file."""
 
     GROUNDUP = "groundup's JSON file"
     HUGGING_FACE = "a Hugging Face tokenizer.json"
@@ -46,7 +45,7 @@ class _Recognised(NamedTuple):
 def read_tokenizer(
     path: Path, pattern: str | None = None, special_tokens: SpecialTokens | None = None
 ) -> TokenizerContent:
-    """What is in a file of any of the formats, or in a folder with vocab.json and merges.txt, or a tokenizer.json.
+    """Read a file of any format, or a folder with vocab.json and merges.txt, or with a tokenizer.json.
 
     Args:
         path: the file or folder.

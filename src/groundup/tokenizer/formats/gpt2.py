@@ -1,4 +1,4 @@
-"""Tokenizers in the form GPT-2 came in: vocab.json, merges.txt, and meta.json for what those two lack.
+"""GPT-2's format: vocab.json, merges.txt, and groundup's meta.json for what those two lack.
 
 Tokens are bytes, and JSON is text. GPT-2 writes each byte as one printable character (`BYTE_TO_CHARACTER`): bytes that
 are printable in Latin-1 as themselves, the others, in order, as the characters from U+0100 on; the space is "Ġ". All
@@ -17,7 +17,7 @@ from groundup.system.files import write_atomically
 from groundup.tokenizer.content import Pair, SpecialTokens, TokenizerContent, with_special_tokens
 from groundup.tokenizer.formats.strict_reading import as_id, as_json_object, as_text, read_bytes, shown
 from groundup.tokenizer.normalization.normalizers import normalizer_json, saved_normalizer
-from groundup.tokenizer.unicode_versions import NEWEST
+from groundup.tokenizer.patterns import NEWEST
 
 VOCAB_FILE, MERGES_FILE, META_FILE = "vocab.json", "merges.txt", "meta.json"
 GPT2_VOCAB_FILE, GPT2_MERGES_FILE = "encoder.json", "vocab.bpe"
@@ -49,7 +49,7 @@ _PRINTABLE_TO_BYTE = str.maketrans(
 
 
 class TokenizerFiles(NamedTuple):
-    """Where a tokenizer lies. Folders that did not come from `Tokenizer.save` have no `meta`."""
+    """Paths of a tokenizer's files. Folders that `Tokenizer.save` did not write have no `meta`."""
 
     vocab: Path
     merges: Path
@@ -88,7 +88,7 @@ def find_files(folder: Path) -> TokenizerFiles | None:
 
 
 def read_saved(vocab: Path, merges: Path, meta: Path) -> TokenizerContent:
-    """What `write_files` wrote.
+    """Read a folder that `write_files` wrote.
 
     Raises:
         FileMissingError: one of the files does not exist.
@@ -232,7 +232,7 @@ def read_merges(path: Path) -> list[Pair]:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """What `write_files` put into meta.json.
+    """Read the meta.json that `write_files` wrote.
 
     Raises:
         FileMissingError: there is no such file.
@@ -256,7 +256,7 @@ def _is_several(pattern: object) -> bool:
 
 
 def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
-    """Writes the three files into the folder, which is made if need be.
+    """Write the three files into the folder, which is created if it does not exist.
 
     Each file is replaced in one step. meta.json goes first: whoever reads a folder in which the others are not yet
     there, or not yet of this tokenizer, is told so by the hash in it.

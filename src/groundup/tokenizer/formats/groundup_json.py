@@ -18,8 +18,7 @@ from groundup.tokenizer.formats.gpt2 import TokenOf, from_printable, printable
 from groundup.tokenizer.formats.strict_reading import as_id, shown
 from groundup.tokenizer.normalization.characters import Characters
 from groundup.tokenizer.normalization.normalizers import normalizer_json, saved_normalizer
-from groundup.tokenizer.patterns import PATTERNS, Pattern, expression_of
-from groundup.tokenizer.unicode_versions import NEWEST
+from groundup.tokenizer.patterns import NEWEST, PATTERNS, Pattern, expression_of
 
 FORMAT = "groundup-tokenizer"
 FORMAT_VERSION = 1
@@ -44,7 +43,7 @@ _OPTIONAL: dict[str, type] = {
 
 
 def write_groundup_file(path: Path, content: TokenizerContent, sha256: str) -> None:
-    """Writes the file in one step. The vocabulary has the special tokens, too."""
+    """Write the file atomically. The vocabulary includes the special tokens."""
     vocab, pattern = content.vocab, content.pattern
     id_of_special, id_of_added = content.id_of_special(), content.id_of_added()
     apart = {*id_of_special.values(), *id_of_added.values()}

@@ -34,13 +34,13 @@ from groundup.tokenizer.formats.hugging_face_parts import (
 )
 from groundup.tokenizer.formats.strict_reading import as_id, shown
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, normalizer_json
-from groundup.tokenizer.unicode_versions import OF_ENGINE
+from groundup.tokenizer.patterns import OF_ENGINE
 
 _CONDITIONS = ("single_word", "lstrip", "rstrip")
 
 
 def write_hugging_face(path: Path, content: TokenizerContent) -> None:
-    """Writes a tokenizer.json with which `tokenizers` gives the same ids, special tokens included.
+    """Write a tokenizer.json with which `tokenizers` gives the same ids, special tokens included.
 
     Special tokens stand in the model's vocabulary as well: in added_tokens alone, tokenizers would number them itself.
     Text with a byte that has no token is an error here; tokenizers leaves such a byte out.
@@ -288,7 +288,7 @@ def _refuse_model_options(path: Path, model: Json, vocab: Mapping[int, bytes]) -
 
 
 def _refuse_names_of_other_text(path: Path, entries: Json, names: set[str]) -> None:
-    """Keys of the vocabulary that tokenizers, looking pretokens up by name, finds for other text than is meant here."""
+    """Keys of the vocabulary that `tokenizers`, which looks pretokens up by name, finds for other text than here."""
     for text in entries:
         if text in names and _is_name_of_another(text):
             why = f"the added token {shown(text)} for the text {shown(from_printable(text).decode())}, too"

@@ -70,7 +70,7 @@ def content_of_sentencepiece(path: Path, file: Json) -> TokenizerContent:
 
 
 def write_sentencepiece(path: Path, content: TokenizerContent) -> None:
-    """Writes a tokenizer.json with which `tokenizers` gives the same ids and the same text."""
+    """Write a tokenizer.json with which `tokenizers` gives the same ids and the same text."""
     assert content.characters is not None
     characters = content.characters
     id_of = {token: token_id for token_id, token in content.vocab.items()}
@@ -116,7 +116,7 @@ def write_sentencepiece(path: Path, content: TokenizerContent) -> None:
 
 
 def _spaces(path: Path, file: Json) -> tuple[Prefix, bool]:
-    """Where a space is put before text, and whether words are split."""
+    """Rule for the space before a text, and whether words are split."""
     normalizer, pre_tokenizer = file.get("normalizer"), file.get("pre_tokenizer")
     steps = [step for step in steps_of(normalizer, "normalizers") if step is not None]
     prefix: Prefix = "never"

@@ -1,4 +1,4 @@
-"""What merges make of bytes, and the merges behind a vocabulary whose ranks are all that is known.
+"""Merges inferred from a vocabulary of which only the ranks are known, and their effect on bytes.
 
 tiktoken's files have no merges: any two neighbours merge whose bytes together are a token, the lowest rank first. Yet
 for each token there is one pair that it is made from. Merging only its own bytes ends, just before the token, in two

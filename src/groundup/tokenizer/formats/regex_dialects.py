@@ -1,4 +1,4 @@
-r"""Where a regular expression may mean one thing to Python's `regex` and another to Oniguruma, Hugging Face's engine.
+r"""Differences in meaning of a regular expression between Python's `regex` and Oniguruma, Hugging Face's engine.
 
 `x{1,3}+` is possessive to one and a repeated repetition to the other, `$` is the end of the text or of each line, a
 class in a class is a union or a bracket, and so on. Rather than to know all of it, this knows what is the same.
@@ -43,7 +43,7 @@ class _Group:
 
 
 def difference(expression: str) -> str | None:
-    """What in an expression is not known to give the same splits in both; None if all of it does.
+    """The part of an expression that is not known to split alike in both engines; None if all of it is.
 
     An expression that can match nothing is different as well: Oniguruma's user splits there.
     """

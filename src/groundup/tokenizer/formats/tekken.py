@@ -13,8 +13,7 @@ from groundup.errors import TokenizerError
 from groundup.tokenizer.content import TokenizerContent
 from groundup.tokenizer.formats.merge_order import merges_of_ranks
 from groundup.tokenizer.formats.strict_reading import as_id, shown
-from groundup.tokenizer.patterns import PATTERNS
-from groundup.tokenizer.unicode_versions import OF_ENGINE
+from groundup.tokenizer.patterns import OF_ENGINE, PATTERNS
 
 Json = dict[str, Any]
 

@@ -10,18 +10,39 @@ import itertools
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from groundup.errors import TokenizerError
 from groundup.system.files import write_atomically
 from groundup.tokenizer.content import SpecialTokens, TokenizerContent, with_special_tokens
 from groundup.tokenizer.formats.merge_order import merges_of_ranks
 from groundup.tokenizer.formats.strict_reading import as_text, read_bytes, shown
-from groundup.tokenizer.formats.tiktoken_encodings import ENCODINGS
-from groundup.tokenizer.unicode_versions import OF_ENGINE
+from groundup.tokenizer.patterns import OF_ENGINE
 
 _LINE = re.compile(r"([A-Za-z0-9+/]+=*) ([0-9]{1,9})\r?")
 
 _SHOWN_HOLES = 5
+
+
+class Encoding(NamedTuple):
+    """Pattern of an encoding, and the ids of its special tokens."""
+
+    pattern: str
+    special_tokens: dict[str, int]
+
+
+_END = {"<|endoftext|>": 50256}
+_CL100K = {"<|endoftext|>": 100257, "<|fim_prefix|>": 100258, "<|fim_middle|>": 100259, "<|fim_suffix|>": 100260}
+_O200K = {"<|endoftext|>": 199999, "<|endofprompt|>": 200018}
+ENCODINGS = {
+    "r50k_base": Encoding("gpt2", _END),
+    "p50k_base": Encoding("gpt2", _END),
+    "p50k_edit": Encoding("gpt2", _END | {"<|fim_prefix|>": 50281, "<|fim_middle|>": 50282, "<|fim_suffix|>": 50283}),
+    "cl100k_base": Encoding("cl100k", _CL100K | {"<|endofprompt|>": 100276}),
+    "o200k_base": Encoding("o200k", _O200K),
+}
+"""Encodings by tiktoken's name (tiktoken 0.14): what their .tiktoken files do not say. o200k_harmony is left
+out, because two of its special tokens have one id."""
 
 
 def looks_like_tiktoken(first_line: str) -> bool:
@@ -45,7 +66,7 @@ def read_tiktoken(path: Path, pattern: str, special_tokens: SpecialTokens) -> To
 def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: SpecialTokens) -> TokenizerContent:
     """`read_tiktoken`, of bytes that were read from the path.
 
-    The pattern may also be the name of a known encoding (`tiktoken_encodings`), whose special tokens are then taken if
+    The pattern may also be the name of a known encoding (`ENCODINGS`), whose special tokens are then taken if
     there are none given.
     """
     if pattern in ENCODINGS:
@@ -76,7 +97,7 @@ def content_of_lines(path: Path, data: bytes, pattern: str, special_tokens: Spec
 
 
 def write_tiktoken(path: Path, content: TokenizerContent) -> None:
-    """Writes the tokens that are not special.
+    """Write the tokens that are not special.
 
     Raises:
         TokenizerError: the tokenizer is on characters or has a normalizer; ids of bytes and merges are not 0, 1, 2 …,
@@ -168,7 +189,7 @@ def _refuse_holes(path: Path, tokens: Mapping[int, bytes], vocab: Mapping[int, b
 
 
 def _known_name(path: Path) -> str:
-    """What to add where the name of the file is that of a known encoding."""
+    """Hint for an error, if the file has the name of a known encoding."""
     return f'; or pattern="{path.stem}", which is known' if path.stem in ENCODINGS else ""
 
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup.errors import TokenizerError
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
+from groundup.text.options import utf8
+from groundup.tokenizer.arguments import plain_ids
+from groundup.tokenizer.encoders import load_core
 from groundup.tokenizer.streams import DecodeStream
-from groundup.tokenizer.token_ids import plain_ids
 from groundup.tokenizer.vocabulary import Rules, rule_array
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ Prefix = Literal["never", "always", "unless_there", "first_unless_there"]
 
 @dataclass(frozen=True, kw_only=True)
 class Characters:
-    """How whole texts are encoded on characters. The default is Gemma's way.
+    """Options of encoding whole texts on characters. The defaults are Gemma's.
 
     Raises:
         TokenizerError: a setting is not one of those listed.
@@ -181,7 +181,7 @@ class CharacterDecodeStream(DecodeStream):
         return self._stripped(replaced(tokens[:held]))
 
     def finish(self) -> str:
-        """What was held back. The stream is then ready for another text."""
+        """Return the text held back. The stream is then ready for another text."""
         rest, self._run = self._stripped(replaced(self._run)), []
         self._at_start = True
         return rest

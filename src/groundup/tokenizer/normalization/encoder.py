@@ -1,6 +1,6 @@
 """An encoder of text that is normalized first.
 
-As in `tokenizers`, the special tokens that are looked for in the text as it is are cut out first. Each stretch between
+As in `tokenizers`, the special tokens that are looked for in the original text are cut out first. Each stretch between
 them is normalized alone, and the other special tokens are looked for in what results.
 """
 
@@ -10,13 +10,11 @@ from collections.abc import Collection, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.encoders import TextEncoder
+from groundup.text.options import utf8
+from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.encoders import TextEncoder, load_core, offsets_of
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, begins_anew, is_normal, normal_spans
-from groundup.tokenizer.normalization.offsets import offsets_of
 from groundup.tokenizer.streams import EncodeStream
-from groundup.tokenizer.work import checked_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,11 +30,11 @@ class _Specials(NamedTuple):
     as_is: "_native.SpecialTokens"
     normalized: "_native.SpecialTokens"
     beginnings: frozenset[bytes]
-    """Proper beginnings of those in the text as it is."""
+    """Proper prefixes of those in the original text."""
 
 
 class NormalizingEncoder:
-    """Normalize texts, then encode them with another encoder. Text that is normal already goes to it as it is.
+    """Normalize texts, then encode them with another encoder. Text that is already normal is passed on unchanged.
 
     Args:
         encoder: encodes normal text.
@@ -239,7 +237,7 @@ class NormalizingStream:
         return np.concatenate(ids)
 
     def _undecided(self) -> int:
-        """Where the first special token may begin that only more text completes; the end if there is none."""
+        """Position of the first special token that may be incomplete; the end if there is none."""
         size = len(self._held)
         for begin in range(max(0, size - self._longest), size):
             if bytes(self._held[begin:]) in self._specials.beginnings:

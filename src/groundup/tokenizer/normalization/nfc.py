@@ -9,8 +9,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-UNICODE_VERSION = "9.0"
-
 _LATER = re.compile(
     "(["
     "\u05c8\u05c9\u07fd\u0897-\u089f\u08ca-\u08d3\u09fe\u0c3c\u0d3b\u0d3c\u0eba\u1715\u1abf-\u1af0\u1df6-\u1dfa\ua82c"

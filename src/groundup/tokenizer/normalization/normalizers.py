@@ -21,7 +21,7 @@ class Step(Protocol):
         """Return the changed text. Bytes that are not valid UTF-8 are lone surrogates in it ("surrogateescape")."""
 
     def keeps(self, text: str) -> bool:
-        """Return whether the text stays as it is."""
+        """Return whether the step leaves the text unchanged."""
 
     def begins_anew(self, character: str) -> bool:
         """Return whether no text before the character changes it or what follows, nor is changed by them."""
@@ -59,7 +59,7 @@ class NFC:
 
 
 Normalizer = tuple[Step, ...]
-"""Steps, applied in order. No steps: the text stays as it is."""
+"""Steps, applied in order; without steps the text is unchanged."""
 
 
 def apply_steps(normalizer: Normalizer, text: str) -> str:
@@ -70,7 +70,7 @@ def apply_steps(normalizer: Normalizer, text: str) -> str:
 
 
 def is_normal(normalizer: Normalizer, text: str) -> bool:
-    """Whether all steps leave the text as it is."""
+    """Whether all steps leave the text unchanged."""
     return all(step.keeps(text) for step in normalizer)
 
 

@@ -1,4 +1,4 @@
-"""How often each pretoken occurs in a text: all that training needs to know of it."""
+"""Counts of the pretokens of text, which are all that training needs."""
 
 import os
 import threading
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 from groundup.errors import DataError, TokenizerError
 from groundup.system.threads import available_cores
-from groundup.text.encodings import utf8
-from groundup.tokenizer.core import load_core
-from groundup.tokenizer.patterns import PATTERNS, Pattern, checked_pattern
-from groundup.tokenizer.regex_splitter import pretoken_ends
-from groundup.tokenizer.special_names import SpecialNames, set_aside
-from groundup.tokenizer.special_tokens import checked_special_tokens
+from groundup.text.options import utf8
+from groundup.tokenizer.encoders import load_core
+from groundup.tokenizer.patterns import PATTERNS, Pattern, checked_pattern, pretoken_ends
+from groundup.tokenizer.special_tokens import SpecialNames, checked_special_tokens, set_aside
 from groundup.tokenizer.training.merges import (
     LearningOptions,
     Merges,
@@ -29,7 +27,7 @@ from groundup.tokenizer.training.merges import (
     tokens_beside_bytes,
     whole_number,
 )
-from groundup.tokenizer.training.texts import Document, Text, batches_of, mapped, mapped_batches, while_unchanged
+from groundup.tokenizer.training.texts import Document, Text, document_batches, mapped, mapped_batches, while_unchanged
 
 if TYPE_CHECKING:
     from groundup.tokenizer import _native
@@ -49,7 +47,7 @@ class SlowPatternWarning(UserWarning):
 
 
 class PretokenCounts:
-    """Counts of pretokens, from any number of texts, to train on once or often.
+    """Counts of pretokens from any number of texts, to train on once or several times.
 
     Text is split on the special tokens, longest first, and what lies between with the pattern. Many machines can each
     count a part, `save`, and one `load` and `merge` them: training on the sum is training on everything at once. Only
@@ -114,7 +112,7 @@ class PretokenCounts:
         return self._bytes_counted
 
     def __len__(self) -> int:
-        """How many distinct pretokens there are."""
+        """Number of distinct pretokens."""
         with self._using():
             return len(self._core)
 
@@ -133,11 +131,11 @@ class PretokenCounts:
         special_tokens: Literal["text", "encode"] = "encode",
         progress: Progress | None = None,
     ) -> None:
-        """Counts a text file. It is read as bytes, mapped into memory, and given back as it is counted.
+        """Count a text file. It is read as bytes, mapped into memory, and unmapped as it is counted.
 
         Args:
             path: a regular file of any encoding; a compressed one would be counted as the bytes it is.
-            weight: each pretoken counts so many times.
+            weight: number of times that each pretoken counts.
             separator: token between the documents; the line breaks around one that stands alone on its line are part
                 of it, as in `groundup.text.readers`. None: the file is one document, divided by special tokens alone.
             special_tokens: a special token's name inside a document is a boundary ("encode"), or text like any.
@@ -162,13 +160,13 @@ class PretokenCounts:
         special_tokens: Literal["text", "encode"] = "encode",
         progress: Progress | None = None,
     ) -> None:
-        """Counts documents from anywhere. The end of a document is a boundary, as a special token is.
+        """Count documents from any source. The end of a document is a boundary, as a special token is.
 
-        Memory is bounded by `training_texts.BATCH_BYTES`, the longest document and the distinct pretokens.
+        Memory is bounded by `text.batches.BATCH_BYTES`, the longest document and the distinct pretokens.
 
         Args:
             documents: str, or anything with contiguous bytes. Lone surrogates become U+FFFD, as in encoding.
-            weight: each pretoken counts so many times.
+            weight: number of times that each pretoken counts.
             special_tokens: as for `add_file`.
             progress: see `Progress`; the work in all is not known.
 
@@ -176,10 +174,10 @@ class PretokenCounts:
             DataError: a document is of another type.
             TokenizerError: the weight is impossible.
         """
-        self._count(batches_of(documents), weight, progress, names_as_text=special_tokens == "text")
+        self._count(document_batches(documents), weight, progress, names_as_text=special_tokens == "text")
 
     def merge(self, other: "PretokenCounts") -> None:
-        """Adds the counts of other texts to these.
+        """Add the counts of other texts to these.
 
         Raises:
             TokenizerError: the others were made with another pattern or other special tokens.
@@ -227,7 +225,7 @@ class PretokenCounts:
         return copy.train_and_empty(options, progress)
 
     def check_room(self, options: LearningOptions) -> None:
-        """Raises TokenizerError if the vocabulary has no room for bytes and special tokens."""
+        """Raise TokenizerError if the vocabulary has no room for bytes and special tokens."""
         options.merge_limit(len(tokens_beside_bytes(self._specials)))
 
     def train_and_empty(self, options: LearningOptions, progress: Progress | None) -> tuple[Vocabulary, Merges]:
@@ -239,7 +237,7 @@ class PretokenCounts:
             return learn_vocabulary(self._core, self._specials, options, progress)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the counts to a file, in one step: a NumPy .npz without pickles (`pretoken_counts_file`)."""
+        """Write the counts to a file atomically: a NumPy .npz without pickles (`counts_file`)."""
         from groundup.tokenizer.training.counts_file import write_counts
 
         write_counts(Path(path), self._counted())
@@ -384,7 +382,7 @@ class PretokenCounts:
 
 
 def slow_pattern_note(pattern: Pattern) -> str:
-    """What to tell who uses a pattern that is not built in."""
+    """Warning for a pattern that is not built in."""
     return (
         f"the pattern {pattern!r} is not built in: text is split by the regex package, about a hundred times more "
         f"slowly and on one thread; built in are {', '.join(PATTERNS)}"

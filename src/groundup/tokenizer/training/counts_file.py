@@ -31,7 +31,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CountedPretokens:
-    """What a file of counts holds."""
+    """Content of a file of counts."""
 
     pattern: Pattern
     special_tokens: list[str]
@@ -44,7 +44,7 @@ class CountedPretokens:
 
 
 def write_counts(path: Path, counted: CountedPretokens) -> None:
-    """Writes the file in one step.
+    """Write the file atomically.
 
     Raises:
         DataError: the path is a folder, or lies in none.

@@ -30,7 +30,7 @@ Merges: TypeAlias = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True)
 class LearningOptions:
-    """What decides, beside the counts, which merges are learned.
+    """Options that decide, with the counts, which merges are learned.
 
     Raises:
         TokenizerError: a number is not a whole number or out of its range, or the tie rule is not known.
@@ -62,7 +62,7 @@ class LearningOptions:
             whole_number("max_token_length", self.max_token_length, 1, _MOST)
 
     def merge_limit(self, new_special_tokens: int) -> int:
-        """How many merges fit beside the bytes and the special tokens.
+        """Number of merges that fit beside the bytes and the special tokens.
 
         Raises:
             TokenizerError: not even those fit.

@@ -1,5 +1,6 @@
 """The texts that training counts, in batches of bounded size: documents from anywhere, and files mapped into memory."""
 
+import itertools
 import mmap
 import os
 import stat
@@ -9,18 +10,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from groundup.errors import DataError, FileMissingError
-from groundup.text.encodings import separator_bytes
+from groundup.text import batches
+from groundup.text.options import separator_bytes
 
 Document: TypeAlias = str | bytes | bytearray | memoryview
 Text: TypeAlias = Document | mmap.mmap
 
-BATCH_BYTES = 32 << 20
-"""How much of a stream of documents is held in memory."""
-_DOCUMENT_OVERHEAD = 64  # bytes that even an empty document takes, so that a stream of those is bounded too
 
-
-def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """The documents, some at a time.
+def document_batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in batches of bounded memory.
 
     Raises:
         DataError: they are a single document, or one of them is neither str nor contiguous bytes.
@@ -29,16 +27,8 @@ def batches_of(documents: Iterable[Document]) -> Iterator[list[Document]]:
         raise DataError(
             f"documents is a single {type(documents).__name__}; give a list or an iterator of documents: [document]"
         )
-    batch: list[Document] = []
-    size = 0
-    for number, document in enumerate(documents):
-        batch.append(document)
-        size += _memory(document, number) + _DOCUMENT_OVERHEAD
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    numbers = itertools.count()
+    return batches.batches_of(documents, lambda document: _memory(document, next(numbers)))
 
 
 def mapped(path: Path) -> mmap.mmap:
@@ -84,7 +74,7 @@ def mapped_batches(text: mmap.mmap, separator: str) -> Iterator[list[memoryview]
     batch_begin = 0
     for begin, end in document_spans(text, looked_for):
         batch.append(view[begin:end])
-        if end - batch_begin + _DOCUMENT_OVERHEAD * len(batch) >= BATCH_BYTES:
+        if end - batch_begin + batches.DOCUMENT_OVERHEAD * len(batch) >= batches.BATCH_BYTES:
             yield batch
             batch = []
             _give_back(text, batch_begin, end)
@@ -93,7 +83,7 @@ def mapped_batches(text: mmap.mmap, separator: str) -> Iterator[list[memoryview]
         yield batch
 
 
-def while_unchanged(path: Path, text: mmap.mmap, batches: Iterable[Sequence[Text]]) -> Iterator[Sequence[Text]]:
+def while_unchanged(path: Path, text: mmap.mmap, parts: Iterable[Sequence[Text]]) -> Iterator[Sequence[Text]]:
     """The batches of a mapped file, as long as the file has the size it was mapped with.
 
     Raises:
@@ -107,7 +97,7 @@ def while_unchanged(path: Path, text: mmap.mmap, batches: Iterable[Sequence[Text
                 "wait until it is complete, or read a copy of it"
             )
 
-    for batch in batches:
+    for batch in parts:
         check()
         yield batch
     check()
@@ -145,11 +135,11 @@ def _line_break_at(text: mmap.mmap, position: int) -> bytes | None:
 def _find(text: mmap.mmap, separator: bytes, begin: int) -> int:
     # In stretches, between which Ctrl-C is answered and what was read is given back.
     while True:
-        found = text.find(separator, begin, begin + BATCH_BYTES + len(separator) - 1)
-        if found >= 0 or begin + BATCH_BYTES >= len(text):
+        found = text.find(separator, begin, begin + batches.BATCH_BYTES + len(separator) - 1)
+        if found >= 0 or begin + batches.BATCH_BYTES >= len(text):
             return found
-        _give_back(text, begin, begin + BATCH_BYTES)
-        begin += BATCH_BYTES
+        _give_back(text, begin, begin + batches.BATCH_BYTES)
+        begin += batches.BATCH_BYTES
 
 
 def _give_back(text: mmap.mmap, begin: int, end: int) -> None:

@@ -1,26 +1,25 @@
-"""Texts and threads, one or many: what is asked for, checked."""
+"""Arguments of a tokenizer's methods, checked: texts, ids and numbers of threads, one or many."""
 
 import operator
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
 from groundup.system.threads import available_cores
+from groundup.tokenizer.formats.strict_reading import shown
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Buffer
 
 MOST_THREADS = 256
-BATCH_BYTES = 32 << 20
-"""How much of a stream of documents is held in memory."""
-_DOCUMENT_OVERHEAD = 64  # bytes that even an empty document takes, so that a stream of those is bounded too
 
 
 def checked_thread_count(num_threads: int | None) -> int:
     """The number of threads; for None as many as this process may use cores.
 
     Raises:
-        TokenizerError: it is no integer, none at all, or absurdly many.
+        TokenizerError: it is not an integer, or not between 1 and MOST_THREADS.
     """
     if type(num_threads) is int and 1 <= num_threads <= MOST_THREADS:
         return num_threads  # what it nearly always is, before anything that takes as long as a short text
@@ -87,7 +86,7 @@ def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) ->
     """The texts as a list.
 
     Raises:
-        TokenizerError: one of them is no text; or a single text was given, whose characters would each be a text.
+        TokenizerError: one of them is not a text; or a single text was given, whose characters would each be a text.
     """
     if isinstance(texts, str | bytes | bytearray | memoryview):
         raise TokenizerError(f"texts is a single {type(texts).__name__}; give a list of texts, or use encode")
@@ -104,15 +103,41 @@ def checked_texts(texts: "Iterable[str | Buffer]", *, only_str: bool = False) ->
     return listed
 
 
-def batches_of_bytes(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Documents in lists of about BATCH_BYTES."""
-    batch: list[bytes] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document) + _DOCUMENT_OVERHEAD
-        if size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def plain_ids(ids: "Iterable[int] | NDArray[Any]") -> list[int]:
+    """The ids as Python integers.
+
+    Raises:
+        TokenizerError: one of them is not an integer, or they are not one sequence.
+    """
+    if isinstance(ids, str | bytes | bytearray):
+        raise TokenizerError(f"ids are a {type(ids).__name__}; give a sequence of integers")
+    plain: Any = ids
+    if type(ids) is not list:
+        try:
+            plain = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        except TypeError:
+            if isinstance(ids, Iterable) and not hasattr(ids, "tolist"):
+                raise  # it comes from within the iterable
+        if not isinstance(plain, list):
+            raise TokenizerError(f"ids are {shown(ids)} of type {type(ids).__name__}; give a sequence of integers")
+    if set(map(type, plain)) <= {int}:
+        return plain
+    return [plain_id(token_id) for token_id in plain]
+
+
+def plain_id(token_id: Any) -> int:
+    """The id as a Python integer.
+
+    Raises:
+        TokenizerError: it is not an integer.
+    """
+    dimensions: int = getattr(token_id, "ndim", 0)
+    if isinstance(token_id, list | tuple) or dimensions:
+        raise TokenizerError("ids have more than one dimension; decode one sequence at a time")
+    # NumPy and torch have truth values and floats of their own, which say so by their kind.
+    try:
+        if "bool" not in f"{type(token_id).__name__} {getattr(token_id, 'dtype', '')}":
+            return operator.index(token_id)
+    except TypeError:
+        pass
+    raise TokenizerError(f"id {token_id!r} is of type {type(token_id).__name__}; ids are integers")

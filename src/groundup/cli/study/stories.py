@@ -27,10 +27,10 @@ def _stories(
     """Write the built-in stories to a file, or show a few. The same seed writes the same bytes everywhere.
 
     Args:
-        out: text file to write; without it, stories are shown instead.
-        megabytes: about how much to write, in MB of 1,000,000 bytes.
-        seed: which stories.
-        show: how many to show where no file is named.
+        out: text file to write; without it, stories are printed instead.
+        megabytes: approximate size of the file, in MB of 1,000,000 bytes.
+        seed: seed of the stories.
+        show: number of stories to show if no file is named.
         overwrite: replace the file if it exists.
     """
     from groundup.errors import ConfigError, DataError

@@ -1,4 +1,4 @@
-"""`groundup demo`: the whole way, on text that groundup writes itself."""
+"""The demo: built-in stories, a tokenizer, token shards and a small model, all from nothing in a few minutes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rich.padding import Padding
 from rich.rule import Rule
 from rich.text import Text
 
-from groundup.cli.encode import encode_with_progress
-from groundup.cli.parse import call
-from groundup.cli.tokenizer import train_with_progress
 from groundup.config import END_OF_TEXT, RunConfig, load_recipe, override
-from groundup.display.console import make_console
+from groundup.data.encode import encode_with_summary
+from groundup.display.progress import progress_bar
 from groundup.display.units import size_text
 from groundup.errors import ConfigError, DataError
 from groundup.system.command import command
 from groundup.system.threads import choose_wait_policy, wait_by_load
+from groundup.tokenizer.training.merges import LearningOptions
+from groundup.tokenizer.training.train import train_tokenizer
 
 if TYPE_CHECKING:
     from groundup.train import TrainResult
@@ -34,36 +34,36 @@ _SAMPLES = 3
 _MARK = ".groundup-demo"
 _MOST_STEPS = 10_000
 _LATEST = 1.2
-"""Training ends at this multiple of --minutes after the demo's start, whatever else the machine does."""
+"""Training ends at the latest at this multiple of --minutes after the demo's start, however busy the machine is."""
 _LEAST = 0.5
 """Training gets at least this share of --minutes."""
 
 
-def demo(arguments: list[str]) -> int:
-    """Parse and run."""
-    return call(_demo, arguments, "demo")
-
-
-def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | None = None, seed: int = 0) -> int:
-    """Write stories, learn a tokenizer, encode, train a small model, and let it tell stories of its own.
+def run_demo(console: Console, data: Path, *, minutes: float = 2.5, steps: int | None = None, seed: int = 0) -> int:
+    """Write stories, train a tokenizer, encode, train a small model, and print stories that it writes.
 
     Args:
         data: folder for text, tokenizer and token shards. The run goes to runs/demo and replaces an earlier demo.
-        minutes: about how long to train. The number of steps follows from the speed of this machine; if the machine
-            becomes slower, training takes fewer steps, and the demo ends within 1.5 times as many minutes.
-        steps: how many steps to train, instead, however long they take.
-        seed: of the stories and the model.
+        minutes: about how long to train.
+        steps: number of training steps, however long they take, instead.
+        seed: seed of the stories and the model.
+
+    Returns:
+        0, or 128 + the signal that stopped training.
+
+    Raises:
+        ConfigError: minutes or steps are not positive.
+        DataError: the folder holds something that the demo did not write.
     """
     choose_wait_policy()
     began = time.monotonic()
-    console = make_console()
     if not (0 < minutes < math.inf and (steps is None or steps > 0)):
         raise ConfigError(f"--minutes {minutes} --steps {steps}; expected positive numbers")
     if data.exists() and any(data.iterdir()) and not (data / _MARK).exists():
         raise DataError(f"{data} holds something that the demo did not write, and is left alone; choose another --data")
     config = prepare(console, data, seed)
 
-    import torch  # noqa: F401  so that OpenMP is there to be watched
+    import torch  # noqa: F401  loads OpenMP, whose wait policy is set next
 
     with wait_by_load():
         _heading(console, 4, "train a Transformer on them")
@@ -76,7 +76,7 @@ def _demo(*, data: Path = Path("data/demo"), minutes: float = 2.5, steps: int | 
 
 
 def _train(console: Console, config: RunConfig, seconds: float, steps: int | None, began: float) -> TrainResult:
-    """Train for about so many seconds, or so many steps; ``began`` is when the demo did."""
+    """Train for about ``seconds``, or for ``steps``; ``began`` is the time at which the demo started."""
     from groundup.display.console import ConsoleDisplay
     from groundup.train import seconds_per_step, train, train_in_time
 
@@ -91,7 +91,7 @@ def _train(console: Console, config: RunConfig, seconds: float, steps: int | Non
 
 
 def schedule(steps: int) -> dict[str, int]:
-    """Options for a run of so many steps: ten evaluations, three samples, a short warm-up."""
+    """Options for a run of ``steps`` steps: ten evaluations, three samples, a short warm-up."""
     return {
         "train.max_iters": steps,
         "train.eval_interval": math.ceil(steps / 10),
@@ -115,13 +115,20 @@ def prepare(console: Console, data: Path, seed: int) -> RunConfig:
     console.print("The first one:")
     console.print(Padding(Text(story(2 * seed, 0), style="italic"), (0, 2)))
 
-    _heading(console, 2, "learn a tokenizer")
+    _heading(console, 2, "train a tokenizer")
     shutil.rmtree(data / "tokenizer", ignore_errors=True)
-    tokenizer = train_with_progress(console, [text / "train.txt"], _VOCAB_SIZE, [END_OF_TEXT], data / "tokenizer")
+    began = time.perf_counter()
+    with progress_bar(console) as progress:
+        trained = train_tokenizer([text / "train.txt"], LearningOptions(_VOCAB_SIZE), progress=progress)
+    trained.tokenizer.save(data / "tokenizer")
+    summary = trained.summary(_VOCAB_SIZE, time.perf_counter() - began)
+    console.print(Text(f"{data / 'tokenizer'}: {summary}"), soft_wrap=True)
 
     _heading(console, 3, "encode text to token shards")
     for name in ("train", "valid"):
-        encode_with_progress(console, [text / f"{name}.txt"], tokenizer, data / "tokens" / name, overwrite=True)
+        source, out = text / f"{name}.txt", data / "tokens" / name
+        with progress_bar(console) as progress:
+            encode_with_summary([source], trained.tokenizer, out, overwrite=True, progress=progress)
 
     config = load_recipe("demo")
     return override(

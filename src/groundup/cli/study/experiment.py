@@ -25,12 +25,12 @@ def _toy_sgd(
     plot: Path | None = None,
     json_output: Annotated[bool, arg(name="json")] = False,
 ) -> None:
-    """SGD on the mean of 100 squares at several learning rates: one crawls, one is good, one is perfect, one diverges.
+    """Run SGD on the mean of 100 squares at several learning rates: slow, good, perfect, and diverging.
 
     Args:
-        learning_rates: rates of the first step; step t takes the rate / sqrt(t + 1).
-        steps: steps of each run.
-        seed: of the first weights, the same for every rate.
+        learning_rates: learning rates of the first step; step t uses the learning rate / sqrt(t + 1).
+        steps: number of steps at each learning rate.
+        seed: seed of the initial weights, which are the same for every learning rate.
         plot: draw the curves into this file (.png, .svg or .pdf).
         json_output: print JSON instead of a table.
     """

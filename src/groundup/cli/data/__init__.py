@@ -1,0 +1,1 @@
+"""The verbs `groundup data …`, one file each."""

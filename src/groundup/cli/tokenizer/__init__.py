@@ -1,0 +1,1 @@
+"""The verbs `groundup tokenizer …`, one file each."""
