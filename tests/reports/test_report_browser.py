@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
 from groundup.reports.front import Preface
+
 from groundup.reports.report import write_report
 from made_runs import ablations_sweep, make_sweep, rates_sweep
 

@@ -99,11 +99,11 @@ def place_of(place: Path, plan: str) -> Path:
 
 def _sweep(console: Console, name: str, place: Path, budget: str, workers: int | None) -> SweepResult:
     """One plan of the study, or what is left of it."""
-    from groundup.cli.sweep import watch_sweep
     from groundup.display.progress import progress_bar
     from groundup.sweeps.executors.pool import Pool, visible_gpus
     from groundup.sweeps.plan import load_plan
     from groundup.sweeps.sweep import run_sweep
+    from groundup.sweeps.terminal import TerminalWatch
 
     plan, directory, gpus = (
         load_plan(name, budget, data=place.resolve() / "data"),
@@ -112,13 +112,13 @@ def _sweep(console: Console, name: str, place: Path, budget: str, workers: int |
     )
     executor = Pool(workers or len(gpus) or available_cores(), directory / ".workers", gpus=gpus)
     with progress_bar(console) as update:
-        return run_sweep(plan, executor, directory=directory, watch=watch_sweep(console, plan, update))
+        return run_sweep(plan, executor, directory=directory, watch=TerminalWatch(console, plan, update))
 
 
 def _write_report(console: Console, place: Path, out: Path, budget: str, data: Path | None) -> None:
     """On all that was run here, also before, with --only."""
+    from groundup.reports.content import Preface
     from groundup.reports.finding import finding
-    from groundup.reports.front import Preface
     from groundup.reports.report import write_report
     from groundup.studies.published_study import LIMITS, PLANS
 
@@ -139,10 +139,11 @@ def _write_report(console: Console, place: Path, out: Path, budget: str, data: P
 def _check_budget(sweeps: list[Path], budget: str) -> None:
     """A study's directory is of one budget, as its tokenizers are."""
     from groundup.errors import ConfigError
-    from groundup.sweeps.directory import SweepDirectory
+    from groundup.record.sweep import SweepDirectory
 
     for place in sweeps:
-        before = SweepDirectory(place).budget
+        document = SweepDirectory(place).document()
+        before = document.budget if document else None
         if before not in (None, budget):
             raise ConfigError(
                 f"{place.parent} holds the study at the budget {before!r}; choose another --directory for {budget!r}"
