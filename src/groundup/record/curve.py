@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-
-Points = Sequence[tuple[int, float]]
-"""(tokens, validation loss) in ascending order of tokens."""
 
 
 class Curve(NamedTuple):
@@ -106,20 +102,3 @@ def mean_of(curves: Sequence[Curve]) -> Curve | None:
         return mean
     # Runs with a time limit end at different steps.
     return Curve(*(np.append(column, end) for column, end in zip(mean, np.mean(ends, axis=0), strict=True)))
-
-
-def tokens_to_reach(curve: Points, loss: float) -> float | None:
-    """Tokens at which the linearly interpolated curve first reaches the loss; None if it never does."""
-    before: tuple[int, float] | None = None
-    for tokens, value in curve:
-        if value <= loss:
-            if before is None:
-                return tokens
-            return before[0] + (before[1] - loss) / (before[1] - value) * (tokens - before[0])
-        before = tokens, value
-    return None
-
-
-def mean_curve(curves: Sequence[Points]) -> list[tuple[int, float]]:
-    """Mean of curves with equal tokens, point by point."""
-    return [(points[0][0], statistics.mean(value for _, value in points)) for points in zip(*curves, strict=True)]

@@ -204,6 +204,8 @@ class SweepDirectory:
             DataError: a line is damaged.
         """
         path, found = self.path / RESULTS, dict[str, TrialResult]()
+        if not path.exists():
+            return found
         try:
             record = read_objects(path)
         except OSError as error:

@@ -165,8 +165,9 @@ def _forget_peak_memory() -> None:
 
 def finished(folder: Path) -> bool:
     """Whether a run's summary says that it is finished."""
+    summary = folder / "summary.json"
     try:
-        return bool(read_object(folder / "summary.json")["finished"])
+        return summary.is_file() and bool(read_object(summary)["finished"])
     except (OSError, ValueError, KeyError):
         return False
 

@@ -7,10 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from groundup.account.flops import forward_flops
+from groundup.account.flops import backward_flops, forward_flops
 from groundup.account.memory import step_memory
 from groundup.account.report import share_of_peak
-from groundup.account.training_time import step_flops
 from groundup.config import RunConfig
 from groundup.display.section import Section
 from groundup.display.units import flops_text, size_text, time_text
@@ -68,10 +67,10 @@ def trial_costs(trials: Sequence[Trial], device: Device | None = None) -> list[C
     known: dict[tuple[Any, ...], Cost] = {}
     costs = []
     for trial in trials:
-        config, optim = trial.config, trial.config.optim
+        config = trial.config
         # Seeds and learning rates change no cost, so that many trials share one.
         train = dataclasses.replace(config.train, seed=0)
-        same = config.model, config.data, train, optim.optimizer, optim.muon_iterations
+        same = config.model, config.data, train, config.optim.optimizer
         if same not in known:
             known[same] = trial_cost(trial, device)
         costs.append(known[same])
@@ -86,8 +85,9 @@ def trial_cost(trial: Trial, device: Device | None = None) -> Cost:
     """
     config = trial.config
     try:
-        rows = known_vocabulary(config.model.vocab_size, config.data.train)
-        model = dataclasses.replace(config.model, vocab_size=rows)
+        model = config.model
+        if not model.vocab_size:
+            model = dataclasses.replace(model, vocab_size=known_vocabulary(model.vocab_size, config.data.train))
         passes = config.data.passes()
     except ConfigError as error:
         raise ConfigError(f"trial {trial.name}: {error}") from None
@@ -97,8 +97,9 @@ def trial_cost(trial: Trial, device: Device | None = None) -> Cost:
     )
     train = config.train
     evaluations = 1 + -(-train.max_iters // train.eval_interval) if config.data.valid else 0
-    flops = train.max_iters * step_flops(model, config.optim, config.data.batch_size).model
-    flops += evaluations * train.eval_windows * forward_flops(model)
+    sequence = forward_flops(model)
+    flops = train.max_iters * config.data.batch_size * (sequence + backward_flops(model))
+    flops += evaluations * train.eval_windows * sequence
     share = share_of_peak(dataclasses.replace(config, model=model), device)
     seconds = flops / (device.flops * share) if device and device.flops else None
     steps = train.max_iters
