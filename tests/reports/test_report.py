@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 
 from groundup.cli.tokenizer_report import report as tokenizer_report
-from groundup.display.markdown import fenced, line
+from groundup.display.markdown import fenced, line, table
 from groundup.errors import DataError, FileMissingError
+from groundup.reports.comparison import compare_runs, comparison_sections
 from groundup.reports.content import Preface, published_table
 from groundup.reports.curves import lines_of, pack
 from groundup.reports.finding import finding
 from groundup.reports.method import method
 from groundup.reports.report import write_report
 from groundup.reports.settings import load_studies
+from groundup.version import VERSION
 from made_runs import ablations_sweep, make_run, make_sweep, rates_sweep
 
 for package in ("jinja2", "matplotlib", "plotly", "scipy"):
     pytest.importorskip(package)
 
-GOLDEN = Path(__file__).parent / "golden" / "report.md"
+GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> | ``` $x_1$ "'&"""
 
 
@@ -75,11 +77,21 @@ def test_a_report_has_all_that_a_reader_asks_for(written):
             assert part in text, part
 
 
-def test_the_wording_is_that_of_the_golden_file(written, tmp_path):
-    """After a change of the wording, copy the file that the failure names over the golden one, and read the diff."""
-    text = written.markdown.read_text().replace(str(written.markdown.parents[1]), "FOLDER")
-    (tmp_path / "report.md").write_text(text)
-    assert text == GOLDEN.read_text(), f"cp {tmp_path / 'report.md'} {GOLDEN}"
+def test_the_wording_is_that_of_the_golden_files(written, tmp_path):
+    """After a change of the wording, copy the files that the failure names over the golden ones, and read the diff."""
+    folder = str(written.markdown.parents[1])
+    shown = [
+        line.strip() for line in Page(written.page.read_text()).shown.replace(f"{VERSION} ·", "VERSION ·").splitlines()
+    ]
+    sections = comparison_sections(compare_runs(f"{folder}/ablations/baseline-seed0", f"{folder}/ablations/nope-seed0"))
+    texts = {
+        "report.md": written.markdown.read_text(),
+        "page.txt": "".join(line + "\n" for line in shown if line),
+        "compare.md": "\n\n".join(f"{s.title}\n\n{table(s)}\n\n{s.note}" for s in sections),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text.replace(folder, "FOLDER"))
+        assert (tmp_path / name).read_text() == (GOLDEN / name).read_text(), f"cp {tmp_path / name} {GOLDEN / name}"
 
 
 def test_markdown_shows_pictures_that_exist(written):
@@ -119,17 +131,17 @@ def test_what_stands_in_runs_cannot_leave_its_place(tmp_path):
 def test_figures_of_others_stand_beside_those_of_the_same_settings(tmp_path):
     losses = {"baseline": 1.349, "no position": 1.39, "no norm": "NaN", "another": 2}
     folder = ablations_sweep(tmp_path / "ablations", published={"source": "A paper. One seed", "losses": losses})
-    table = published_table(load_studies([folder])[0])
-    assert table.header == (
+    found = published_table(load_studies([folder])[0])
+    assert found.header == (
         "setting", "published", "ours", "published, less its baseline", "ours, less its baseline",
     )  # fmt: skip
-    assert table.rows == [
+    assert found.rows == [
         ("baseline", "1.349", "1.400", "+0.000", "+0.000"),
         ("no position", "1.390", "1.401", "+0.041", "+0.001"),
         ("no norm", "NaN", "diverged", "", ""),
         ("another", "2.000", "", "+0.651", ""),
     ]
-    assert table.note == "Validation loss in nats per token. A paper. One seed."
+    assert found.note == "Validation loss in nats per token. A paper. One seed."
     page, markdown = (text.read_text() for text in write_report([folder], tmp_path / "out")[:2])
     assert "A paper. One seed." in Page(page).shown
     assert "| no position | 1.390 | 1.401 | +0.041 | +0.001 |" in markdown
@@ -139,9 +151,9 @@ def test_published_values_along_an_axis_are_matched_as_numbers(tmp_path):
     published = {"source": "A paper", "losses": {"1e-3": 1.377, "5e-3": 2.29}}
     losses = {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.6]}
     folder = rates_sweep(tmp_path / "rates", losses, published=published, baseline={"max_learning_rate": 1e-3})
-    table = published_table(load_studies([folder])[0])
-    assert table.header == ("max_learning_rate", "published", "ours")
-    assert table.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
+    found = published_table(load_studies([folder])[0])
+    assert found.header == ("max_learning_rate", "published", "ours")
+    assert found.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
 
 
 def test_the_method_says_what_the_plan_declares(tmp_path):
@@ -169,8 +181,8 @@ def test_the_method_of_runs_by_the_clock_has_no_number_of_steps(tmp_path):
 
 def test_figures_that_match_no_setting_stand_alone(tmp_path):
     published = {"source": "A paper", "losses": {"42 M": 3.7}}
-    table = published_table(load_studies([ablations_sweep(tmp_path / "ladder", published=published)])[0])
-    assert (table.header, table.rows) == (("setting", "published"), [("42 M", "3.700")])
+    found = published_table(load_studies([ablations_sweep(tmp_path / "ladder", published=published)])[0])
+    assert (found.header, found.rows) == (("setting", "published"), [("42 M", "3.700")])
     assert published_table(load_studies([ablations_sweep(tmp_path / "none")])[0]) is None
 
 

@@ -20,7 +20,7 @@ from groundup.record.sweep import SweepDirectory, TrialResult
 from groundup.sweeps import attempt as attempt_module
 from groundup.sweeps import sweep as sweep_module
 from groundup.sweeps.attempt import Job, Outcome, attempt, loss_at
-from groundup.sweeps.cost import trial_cost
+from groundup.sweeps.cost import trial_cost, trial_costs
 from groundup.sweeps.executors.executor import InlineExecutor
 from groundup.sweeps.plan import Plan
 from groundup.sweeps.sweep import SweepResult, Watch, run_sweep
@@ -336,6 +336,20 @@ def test_a_cell_that_the_clock_ends_is_not_shown_with_all_its_steps(make_plan: M
     assert by_clock.steps == pytest.approx(1_000_000 * share, rel=1e-3)
     assert by_clock.tokens == pytest.approx(by_steps.tokens * share, rel=1e-3)
     assert by_clock.flops == pytest.approx(by_steps.flops * share, rel=1e-3)
+
+
+def test_trials_share_a_cost_only_if_it_is_the_same(make_plan: MakePlan, tmp_path: Path):
+    axes = {
+        "max_learning_rate": [1e-3, 1e-2],
+        "batch_size": [2, 4],
+        "optimizer": ["adamw", "muon"],
+        "d_model": [16, 32],
+    }
+    trials = make_plan(axes=axes, seeds=2, options={"data.micro_batch_size": 2}).trials(tmp_path / "sweep")
+    device = Device("a", "cpu", "fp32", 1e9, None, "made up")
+    costs = trial_costs(trials, device)
+    assert costs == [trial_cost(trial, device) for trial in trials]
+    assert len(set(costs)) == 8
 
 
 def test_missing_data_is_said_before_the_start(make_plan: MakePlan, sweep):

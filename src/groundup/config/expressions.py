@@ -1,10 +1,10 @@
-"""The expressions of plans and lists of runs: arithmetic over options, and conditions on them.
+"""Expressions over options: the rules of plans, and the filters of lists of runs.
 
     formula     2e-3 * sqrt(batch_size / 128)               [rules] of a plan
-    condition   d_model >= 256 and status = finished        groundup runs --filter
+    filter      d_model >= 256 and status = finished        groundup runs --filter
 
 Both are Python syntax trees that :func:`_value` walks; nothing is passed to ``eval``. A formula is parsed by Python. A
-condition has its own parser, because its words need no quotes and ``=`` compares.
+filter has a separate parser, because its words need no quotes and ``=`` compares.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Formula:
         raise ConfigError(f"{self.text!r}: {ast.unparse(node)!r} is not arithmetic; {_GRAMMAR}")
 
 
-class Condition:
+class Filter:
     """A test of a run's columns and options.
 
     A comparison has a column or option on the left, by its full name or the last part of it, and a number or a word on
@@ -124,13 +124,13 @@ class Condition:
     """
 
     def __init__(self, text: str, names: Iterable[str]):
-        self._tree = _parse_condition(text, list(names))
+        self._tree = _parse_filter(text, list(names))
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
         return bool(_value(self._tree, row))
 
 
-def _parse_condition(text: str, names: list[str]) -> ast.expr:
+def _parse_filter(text: str, names: list[str]) -> ast.expr:
     alternatives: list[list[ast.expr]] = [[]]
     rest = text
     while True:
@@ -175,7 +175,7 @@ def resolve(name: str, names: Iterable[str]) -> str:
 
 
 def _value(node: ast.expr, values: Mapping[str, Any]) -> Any:
-    """Evaluate a node of a formula or a condition."""
+    """Evaluate a node of a formula or a filter."""
     match node:
         case ast.Constant():
             return node.value

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.config.expressions import Condition, resolve
+from groundup.config.expressions import Filter, resolve
 from groundup.display.section import Section
 from groundup.display.units import count_text, time_text
 from groundup.errors import ConfigError, DataError, FileMissingError
@@ -47,7 +47,7 @@ def list_runs(
     """Runs below a folder, with columns and, by dotted name, options. Runs without the value to sort by come last.
 
     Args:
-        filter_text: see :class:`groundup.config.expressions.Condition`.
+        filter_text: see :class:`groundup.config.expressions.Filter`.
         rebuild: build the index again.
 
     Raises:
@@ -57,7 +57,7 @@ def list_runs(
     rows = refresh(folder, rebuild=rebuild)
     names = column_names(rows)
     if filter_text:
-        holds = Condition(filter_text, names)
+        holds = Filter(filter_text, names)
         rows = [row for row in rows if holds(row)]
     column = resolve(sort, names)
     present = [row for row in rows if row.get(column) is not None]
