@@ -80,9 +80,8 @@ def test_a_report_has_all_that_a_reader_asks_for(written):
 def test_the_wording_is_that_of_the_golden_files(written, tmp_path):
     """After a change of the wording, copy the files that the failure names over the golden ones, and read the diff."""
     folder = str(written.markdown.parents[1])
-    shown = [
-        line.strip() for line in Page(written.page.read_text()).shown.replace(f"{VERSION} ·", "VERSION ·").splitlines()
-    ]
+    page = Page(written.page.read_text()).shown.replace(f"{VERSION} ·", "VERSION ·")
+    shown = [line.strip() for line in page.splitlines()]
     sections = comparison_sections(compare_runs(f"{folder}/ablations/baseline-seed0", f"{folder}/ablations/nope-seed0"))
     texts = {
         "report.md": written.markdown.read_text(),

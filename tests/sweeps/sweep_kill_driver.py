@@ -24,6 +24,7 @@ import groundup.display.console
 import groundup.display.progress
 import groundup.sweeps.cost
 import groundup.sweeps.sweep
+import groundup.sweeps.terminal
 import groundup.train
 from groundup.cli.main import main
 from groundup.record.sinks import read_jsonl
@@ -35,6 +36,7 @@ IMPORTED = (
     groundup.cli.sweep,
     groundup.sweeps.cost,
     groundup.sweeps.sweep,
+    groundup.sweeps.terminal,
     groundup.display.console,
     groundup.train,
 )
