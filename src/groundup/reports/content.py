@@ -249,7 +249,9 @@ def _limits(study: Study) -> list[str]:
     found, measure = [], study.measure
     counts = [len(setting.values(measure)) for setting in study.settings if setting.values(measure)]
     if counts and min(counts) == 1:
-        which = "Every setting has" if max(counts) == 1 else f"{counts.count(1)} of {len(counts)} settings have"
+        single = counts.count(1)
+        some = f"{single} of {len(counts)} settings {'has' if single == 1 else 'have'}"
+        which = "Every setting has" if max(counts) == 1 else some
         found.append(f"{which} one seed: without a confidence interval or a test, a small difference may be noise.")
     reference = reference_of(study)
     differences = [d for d, _ in study.differences(reference).values()] if reference else []
