@@ -71,13 +71,13 @@ class Timed:
         return self._inner.memory_shares
 
     def submit(self, job: Job) -> None:
-        self.given[job.cell] = time.perf_counter()
+        self.given[job.trial] = time.perf_counter()
         self._inner.submit(job)
 
     def next(self) -> Outcome | None:
         outcome = self._inner.next()
         if outcome is not None:
-            self.ended[outcome.cell] = time.perf_counter()
+            self.ended[outcome.trial] = time.perf_counter()
         return outcome
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ def measure(name: str, workers: int, plan: Plan, folder: Path) -> Row:
 def measure_bare(plan: Plan, folder: Path) -> Row:
     """The same runs without a sweep."""
     own, overhead = {}, []
-    for cell in plan.cells(folder / "bare"):
+    for cell in plan.trials(folder / "bare"):
         began = time.perf_counter()
         own[cell.name] = train(cell.config).summary["wall_seconds"]
         overhead.append(time.perf_counter() - began - own[cell.name])
@@ -154,7 +154,7 @@ def main() -> None:
         (folder / "plan.toml").write_text(PLAN.format(cells=options.cells), encoding="utf-8")
         began = time.perf_counter()
         plan = load_plan(str(folder / "plan.toml"))
-        cells = plan.cells(folder)
+        cells = plan.trials(folder)
         planned: dict[str, Any] = {"plan_s": round(time.perf_counter() - began, 3)}
         assert len(cells) == options.cells
         report.add(measure_bare(plan, folder) | planned)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import os
 import subprocess
@@ -21,7 +22,13 @@ from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "groundup"
 _NEW_LOCALS = 0x2
-WAYS = ("train before its first step", "a plain step", "sweep before its first step", "encode")
+WAYS = (
+    "train before its first step",
+    "a plain step",
+    "sweep before its first step",
+    "sweep before it trains",
+    "encode",
+)
 
 
 class Trace:
@@ -147,15 +154,38 @@ def _plain_step() -> dict[str, Any]:
 
 
 def _before_first_step_of_a_sweep() -> dict[str, Any]:
-    from groundup.cli.main import run
+    return _until_first_forward(_sweep_of_two())
 
-    config = _config()
+
+def _before_a_sweep_trains() -> dict[str, Any]:
+    import groundup.train
+
+    sweep, trace = _sweep_of_two(), Trace()
+
+    class Reached(BaseException):
+        """The first trial is handed to ``train``."""
+
+    def reached(*arguments: object, **options: object) -> None:
+        trace.stop()
+        raise Reached
+
+    groundup.train.train = reached
+    trace.start()
+    with contextlib.suppress(Reached):
+        sweep()
+    trace.stop()
+    return trace.result()
+
+
+def _sweep_of_two() -> Callable[[], object]:
+    """Write a plan of two trials; returns the command that runs it in this process."""
+    from groundup.cli.main import run
     from groundup.config import save_toml
 
-    save_toml(config, Path("base.toml"))
+    save_toml(_config(), Path("base.toml"))
     plan = 'name = "two"\nquestion = "Which?"\nrecipe = "base.toml"\n[axes]\nmax_learning_rate = [0.001, 0.01]\n'
     Path("plan.toml").write_text(plan, encoding="utf-8")
-    return _until_first_forward(lambda: run(["sweep", "plan.toml", "--executor", "inline"]))
+    return lambda: run(["sweep", "plan.toml", "--executor", "inline"])
 
 
 def _encode() -> dict[str, Any]:
@@ -171,7 +201,13 @@ def _encode() -> dict[str, Any]:
     return trace.result()
 
 
-WALKS = dict(zip(WAYS, (_before_first_step, _plain_step, _before_first_step_of_a_sweep, _encode), strict=True))
+WALKS = dict(
+    zip(
+        WAYS,
+        (_before_first_step, _plain_step, _before_first_step_of_a_sweep, _before_a_sweep_trains, _encode),
+        strict=True,
+    )
+)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from groundup.errors import MissingExtraError
-from groundup.record.curve import mean_curve
+from loss_curves import mean_curve
 from side_by_side import Row
 from train_peers import OURS, PEER
 

@@ -32,11 +32,11 @@ from groundup.account import parameter_count
 from groundup.config import ModelConfig
 from groundup.data.shards import TokenShards
 from groundup.errors import GroundupError, TrainingError
-from groundup.record.curve import mean_curve, tokens_to_reach
 from groundup.reports.statistics import paired
 from groundup.train.build import choose_precision
 from learning_plot import check_plot, draw
 from learning_runs import Corpus, Runs, Settings
+from loss_curves import mean_curve, tokens_to_reach
 from side_by_side import Report, Row, UnavailableError, labelled, short
 from train_peers import OURS, PEER
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.main import main
-from groundup.sweeps.directory import SweepDirectory
+from groundup.record.sweep import SweepDirectory
 
 RECIPE = """
 name = "tiny"
@@ -49,7 +49,7 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
     return int(stop.value.code or 0), out, err
 
 
-def test_cells_with_their_cost_then_results(plan: Path, capsys: pytest.CaptureFixture[str]):
+def test_settings_with_their_cost_then_results(plan: Path, capsys: pytest.CaptureFixture[str]):
     code, out, _ = run(plan, "--dry-run", capsys=capsys)
     assert code == 0
     assert "rates: Which rate [is] best?" in out
@@ -78,7 +78,7 @@ def test_results_as_json_and_a_budget_by_name(plan: Path, capsys: pytest.Capture
     [
         (["nothing.toml"], "no plan nothing.toml"),
         (["plan.toml", "--budget", "lon"], "unknown budget 'lon'; did you mean 'long'?"),
-        (["plan.toml", "--executor", "inline", "--workers", "2"], "take --executor pool"),
+        (["plan.toml", "--executor", "inline", "--workers", "2"], "use --executor pool"),
         (["plan.toml", "--executor", "pool", "--address", "auto"], "--executor pool runs here; leave one out"),
         (["plan.toml", "--workers", "0"], "--workers 0; expected at least 1"),
         (["plan.toml", "--retry", "-1"], "retries = -1; expected 0 or more"),
@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_checkpoints_to_go_on_from(plan: Path, how: list[str]):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(sweep.pid, signal.SIGKILL)
     assert sweep.returncode == 128 + signal.SIGINT
-    assert "the same command goes on with runs/rates-long" in out
+    assert "the same command continues runs/rates-long" in out
     summary = json.loads((first / "summary.json").read_text())
     assert (first / "checkpoints" / "latest").read_text() == f"step-{summary['step']}\n"
     assert all(r.status == "diverged" for r in SweepDirectory(Path("runs/rates-long")).results().values())

@@ -213,7 +213,7 @@ def _load_recipe(path: Any) -> str:
 def _load_plan(path: Any) -> str:
     from groundup.sweeps.plan import load_plan
 
-    return _document([cell.name for cell in load_plan(path).cells(Path("x"))])
+    return _document([cell.name for cell in load_plan(path).trials(Path("x"))])
 
 
 def _open_run(path: Any) -> str:

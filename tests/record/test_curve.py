@@ -8,11 +8,9 @@ from hypothesis import strategies as st
 from groundup.record.curve import (
     Curve,
     bucket_means,
-    mean_curve,
     mean_of,
     smooth,
     thin,
-    tokens_to_reach,
     with_whole_end,
 )
 
@@ -83,11 +81,3 @@ def test_the_last_point_of_a_training_loss_is_a_mean_of_enough_steps(last):
     assert found.steps.tolist() == ([10, 20, 30, 30 + last] if whole else [10, 20, 30 + last])
     assert found.values[-1] == pytest.approx(losses[30 if whole else 20 :].mean())
     assert len(found.values) == len(found.seconds) == len(found.steps)
-
-
-def test_tokens_that_a_loss_takes():
-    curve = [(0, 4.0), (100, 2.0), (200, 1.0)]
-    assert tokens_to_reach(curve, 3.0) == 50
-    assert tokens_to_reach(curve, 4.5) == 0
-    assert tokens_to_reach(curve, 0.5) is None
-    assert mean_curve([curve, [(0, 2.0), (100, 2.0), (200, 3.0)]]) == [(0, 3.0), (100, 2.0), (200, 2.0)]

@@ -29,17 +29,22 @@ def test_a_sweep_names_the_best_its_equals_and_where_it_diverges(tmp_path):
         1e-2: [None] * 3,
         2e-2: [None] * 3,
     }
-    assert sentence(rates_sweep(tmp_path / "rates", losses)) == (
-        "The validation loss is lowest at max_learning_rate = 0.002: 1.3500 ± 0.0025 (3 seeds); 0.003 is not "
-        "distinguishable from it (p ≥ 0.01); the other 2 values that finished are worse (p < 0.01); it diverges at "
-        "0.01 and above (the edge of stability lies between 0.003 and 0.01, the best at 20% to 67% of it)."
-    )
+    text = sentence(rates_sweep(tmp_path / "rates", losses))
+    for fact in (
+        "lowest at max_learning_rate = 0.002: 1.3500 ± 0.0025 (3 seeds)",
+        "0.003 is not statistically significant at p < 0.01",
+        "other 2 values that finished are higher (p < 0.01)",
+        "diverges at 0.01 and above",
+        "edge of stability lies between 0.003 and 0.01",
+        "20% to 67%",
+    ):
+        assert fact in text
 
 
 def test_a_best_at_the_edge_is_said_to_be_there(tmp_path):
     text = sentence(rates_sweep(tmp_path / "rates", {1e-3: near(1.5), 2e-3: near(1.4), 4e-3: near(1.3)}))
-    assert text.endswith("it is the largest value tried, so that a better one may lie beyond.")
-    assert "all other 2 values that finished are worse" in text
+    assert text.endswith("the largest value tried, so a better one may lie above.")
+    assert "all other 2 values that finished are higher" in text
 
 
 def test_a_baseline_that_lost_a_seed_is_said_to_have(tmp_path):
@@ -48,7 +53,7 @@ def test_a_baseline_that_lost_a_seed_is_said_to_have(tmp_path):
         "b": {"variant": "b", "losses": near(1.5), "varied": {"model.norm": "post"}},
     }
     text = sentence(make_sweep(tmp_path / "sweep", cells, baseline="a"))
-    assert "b is 0.0950 higher, without a test: seeds of the baseline diverged" in text
+    assert "b is 0.0950 higher, without a test because seeds of the baseline diverged" in text
     assert text.endswith("1 of 3 seeds of a diverged and is not in the mean.")
     assert "too few" not in text
 
@@ -56,7 +61,7 @@ def test_a_baseline_that_lost_a_seed_is_said_to_have(tmp_path):
 def test_many_variants_that_have_not_finished_are_no_error(tmp_path):
     cells = {f"v{i}": {"variant": f"v{i}", "losses": near(1.4) if i == 0 else [None, 1.5]} for i in range(8)}
     text = sentence(make_sweep(tmp_path / "sweep", cells, baseline="v0"))
-    assert "of 7 others none has a result yet; lowest is v0" in text
+    assert "of 7 other settings none has a result yet; the lowest is v0" in text
 
 
 def test_where_losses_rise_above_their_start_is_the_edge_of_stability(tmp_path):
@@ -66,11 +71,10 @@ def test_where_losses_rise_above_their_start_is_the_edge_of_stability(tmp_path):
         for rate, loss, peak in ((1e-3, 1.5, None), (2e-3, 1.4, 1.04 * start), (4e-3, 2.0, 1.1 * start))
     }
     (study,) = load_studies([make_sweep(tmp_path / "rates", cells)])
-    assert [cell.unstable for cell in study.cells] == [0, 0, 3]
-    assert finding(study).endswith(
-        "; at 0.004 the loss rises above that of the untrained model (the edge of stability lies between 0.002 and "
-        "0.004, the best at 50% to 100% of it)."
-    )
+    assert [setting.unstable for setting in study.settings] == [0, 0, 3]
+    assert "at 0.004 the loss rises above that of the untrained model" in finding(study)
+    assert "between 0.002 and 0.004" in finding(study)
+    assert "50% to 100%" in finding(study)
 
 
 def test_some_unstable_seeds_are_no_edge(tmp_path):
@@ -80,16 +84,16 @@ def test_some_unstable_seeds_are_no_edge(tmp_path):
     metrics = folder / "lr-0.004-seed1" / "metrics.jsonl"
     metrics.write_text(metrics.read_text() + '{"step": 201, "train_loss": 20.0}\n')
     (study,) = load_studies([folder])
-    assert [cell.unstable for cell in study.cells] == [0, 0, 1]
+    assert [setting.unstable for setting in study.settings] == [0, 0, 1]
     assert "edge" not in finding(study)
 
 
 def test_one_seed_claims_nothing(tmp_path):
     text = sentence(rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.3], 4e-3: [1.4]}))
     assert "1.3000 (one seed)" in text
-    assert "no interval" in text
-    assert "worse" not in text
-    assert "distinguishable" not in text
+    assert "no confidence interval" in text
+    assert "higher" not in text
+    assert "significant" not in text
 
 
 def test_a_seed_that_diverges_is_told_and_left_out(tmp_path):
@@ -103,13 +107,12 @@ def test_a_seed_that_diverges_is_told_and_left_out(tmp_path):
 def test_variants_are_compared_with_the_baseline(tmp_path):
     text = sentence(ablations_sweep(tmp_path / "ablations"))
     assert text.startswith(
-        "Against baseline (validation loss 1.4003 ± 0.0038, 3 seeds), post-norm is higher by 0.0500 "
+        "Compared with the baseline (validation loss 1.4003 ± 0.0038, 3 seeds), post-norm is higher by 0.0500 "
     )
-    assert (
-        "no position is not distinguishable from it (+0.0007 ± 0.0041, p = 0.67; a difference of 0.0109 would" in text
-    )
+    assert "no position is not statistically significant at p < 0.01 (+0.0007 ± 0.0041, p = 0.67; 0.0109 is" in text
     assert "no norm diverges with all 3 seeds" in text
-    assert text.endswith("(Welch's t-test, 95 % intervals, p by Holm's correction for 2).")
+    for fact in ("Welch's t-test", "95 % confidence intervals", "Holm's correction for 2"):
+        assert fact in text
 
 
 def test_noise_alone_is_hardly_ever_called_a_difference(tmp_path):
@@ -131,22 +134,29 @@ def test_many_variants_are_counted(tmp_path):
     cells["v7"]["losses"] = [None] * 3
     cells["v6"]["losses"] = [1.2]
     text = sentence(make_sweep(tmp_path / "many", cells, baseline="v0"))
-    assert text == (
-        "Against v0 (validation loss 1.4000 ± 0.0025, 3 seeds), of 7 others 4 are higher (v1 +0.1000, v2 +0.2000, v4 "
-        "+0.1000 and v5 +0.2000), 1 is not distinguishable (v3 +0.0000), 1 "
-        "diverged and 1 has too few seeds for a test; lowest is v6 (1.2000)."
-    )
+    for fact in (
+        "baseline v0 (validation loss 1.4000 ± 0.0025, 3 seeds)",
+        "of 7 other settings",
+        "4 are higher (v1 +0.1000, v2 +0.2000, v4 +0.1000 and v5 +0.2000)",
+        "1 is not significantly different (v3 +0.0000)",
+        "1 diverged",
+        "1 has too few seeds",
+        "lowest is v6 (1.2000)",
+    ):
+        assert fact in text
 
 
-def test_a_grid_names_the_lowest_cell(tmp_path):
+def test_a_grid_names_the_lowest_setting(tmp_path):
     cells = {
         f"{d}-{n}": {"varied": {"model.d_model": d, "model.num_layers": n}, "losses": near(2 - d / 128 - n / 10)}
         for d in (32, 64)
         for n in (1, 2)
     }
     text = sentence(make_sweep(tmp_path / "grid", cells))
-    assert text.startswith("Of 4 cells, d_model = 64, num_layers = 2 has the lowest validation loss: 1.3000 ± 0.0025")
-    assert "3 are worse (p < 0.01)" in text
+    assert text.startswith(
+        "Of 4 settings, d_model = 64, num_layers = 2 has the lowest validation loss: 1.3000 ± 0.0025"
+    )
+    assert "3 are higher (p < 0.01)" in text
 
 
 def test_plain_runs_are_grouped_by_what_differs(tmp_path):
@@ -154,13 +164,13 @@ def test_plain_runs_are_grouped_by_what_differs(tmp_path):
         make_run(tmp_path / f"a{seed}", seed=seed, loss=1.4 + seed / 1000, options={"model.norm": "pre"})
         make_run(tmp_path / f"b{seed}", seed=seed, loss=1.5 + seed / 1000, options={"model.norm": "post"})
     (study,) = load_studies([tmp_path])
-    assert [cell.label for cell in study.cells] == ["norm = post", "norm = pre"]
-    assert "norm = pre has the lowest validation loss: 1.4010 ± 0.0025 (3 seeds); 1 is worse" in finding(study)
+    assert [setting.label for setting in study.settings] == ["norm = post", "norm = pre"]
+    assert "norm = pre has the lowest validation loss: 1.4010 ± 0.0025 (3 seeds); 1 is higher" in finding(study)
 
 
 def test_a_run_alone_and_a_run_that_never_ended(tmp_path):
     make_run(tmp_path / "one", loss=1.5)
-    assert sentence(tmp_path / "one") == "The validation loss is 1.5000, from one seed, which gives no interval."
+    assert sentence(tmp_path / "one") == "The validation loss is 1.5000, from one seed, without a confidence interval."
     make_run(tmp_path / "two", status="diverged")
     assert sentence(tmp_path / "two") == "No run has finished; 1 of 1 diverged."
 

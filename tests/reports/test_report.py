@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 
 from groundup.cli.tokenizer.report import report as tokenizer_report
+from groundup.display.markdown import fenced, line, table
 from groundup.errors import DataError, FileMissingError
+from groundup.reports.comparison import compare_runs, comparison_sections
+from groundup.reports.content import Preface, published_table
 from groundup.reports.curves import lines_of, pack
 from groundup.reports.finding import finding
-from groundup.reports.front import Preface
-from groundup.reports.markdown import fenced, line
 from groundup.reports.method import method
-from groundup.reports.published import published_table
 from groundup.reports.report import write_report
 from groundup.reports.settings import load_studies
+from groundup.version import VERSION
 from made_runs import ablations_sweep, make_run, make_sweep, rates_sweep
 
 for package in ("jinja2", "matplotlib", "plotly", "scipy"):
     pytest.importorskip(package)
 
+GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> | ``` $x_1$ "'&"""
 
 
@@ -66,13 +68,29 @@ def test_a_report_has_all_that_a_reader_asks_for(written):
     page, markdown = Page(written.page.read_text()).shown, written.markdown.read_text()
     for text in (page, markdown.replace("\\", "")):
         for part in (
-            "Does each part of the block earn its place?", "Which learning rate is best?", "Against baseline",
-            "1.4003 ± 0.0038", "3 of 3 diverged", "1.4450 ± 0.0635 (1 of 3 diverged)", "What this cannot show",
+            "Does each part of the block earn its place?", "Which learning rate is best?", "with the baseline",
+            "1.4003 ± 0.0038", "3 of 3 diverged", "1.4450 ± 0.0635 (1 of 3 diverged)", "Limitations",
             "Differences smaller than", "Welch's t-test", "32 x 64 tokens", "temperature 0.8, top-p 0.9, seed 0",
             "Once there was a cat.", "TFLOPs", "Some Processor 9000", "torch 2.13.0", "commit 0123456789ab",
             "groundup sweep ablations.toml", "groundup report",
         ):  # fmt: skip
             assert part in text, part
+
+
+def test_the_wording_is_that_of_the_golden_files(written, tmp_path):
+    """After a change of the wording, copy the files that the failure names over the golden ones, and read the diff."""
+    folder = str(written.markdown.parents[1])
+    page = Page(written.page.read_text()).shown.replace(f"{VERSION} ·", "VERSION ·")
+    shown = [line.strip() for line in page.splitlines()]
+    sections = comparison_sections(compare_runs(f"{folder}/ablations/baseline-seed0", f"{folder}/ablations/nope-seed0"))
+    texts = {
+        "report.md": written.markdown.read_text(),
+        "page.txt": "".join(line + "\n" for line in shown if line),
+        "compare.md": "\n\n".join(f"{s.title}\n\n{table(s)}\n\n{s.note}" for s in sections),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text.replace(folder, "FOLDER"))
+        assert (tmp_path / name).read_text() == (GOLDEN / name).read_text(), f"cp {tmp_path / name} {GOLDEN / name}"
 
 
 def test_markdown_shows_pictures_that_exist(written):
@@ -102,27 +120,27 @@ def test_what_stands_in_runs_cannot_leave_its_place(tmp_path):
     assert [tag for tag, _ in page.elements].count("script") == 4
     assert "img" not in [tag for tag, _ in page.elements]
     assert page.shown.count(HOSTILE) >= 4
-    assert json.loads(page.scripts["data"])["studies"][0]["cells"][0]["label"] == HOSTILE
+    assert json.loads(page.scripts["data"])["studies"][0]["settings"][0]["label"] == HOSTILE
     markdown = written.markdown.read_text()
     outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", markdown, flags=re.MULTILINE | re.DOTALL)
     assert "\\<img" in outside
     assert not re.search(r"(?<!\\)<", outside)
 
 
-def test_figures_of_others_stand_beside_those_of_the_same_cells(tmp_path):
+def test_figures_of_others_stand_beside_those_of_the_same_settings(tmp_path):
     losses = {"baseline": 1.349, "no position": 1.39, "no norm": "NaN", "another": 2}
     folder = ablations_sweep(tmp_path / "ablations", published={"source": "A paper. One seed", "losses": losses})
-    table = published_table(load_studies([folder])[0])
-    assert table.header == (
-        "cell", "as published", "ours", "published, less its baseline", "ours, less its baseline",
+    found = published_table(load_studies([folder])[0])
+    assert found.header == (
+        "setting", "published", "ours", "published, less its baseline", "ours, less its baseline",
     )  # fmt: skip
-    assert table.rows == [
+    assert found.rows == [
         ("baseline", "1.349", "1.400", "+0.000", "+0.000"),
         ("no position", "1.390", "1.401", "+0.041", "+0.001"),
         ("no norm", "NaN", "diverged", "", ""),
         ("another", "2.000", "", "+0.651", ""),
     ]
-    assert table.note == "Validation loss in nats per token. A paper. One seed."
+    assert found.note == "Validation loss in nats per token. A paper. One seed."
     page, markdown = (text.read_text() for text in write_report([folder], tmp_path / "out")[:2])
     assert "A paper. One seed." in Page(page).shown
     assert "| no position | 1.390 | 1.401 | +0.041 | +0.001 |" in markdown
@@ -132,9 +150,9 @@ def test_published_values_along_an_axis_are_matched_as_numbers(tmp_path):
     published = {"source": "A paper", "losses": {"1e-3": 1.377, "5e-3": 2.29}}
     losses = {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.6]}
     folder = rates_sweep(tmp_path / "rates", losses, published=published, baseline={"max_learning_rate": 1e-3})
-    table = published_table(load_studies([folder])[0])
-    assert table.header == ("max_learning_rate", "as published", "ours")
-    assert table.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
+    found = published_table(load_studies([folder])[0])
+    assert found.header == ("max_learning_rate", "published", "ours")
+    assert found.rows == [("1e-3", "1.377", "1.500"), ("5e-3", "2.290", "")]
 
 
 def test_the_method_says_what_the_plan_declares(tmp_path):
@@ -157,13 +175,13 @@ def test_the_method_of_runs_by_the_clock_has_no_number_of_steps(tmp_path):
     folder = make_sweep(tmp_path / "ladder", cells, budget={"fixed": "minutes", "amount": 0.5})
     said = dict(method(load_studies([folder])[0]))
     assert said["held fixed"] == "0.5 minutes"
-    assert said["length"] == "0.5 minutes of the clock, of which the warm-up takes 20%"
+    assert said["length"] == "0.5 minutes of wall-clock time, of which warm-up takes 20%"
 
 
-def test_figures_that_match_no_cell_stand_alone(tmp_path):
+def test_figures_that_match_no_setting_stand_alone(tmp_path):
     published = {"source": "A paper", "losses": {"42 M": 3.7}}
-    table = published_table(load_studies([ablations_sweep(tmp_path / "ladder", published=published)])[0])
-    assert (table.header, table.rows) == (("cell", "as published"), [("42 M", "3.700")])
+    found = published_table(load_studies([ablations_sweep(tmp_path / "ladder", published=published)])[0])
+    assert (found.header, found.rows) == (("setting", "published"), [("42 M", "3.700")])
     assert published_table(load_studies([ablations_sweep(tmp_path / "none")])[0]) is None
 
 
@@ -177,10 +195,10 @@ def test_a_report_on_tokenizers_is_a_chapter(tmp_path):
     for paths, chapters in (([tmp_path / "study"], 2), ([tokenizers], 1)):
         written = write_report(paths, tmp_path / "out")
         page, markdown = written.page.read_text(), written.markdown.read_text()
-        for part in ("On held-out cats the text's own tokenizer makes", "Longest tokens", "original report"):
+        for part in ("On held-out cats the tokenizer trained on it reaches", "Longest tokens", "original report"):
             assert part in Page(page).shown
             assert part in markdown
-        assert ("## What was found" in markdown) == (chapters > 1)
+        assert ("## Findings" in markdown) == (chapters > 1)
         assert (tmp_path / "out" / "images" / "tokenizers-0.png").read_bytes().startswith(b"\x89PNG")
         assert "(images/tokenizers-0.png)" in markdown
         assert str(tmp_path) not in markdown.replace(f"{tmp_path}/out", "").replace(str(paths[0]), "")
@@ -203,7 +221,7 @@ def test_the_preface_of_a_study_comes_first_and_has_its_own_command(tmp_path):
     for part in ("Two things", "Of two <things>.", "All is small.", "groundup reproduce --data texts --only rates"):
         assert part in page
         assert part in markdown.replace("\\", "")
-    assert markdown.index("All is small") < markdown.index("## What it took") < markdown.index("\n## ablations")
+    assert markdown.index("All is small") < markdown.index("## Cost") < markdown.index("\n## ablations")
     assert "groundup sweep" not in markdown
     for study in written.studies:
         assert markdown.count(finding(study).split(",")[0].replace("_", "\\_")) == 2  # in front, and in its chapter
@@ -224,7 +242,7 @@ def test_the_numbers_of_the_page_are_those_of_the_runs(tmp_path):
     assert by_measure["val_loss"]["b"] == pytest.approx(0.37)
     assert by_measure["val_loss"]["t"] == 32 * 64
     first = described[0]
-    curve = study.cells[0].runs[0].curves[first["m"]]
+    curve = study.settings[0].runs[0].curves[first["m"]]
     count = first["n"]
     assert numbers[:count] == pytest.approx(curve.steps)
     assert numbers[count : 2 * count] == pytest.approx(curve.values, rel=1e-6)
@@ -315,17 +333,19 @@ def test_a_sweep_without_its_plan_or_its_results(tmp_path):
     runs = rates_sweep(tmp_path / "rates", {1e-3: [1.5], 2e-3: [1.4], 4e-3: [1.45]})
     (runs / "results.jsonl").unlink()
     (study,) = load_studies([runs])
-    assert [cell.label for cell in study.cells] == [f"max_learning_rate = {rate}" for rate in (0.001, 0.002, 0.004)]
+    assert [setting.label for setting in study.settings] == [
+        f"max_learning_rate = {rate}" for rate in (0.001, 0.002, 0.004)
+    ]
     (runs / "sweep.json").write_text("{")
     with pytest.raises(DataError, match=r"sweep\.json cannot be read"):
         write_report([runs], tmp_path / "out")
 
 
-def test_a_run_that_is_still_going_on_stands_with_its_condition(tmp_path):
+def test_a_run_that_is_still_going_on_counts_in_its_setting(tmp_path):
     sweep = ablations_sweep(tmp_path / "sweep")
     make_run(sweep / "post-norm-seed3", loss=1.45, seed=3, status="stopped", options={"model.norm": "post"})
     (study,) = load_studies([sweep])
-    labels = {cell.label: len(cell.runs) for cell in study.cells}
+    labels = {setting.label: len(setting.runs) for setting in study.settings}
     assert labels == {"baseline": 3, "post-norm": 4, "no position": 3, "no norm": 3}
 
 

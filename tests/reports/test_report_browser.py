@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from groundup.reports.front import Preface
+from groundup.reports.content import Preface
 from groundup.reports.report import write_report
 from made_runs import ablations_sweep, make_sweep, rates_sweep
 
@@ -153,7 +153,7 @@ def test_the_axes_can_be_chosen(page: Page) -> None:
     page.locator("#controls-0 select[name=x]").select_option("flops")
     assert min(line["last"] for line in trace(page, "curves-0")) > 1e10
     page.locator("#controls-0 select[name=x]").select_option("seconds")
-    assert axis(page, "curves-0", "x")["title"] == "wall clock (seconds)"
+    assert axis(page, "curves-0", "x")["title"] == "wall-clock time (seconds)"
     assert max(line["last"] for line in trace(page, "curves-0")) == pytest.approx(4.0)
     page.locator("#controls-0 [name=logx]").check()
     page.locator("#controls-0 [name=logy]").check()

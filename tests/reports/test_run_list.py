@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from groundup.config.expressions import Filter
 from groundup.errors import ConfigError, DataError, FileMissingError
-from groundup.reports.run_filter import parse_filter
 from groundup.reports.run_list import as_csv, list_runs, refresh, tag_run
 from made_runs import make_run, rates_sweep
 
@@ -166,9 +166,9 @@ def test_tags_lie_in_the_run(runs):
 def test_filters(text, holds):
     if holds is ConfigError:
         with pytest.raises(ConfigError):
-            parse_filter(text, NAMES)
+            Filter(text, NAMES)
     else:
-        assert parse_filter(text, NAMES)(ROW) is holds
+        assert Filter(text, NAMES)(ROW) is holds
 
 
 def test_csv_holds_everything(runs):

@@ -26,20 +26,20 @@ REPORTED = {
 @pytest.mark.parametrize("name", PLANS)
 def test_every_plan_has_cells_at_every_budget(name, budget):
     plan = load_plan(name, budget)
-    cells = plan.cells()
-    assert len({cell.name for cell in cells}) == len(cells) >= 2
-    assert any(cell.is_baseline for cell in cells)
+    trials = plan.trials()
+    assert len({trial.name for trial in trials}) == len(trials) >= 2
+    assert any(trial.is_baseline for trial in trials)
     assert plan.question.endswith("?")
-    for cell in cells:
-        assert cell.config.optim.min_learning_rate <= cell.config.optim.max_learning_rate
-        assert cell.config.data.train.startswith("data/")
+    for trial in trials:
+        assert trial.config.optim.min_learning_rate <= trial.config.optim.max_learning_rate
+        assert trial.config.data.train.startswith("data/")
 
 
 def test_runs_of_a_plan_see_the_same_amount_of_text_or_time():
     for name in PLANS:
-        cells = load_plan(name, "minutes").cells()
-        tokens = {c.config.train.max_iters * c.config.data.batch_size * c.config.model.context_length for c in cells}
-        minutes = {c.config.train.max_minutes for c in cells}
+        trials = load_plan(name, "minutes").trials()
+        tokens = {c.config.train.max_iters * c.config.data.batch_size * c.config.model.context_length for c in trials}
+        minutes = {c.config.train.max_minutes for c in trials}
         assert minutes == {0.4} if name == "ladder" else max(tokens) - min(tokens) <= 64 * 128
 
 
@@ -57,8 +57,8 @@ def test_plans_carry_the_figures_of_the_original_report(name):
 
 
 def test_tokens_may_lie_in_another_folder(tmp_path):
-    cells = load_plan("corpora", "minutes", data=tmp_path).cells()
-    assert {cell.config.data.train for cell in cells} == {
+    trials = load_plan("corpora", "minutes", data=tmp_path).trials()
+    assert {trial.config.data.train for trial in trials} == {
         str(tmp_path / "stories" / "train"),
         str(tmp_path / "web" / "train"),
     }
@@ -67,7 +67,7 @@ def test_tokens_may_lie_in_another_folder(tmp_path):
 @pytest.mark.parametrize(
     ("published", "message"),
     [
-        ({"losses": {}}, "published.source = None; expected a sentence that says whose figures"),
+        ({"losses": {}}, "published.source = None; expected a sentence that names their source"),
         ({"source": "me", "losses": {"a": [1]}}, r"published.losses.a = \[1\]; expected a number, or a word in quotes"),
         ({"sauce": "me"}, "unknown key published.sauce"),
     ],
@@ -88,8 +88,8 @@ def test_a_budget_may_have_a_baseline_and_rules_of_its_own():
         "rules": {"max_learning_rate": "0.001 * batch_size", "min_learning_rate": "0"},
         "budgets": {"other": {"baseline": {"batch_size": 8}, "rules": {"max_learning_rate": "0.002 * batch_size"}}},
     }
-    cells = read_plan(plan, Path(), budget="other").cells()
-    assert [(c.config.optim.max_learning_rate, c.is_baseline) for c in cells] == [(0.008, False), (0.016, True)]
+    trials = read_plan(plan, Path(), budget="other").trials()
+    assert [(c.config.optim.max_learning_rate, c.is_baseline) for c in trials] == [(0.008, False), (0.016, True)]
 
 
 def write_texts(folder: Path, *places: str) -> None:

@@ -1,4 +1,4 @@
-"""Plans of cells that train in a tenth of a second."""
+"""Plans of trials that train in a tenth of a second."""
 
 from collections.abc import Callable
 from pathlib import Path

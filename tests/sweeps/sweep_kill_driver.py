@@ -24,10 +24,11 @@ import groundup.display.console
 import groundup.display.progress
 import groundup.sweeps.cost
 import groundup.sweeps.sweep
+import groundup.sweeps.terminal
 import groundup.train
 from groundup.cli.main import main
 from groundup.record.sinks import read_jsonl
-from groundup.sweeps.directory import SweepDirectory
+from groundup.record.sweep import SweepDirectory
 
 # What a sweep imports when it runs, imported once for all of them.
 IMPORTED = (
@@ -35,6 +36,7 @@ IMPORTED = (
     groundup.cli.sweep,
     groundup.sweeps.cost,
     groundup.sweeps.sweep,
+    groundup.sweeps.terminal,
     groundup.display.console,
     groundup.train,
 )
@@ -65,14 +67,14 @@ def finish(plan: Path, directory: Path) -> None:
 
 
 def table(directory: Path) -> list[dict[str, Any]]:
-    """All results but the clock; each cell has one, and each of its steps is recorded once."""
+    """All results but the clock; each trial has one, and each of its steps is recorded once."""
     results = SweepDirectory(directory).results()
-    assert len(list(read_jsonl(directory / "results.jsonl"))) == len(results), "a cell has ended twice"
+    assert len(list(read_jsonl(directory / "results.jsonl"))) == len(results), "a trial has ended twice"
     for name in results:
         steps = [line["step"] for line in read_jsonl(directory / name / "metrics.jsonl")]
         assert steps == sorted(set(steps)), f"{name} has a step twice"
     found = [{k: v for k, v in result.__dict__.items() if k not in CLOCKS} for result in results.values()]
-    return sorted(found, key=lambda result: result["cell"])
+    return sorted(found, key=lambda result: result["trial"])
 
 
 def kill_at_times(plan: Path, directory: Path, whole: list, random_: random.Random, kills: int) -> dict[str, int]:

@@ -52,7 +52,7 @@ def test_two_workers_one_of_which_is_killed(make_plan: MakePlan, tmp_path: Path)
         options={"max_iters": 90, "checkpoint_interval": 15, "eval_interval": 45},
     )  # fmt: skip
     whole = run_sweep(plan, InlineExecutor(), directory=tmp_path / "inline")
-    victim = tmp_path / "pool" / plan.cells()[1].name
+    victim = tmp_path / "pool" / plan.trials()[1].name
     killer = kill_once(victim)
     notes: list[str] = []
     watch = Watch()

@@ -43,7 +43,7 @@ def test_two_workers_of_ray_one_of_which_is_killed(make_plan: Callable[..., Plan
         options={"max_iters": 90, "checkpoint_interval": 15, "eval_interval": 45},
     )  # fmt: skip
     whole = run_sweep(plan, InlineExecutor(), directory=tmp_path / "inline")
-    victim = tmp_path / "ray" / plan.cells()[1].name
+    victim = tmp_path / "ray" / plan.trials()[1].name
     killer = kill_worker_of(victim)
     notes: list[str] = []
     watch = Watch()
@@ -70,7 +70,7 @@ def test_a_cluster_that_is_not_there_is_said_within_seconds():
 
 @pytest.mark.long
 def test_cells_that_no_machine_has_room_for_are_refused():
-    with pytest.raises(ConfigError, match=r"a cell takes 1 CPUs and 3 GPUs of Ray, and no machine has as many"):
+    with pytest.raises(ConfigError, match=r"a trial takes 1 CPUs and 3 GPUs of Ray, and no machine has as many"):
         RayExecutor(workers=1, gpus=3)
 
 

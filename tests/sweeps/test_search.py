@@ -1,4 +1,4 @@
-"""Search: Optuna's proposals become cells, and are the same whatever happens on the way."""
+"""Search: Optuna's proposals become trials, and are the same whatever happens on the way."""
 
 import math
 from collections.abc import Callable
@@ -39,9 +39,9 @@ class Toy:
 
     def next(self) -> Outcome | None:
         job = self._jobs.pop(-1 if self._backwards else 0)
-        self.done.append(job.cell)
+        self.done.append(job.trial)
         loss = toy_loss(job.config) + 0.01 * job.config.train.seed
-        return self._fail(job) or Outcome(cell=job.cell, ending="finished", figures=Figures(steps=1, val_loss=loss))
+        return self._fail(job) or Outcome(trial=job.trial, ending="finished", figures=Figures(steps=1, val_loss=loss))
 
     def close(self) -> None: ...
 
@@ -80,7 +80,7 @@ def test_interrupted_and_resumed_it_goes_the_same_way(plan: Plan, tmp_path: Path
 
     def interrupt(job: Job) -> Outcome | None:
         left[0] -= 1
-        return Outcome(cell=job.cell, ending="interrupted") if left[0] < 0 else None
+        return Outcome(trial=job.trial, ending="interrupted") if left[0] < 0 else None
 
     first = run_sweep(plan, Toy(2, fail=interrupt), directory=tmp_path / "sweep")
     assert (first.complete, len(first.results)) == (False, moment)
@@ -96,8 +96,8 @@ def test_points_that_are_no_run_diverge_or_crash_do_not_end_it(make_plan: MakePl
     def fail(job: Job) -> Outcome | None:
         rate = job.config.optim.max_learning_rate
         if rate > 0.3:
-            return Outcome(cell=job.cell, ending="diverged", message="nan")
-        return Outcome(cell=job.cell, ending="crashed", message="no", hopeless=True) if rate < 0.03 else None
+            return Outcome(trial=job.trial, ending="diverged", message="nan")
+        return Outcome(trial=job.trial, ending="crashed", message="no", hopeless=True) if rate < 0.03 else None
 
     notes: list[str] = []
     watch = Watch()

@@ -1,4 +1,4 @@
-"""Sweeps: every cell once, whatever ends on the way; and nothing that belongs to somebody else is touched."""
+"""Sweeps: every trial once, whatever ends on the way; and nothing that belongs to somebody else is touched."""
 
 import dataclasses
 import json
@@ -16,15 +16,15 @@ from groundup.account.account import Device
 from groundup.errors import ConfigError, DataError, TrainingError
 from groundup.record.read import read_run
 from groundup.record.sinks import read_jsonl
+from groundup.record.sweep import SweepDirectory, TrialResult
 from groundup.sweeps import attempt as attempt_module
 from groundup.sweeps import sweep as sweep_module
 from groundup.sweeps.attempt import Job, Outcome, attempt, loss_at
-from groundup.sweeps.cost import cell_cost
-from groundup.sweeps.directory import SweepDirectory
+from groundup.sweeps.cost import trial_cost, trial_costs
 from groundup.sweeps.executors.executor import InlineExecutor
 from groundup.sweeps.plan import Plan
-from groundup.sweeps.results import Result, results_section
 from groundup.sweeps.sweep import SweepResult, Watch, run_sweep
+from groundup.sweeps.terminal import results_section
 from groundup.train import train
 from groundup.train.checkpoint.folder import read_state, write_state
 from groundup.train.loop import Session
@@ -48,8 +48,8 @@ class Recording(InlineExecutor):
         return self._before(len(self.jobs), job) or attempt(job)
 
     @property
-    def cells(self) -> list[str]:
-        return [job.cell for job in self.jobs]
+    def trials(self) -> list[str]:
+        return [job.trial for job in self.jobs]
 
 
 class Notes(Watch):
@@ -74,9 +74,9 @@ def test_cells_end_as_runs_of_their_own_would(make_plan: MakePlan, sweep, tmp_pa
     result = sweep(plan)
     assert result.complete
     assert [r.status for r in result.results.values()] == ["finished"] * 4
-    for cell in plan.cells(tmp_path / "alone"):
-        alone = train(cell.config)
-        found = result.results[cell.name]
+    for trial in plan.trials(tmp_path / "alone"):
+        alone = train(trial.config)
+        found = result.results[trial.name]
         lines = list(read_jsonl(alone.run_dir / "metrics.jsonl"))
         assert (found.steps, found.tokens) == (24, 24 * 4 * 16)
         assert found.val_loss == lines[-1]["val_loss"]
@@ -117,14 +117,14 @@ def test_the_folder_of_a_run_says_by_itself_that_it_diverged(make_plan: MakePlan
 
 def test_a_crashed_cell_is_tried_again_and_then_given_up(make_plan: MakePlan, sweep, monkeypatch: pytest.MonkeyPatch):
     plan = make_plan(axes=RATES)
-    bad = plan.cells()[0].name
+    bad = plan.trials()[0].name
 
     def crash(number: int, job: Job) -> Outcome | None:
-        return Outcome(cell=job.cell, ending="crashed", message="no luck") if job.cell == bad else None
+        return Outcome(trial=job.trial, ending="crashed", message="no luck") if job.trial == bad else None
 
     executor, notes = Recording(crash), Notes()
     result = sweep(plan, executor, retries=2, watch=notes)
-    assert executor.cells.count(bad) == 3
+    assert executor.trials.count(bad) == 3
     assert [r.status for r in result.results.values()] == ["crashed", "finished"]
     assert not result.complete
     assert result.results[bad].attempts == 3
@@ -141,19 +141,19 @@ def test_a_lost_cell_goes_on_from_its_checkpoint(make_plan: MakePlan, sweep, tmp
         if number > 1:
             return None
         attempt(dataclasses.replace(job, until=14))
-        return Outcome(cell=job.cell, ending="lost", message="gone")
+        return Outcome(trial=job.trial, ending="lost", message="gone")
 
     executor = Recording(lose)
     result = sweep(plan, executor)
     assert table(result) == table(whole)
     assert len(executor.jobs) == 3
-    steps = [line["step"] for line in read_jsonl(tmp_path / "sweep" / executor.cells[0] / "metrics.jsonl")]
+    steps = [line["step"] for line in read_jsonl(tmp_path / "sweep" / executor.trials[0] / "metrics.jsonl")]
     assert sorted(set(steps)) == steps
 
 
 def test_what_would_fail_again_is_not_tried_again(make_plan: MakePlan, sweep, recipe: dict[str, Any], tmp_path: Path):
     plan = make_plan(axes=RATES)
-    bad = tmp_path / "sweep" / plan.cells()[0].name
+    bad = tmp_path / "sweep" / plan.trials()[0].name
     sweep(plan)
     (bad / "summary.json").unlink()
     (bad / "checkpoints" / "step-24" / "model.safetensors").write_bytes(b"broken")
@@ -161,7 +161,7 @@ def test_what_would_fail_again_is_not_tried_again(make_plan: MakePlan, sweep, re
     results.write_text("".join(line + "\n" for line in results.read_text().splitlines() if bad.name not in line))
     executor = Recording()
     result = sweep(plan, executor)
-    assert executor.cells == [bad.name]
+    assert executor.trials == [bad.name]
     assert result.results[bad.name].status == "crashed"
     assert "model.safetensors" in result.results[bad.name].message
     assert [r.status for r in result.results.values()] == ["crashed", "finished"]
@@ -182,7 +182,7 @@ def test_a_signal_leaves_checkpoints_and_the_same_sweep_goes_on(make_plan: MakeP
 
 
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(make_plan: MakePlan, tmp_path: Path, monkeypatch):
-    (cell,) = make_plan().cells(tmp_path / "sweep")
+    (trial,) = make_plan().trials(tmp_path / "sweep")
     monkeypatch.setattr(attempt_module, "_SECONDS_BETWEEN_LOOKS", 0)
     looks: Iterator[bool] = iter([False] * 6 + [True] * 9)
     monkeypatch.setattr(
@@ -190,14 +190,14 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint(make_plan: MakePlan, tm
         "exists",
         lambda path, real=Path.exists: next(looks) if path.name == ".stop" else real(path),
     )
-    outcome = attempt(Job(cell=cell.name, config=cell.config))
+    outcome = attempt(Job(trial=trial.name, config=trial.config))
     assert (outcome.ending, outcome.figures.steps) == ("interrupted", 5)
-    assert (cell.config.run_dir / "checkpoints" / "latest").read_text() == "step-5\n"
+    assert (trial.config.run_dir / "checkpoints" / "latest").read_text() == "step-5\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_the_signal_that_a_cell_received_is_the_one_that_is_told(make_plan: MakePlan, sweep, monkeypatch, number):
-    """A cell that is trained in this process takes the signal before the sweep can."""
+    """A trial that is trained in this process takes the signal before the sweep can."""
     monkeypatch.setattr("groundup.train.loop.Session.goes_on", signalled(number))
     stopped = sweep(make_plan(axes=RATES))
     monkeypatch.undo()
@@ -232,7 +232,7 @@ def test_a_changed_plan_takes_over_only_the_same_cells(make_plan: MakePlan, swee
     sweep(make_plan(axes=RATES))
     executor = Recording()
     sweep(make_plan(axes={"max_learning_rate": [1e-2, 2e-2]}), executor)
-    assert executor.cells == ["max_learning_rate=0.02,seed-0"]
+    assert executor.trials == ["max_learning_rate=0.02,seed-0"]
     with pytest.raises(
         ConfigError, match=r"0\.01,seed-0 was begun with other options: optim\.beta2 \(was 0\.95, now 0\.9\)"
     ):
@@ -260,13 +260,13 @@ def test_other_tokens_in_the_place_of_those_of_ended_cells_are_refused(
         shutil.rmtree(folder)
     again = Recording()
     assert sweep(whole, again).complete
-    assert len(again.cells) == 2
+    assert len(again.trials) == 2
 
 
 def test_a_run_of_somebody_else_is_left_alone(make_plan: MakePlan, sweep, tmp_path: Path):
     plan = make_plan(axes=RATES)
-    train(plan.cells(tmp_path / "sweep")[1].config)
-    with pytest.raises(TrainingError, match=r"0\.01,seed-0 holds a run that this sweep has not begun"):
+    train(plan.trials(tmp_path / "sweep")[1].config)
+    with pytest.raises(TrainingError, match=r"0\.01,seed-0 holds a run that this sweep did not begin"):
         sweep(plan)
 
 
@@ -292,7 +292,7 @@ def test_two_sweeps_in_one_directory_are_refused(make_plan: MakePlan, sweep, tmp
 
 def test_a_run_with_a_damaged_config_is_named_and_the_others_go_on(make_plan: MakePlan, sweep, tmp_path: Path):
     plan = make_plan(axes=RATES)
-    sweep(plan, Recording(lambda number, job: Outcome(cell=job.cell, ending="interrupted") if number > 1 else None))
+    sweep(plan, Recording(lambda number, job: Outcome(trial=job.trial, ending="interrupted") if number > 1 else None))
     first = tmp_path / "sweep" / "max_learning_rate=0.003,seed-0"
     (first / "summary.json").unlink()
     (first / "config.toml").write_text("x = 1\n")
@@ -317,7 +317,7 @@ def test_cells_that_do_not_fit_are_refused_before_the_start(make_plan: MakePlan,
     plan = make_plan(axes={"batch_size": [4, 2**30]})
     executor = Recording()
     with pytest.raises(
-        ConfigError, match=r"cell batch_size=1073741824,seed-0 does not fit: a step needs about [\d,.]+ GB"
+        ConfigError, match=r"trial batch_size=1073741824,seed-0 does not fit: a step needs about [\d,.]+ GB"
     ):
         sweep(plan, executor)
     assert executor.jobs == []
@@ -327,7 +327,7 @@ def test_cells_that_do_not_fit_are_refused_before_the_start(make_plan: MakePlan,
 def test_a_cell_that_the_clock_ends_is_not_shown_with_all_its_steps(make_plan: MakePlan, tmp_path: Path):
     options = {"max_iters": 1_000_000, "warmup_iters": 0}
     by_steps, by_clock = (
-        cell_cost(make_plan(options=options, **budget).cells(tmp_path / "sweep")[0], device)
+        trial_cost(make_plan(options=options, **budget).trials(tmp_path / "sweep")[0], device)
         for device in [Device("a", "cpu", "fp32", 1e9, None, "made up")]
         for budget in ({}, {"budget": {"fixed": "minutes", "amount": 0.5}})
     )
@@ -338,6 +338,20 @@ def test_a_cell_that_the_clock_ends_is_not_shown_with_all_its_steps(make_plan: M
     assert by_clock.flops == pytest.approx(by_steps.flops * share, rel=1e-3)
 
 
+def test_trials_share_a_cost_only_if_it_is_the_same(make_plan: MakePlan, tmp_path: Path):
+    axes = {
+        "max_learning_rate": [1e-3, 1e-2],
+        "batch_size": [2, 4],
+        "optimizer": ["adamw", "muon"],
+        "d_model": [16, 32],
+    }
+    trials = make_plan(axes=axes, seeds=2, options={"data.micro_batch_size": 2}).trials(tmp_path / "sweep")
+    device = Device("a", "cpu", "fp32", 1e9, None, "made up")
+    costs = trial_costs(trials, device)
+    assert costs == [trial_cost(trial, device) for trial in trials]
+    assert len(set(costs)) == 8
+
+
 def test_missing_data_is_said_before_the_start(make_plan: MakePlan, sweep):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         sweep(make_plan(options={"data": {"train": "nowhere"}}))
@@ -345,14 +359,14 @@ def test_missing_data_is_said_before_the_start(make_plan: MakePlan, sweep):
 
 def test_a_budget_of_minutes_counts_all_sessions(make_plan: MakePlan, tmp_path: Path):
     plan = make_plan(budget={"fixed": "minutes", "amount": 10})
-    (cell,) = plan.cells(tmp_path / "sweep")
-    attempt(Job(cell=cell.name, config=cell.config, until=6))
-    state = next(cell.config.run_dir.glob("checkpoints/*/state.json"))
+    (trial,) = plan.trials(tmp_path / "sweep")
+    attempt(Job(trial=trial.name, config=trial.config, until=6))
+    state = next(trial.config.run_dir.glob("checkpoints/*/state.json"))
     write_state(state.parent, read_state(state.parent) | {"wall_seconds": 540.0})
-    before = (cell.config.run_dir / "config.toml").read_text()
-    assert attempt_module._minutes_left(cell.config, cell.config.run_dir) == pytest.approx(1.0)
-    assert attempt(Job(cell=cell.name, config=cell.config, until=8)).ending != "crashed"
-    assert (cell.config.run_dir / "config.toml").read_text() == before
+    before = (trial.config.run_dir / "config.toml").read_text()
+    assert attempt_module._minutes_left(trial.config, trial.config.run_dir) == pytest.approx(1.0)
+    assert attempt(Job(trial=trial.name, config=trial.config, until=8)).ending != "crashed"
+    assert (trial.config.run_dir / "config.toml").read_text() == before
 
 
 def test_a_cell_that_was_removed_is_run_again_with_its_new_options(make_plan: MakePlan, sweep, tmp_path: Path):
@@ -362,20 +376,20 @@ def test_a_cell_that_was_removed_is_run_again_with_its_new_options(make_plan: Ma
         with pytest.raises(ConfigError, match="was begun with other options"):
             sweep(changed)
         shutil.rmtree(folder)
-    stopped = sweep(changed, Recording(lambda number, job: Outcome(cell=job.cell, ending="interrupted")))
+    stopped = sweep(changed, Recording(lambda number, job: Outcome(trial=job.trial, ending="interrupted")))
     assert stopped.results == {}
     again = Recording()
     results = sweep(changed, again)
-    assert again.cells == [f"max_learning_rate={rate},seed-0" for rate in ("0.003", "0.01")]
+    assert again.trials == [f"max_learning_rate={rate},seed-0" for rate in ("0.003", "0.01")]
     for name in results.results:
         assert tomllib.loads((tmp_path / "sweep" / name / "config.toml").read_text())["optim"]["beta2"] == 0.9
 
 
 def test_results_are_told_as_they_come(make_plan: MakePlan, sweep):
-    seen: list[Result] = []
+    seen: list[TrialResult] = []
 
     class Telling(Watch):
-        def ended(self, result: Result) -> None:
+        def ended(self, result: TrialResult) -> None:
             seen.append(result)
 
     result = sweep(make_plan(axes=RATES), watch=Telling())

@@ -1,4 +1,4 @@
-"""kill -9 at any moment of a sweep: the same command ends with the same table, and no cell has run twice."""
+"""kill -9 at any moment of a sweep: the same command ends with the same table, and no trial has run twice."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from groundup.record.sinks import read_jsonl
-from groundup.sweeps.directory import SweepDirectory
+from groundup.record.sweep import SweepDirectory
 
 DRIVER = Path(__file__).with_name("sweep_kill_driver.py")
 PLANS: dict[str, dict[str, Any]] = {

@@ -144,7 +144,7 @@ def test_a_card_counts_what_is_free_on_it(config: RunConfig, monkeypatch: pytest
 
 
 def test_a_setting_of_a_sweep_fails_with_the_line(config: RunConfig):
-    outcome = attempt(Job(cell="giant", config=override(config, GIANT)))
+    outcome = attempt(Job(trial="giant", config=override(config, GIANT)))
     assert (outcome.ending, outcome.hopeless) == ("crashed", True)
     assert "needs at least" in outcome.message
 

@@ -95,7 +95,8 @@ def check_mfu(mfu: float) -> None:
 COSTS = {"weights": 1.02, "attention": 1.42, "gate": 1690.0, "scores": 405.0, "logits": 445.0}
 """Cost of each kind of work, forward and backward, in FLOPs of the machine's fastest matmul: per FLOP for "weights" and
 "attention", per element for the others. Fitted to 17 shapes on one thread of an AMD Zen 5
-(docs/explanation/costs.md).""" SECONDS_PER_BLOCK = 5e-3
+(docs/explanation/costs.md)."""
+SECONDS_PER_BLOCK = 5e-3
 """Overhead of the calls of one block, independent of their size."""
 
 

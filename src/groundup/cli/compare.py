@@ -13,12 +13,12 @@ def compare(arguments: list[str]) -> None:
 
 
 def _compare(first: str, second: str, /, *, html: Path | None = None) -> None:
-    """Two runs side by side: options, figures, curves, and a test of their losses where there are seeds.
+    """Compare two runs: options, final figures, curves, and a test of their losses if there are several seeds.
 
     Args:
-        first: a run. Of a sweep, all seeds of its cell are taken; a folder of runs stands for all of them.
-        second: another one.
-        html: write a page with their curves into this file.
+        first: a run. In a sweep, all seeds of its setting count; a folder of runs counts as all of them.
+        second: another run.
+        html: write an HTML page with the curves into this file.
     """
     from groundup.display.console import make_console, print_section
     from groundup.reports.comparison import compare_runs, comparison_sections, write_comparison
@@ -32,4 +32,4 @@ def _compare(first: str, second: str, /, *, html: Path | None = None) -> None:
             console.print(f"{run.name}: {run.problem}", markup=False)
     if html is not None:
         write_comparison(study, html, (first, second))
-        console.print(f"drawn into {html}", markup=False)
+        console.print(f"wrote {html}", markup=False)

@@ -14,15 +14,15 @@ def report(arguments: list[str]) -> None:
 
 
 def _report(runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: str = "") -> None:
-    """Write a report on runs and sweeps: one HTML page that needs no network, and Markdown with pictures.
+    """Write a report on runs and sweeps: a self-contained HTML page, and Markdown with pictures.
 
     groundup report runs/learning-rate --out docs/study
 
     Args:
-        runs: run directories, sweep directories, or folders of them. Each sweep is a chapter; runs named one by one
-            are one chapter, and are compared by the options they differ in.
-        out: the folder to write report.html, report.md and images/ into. By default report/ in the folder that is
-            reported on, or here where several are.
+        runs: run directories, sweep directories, or folders of them. Each sweep is a chapter; all other runs are one
+            chapter, grouped by the options they differ in.
+        out: the folder for report.html, report.md and images/. By default report/ in the only folder that is
+            reported on, or in the working directory.
         title: of the page.
     """
     if not runs:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from tyro.conf import arg
 
 from groundup.cli.parse import call
-from groundup.display.units import count_text, time_text
 from groundup.errors import ConfigError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 _SHOWN = ("run", "status", "val_loss", "val_bpb", "steps", "tokens", "seconds", "tags")
 
@@ -36,33 +32,32 @@ def _runs(
     json_output: Annotated[bool, arg(name="json")] = False,
     runs_dir: Path = Path("runs"),
 ) -> None:
-    """List the runs, and find them again: filter, sort, tag, export.
+    """List runs: filter, sort, tag, export.
 
     groundup runs --filter "d_model >= 256 and status = finished" --sort val_loss
 
     Args:
         sort: a column or an option; runs without it come last.
-        descending: the highest first.
-        filter_text: conditions on columns and options: = != < <= > >= and ~ (contains), joined by and, or.
-        columns: more columns to show, separated by commas: options such as d_model, or device, commit, flops.
-        tag: RUN TAG: add a tag to a run. It is kept in the run.
-        untag: RUN TAG: take it off.
+        descending: highest first.
+        filter_text: comparisons of columns and options, with = != < <= > >= and ~ (contains), joined by and, or.
+        columns: more columns, separated by commas: options such as d_model, or device, commit, flops.
+        tag: RUN TAG: add a tag to a run. It is stored in the run directory.
+        untag: RUN TAG: remove a tag.
         csv: write all columns and options of the runs into this file.
-        rebuild: make the index anew. It holds nothing that the runs do not.
+        rebuild: build the index again. It holds nothing that the runs do not.
         json_output: print JSON instead of a table.
-        runs_dir: where the runs are; index.sqlite is kept there.
+        runs_dir: folder of the runs; index.sqlite is kept there.
     """
-    from groundup.display.console import make_console
-    from groundup.reports.run_filter import resolve
-    from groundup.reports.run_list import as_csv, column_names, list_runs, tag_run
+    from groundup.config.expressions import resolve
+    from groundup.display.console import make_console, print_section
+    from groundup.reports.run_list import as_csv, column_names, list_runs, runs_section, tag_run
     from groundup.system.files import write_atomically
 
     console = make_console()
     for pair, remove in ((tag, False), (untag, True)):
         if pair is not None:
             inside = runs_dir / pair[0]
-            place = inside if inside.is_dir() else Path(pair[0])
-            tags = tag_run(place, pair[1], remove=remove)
+            tags = tag_run(inside if inside.is_dir() else Path(pair[0]), pair[1], remove=remove)
             console.print(f"{pair[0]}: {', '.join(tags) or 'no tags'}", markup=False)
     if tag is not None or untag is not None:
         return
@@ -80,33 +75,11 @@ def _runs(
     shown = [*_SHOWN, *(resolve(name.strip(), names) for name in columns.split(",") if name.strip())]
     if sort not in shown and rows:
         shown.append(resolve(sort, names))
-    _print(console, rows, list(dict.fromkeys(shown)), str(runs_dir))
-
-
-def _print(console: Console, rows: list[dict[str, Any]], shown: list[str], where: str) -> None:
-    from groundup.display.console import print_section
-
-    table = [tuple(_text(name, row.get(name)) for name in shown) for row in rows]
-    title = f"{len(rows):,} run{'' if len(rows) == 1 else 's'} in {where}"
-    header = tuple("time" if name == "seconds" else name.rpartition(".")[2] for name in shown)
-    if not table:
-        console.print(title, markup=False)
+    section = runs_section(rows, list(dict.fromkeys(shown)), runs_dir)
+    if not rows:
+        console.print(section.title, markup=False)
         return
-    print_section(console, title, header, table)
+    print_section(console, *section)
     for row in rows:
         if row["status"] not in ("diverged", "stopped") and row["problem"]:
             console.print(f"{row['run']}: {row['problem']}", markup=False)
-
-
-def _text(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name == "seconds":
-        return time_text(value)
-    if name == "tokens":
-        return count_text(value)
-    if name.startswith(("val_", "train_l", "best_")):
-        return f"{value:.4f}"
-    if isinstance(value, list):
-        return ", ".join(value)
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

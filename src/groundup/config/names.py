@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from groundup.config.options import RunConfig
 from groundup.config.recipe import flatten, suggestion
 from groundup.errors import ConfigError
+
+
+@functools.cache
+def default_options() -> Mapping[str, Any]:
+    """Every option by its full name, with its default."""
+    return MappingProxyType(flatten(RunConfig()))
 
 
 def short_names() -> dict[str, str]:
@@ -20,7 +26,7 @@ def short_names() -> dict[str, str]:
 
 @functools.cache
 def _short_names() -> dict[str, str]:
-    full_names = list(flatten(RunConfig()))
+    full_names = list(default_options())
     count = Counter(name.split(".")[-1] for name in full_names)
     return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
 
@@ -39,7 +45,7 @@ def full_name(name: str) -> str:
 
 @functools.cache
 def _full_names() -> dict[str, str]:
-    return _short_names() | {name: name for name in flatten(RunConfig())}
+    return _short_names() | {name: name for name in default_options()}
 
 
 def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown option, or one that is there by both of its names.
     """
-    sections = {f.name for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(getattr(RunConfig(), f.name))}
+    sections = {name.partition(".")[0] for name in default_options() if "." in name}
     written: dict[str, Any] = {}
     for name, value in table.items():
         if name in sections and isinstance(value, Mapping):

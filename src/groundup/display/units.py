@@ -1,4 +1,4 @@
-"""Sizes, counts and durations as a person says and writes them."""
+"""Sizes, counts, durations and option values as text, and sizes and counts from text."""
 
 import math
 import re
@@ -15,6 +15,16 @@ _THOUSANDS = (("", 1), ("thousand", 10**3), ("million", 10**6), ("billion", 10**
 _COUNTS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _PREFIXES = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15), ("E", 1e18))
 _SECONDS_PER_YEAR = 365.25 * 86_400
+
+
+def value_text(value: object) -> str:
+    """An option's value as a recipe has it: ``true``, ``0.001``, and the shortest decimal that is exactly a float."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
 
 
 def size_text(count: float) -> str:

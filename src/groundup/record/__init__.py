@@ -1,4 +1,4 @@
-"""What a run leaves behind, read without torch and without trust: a damaged line or file is named, not fatal."""
+"""The record of runs and sweeps, read without torch: damaged lines and files are reported, not fatal."""
 
 from groundup.record.json import parse_json, read_object
 from groundup.record.metrics import Record, json_values, read_jsonl, read_metrics, read_objects, read_samples

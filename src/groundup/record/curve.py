@@ -1,8 +1,7 @@
-"""Curves of a run: averaged over seeds, smoothed, and thinned out for drawing."""
+"""Curves of a run: averaging over seeds, smoothing, and thinning for plots."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,12 +10,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-Points = Sequence[tuple[int, float]]
-"""Tokens seen and validation loss, in order."""
-
 
 class Curve(NamedTuple):
-    """A measure of a run against its steps, and the clock at each."""
+    """A measure against steps, with the elapsed seconds at each."""
 
     steps: Floats
     values: Floats
@@ -24,10 +20,10 @@ class Curve(NamedTuple):
 
 
 def smooth(values: Floats, share: float) -> Floats:
-    """Each value's mean with its neighbours: a centred window over this share of the curve, cut off at its ends.
+    """Centred moving average over a share of the curve; the window is cut off at the ends.
 
     Args:
-        share: 0 leaves the curve as it is.
+        share: window length as a share of the curve; 0 leaves the curve unchanged.
     """
     count = len(values)
     half = int(share * count / 2)
@@ -40,15 +36,15 @@ def smooth(values: Floats, share: float) -> Floats:
 
 
 def thin(curve: Curve, most: int) -> Curve:
-    """At most so many points that draw the same curve: the lowest and the highest of each of most / 2 stretches.
+    """Thin a curve to at most `most` points that draw the same line: minimum and maximum of each of most / 2 buckets.
 
-    Spikes stay; the first and the last point do too.
+    Spikes, the first and the last point are kept.
     """
     count = len(curve.steps)
     if count <= most:
         return curve
     edges = np.linspace(1, count - 1, max(1, (most - 2) // 2) + 1).astype(int)
-    padded, lengths = _stretches(curve.values, edges)
+    padded, lengths = _buckets(curve.values, edges)
     inside = np.arange(padded.shape[1]) < lengths[:, None]
     lowest = edges[:-1] + np.argmin(np.where(inside, padded, np.inf), axis=1)
     highest = edges[:-1] + np.argmax(np.where(inside, padded, -np.inf), axis=1)
@@ -57,7 +53,7 @@ def thin(curve: Curve, most: int) -> Curve:
 
 
 def bucket_means(curve: Curve, most: int) -> Curve:
-    """At most so many points, each the mean of its stretch: what smoothing starts from."""
+    """At most `most` points, each the mean of a bucket; the input of smoothing."""
     count = len(curve.steps)
     if count <= most:
         return curve
@@ -65,16 +61,18 @@ def bucket_means(curve: Curve, most: int) -> Curve:
     return Curve(*(np.add.reduceat(column, edges[:-1]) / np.diff(edges) for column in curve))
 
 
-def _stretches(values: Floats, edges: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-    """Row by row the values between two edges, and how many of a row are its own."""
+def _buckets(values: Floats, edges: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """The values of each bucket as a row, padded to equal length, and the length of each."""
     lengths = np.diff(edges)
     place = edges[:-1, None] + np.arange(lengths.max())
     return values[np.minimum(place, len(values) - 1)], lengths
 
 
 def with_whole_end(curve: Curve) -> Curve:
-    """A curve of means over the steps since the point before, whose last point is a mean of no fewer than half as many
-    steps as others: where it was of fewer, it is joined with the one before it."""
+    """Merge the last point of a curve of means into the one before it if it averages fewer than half as many steps.
+
+    Each point is the mean over the steps since the previous point. The merged point is weighted by steps.
+    """
     if len(curve.steps) < 3:
         return curve
     before, last = np.diff(curve.steps)[-2:]
@@ -86,8 +84,7 @@ def with_whole_end(curve: Curve) -> Curve:
 
 
 def mean_of(curves: Sequence[Curve]) -> Curve | None:
-    """The mean over seeds, at the steps that all of them have, and at their ends; None where they have no step in
-    common."""
+    """Mean over seeds at the steps that all curves share, and of their last points; None without a common step."""
     ends = [tuple(column[-1] for column in curve) for curve in curves]
     steps = curves[0].steps
     if not all(np.array_equal(curve.steps, steps) for curve in curves[1:]):
@@ -103,22 +100,5 @@ def mean_of(curves: Sequence[Curve]) -> Curve | None:
     )
     if min(end[0] for end in ends) <= steps[-1]:
         return mean
-    # Runs that the clock ends have each a last step of their own.
+    # Runs with a time limit end at different steps.
     return Curve(*(np.append(column, end) for column, end in zip(mean, np.mean(ends, axis=0), strict=True)))
-
-
-def tokens_to_reach(curve: Points, loss: float) -> float | None:
-    """Tokens at which the curve, straight between its points, first comes down to the loss; None if it never does."""
-    before: tuple[int, float] | None = None
-    for tokens, value in curve:
-        if value <= loss:
-            if before is None:
-                return tokens
-            return before[0] + (before[1] - loss) / (before[1] - value) * (tokens - before[0])
-        before = tokens, value
-    return None
-
-
-def mean_curve(curves: Sequence[Points]) -> list[tuple[int, float]]:
-    """Point by point; the curves have the same tokens."""
-    return [(points[0][0], statistics.mean(value for _, value in points)) for points in zip(*curves, strict=True)]

@@ -1,4 +1,4 @@
-"""JSON as any reader of a record takes it: every kind of damage is a ValueError."""
+"""Strict JSON parsing for run records: every kind of damage is a ValueError."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _loads(content: bytes | str) -> Any:
 
 
 loads: Callable[[bytes], Any] = _loads
-"""The fastest parser there is; raises ValueError or RecursionError."""
-with contextlib.suppress(ImportError):  # five times as fast, which matters to a report on hundreds of runs
+"""The fastest parser installed; raises ValueError or RecursionError."""
+with contextlib.suppress(ImportError):  # five times as fast; a report may read hundreds of runs
     import orjson
 
     loads = orjson.loads

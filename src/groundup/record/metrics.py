@@ -1,7 +1,7 @@
-"""The one reader of ``metrics.jsonl`` and ``samples.jsonl``.
+"""The one reader of JSONL files: ``metrics.jsonl``, ``samples.jsonl`` and ``results.jsonl``.
 
-A line is a JSON object with the ``step`` that it belongs to. Crashes, full disks and hands leave other lines behind:
-torn ones, NULs, other types. Every reader gets the lines that are whole, and the damaged ones named by their number.
+A line of metrics or samples is a JSON object with its ``step``. Crashes, full disks and manual edits leave other lines:
+torn ones, NULs, other types. Every caller gets the intact lines, and the numbers of the damaged ones with the reason.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from groundup.record.json import loads, parse_json
-from groundup.system.reading import open_regular, read_bytes
+from groundup.system.reading import open_regular
 
 Check = Callable[[dict[str, Any]], str]
-"""What is wrong with an object as a line of its file; empty if nothing is."""
+"""Return what is wrong with an object as a line of its file; empty if it is valid."""
 
 
 @dataclass
 class Record:
-    """The whole lines of a file.
+    """The intact lines of a file.
 
     Attributes:
-        lines: in their order.
-        places: the number of each in the file, from 1; empty if only the end of the file was read.
-        damaged: the reason for each line that is left out, by its number.
-        last_is_damaged: whether nothing whole follows the last damaged line, so that the end may be lost.
+        lines: in file order.
+        places: line number of each, from 1; counted back from the end if only the end of the file was read.
+        damaged: line number to reason, for each line that is left out.
+        last_is_damaged: whether no intact line follows the last damaged one, so the end may be lost.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class Record:
 
     @property
     def note(self) -> str:
-        """The damage in words; empty without any."""
+        """Description of the damage; empty if there is none."""
         if not self.damaged:
             return ""
         number, reason = next(iter(self.damaged.items()))
@@ -49,11 +49,11 @@ class Record:
 
 
 def read_metrics(path: Path, *, last_bytes: int = 0) -> Record:
-    """The lines of a ``metrics.jsonl``; none if there is no such file. A last line without its end is still being
-    written, or was when its process was killed, and is not counted as damaged.
+    """The lines of ``metrics.jsonl``; empty if the file does not exist. An incomplete last line is still being written,
+    or was when its process was killed, and does not count as damaged.
 
     Args:
-        last_bytes: read only about so much of the end; 0 reads all.
+        last_bytes: read only about this much of the end; 0 reads all.
 
     Raises:
         OSError: the file cannot be read.
@@ -72,26 +72,33 @@ def read_objects(path: Path) -> Record:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of any JSONL file. A last line cut off by a crash is left out.
+    """The objects of any JSONL file, where damage is an error. A last line without its end is left out.
 
     Raises:
         ValueError: a line is damaged; names the file and the line.
     """
-    # On bytes: a text may hold other line separators than "\\n", and the cut may lie inside a character.
-    for number, line in enumerate(read_bytes(path).split(b"\n")[:-1], start=1):
-        try:
-            value = parse_json(line)
-        except ValueError as error:
-            raise ValueError(f"{path} line {number}: {error}") from None
-        yield value
+    record = _read(path, lambda line: "", 0, must_exist=True)
+    for number, reason in record.damaged.items():
+        raise ValueError(f"{path} line {number} {reason}")
+    yield from record.lines
 
 
 def json_values(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line with None for infinity and NaN, which JSON does not have."""
+    """A line with infinity and NaN, which JSON lacks, replaced by None."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
 
 
-def _read(path: Path, check: Check, last_bytes: int) -> Record:
+def finite(value: Any) -> float | None:
+    """Return the value if it is a finite number, otherwise None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
+
+
+def _read(path: Path, check: Check, last_bytes: int, *, must_exist: bool = False) -> Record:
     record = Record(path)
     try:
         with open_regular(path) as file:
@@ -100,6 +107,8 @@ def _read(path: Path, check: Check, last_bytes: int) -> Record:
             file.seek(size - last_bytes if partial else 0)
             lines = file.read().split(b"\n")[:-1]
     except FileNotFoundError:
+        if must_exist:
+            raise
         return record
     if partial:
         lines = lines[1:]  # the first is cut off

@@ -1,4 +1,4 @@
-"""A run directory as a report reads it: tolerant of what is missing, plain about what is damaged."""
+"""Tolerant reader of run directories: missing files are no error, damage is described."""
 
 from __future__ import annotations
 
@@ -11,44 +11,48 @@ from typing import Any
 
 import numpy as np
 
-from groundup.record import Record, read_metrics, read_object, read_samples
 from groundup.record.curve import Curve, Floats, with_whole_end
+from groundup.record.json import read_object
+from groundup.record.metrics import Record, finite, read_metrics, read_samples
+from groundup.record.sweep import is_sweep
 from groundup.system.files import read_json
 from groundup.system.reading import parse_toml, read_text, why
 
 MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}
-# Of a run's last lines: enough for a validation in all but the rarest settings, little enough for thousands of runs.
+# How much of the end of metrics.jsonl a list of runs reads: it almost always contains an evaluation, and is small
+# enough for thousands of runs.
 _TAIL_BYTES = 1 << 16
-# Above a loss at the start by so much, a later one is no noise of a batch.
+# A loss this far above the one at step 0 is not the noise of a batch.
 _ABOVE_THE_START = 1.05
-# Any of these makes a folder a run, or what is left of one.
+# A folder with any of these files is a run, or what is left of one.
 _TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
 
 
 @dataclass(eq=False)
 class Run:
-    """What one run left behind."""
+    """Everything that a run directory says about a run."""
 
     path: Path
     options: dict[str, Any] = field(default_factory=dict)
-    """Flat, by dotted name, as config.toml has them."""
+    """The options of config.toml, flat, by dotted name."""
     environment: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float | None] = field(default_factory=dict)
-    """val_loss, val_bpb, train_loss, best_val_loss, steps, tokens, seconds, flops: as they were at the end."""
+    """Final val_loss, val_bpb, train_loss, best_val_loss, steps, tokens, seconds, flops and parameters."""
     curves: dict[str, Curve] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     status: str = "unfinished"
     """finished, stopped, diverged, crashed, unfinished or broken."""
     problem: str = ""
-    """What is damaged or went wrong, in words."""
+    """Description of what is damaged or went wrong."""
     left_out: str = ""
-    """Damaged lines of its record without which all figures are known; part of the problem."""
+    """Damaged lines that no figure depends on; part of the problem."""
     tokens_per_step: float = math.nan
     flops_per_token: float | None = None
-    cell: str = ""
+    trial: str = ""
+    """Name in the sweep, if the run is part of one."""
     varied: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
 
@@ -67,8 +71,8 @@ class Run:
 
     @property
     def unstable(self) -> bool:
-        """Whether it diverged, or its loss was once, after the start, 5 % above that of the untrained model. A run that
-        was not evaluated at step 0 does not say what that is."""
+        """Whether the run diverged, or its loss once rose 5 % above that of the untrained model; known only with
+        an evaluation at step 0."""
         curves = [self.curves[name] for name in ("val_loss", "train_loss") if name in self.curves]
         if self.diverged or not curves or curves[0].steps[0] > 0:
             return self.diverged
@@ -76,22 +80,35 @@ class Run:
         return any(bool(np.any(curve.values > _ABOVE_THE_START * start)) for curve in curves)
 
 
-def is_sweep(folder: Path) -> bool:
-    """Whether a folder is a sweep's; its ``sweep.json`` may be damaged, or no file."""
-    return os.path.lexists(folder / "sweep.json")
-
-
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run, or what is left of one."""
+    """Whether a folder is a run, or the remains of one."""
     return any((folder / name).is_file() for name in _TRACES) or (folder / "checkpoints").is_dir()
 
 
+def find_runs(folder: Path, *, into_sweeps: bool = False) -> Iterator[Path]:
+    """Sweeps and runs at or below a folder, ordered by name.
+
+    Args:
+        into_sweeps: yield the runs of a sweep instead of the sweep.
+    """
+    for place, folders, _ in os.walk(folder):
+        here = Path(place)
+        if is_sweep(here) and not into_sweeps:
+            yield here
+            folders.clear()
+        elif is_run(here) and not (is_sweep(here) and here == folder):
+            yield here
+            folders.clear()  # a run contains no other run
+        folders.sort()
+        folders[:] = [name for name in folders if not name.startswith(".")]
+
+
 def read_run(path: Path, *, curves: bool = True, count_flops: Callable[[object], float | None] | None = None) -> Run:
-    """Everything about a run; never raises for what is in the folder.
+    """Read a run; never raises because of what is in the folder.
 
     Args:
         count_flops: FLOPs per token from the model's options, for a run whose environment.json does not have them.
-        curves: read all of metrics.jsonl and the samples; without, only its end, for the last figures.
+        curves: read all of metrics.jsonl and the samples; if False, only the end of it, for the final figures.
     """
     run, problems, model = Run(path), [], None
     for name, read in (("config.toml", _toml), ("environment.json", read_object), ("summary.json", read_object)):
@@ -123,7 +140,7 @@ def read_run(path: Path, *, curves: bool = True, count_flops: Callable[[object],
     except OSError as error:
         notes.append(f"samples.jsonl cannot be read: {why(error)}")
     lines = metrics.lines
-    # Without a damaged line of the middle all figures are known; without the last one they are those of another step.
+    # A damaged line in the middle changes no final figure; a damaged last line does.
     (problems if _end_is_lost(metrics, run.summary) else notes).append(metrics.note)
     if curves:
         run.curves, repeated = _curves(lines)
@@ -170,13 +187,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
-        else:  # no option is a list; one that is, is shown as text
+        else:  # no option is a list; a list is shown as text
             yield prefix + key, value if isinstance(value, str | int | float | bool) else str(value)
 
 
 def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
-    """The curve of each measure, steps ascending; and how many lines repeat a step of theirs, of which the last
-    counts."""
+    """The curve of each measure, steps ascending, and how many lines repeat a step; the last line of a step counts."""
     steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
     found, repeated = {}, 0
     for measure in MEASURES:
@@ -193,15 +209,15 @@ def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
 
 
 def _column(lines: list[dict[str, Any]], name: str) -> Floats:
-    """The numbers of a name, line by line; NaN where there is none."""
+    """The values of a key, line by line; NaN where there is no number."""
     values = [line.get(name) for line in lines]
     try:
-        column = np.array(values, dtype=np.float64)  # which makes NaN of None
+        column = np.array(values, dtype=np.float64)  # None becomes NaN
         if column.ndim == 1:
             return column
     except (TypeError, ValueError):
         pass
-    return np.array([finite(value) for value in values], dtype=np.float64)  # there is something that is no number
+    return np.array([finite(value) for value in values], dtype=np.float64)  # some value is not a number
 
 
 def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -237,13 +253,3 @@ def _status(run: Run, lines: list[dict[str, Any]]) -> str:
     # A loss that was not finite is written as null.
     last = next((line for line in reversed(lines) if "train_loss" in line), {"train_loss": 0.0})
     return "diverged" if last["train_loss"] is None else "unfinished"
-
-
-def finite(value: Any) -> float | None:
-    """The number that this is, if it is a finite one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return value if math.isfinite(value) else None
-    except OverflowError:  # an integer beyond all floats
-        return None

@@ -1,4 +1,4 @@
-"""Two runs side by side: what they differ in, how they learned, and whether seeds tell their losses apart."""
+"""Comparison of two runs: options, final figures, curves, and a test of the losses over seeds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from groundup.display.section import Section
-from groundup.display.units import count_text, flops_text, time_text
+from groundup.display.units import count_text, flops_text, time_text, value_text
 from groundup.errors import DataError
-from groundup.record.read import MEASURES, Run, is_sweep
-from groundup.reports.content import commands_of, content, report_command
+from groundup.record.read import MEASURES, Run
+from groundup.record.sweep import is_sweep
+from groundup.reports.content import Preface, content, front
 from groundup.reports.curves import lines_of
 from groundup.reports.finding import finding
-from groundup.reports.front import Preface, front
+from groundup.reports.method import commands_of, report_command
 from groundup.reports.page.write import render_page
-from groundup.reports.settings import Cell, Study, load_studies, measure_for, value_text
+from groundup.reports.settings import Setting, Study, load_studies, measure_for
 from groundup.system.files import write_atomically
 
 _LINES_OF_A_CURVE = 8
@@ -32,15 +33,15 @@ _FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
 
 
 def compare_runs(one: str | Path, other: str | Path) -> Study:
-    """Two runs, each with the other seeds of its cell where a sweep has some, as a study of two cells.
+    """Two runs as a study of two settings, each with the other seeds of its setting if it belongs to a sweep.
 
-    A folder of several runs stands for all of them, if they differ in nothing but their seeds.
+    A folder of several runs is one setting if they differ in their seeds only.
 
     Raises:
         FileMissingError: there is no such run.
         DataError: a folder holds no run, or runs of several settings.
     """
-    first, second = _cell(one), _cell(other)
+    first, second = _setting(one), _setting(other)
     if first.label == second.label:
         first.label, second.label = str(one), str(other)
     study = Study(f"{first.label} and {second.label}", [first, second], baseline=first)
@@ -48,39 +49,42 @@ def compare_runs(one: str | Path, other: str | Path) -> Study:
     return study
 
 
-def _cell(target: str | Path) -> Cell:
+def _setting(target: str | Path) -> Setting:
     studies = load_studies([target])
     runs = [run for study in studies for run in study.runs]
     if len(runs) == 1:
         run = runs[0]
         label = run.name
         if is_sweep(run.path.parent):
-            for cell in (cell for study in load_studies([run.path.parent]) for cell in study.cells):
-                if any(sibling.path.name == run.path.name for sibling in cell.runs):
-                    # The one that was named is the one whose figures and curves are shown.
-                    label, runs = cell.label, sorted(cell.runs, key=lambda other: other.path.name != run.path.name)
-        return Cell(label, {}, "", runs)
-    settings = [cell.label for study in studies for cell in study.cells]
+            for setting in (setting for study in load_studies([run.path.parent]) for setting in study.settings):
+                if any(sibling.path.name == run.path.name for sibling in setting.runs):
+                    # The named run comes first: its figures and curves are shown.
+                    label, runs = (
+                        setting.label,
+                        sorted(setting.runs, key=lambda other: other.path.name != run.path.name),
+                    )
+        return Setting(label, {}, "", runs)
+    settings = [setting.label for study in studies for setting in study.settings]
     if len(settings) > 1:
         shown = ", ".join(settings[:3]) + (", …" if len(settings) > 3 else "")
         raise DataError(f"{target} holds runs of {len(settings)} settings ({shown}); name a run, or the seeds of one")
-    return Cell(Path(target).name, {}, "", runs)
+    return Setting(Path(target).name, {}, "", runs)
 
 
 def comparison_sections(study: Study) -> list[Section]:
-    """The comparison as tables; the last note is the finding."""
-    one, other = (cell.runs[0] for cell in study.cells)
-    names = tuple(cell.label for cell in study.cells)
+    """The comparison as tables; the note of the last one is the finding."""
+    one, other = (setting.runs[0] for setting in study.settings)
+    names = tuple(setting.label for setting in study.settings)
     sections = [_options(one, other, names), _figures(one, other, names)]
     curves = _curve_section(study, one, other, names)
     if curves is not None:
         sections.append(curves)
-    by_seed = [sorted(cell.values(study.measure).items()) for cell in study.cells]
+    by_seed = [sorted(setting.values(study.measure).items()) for setting in study.settings]
     rows = [
-        (cell.label, str(len(cell.runs)), ", ".join(f"{value:.4f}" for _, value in values))
-        for cell, values in zip(study.cells, by_seed, strict=True)
+        (setting.label, str(len(setting.runs)), ", ".join(f"{value:.4f}" for _, value in values))
+        for setting, values in zip(study.settings, by_seed, strict=True)
     ]
-    sections.append(Section(f"{MEASURES[study.measure]} by seed", ("", "seeds", "at the end"), rows, finding(study)))
+    sections.append(Section(f"{MEASURES[study.measure]} by seed", ("", "seeds", "final"), rows, finding(study)))
     return sections
 
 
@@ -90,8 +94,8 @@ def _options(one: Run, other: Run, names: tuple[str, ...]) -> Section:
     for option in dict.fromkeys([*one.options, *other.options]):
         values = [run.options.get(option, missing) for run in (one, other)]
         if values[0] != values[1] and option not in ("name", "runs_dir"):
-            rows.append((option, *("not there" if value is missing else value_text(value) or '""' for value in values)))
-    note = "" if rows else "They have the same options."
+            rows.append((option, *("not set" if value is missing else value_text(value) or '""' for value in values)))
+    note = "" if rows else "The options are the same."
     return Section("options that differ", ("", *names) if rows else (), rows, note)
 
 
@@ -102,8 +106,8 @@ def _figures(one: Run, other: Run, names: tuple[str, ...]) -> Section:
         if a is not None or b is not None:
             rows.append((name, *("" if v is None else text(v) for v in (a, b)), _between(figure, a, b)))
     devices = [str(run.environment.get("device_name", "")) for run in (one, other)]
-    rows.append(("device", *devices, "" if devices[0] == devices[1] else "not the same"))
-    return Section("at the end", ("", *names, "second to first"), rows)
+    rows.append(("device", *devices, "" if devices[0] == devices[1] else "different"))
+    return Section("final figures", ("", *names, "second to first"), rows)
 
 
 def _between(figure: str, a: float | None, b: float | None) -> str:
@@ -115,7 +119,7 @@ def _between(figure: str, a: float | None, b: float | None) -> str:
 
 
 def _curve_section(study: Study, one: Run, other: Run, names: tuple[str, ...]) -> Section | None:
-    """Losses at some of the steps that both were evaluated at."""
+    """Losses at up to eight of the steps at which both were evaluated."""
     measure = study.measure if all(study.measure in run.curves for run in (one, other)) else "train_loss"
     if not all(measure in run.curves for run in (one, other)):
         return None
@@ -128,11 +132,11 @@ def _curve_section(study: Study, one: Run, other: Run, names: tuple[str, ...]) -
     for place in chosen:
         first, second = a.values[at_a[place]], b.values[at_b[place]]
         rows.append((f"{steps[place]:,.0f}", f"{first:.4f}", f"{second:.4f}", f"{second - first:+.4f}"))
-    return Section(f"{MEASURES[measure]} on the way", ("step", *names, "second - first"), rows)
+    return Section(f"{MEASURES[measure]} during training", ("step", *names, "second - first"), rows)
 
 
 def write_comparison(study: Study, file: Path, targets: tuple[str, str]) -> None:
-    """The comparison as a page, like a report's.
+    """Write the comparison as an HTML page.
 
     Raises:
         MissingExtraError: a package of the extra "report" is not installed.

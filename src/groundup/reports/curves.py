@@ -1,4 +1,4 @@
-"""The curves of a report, thinned out and packed: numbers as compressed binary in one line of base64."""
+"""Curves of a report: selection, colours, and packing into compressed binary for the page."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy as np
 
 from groundup.record.curve import Curve, bucket_means, mean_of, thin
 from groundup.record.read import MEASURES
-from groundup.reports.settings import Cell, Study
+from groundup.reports.settings import Setting, Study
 
-# For the whole page: 12 bytes each, and half as many again for smoothing. 500 runs get some hundred points a curve,
-# a few runs more than a screen has pixels.
+# Points of the whole page, 12 bytes each, plus half as many for smoothing: some hundred points a curve with 500 runs,
+# more than a screen has pixels with a few.
 _POINTS = 180_000
 _MOST_OF_A_CURVE = 2000
 _FEWEST_OF_A_CURVE = 40
-# Okabe & Ito's colours, which people of all kinds of colour vision tell apart, those that show on white and black.
+# Those of Okabe & Ito's colours, safe for colour-blind readers, that are visible on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 INK = "ink"
-"""The colour of text, which is the baseline's."""
+"""The text colour, used for the baseline."""
 MOST_LINES = 12
-"""Cells with a colour of their own at first; more cannot be told apart."""
+"""Settings drawn at first; more cannot be told apart."""
 
 
 @dataclass
 class Line:
-    """A curve of a cell: of one seed, or the mean over several."""
+    """A curve of a setting: one seed, or the mean over several."""
 
-    cell: int
+    setting: int
     seed: int | None
     """None for the mean."""
     measure: str
@@ -41,11 +41,11 @@ class Line:
 
 
 def lines_of(study: Study) -> list[Line]:
-    """All curves of a study: of every run, and of every cell with several seeds the mean."""
+    """All curves of a study: one for each run, and the mean of each setting with several finished seeds."""
     found = []
-    for place, cell in enumerate(study.cells):
+    for place, setting in enumerate(study.settings):
         for measure in MEASURES:
-            runs = [run for run in cell.runs if measure in run.curves]
+            runs = [run for run in setting.runs if measure in run.curves]
             for run in runs:
                 scale = run.tokens_per_step, run.flops_per_token
                 found.append(Line(place, run.seed, measure, run.curves[measure], *scale))
@@ -58,37 +58,39 @@ def lines_of(study: Study) -> list[Line]:
 
 
 def style_of(study: Study) -> list[tuple[str, str]]:
-    """Colour and dash of each cell; the baseline has the colour of text."""
-    shown = shown_cells(study)
-    # Those that are drawn first choose first: they are to be told apart.
-    order = [cell for cell in shown if cell is not study.baseline] + [c for c in study.cells if c not in shown]
+    """Colour and dash of each setting; the baseline has the text colour."""
+    shown = shown_settings(study)
+    # Settings that are drawn at first get distinct colours.
+    order = [setting for setting in shown if setting is not study.baseline] + [
+        c for c in study.settings if c not in shown
+    ]
     styles = {
-        id(cell): (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)])
-        for number, cell in enumerate(order)
+        id(setting): (COLOURS[number % len(COLOURS)], DASHES[number // len(COLOURS) % len(DASHES)])
+        for number, setting in enumerate(order)
     }
-    return [(INK, "solid") if cell is study.baseline else styles[id(cell)] for cell in study.cells]
+    return [(INK, "solid") if setting is study.baseline else styles[id(setting)] for setting in study.settings]
 
 
-def shown_cells(study: Study) -> list[Cell]:
-    """Cells whose curves are drawn at first: all of them, or the baseline and the lowest."""
-    if len(study.cells) <= MOST_LINES:
-        return study.cells
-    ranked = [cell for cell, _ in study.ranked][:MOST_LINES]
+def shown_settings(study: Study) -> list[Setting]:
+    """Settings whose curves are drawn at first: all, or the baseline and the lowest."""
+    if len(study.settings) <= MOST_LINES:
+        return study.settings
+    ranked = [setting for setting, _ in study.ranked][:MOST_LINES]
     if study.baseline is not None and study.baseline not in ranked:
         ranked = [study.baseline, *ranked[: MOST_LINES - 1]]
-    return [cell for cell in study.cells if cell in ranked] or study.cells[:MOST_LINES]
+    return [setting for setting in study.settings if setting in ranked] or study.settings[:MOST_LINES]
 
 
 def pack(studies: list[list[Line]]) -> tuple[list[list[dict[str, Any]]], str]:
-    """Descriptions of the curves, and all their numbers as base64 of zlib of 32-bit floats.
+    """Describe the curves, and pack their numbers as base64 of zlib-compressed 32-bit floats.
 
-    A description says how many points of the curve follow in the numbers, as steps, values and seconds, and then how
-    many means of stretches, from which the page smooths (0: from the points themselves). Bits per byte are mostly the
-    validation loss times a constant of the text; then only the constant is kept.
+    A description has the number of points (n) whose steps, values and seconds follow in the numbers, and the number of
+    bucket means (k) to smooth from; without k the page smooths the points. Bits per byte usually equal the validation
+    loss times a constant of the text; then only the constant (b) is stored.
     """
     ratios = [_bits_ratios(lines) for lines in studies]
     kept = [
-        [line for line in lines if not (line.measure == "val_bpb" and (line.cell, line.seed) in ratio)]
+        [line for line in lines if not (line.measure == "val_bpb" and (line.setting, line.seed) in ratio)]
         for lines, ratio in zip(studies, ratios, strict=True)
     ]
     lengths = sorted(len(line.curve.steps) for lines in kept for line in lines)
@@ -100,13 +102,13 @@ def pack(studies: list[list[Line]]) -> tuple[list[list[dict[str, Any]]], str]:
             points, means = thin(line.curve, most), bucket_means(line.curve, most // 2)
             thinned = len(points.steps) < len(line.curve.steps)
             numbers += [*points, *(means if thinned else ())]
-            about: dict[str, Any] = {"c": line.cell, "m": line.measure, "n": len(points.steps)}
+            about: dict[str, Any] = {"c": line.setting, "m": line.measure, "n": len(points.steps)}
             about |= {"s": line.seed} if line.seed is not None else {}
             about |= {"k": len(means.steps)} if thinned else {}
             about |= {"t": float(f"{line.tokens_per_step:.6g}")} if np.isfinite(line.tokens_per_step) else {}
             about |= {"f": float(f"{line.flops_per_token:.6g}")} if line.flops_per_token else {}
-            if line.measure == "val_loss" and (line.cell, line.seed) in ratio:
-                about["b"] = float(f"{ratio[line.cell, line.seed]:.9g}")
+            if line.measure == "val_loss" and (line.setting, line.seed) in ratio:
+                about["b"] = float(f"{ratio[line.setting, line.seed]:.9g}")
             described.append(about)
         descriptions.append(described)
     flat = np.concatenate(numbers).astype("<f4") if numbers else np.zeros(0, "<f4")
@@ -114,7 +116,7 @@ def pack(studies: list[list[Line]]) -> tuple[list[list[dict[str, Any]]], str]:
 
 
 def _share(lengths: list[int]) -> int:
-    """Points that a curve may have, so that all of them keep to the page's: short curves leave theirs to the long."""
+    """The most points of a curve that keep the page within its total; short curves leave room for long ones."""
     left = _POINTS
     for place, length in enumerate(lengths):
         fair = left // (len(lengths) - place)
@@ -125,13 +127,13 @@ def _share(lengths: list[int]) -> int:
 
 
 def _bits_ratios(lines: list[Line]) -> dict[tuple[int, int | None], float]:
-    losses = {(line.cell, line.seed): line.curve for line in lines if line.measure == "val_loss"}
+    losses = {(line.setting, line.seed): line.curve for line in lines if line.measure == "val_loss"}
     found = {}
     for line in lines:
-        loss = losses.get((line.cell, line.seed)) if line.measure == "val_bpb" else None
+        loss = losses.get((line.setting, line.seed)) if line.measure == "val_bpb" else None
         if loss is None or not np.array_equal(loss.steps, line.curve.steps) or np.any(loss.values <= 0):
             continue
         ratios = line.curve.values / loss.values
         if np.ptp(ratios) <= 1e-6 * np.max(ratios):
-            found[line.cell, line.seed] = float(ratios[0])
+            found[line.setting, line.seed] = float(ratios[0])
     return found

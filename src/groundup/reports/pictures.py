@@ -1,4 +1,4 @@
-"""The pictures of a report in Markdown: the ends of all cells, and their curves."""
+"""Pictures of a report in Markdown: final results of all settings, and their curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from groundup.display.figure import drawable
 from groundup.errors import MissingExtraError
 from groundup.record.curve import smooth, thin
 from groundup.record.read import MEASURES, UNITS
-from groundup.reports.curves import INK, Line, shown_cells, style_of
+from groundup.reports.curves import INK, Line, shown_settings, style_of
 from groundup.reports.page.write import summary
 from groundup.reports.settings import Study
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 _BLACK, _GREY, _ACCENT, _BAD = "#1c1f24", "#9aa1ab", "#0072B2", "#B04A00"
 _DASHES: dict[str, Any] = {"solid": "-", "dash": (0, (5, 2.5)), "dot": (0, (1.2, 1.8)), "dashdot": (0, (5, 2, 1.2, 2))}
-# Training losses are of one batch each: without a mean over some of them a picture shows their noise.
+# Training losses of single batches are noisy.
 SMOOTHING = 0.02
-"""Share of a run that the drawn training loss is averaged over."""
+"""Share of a run over which the drawn training loss is averaged."""
 _POINTS_OF_A_LINE = 1000
 _POINTS_OF_A_BACKGROUND_LINE = 100
 _LONGEST_LABEL = 44
-# The first losses, ln V, would take the whole axis; so would those of runs that diverge or come apart.
+# The first losses, near ln V, would fill the axis; so would those of runs that diverge or are unstable.
 _SHOWN_FROM = 0.15
 
 
 def figures_of(study: Study, lines: list[Line]) -> dict[str, Figure]:
-    """Pictures by name; those that have nothing to show are left out.
+    """Pictures by name; those with nothing to show are left out.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -81,7 +81,7 @@ def _draw_ends(study: Study, ends: dict[str, Any]) -> Figure:
             ax.annotate(point["unstable"], (x, y), (-6, 3) if along else (0, 6), textcoords="offset points", color=_BAD,
                         fontsize=8, ha="right" if along else "center", va="bottom")  # fmt: skip
     if any(point["diverged"] for point in points):
-        # Above all that is a number.
+        # Above all finite values.
         top = max(max(*point["values"], point["mean"] + (point["reach"] or 0.0)) for _, point in done)
         span = top - min(min(point["values"]) for _, point in done) or 1.0
         _mark_diverged(ax, points, top + 0.1 * span, along=along)
@@ -112,22 +112,22 @@ def _mark_diverged(ax: Axes, points: list[dict[str, Any]], top: float, *, along:
 
 
 def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure:
-    shown, styles = shown_cells(study), style_of(study)
+    shown, styles = shown_settings(study), style_of(study)
     columns = 1 if len(shown) <= 6 else 2
-    legend_height = 0.22 * -(-len(shown) // columns) + 0.2 if len(study.cells) > 1 else 0.0
+    legend_height = 0.22 * -(-len(shown) // columns) + 0.2 if len(study.settings) > 1 else 0.0
     figure = _figure(3.7 * len(measures) if len(measures) > 1 else 6.5, 3.3 + legend_height)
     handles: dict[int, Any] = {}
     timed = all(run.options.get("train.finish_schedule") is True for run in study.runs if run.options)
-    hopeless = all(cell.unstable for cell in study.cells)
+    all_unstable = all(setting.unstable for setting in study.settings)
     for ax, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, strict=True):
         of_measure = [line for line in lines if line.measure == measure]
-        averaged = {line.cell for line in of_measure if line.seed is None}
+        averaged = {line.setting for line in of_measure if line.seed is None}
         share = SMOOTHING if measure == "train_loss" else 0.0
         low, high, smoothed = np.inf, -np.inf, False
         ends: dict[int, float] = {}
         for line in of_measure:
-            single = line.seed is not None and line.cell in averaged
-            background = study.cells[line.cell] not in shown
+            single = line.seed is not None and line.setting in averaged
+            background = study.settings[line.setting] not in shown
             if single and (background or len(shown) > 6):
                 continue
             values = smooth(line.curve.values, share)
@@ -138,14 +138,14 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
             if background:
                 ax.plot(along, curve.values, color=_GREY, linewidth=0.4, alpha=0.4, zorder=1)
                 continue
-            colour, dash = styles[line.cell]
+            colour, dash = styles[line.setting]
             look = {"color": _BLACK if colour == INK else colour, "linestyle": _DASHES[dash]}
             width = 0.6 if single else 1.9 if colour == INK else 1.5
             (drawn,) = ax.plot(along, curve.values, linewidth=width, alpha=0.4 if single else 1.0, **look)
             if not single:
-                handles[line.cell] = drawn
-                ends[line.cell] = float(curve.values[-1])
-            if hopeless or not study.cells[line.cell].unstable:
+                handles[line.setting] = drawn
+                ends[line.setting] = float(curve.values[-1])
+            if all_unstable or not study.settings[line.setting].unstable:
                 late = curve.values[curve.steps >= _SHOWN_FROM * curve.steps[-1]]
                 low, high = min(low, late.min()), max(high, late.max())
         if np.isfinite(low):
@@ -156,14 +156,14 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
                 ax.annotate(text, (0.98, 0.97), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=_BAD)
         how = f", mean over {share:.0%} of a run" if smoothed else ""
         unit = "" if measure == "val_bpb" else f"\n({UNITS[measure]}{how})"
-        ax.set(xlabel="seconds of the clock" if timed else "steps", ylabel=f"{MEASURES[measure]}{unit}")
+        ax.set(xlabel="wall-clock time (s)" if timed else "steps", ylabel=f"{MEASURES[measure]}{unit}")
         ax.xaxis.set_major_locator(_few_ticks())
         _finish(ax)
-    if len(study.cells) > 1:
+    if len(study.settings) > 1:
         order = sorted(handles)
-        labels = [_cut(study.cells[cell].label) for cell in order]
+        labels = [_cut(study.settings[setting].label) for setting in order]
         figure.legend(
-            [handles[cell] for cell in order], labels, loc="outside lower center", ncols=columns, frameon=False
+            [handles[setting] for setting in order], labels, loc="outside lower center", ncols=columns, frameon=False
         )
     figure.suptitle(_cut(study.name, 80), fontsize=10, x=0.02, ha="left")
     return figure

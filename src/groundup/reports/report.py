@@ -1,4 +1,4 @@
-"""A report on runs: one page to read, and Markdown with pictures for a repository."""
+"""Write a report on runs: an HTML page, and Markdown with pictures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from groundup.display.figure import picture_bytes
 from groundup.errors import MissingExtraError
-from groundup.reports.content import commands_of, content, report_command
+from groundup.reports.content import Preface, content, front
 from groundup.reports.curves import lines_of
-from groundup.reports.front import Preface, front
 from groundup.reports.markdown import render_markdown
+from groundup.reports.method import commands_of, report_command
 from groundup.reports.page.write import render_page
 from groundup.reports.pictures import figures_of
 from groundup.reports.settings import Study, load_studies
@@ -22,14 +22,14 @@ from groundup.reports.tokenizers import read_tokenizer_report, tokenizer_chapter
 from groundup.system.files import write_atomically
 
 _PACKAGES = ("jinja2", "matplotlib", "plotly", "scipy")
-_ABOUT = {"ends": "the ends of all cells, with intervals", "curves": "curves of the loss"}
+_ABOUT = {"ends": "final results of all settings, with 95 % confidence intervals", "curves": "loss curves"}
 
 
 def check_packages() -> None:
-    """Find out beforehand whether a report can be made.
+    """Check that the packages of the extra "report" are installed.
 
     Raises:
-        MissingExtraError: a package of the extra "report" is not installed.
+        MissingExtraError: one of them is not; it is named.
     """
     for package in _PACKAGES:
         if importlib.util.find_spec(package) is None:
@@ -37,7 +37,7 @@ def check_packages() -> None:
 
 
 class Written(NamedTuple):
-    """What a report consists of."""
+    """The files of a report and the studies in it."""
 
     page: Path
     markdown: Path
@@ -51,13 +51,13 @@ def write_report(
     """Read runs, sweeps and reports on tokenizers; write ``report.html``, ``report.md`` and ``images/`` into a folder.
 
     Args:
-        out: the folder; by default ``report`` in the folder that is reported on, or here where several are.
-        title: of the page; by default what the runs are called.
-        preface: what to say of all of them together, where one command has made them.
+        out: the folder; by default ``report`` in the only folder of `paths`, or in the working directory.
+        title: of the page; by default the name of the study, or the number of experiments.
+        preface: text for the front page, if one command made all of the runs.
 
     Raises:
         FileMissingError: there is no such folder.
-        DataError: nothing in it is a run.
+        DataError: a folder contains no run.
         MissingExtraError: a package of the extra "report" is not installed.
     """
     check_packages()
@@ -78,7 +78,7 @@ def write_report(
         named.append([])
         for kind, figure in figures_of(study, curves).items():
             for ending in ("svg", "png"):
-                # The same report gives the same file: no date, and identifiers that do not change.
+                # Reproducible files: no date, and fixed identifiers.
                 if ending == "svg":
                     from matplotlib import rc_context
 
@@ -107,7 +107,7 @@ def _commands(study: Study, preface: Preface, report: str) -> list[str]:
 
 
 def _stems(studies: Sequence[Study]) -> list[str]:
-    """Names of files, one for each study, of letters that every system takes."""
+    """A portable file name for each study."""
     stems: list[str] = []
     for study in studies:
         stem = re.sub(r"[^a-z0-9]+", "-", study.name.lower()).strip("-")[:40] or "study"

@@ -1,6 +1,6 @@
-"""A list of all runs below a folder, kept in an SQLite file so that it comes at once.
+"""List of all runs below a folder, cached in an SQLite file.
 
-Nothing is in the file but what the run directories say: it may be deleted at any time.
+The file holds nothing that the run directories do not, so it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from groundup.account.flops import count_flops
+from groundup.config.expressions import Filter, resolve
+from groundup.display.section import Section
+from groundup.display.units import count_text, time_text
 from groundup.errors import ConfigError, DataError, FileMissingError
-from groundup.record.read import Run, is_run, is_sweep, read_run, read_tags
-from groundup.reports.run_filter import parse_filter, resolve
-from groundup.reports.settings import apply_result, find_runs, latest_results
+from groundup.record.read import Run, find_runs, is_run, read_run, read_tags
+from groundup.record.sweep import is_sweep, latest_results
+from groundup.reports.settings import apply_result
 from groundup.system.files import write_atomically
 from groundup.system.reading import why
 
@@ -29,7 +32,7 @@ COLUMNS = (
     "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
     "tokens", "seconds", "flops", "parameters", "device", "commit", "tags", "problem",
 )  # fmt: skip
-"""What every run has, beside its options."""
+"""The columns of every run, besides its options."""
 
 Row = dict[str, Any]
 
@@ -42,20 +45,20 @@ def list_runs(
     descending: bool = False,
     rebuild: bool = False,
 ) -> list[Row]:
-    """Runs below a folder: columns and, by dotted name, options. Those without the value to sort by come last.
+    """Runs below a folder, with columns and, by dotted name, options. Runs without the value to sort by come last.
 
     Args:
-        filter_text: see :func:`groundup.reports.run_filter.parse_filter`.
-        rebuild: forget what the index has.
+        filter_text: see :class:`groundup.config.expressions.Filter`.
+        rebuild: build the index again.
 
     Raises:
         FileMissingError: there is no such folder.
-        ConfigError: the filter or the column is none.
+        ConfigError: an invalid filter or an unknown column.
     """
     rows = refresh(folder, rebuild=rebuild)
     names = column_names(rows)
     if filter_text:
-        holds = parse_filter(filter_text, names)
+        holds = Filter(filter_text, names)
         rows = [row for row in rows if holds(row)]
     column = resolve(sort, names)
     present = [row for row in rows if row.get(column) is not None]
@@ -64,14 +67,14 @@ def list_runs(
 
 
 def column_names(rows: Iterable[Row]) -> list[str]:
-    """Columns, and all options that any of the runs has."""
+    """All columns, and the options of any of the runs."""
     return [*COLUMNS, *sorted({name for row in rows for name in row} - set(COLUMNS))]
 
 
 def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
-    """Bring ``index.sqlite`` up to what the run directories say, reading only those that have changed.
+    """Update ``index.sqlite``, reading only the run directories that have changed.
 
-    Where the folder cannot be written to, the list is made without the file.
+    If the folder is not writable, the index is kept in memory.
 
     Raises:
         FileMissingError: there is no such folder.
@@ -83,19 +86,19 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
         file.unlink(missing_ok=True)
     try:
         return _refresh(folder, str(file))
-    except sqlite3.OperationalError:  # read-only, or no room
+    except sqlite3.OperationalError:  # read-only, or the disk is full
         return _refresh(folder, ":memory:")
-    except sqlite3.DatabaseError:  # damaged; nothing in it is the only copy
+    except sqlite3.DatabaseError:  # damaged: build it again
         file.unlink(missing_ok=True)
         return _refresh(folder, str(file))
 
 
 def _refresh(folder: Path, file: str) -> list[Row]:
     results: dict[Path, dict[str, Any]] = {}
-    for here, _, _ in os.walk(folder):  # which passes over folders that vanish or cannot be read
+    for here, _, _ in os.walk(folder):  # os.walk skips folders that vanish or cannot be read
         if is_sweep(Path(here)):
             for line in latest_results(Path(here))[0]:
-                results[Path(here, str(line.get("run") or line.get("cell")))] = line
+                results[Path(here, str(line.get("run") or line.get("trial")))] = line
     database = sqlite3.connect(file, timeout=30)
     try:
         with database:
@@ -124,7 +127,7 @@ def _refresh(folder: Path, file: str) -> list[Row]:
 
 
 def _stamp(place: Path, result: dict[str, Any] | None) -> str:
-    """Changes whenever the run does."""
+    """A fingerprint of the run's files and result."""
     found: list[Any] = [result]
     for name in _FILES:
         try:
@@ -136,7 +139,7 @@ def _stamp(place: Path, result: dict[str, Any] | None) -> str:
 
 
 def _sealed(stamp: str, row: str) -> str:
-    """The stamp with a checksum of the row, since a damaged index must not show another loss."""
+    """The stamp with a checksum of the row, so that a damaged index cannot show a wrong loss."""
     return f"{zlib.crc32(row.encode()):08x} {stamp}"
 
 
@@ -163,7 +166,7 @@ def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:
 
 
 def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
-    """Add a tag to a run, or take it off; returns those it has now. They lie in the run's ``tags.json``.
+    """Add or remove a tag of a run, in its ``tags.json``; returns its tags.
 
     Raises:
         ConfigError: the tag is empty, or the run does not have it.
@@ -175,7 +178,7 @@ def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
         raise FileMissingError(f"no run {place}; `groundup runs` lists them")
     try:
         tags, tag = read_tags(place), tag.strip()
-    except (OSError, ValueError) as error:  # writing over it would lose the tags that are in it
+    except (OSError, ValueError) as error:  # overwriting it would lose its tags
         raise DataError(f"{place / 'tags.json'} cannot be read: {why(error)}; restore it, or delete it") from None
     if not tag:
         raise ConfigError("a tag is empty; expected a word")
@@ -187,13 +190,35 @@ def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """All columns and options of runs."""
+    """All columns and options of runs as CSV."""
     file = io.StringIO()
     writer = csv.DictWriter(file, column_names(rows), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow(row | {"tags": " ".join(row["tags"])})
     return file.getvalue()
+
+
+def _cell_text(name: str, value: Any) -> str:
+    """The text of a column or option in a table for the terminal."""
+    if value is None:
+        return ""
+    if name == "seconds":
+        return time_text(value)
+    if name == "tokens":
+        return count_text(value)
+    if name.startswith(("val_", "train_l", "best_")):
+        return f"{value:.4f}"
+    if isinstance(value, list):
+        return ", ".join(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def runs_section(rows: Sequence[Row], columns: Sequence[str], folder: Path) -> Section:
+    """A table of runs for the terminal."""
+    header = tuple("time" if name == "seconds" else name.rpartition(".")[2] for name in columns)
+    table = [tuple(_cell_text(name, row.get(name)) for name in columns) for row in rows]
+    return Section(f"{len(rows):,} run{'' if len(rows) == 1 else 's'} in {folder}", header, table)
 
 
 def _sortable(value: Any) -> tuple[Any, ...]:

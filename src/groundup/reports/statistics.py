@@ -1,7 +1,7 @@
-"""What a handful of seeds can say: means with intervals, tests against a baseline, and what would have stayed unseen.
+"""Statistics over a few seeds: means with confidence intervals, tests against a baseline, and their power.
 
-Pure functions over floats. The distributions are scipy's; everything else is short enough to check by hand. Two
-numbers hold everywhere: intervals are those of 95 %, and nothing is called a difference at p >= 0.01.
+Pure functions over floats; only the distributions come from scipy. Everywhere, confidence intervals are those of 95 %,
+and a difference is statistically significant at p < 0.01.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from typing import Any, NamedTuple
 from groundup.errors import MissingExtraError
 
 CONFIDENCE = 0.95
-"""Of the intervals."""
+"""Level of the confidence intervals."""
 ALPHA = 0.01
-"""A difference is claimed below this p, and only there."""
+"""Significance level: a difference is significant if p is below it."""
 POWER = 0.8
-"""How often the smallest effect that is named would have been seen."""
+"""Power of the test at the smallest effect that is reported."""
 SEEDS_FOR_PAIRS = 5
-"""From here on runs of equal seeds are compared in pairs. With three, pairs leave two degrees of freedom, which ask for
-a t of 9.9 at alpha where Welch's four ask for 4.6: more than the noise that two runs of a seed share makes up for."""
+"""Runs of equal seeds are compared in pairs from this number of seeds on. With three seeds, a paired test has two
+degrees of freedom and needs |t| > 9.9 at ALPHA, where Welch's test with four needs 4.6. The noise that runs of one seed
+share does not make up for that."""
 
 
 class Estimate(NamedTuple):
-    """A mean of several seeds. One seed has no deviation and no interval."""
+    """A mean over seeds. One seed has no deviation and no confidence interval."""
 
     mean: float
     size: int
     deviation: float | None = None
     """Sample standard deviation."""
     low: float | None = None
-    """Of the 95 % confidence interval of the mean."""
+    """Lower end of the 95 % confidence interval of the mean."""
     high: float | None = None
 
     @property
     def reach(self) -> float | None:
-        """Half the interval: the ± of a table."""
+        """Half the confidence interval: the ± in a table."""
         return None if self.high is None else self.high - self.mean
 
 
@@ -47,32 +48,27 @@ class Difference(NamedTuple):
 
     mean: float
     low: float
-    """Of the 95 % confidence interval of the difference."""
+    """Lower end of the 95 % confidence interval of the difference."""
     high: float
     p: float
-    """Two-sided: how probable a difference so large is where there is none."""
+    """Two-sided p-value."""
     freedom: float
+    """Degrees of freedom."""
     error: float
     """Standard error of the difference."""
     test: str
-    """Its name, for the sentence."""
+    """Name of the test."""
     comparisons: int = 1
-    """Among how many it is made: of several, only a smaller p counts (Holm)."""
-
-    @property
-    def distinguishable(self) -> bool:
-        """Whether it may be called a difference at all."""
-        return self.p < ALPHA
+    """Number of comparisons that Holm's correction is made for."""
 
     @property
     def smallest_effect(self) -> float:
-        """The smallest true difference that seeds so many and so noisy would have shown, at alpha and power above,
-        were it the first of its comparisons that Holm's correction looks at."""
+        """The smallest true difference that the test detects with POWER at ALPHA, if it comes first in Holm's order."""
         return smallest_effect(self.error, self.freedom, alpha=ALPHA / self.comparisons)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and Student's interval of one value or more (Student 1908)."""
+    """Mean and Student's confidence interval of one or more values (Student 1908)."""
     mean, size = statistics.fmean(values), len(values)
     if size < 2:
         return Estimate(mean, size)
@@ -82,31 +78,31 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def welch(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """Ours minus theirs, two values or more of each, which may scatter differently (Welch 1947).
+    """Welch's t-test of ours minus theirs, two or more values each, with unequal variances (Welch 1947).
 
-    The degrees of freedom are Satterthwaite's: fewer than of both together, where one side scatters more.
+    The degrees of freedom are Satterthwaite's.
     """
     parts = [statistics.variance(values) / len(values) for values in (ours, theirs)]
     mean, error = statistics.fmean(ours) - statistics.fmean(theirs), math.sqrt(sum(parts))
     freedom = float(len(ours) + len(theirs) - 2)
     if error > 0:
-        # By shares: squares of very small variances would be 0.
+        # Ratios, because the square of a very small variance would underflow to 0.
         shares = [part / sum(parts) for part in parts]
         freedom = 1 / sum(share**2 / (len(v) - 1) for share, v in zip(shares, (ours, theirs), strict=True))
     return _difference(mean, error, freedom, "Welch's t-test")
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """Ours minus theirs, pair by pair, two pairs or more: runs of the same seed saw the same data in the same order."""
+    """Paired t-test of ours minus theirs, two or more pairs: runs of one seed see the same data in the same order."""
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     error = statistics.stdev(differences) / math.sqrt(len(differences))
     return _difference(statistics.fmean(differences), error, float(len(differences) - 1), "paired t-test")
 
 
 def compare(ours: dict[int, float], theirs: dict[int, float]) -> Difference | None:
-    """Values by their seeds: paired where both have the same, and enough of them; None where one has but one.
+    """Compare values by seed: paired if both have the same seeds, and enough of them, otherwise Welch's test.
 
-    Which test it is follows from the plan, never from the values.
+    None if one side has one seed. The choice of the test depends on the seeds, never on the values.
     """
     if min(len(ours), len(theirs)) < 2:
         return None
@@ -116,28 +112,28 @@ def compare(ours: dict[int, float], theirs: dict[int, float]) -> Difference | No
 
 
 def _difference(mean: float, error: float, freedom: float, test: str) -> Difference:
-    if error == 0:  # nothing scatters: equal, or different beyond doubt
+    if error == 0:  # zero variance: equal, or different with certainty
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0, freedom, error, test)
     reach = t_of(1 - CONFIDENCE, freedom) * error
     return Difference(mean, mean - reach, mean + reach, two_sided_p(mean / error, freedom), freedom, error, test)
 
 
 def two_sided_p(t: float, freedom: float) -> float:
-    """P(|T| >= |t|) for Student's distribution with so many degrees of freedom."""
+    """P(|T| >= |t|) for Student's t distribution."""
     return min(1.0, 2 * float(_special().stdtr(freedom, -abs(t))))
 
 
 def t_of(p: float, freedom: float) -> float:
-    """The t whose two-sided p is this."""
+    """The t with this two-sided p."""
     return -float(_special().stdtrit(freedom, p / 2))
 
 
 def smallest_effect(error: float, freedom: float, *, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The true difference that a test at alpha finds with this power, its standard error being what was seen.
+    """The true difference that a test at alpha detects with this power, given the observed standard error.
 
-    Under it the statistic follows the noncentral t distribution, whose tail on the wrong side is nothing where the
-    power is that high; the difference is found by bisection. Exact for pairs; Welch's degrees of freedom are estimates
-    themselves, and its power comes out some points lower where they happen to be high.
+    Under that difference the statistic follows the noncentral t distribution. Its tail on the wrong side is negligible
+    at such a power. The difference is found by bisection. Exact for pairs. For Welch's test, whose degrees of freedom
+    are estimates, the true power can be some points lower.
     """
     return error * _shift(freedom, alpha, power)
 
@@ -160,9 +156,9 @@ def _shift(freedom: float, alpha: float, power: float) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Values of p for several comparisons with one baseline, so that even one false claim stays rare (Holm 1979).
+    """p-values corrected for several comparisons with one baseline, to bound the family-wise error (Holm 1979).
 
-    The smallest is multiplied by how many there are, the next by one less, and so on; none may be below one before it.
+    The smallest is multiplied by their number n, the next by n - 1, and so on; the results are made non-decreasing.
     """
     adjusted, highest = [0.0] * len(ps), 0.0
     for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):

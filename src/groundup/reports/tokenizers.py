@@ -1,4 +1,4 @@
-"""The experiments on tokenizers as a chapter of a report: what `groundup tokenizer report` left in a folder."""
+"""Chapter of a report on the output of `groundup tokenizer report`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from groundup.studies.tokenizer_report.measure import FORMAT
 from groundup.studies.tokenizer_report.tables import description, machine, tables
 from groundup.system.files import read_json
 
-NAME, QUESTION = "tokenizers", "What does a tokenizer learn from a text, and what is it worth on another?"
+NAME, QUESTION = "tokenizers", "How well does a tokenizer trained on one text compress another?"
 
 
 @dataclass(frozen=True)
 class TokenizerChapter:
-    """A report on tokenizers in words, tables and one picture."""
+    """A tokenizer report as text, tables and one picture."""
 
     name: str
     question: str
@@ -34,7 +34,7 @@ class TokenizerChapter:
 
 
 def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
-    """Of all reports on tokenizers that lie in these folders or right below them.
+    """Chapters for all tokenizer reports in these folders or directly below them.
 
     Raises:
         DataError: one of them is damaged.
@@ -50,7 +50,7 @@ def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
 
 
 def read_tokenizer_report(place: Path) -> dict[str, Any] | None:
-    """The report that `groundup tokenizer report` has written into a folder; None where there is none."""
+    """The report that `groundup tokenizer report` wrote into a folder; None if there is none."""
     try:
         report = read_json(place / JSON_FILE)
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def _words(report: dict[str, Any], picture: bytes | None) -> TokenizerChapter:
 
 
 def _findings(report: dict[str, Any]) -> Iterator[str]:
-    """For each text, how its own tokenizer fares beside the others."""
+    """For each text, its tokenizer's bytes per token compared with the others."""
     for corpus in report["corpora"]:
         rates = {
             row["tokenizer"]: row["held_out"]["bytes_per_token"]
@@ -93,4 +93,4 @@ def _findings(report: dict[str, Any]) -> Iterator[str]:
             continue
         others = [f"that of {name} {rate:.2f} ({rate / own - 1:+.0%})" for name, rate in rates.items()]
         beside = f", {listed(others)}" if others else ""
-        yield f"On held-out {corpus['name']} the text's own tokenizer makes {own:.2f} bytes per token{beside}."
+        yield f"On held-out {corpus['name']} the tokenizer trained on it reaches {own:.2f} bytes per token{beside}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +12,11 @@ from rich.text import Text
 from groundup.config import END_OF_TEXT
 from groundup.config.recipe import suggestion
 from groundup.data.encode import encode_with_summary
-from groundup.display.progress import Update, progress_bar
+from groundup.display.progress import progress_bar
 from groundup.errors import ConfigError
+from groundup.record.sweep import SweepDirectory
+from groundup.reports.content import Preface
 from groundup.reports.finding import finding
-from groundup.reports.front import Preface
 from groundup.reports.report import check_packages, write_report
 from groundup.reports.tokenizers import read_tokenizer_report
 from groundup.studies import published_study
@@ -23,10 +24,10 @@ from groundup.studies.published_study import LIMITS, TextSource, find_texts, pos
 from groundup.studies.tokenizer_report.corpus import Corpus
 from groundup.studies.tokenizer_report.folder import PLOT_FILE, make_report
 from groundup.studies.tokenizer_report.tables import print_report
-from groundup.sweeps.directory import SweepDirectory
 from groundup.sweeps.executors.pool import Pool, visible_gpus
-from groundup.sweeps.plan import Plan, load_plan
-from groundup.sweeps.sweep import SweepResult, Watch, run_sweep
+from groundup.sweeps.plan import load_plan
+from groundup.sweeps.sweep import SweepResult, run_sweep
+from groundup.sweeps.terminal import TerminalWatch
 from groundup.system.command import command
 from groundup.system.threads import available_cores
 from groundup.text.stories import write_stories
@@ -35,16 +36,12 @@ from groundup.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from rich.console import Console
 
-MakeWatch = Callable[["Console", Plan, Update], Watch]
-"""Makes what shows a sweep on a console."""
-
 _TOKENIZERS = "tokenizers"
 _STORIES_BYTES = {"train": 8_000_000, "valid": 500_000}
 
 
 def reproduce_study(
     console: Console,
-    make_watch: MakeWatch,
     *,
     budget: str = "minutes",
     data: Path | None = None,
@@ -56,7 +53,6 @@ def reproduce_study(
     """Run the published study and report on it; an interrupted study resumes.
 
     Args:
-        make_watch: makes what shows each sweep.
         budget: minutes, laptop or paper.
         data: folder of texts, as `find_texts` takes it; None for built-in stories alone.
         directory: folder of the study; None for runs/study-BUDGET.
@@ -96,7 +92,7 @@ def reproduce_study(
     crashed = False
     for name in plans:
         _heading(console, name)
-        result = _sweep(console, make_watch, name, place, budget, workers)
+        result = _sweep(console, name, place, budget, workers)
         if result.signal:
             console.print(Text(f"stopped; the same command goes on with {place}"))
             return 128 + result.signal
@@ -110,15 +106,13 @@ def place_of(place: Path, plan: str) -> Path:
     return place / plan
 
 
-def _sweep(
-    console: Console, make_watch: MakeWatch, name: str, place: Path, budget: str, workers: int | None
-) -> SweepResult:
+def _sweep(console: Console, name: str, place: Path, budget: str, workers: int | None) -> SweepResult:
     """Run a plan of the study, or resume it."""
     plan, directory = load_plan(name, budget, data=place.resolve() / "data"), place_of(place, name)
     gpus = visible_gpus()
     executor = Pool(workers or len(gpus) or available_cores(), directory / ".workers", gpus=gpus)
     with progress_bar(console) as progress:
-        return run_sweep(plan, executor, directory=directory, watch=make_watch(console, plan, progress))
+        return run_sweep(plan, executor, directory=directory, watch=TerminalWatch(console, plan, progress))
 
 
 def _write_report(console: Console, place: Path, out: Path, budget: str, data: Path | None) -> None:
@@ -141,7 +135,8 @@ def _write_report(console: Console, place: Path, out: Path, budget: str, data: P
 def _check_budget(sweeps: list[Path], budget: str) -> None:
     """Refuse a directory of another budget, which has other tokenizers."""
     for place in sweeps:
-        before = SweepDirectory(place).budget
+        document = SweepDirectory(place).document()
+        before = document.budget if document else None
         if before not in (None, budget):
             raise ConfigError(
                 f"{place.parent} holds the study at the budget {before!r}; choose another --directory for {budget!r}"

@@ -1,5 +1,6 @@
-"""Questions about training, and the runs that answer them.
+"""Sweeps: training runs declared by a plan.
 
-A plan (:mod:`.plan`) expands to cells (:mod:`.cells`); a sweep (:mod:`.sweep`) brings each of them to its end, on an
-executor (:mod:`.executor`, :mod:`.pool`, :mod:`.ray_executor`), and records what came of it (:mod:`.sweep_directory`).
+A plan (:mod:`.plan`) is a TOML file that says which options vary. Each combination is a *setting*; a setting with a
+seed is a *trial*, which is one run (:mod:`.trials`). A sweep (:mod:`.sweep`) runs all trials on an executor
+(:mod:`.executors`) and appends their results to the sweep's directory (:mod:`groundup.record.sweep`).
 """

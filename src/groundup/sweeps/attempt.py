@@ -1,4 +1,4 @@
-"""One attempt at a cell, in whichever process and on whichever machine: train, or go on, and say how it ended."""
+"""One attempt at a trial: train or resume its run in this process, and return how it ended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import Any, Literal
 from groundup.config import RunConfig, from_dict, to_dict
 from groundup.errors import DivergenceError, GroundupError, TrainingError
 from groundup.record import read_metrics, read_object
+from groundup.record.sweep import STOP_FILE
+from groundup.system.files import locked
 
-STOP_FILE = ".stop"
-"""In the sweep's directory: while it is there, running cells write a checkpoint and leave."""
 _SECONDS_BETWEEN_LOOKS = 0.3
 _PATIENCE_FOR_A_LOCK = 5.0
 
@@ -25,7 +25,7 @@ Ending = Literal["finished", "paused", "interrupted", "diverged", "crashed", "lo
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What is known of a run by its record."""
+    """Final figures of a run, from its metrics."""
 
     steps: int = 0
     tokens: int = 0
@@ -38,31 +38,31 @@ class Figures:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """An attempt to make, as plain values that any process can be told."""
+    """An attempt to make, which can be sent to another process."""
 
-    cell: str
+    trial: str
     config: RunConfig
     until: int | None = None
-    """Step to pause at."""
+    """Step to pause at; None trains to the end."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"cell": self.cell, "config": to_dict(self.config), "until": self.until}
+        return {"trial": self.trial, "config": to_dict(self.config), "until": self.until}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Job:
-        return cls(cell=values["cell"], config=from_dict(RunConfig, values["config"]), until=values["until"])
+        return cls(trial=values["trial"], config=from_dict(RunConfig, values["config"]), until=values["until"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt ended."""
 
-    cell: str
+    trial: str
     ending: Ending
     figures: Figures = Figures()
     message: str = ""
     signal: int | None = None
-    """The signal that interrupted it, where its process was the sweep's own."""
+    """The signal that interrupted it, if it ran in the sweep's own process."""
     hopeless: bool = False
     """Whether another attempt would end in the same way."""
 
@@ -75,7 +75,7 @@ class Outcome:
 
 
 class _Pause:
-    """Asked between steps: whether the step to pause at has come, or the stop file is there."""
+    """Callback between steps: whether the step to pause at is reached, or the stop file exists."""
 
     def __init__(self, until: int | None, stop_file: Path):
         self._until, self._stop_file = until, stop_file
@@ -90,22 +90,22 @@ class _Pause:
 
 
 def attempt(job: Job) -> Outcome:
-    """Train a cell to its end or to the step to pause at, going on from its latest checkpoint if it has one.
+    """Train a trial to its end or to the step to pause at, from its latest checkpoint if it has one.
 
-    A run whose record says that it is finished is not trained again.
+    A run whose summary says that it is finished is not trained again.
     """
     folder = job.config.run_dir
     if finished(folder):
-        return Outcome(cell=job.cell, ending="finished", figures=read_figures(folder))
+        return Outcome(trial=job.trial, ending="finished", figures=read_figures(folder))
     if (folder.parent / STOP_FILE).exists():
-        return Outcome(cell=job.cell, ending="interrupted")
+        return Outcome(trial=job.trial, ending="interrupted")
     try:
         return _train(job, folder)
     except DivergenceError as error:
         figures = dataclasses.replace(read_figures(folder), steps=error.step - 1)
-        return Outcome(cell=job.cell, ending="diverged", figures=figures, message=str(error))
+        return Outcome(trial=job.trial, ending="diverged", figures=figures, message=str(error))
     except GroundupError as error:
-        # Options, data and broken files stay as they are; only what happens to a process may not happen again.
+        # Wrong options, data and files stay wrong; only a failure of the process may not happen again.
         hopeless = not isinstance(error, TrainingError)
         return _crashed(job, folder, str(error), hopeless=hopeless)
     except Exception as error:
@@ -125,18 +125,16 @@ def _train(job: Job, folder: Path) -> Outcome:
     ending: Ending = "finished"
     if not result.finished:
         ending = "interrupted" if result.signal or pause.stopped else "paused"
-    return Outcome(cell=job.cell, ending=ending, figures=read_figures(folder), signal=result.signal)
+    return Outcome(trial=job.trial, ending=ending, figures=read_figures(folder), signal=result.signal)
 
 
 def _crashed(job: Job, folder: Path, message: str, *, hopeless: bool = False) -> Outcome:
     message = " ".join(message.split())[:500]
-    return Outcome(cell=job.cell, ending="crashed", figures=read_figures(folder), message=message, hopeless=hopeless)
+    return Outcome(trial=job.trial, ending="crashed", figures=read_figures(folder), message=message, hopeless=hopeless)
 
 
 def _wait_for_the_lock(folder: Path) -> None:
-    """Give a process that is about to end the time to; one that stays is train's to complain of."""
-    from groundup.system.files import locked
-
+    """Wait for a process that is about to end; if it does not, train() raises the error."""
     end = time.monotonic() + _PATIENCE_FOR_A_LOCK
     while folder.exists() and time.monotonic() < end:
         try:
@@ -147,12 +145,12 @@ def _wait_for_the_lock(folder: Path) -> None:
 
 
 def _minutes_left(config: RunConfig, folder: Path) -> float | None:
-    """The limit of time less what the run has spent: by itself, train counts each session anew."""
+    """The time limit minus the time that earlier sessions took; train() itself counts each session separately."""
     if not config.train.max_minutes:
         return None
     spent = 0.0
     for state in folder.glob("checkpoints/step-*/state.json"):
-        with suppress(OSError, ValueError, TypeError):  # a damaged checkpoint is named when the run is resumed
+        with suppress(OSError, ValueError, TypeError):  # resuming reports a damaged checkpoint
             spent = max(spent, float(read_object(state)["wall_seconds"]))
     return max(config.train.max_minutes - spent / 60, 0.001)
 
@@ -166,18 +164,19 @@ def _forget_peak_memory() -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run's record says that it came to its end."""
+    """Whether a run's summary says that it is finished."""
+    summary = folder / "summary.json"
     try:
-        return bool(read_object(folder / "summary.json")["finished"])
+        return summary.is_file() and bool(read_object(summary)["finished"])
     except (OSError, ValueError, KeyError):
         return False
 
 
 def read_figures(folder: Path) -> Figures:
-    """The last of everything that a run's metrics hold; nothing of it where there are none."""
+    """The final figures in a run's metrics; zeros and None if there are none."""
     lines = _metrics(folder)
     last = {key: value for line in lines for key, value in line.items() if value is not None}
-    # The loss before the first step is no achievement.
+    # An evaluation before the first step does not count.
     validated = [line["val_loss"] for line in lines if line.get("val_loss") is not None and line["step"] > 0]
     return Figures(
         steps=last.get("step", 0),
@@ -191,7 +190,7 @@ def read_figures(folder: Path) -> Figures:
 
 
 def _metrics(folder: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics; none where the file cannot be read."""
+    """The intact lines of a run's metrics; empty if the file cannot be read."""
     try:
         return read_metrics(folder / "metrics.jsonl").lines
     except OSError:
@@ -199,7 +198,7 @@ def _metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def loss_at(folder: Path, step: int) -> float:
-    """Validation loss of a run at a step, infinite where it has none."""
+    """Validation loss of a run at a step; infinite if it has none."""
     lines = _metrics(folder)
     found = [line["val_loss"] for line in lines if line["step"] == step and line.get("val_loss") is not None]
     return float(found[-1]) if found else math.inf

@@ -1,13 +1,14 @@
-"""Axes of a plan: the values that options take, and all their combinations."""
+"""Values of the options that a plan varies, and all their combinations."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from groundup.config import RunConfig, by_full_names, flatten
+from groundup.config import by_full_names
+from groundup.config.names import default_options
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
 
@@ -17,10 +18,10 @@ _DIGITS = 3
 
 
 def read_axes(tables: Mapping[str, Any]) -> dict[str, Values]:
-    """``[axes]`` as full names and their values.
+    """Read ``[axes]``: values by the full names of options.
 
     Raises:
-        ConfigError: an unknown option, an axis without values, or a value twice.
+        ConfigError: an unknown option, an axis without values, or a repeated value.
     """
     return {
         name: _distinct(f"axes.{name}", axis_values(name, written, f"axes.{name}"))
@@ -29,10 +30,10 @@ def read_axes(tables: Mapping[str, Any]) -> dict[str, Values]:
 
 
 def read_zipped(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Values]]:
-    """``[[zipped]]``: in each table, lists of one length that move together.
+    """Read ``[[zipped]]``: in each table, lists of equal length whose values move together.
 
     Raises:
-        ConfigError: lists of different lengths, or what :func:`read_axes` refuses.
+        ConfigError: lists of different lengths, or anything that :func:`read_axes` refuses.
     """
     found = []
     for i, table in enumerate(tables):
@@ -51,16 +52,16 @@ def read_zipped(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Values]]:
 
 
 def axis_values(option: str, written: Any, place: str) -> Values:
-    """The values of one axis. Those between the ends of a range are rounded to three digits, so that they can be read.
+    """The values of one axis. Inner points of a range are rounded to three significant digits, to be readable.
 
     Raises:
-        ConfigError: no values, or a form that is none.
+        ConfigError: no values, or an unknown form.
     """
-    now = flatten(RunConfig())[option]
+    default = default_options()[option]
     if isinstance(written, list):
         if not written:
             raise ConfigError(f"{place} is empty; give it values, or leave the axis out")
-        return tuple(plain(value, now) for value in written)
+        return tuple(plain(value, default) for value in written)
     if not isinstance(written, Mapping):
         raise ConfigError(f"{place} = {written!r}; {_FORMS}")
     kinds = [key for key in written if key in ("log", "linear")]
@@ -72,14 +73,14 @@ def axis_values(option: str, written: Any, place: str) -> Values:
         raise ConfigError(f"{place} = {dict(written)!r}; {_FORMS}, with at least 2 points")
     low, high = ends(written[kinds[0]], f"{place}.{kinds[0]}", positive=kinds[0] == "log")
     values = spaced(low, high, points, log=kinds[0] == "log")
-    return tuple(round(value) if type(now) is int else value for value in values)
+    return tuple(round(value) if type(default) is int else value for value in values)
 
 
 def ends(written: Any, place: str, *, positive: bool) -> tuple[float, float]:
     """The two ends of a range.
 
     Raises:
-        ConfigError: they are not two numbers in ascending order, or not positive where they must be.
+        ConfigError: not two numbers in ascending order, or not positive where they must be.
     """
     numbers = isinstance(written, list) and all(type(end) in (int, float) for end in written)
     if not numbers or len(written) != 2 or not -math.inf < written[0] < written[1] < math.inf:
@@ -90,28 +91,27 @@ def ends(written: Any, place: str, *, positive: bool) -> tuple[float, float]:
 
 
 def spaced(low: float, high: float, points: int, *, log: bool) -> list[float]:
-    """So many values from low to high, at equal distances or in equal ratios; the ends are exact."""
+    """Evenly spaced values, on a linear or logarithmic scale; the ends are exact."""
     shares = [i / (points - 1) for i in range(1, points - 1)]
     inner = [low * (high / low) ** share if log else low + (high - low) * share for share in shares]
     return [float(low), *(float(f"{value:.{_DIGITS}g}") for value in inner), float(high)]
 
 
-def plain(value: Any, now: Any) -> Any:
-    """A value as its option has it: TOML's 1 is 1.0 for an option that is a float."""
-    return float(value) if isinstance(now, float) and type(value) is int else value
+def plain(value: Any, default: Any) -> Any:
+    """Convert a TOML integer to float if the option is a float."""
+    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
-def combinations(axes: Mapping[str, Values], zipped: Sequence[Mapping[str, Values]]) -> Iterator[dict[str, Any]]:
-    """The product of all axes and zipped tables; the last one moves first, as in nested loops."""
-    places = [[{name: value} for value in values] for name, values in axes.items()]
+def combinations(axes: Mapping[str, Values], zipped: Sequence[Mapping[str, Values]]) -> list[dict[str, Any]]:
+    """All combinations of the axes and zipped tables; the last one varies fastest, as in nested loops."""
+    choices = [[{name: value} for value in values] for name, values in axes.items()]
     for table in zipped:
-        places.append([dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)])
-    for chosen in itertools.product(*places):
-        yield {name: value for part in chosen for name, value in part.items()}
+        choices.append([dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)])
+    return [{name: value for part in chosen for name, value in part.items()} for chosen in itertools.product(*choices)]
 
 
 def _distinct(place: str, values: Sequence[Any]) -> Values:
     for i, value in enumerate(values):
         if any(value == other and type(value) is type(other) for other in values[:i]):
-            raise ConfigError(f"{place} has {value!r} twice; each value makes a cell of its own, so leave one out")
+            raise ConfigError(f"{place} has {value!r} twice; each value is a separate setting, so leave one out")
     return tuple(values)

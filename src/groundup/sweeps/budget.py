@@ -1,4 +1,4 @@
-"""What is held fixed over the cells of a plan: steps, tokens, FLOPs or minutes."""
+"""Budget of a plan: the steps, tokens, FLOPs or minutes that are the same for every trial."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _BATCH, _CONTEXT = "data.batch_size", "model.context_length"
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The same amount for every cell."""
+    """The same amount for every trial."""
 
     fixed: Literal["steps", "tokens", "flops", "minutes"]
-    """What there is the same amount of."""
+    """The unit."""
     amount: float
-    """How much. Minutes are of the clock: the schedule is finished by then (train.finish_schedule), or at
-    train.max_iters if the run comes to them first."""
+    """How much. Minutes are wall-clock time: the schedule ends by then (train.finish_schedule), or at train.max_iters
+    if the run reaches them earlier."""
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < math.inf:
@@ -32,7 +32,7 @@ class Budget:
 
     @property
     def sets(self) -> str:
-        """The option that it decides."""
+        """The option that the budget sets."""
         return "train.max_minutes" if self.fixed == "minutes" else "train.max_iters"
 
     def needs(self, option: str) -> bool:
@@ -42,10 +42,10 @@ class Budget:
         return self.fixed == "tokens" and option in (_BATCH, _CONTEXT)
 
     def options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What it sets, for a cell with these options: at least one step, and otherwise the nearest number of them.
+        """The options that the budget sets for a trial with these options; steps are rounded, to at least one.
 
         Raises:
-            ConfigError, FileMissingError: FLOPs of a model whose vocabulary is not known.
+            ConfigError, FileMissingError: a budget in FLOPs, and the vocabulary size is unknown.
         """
         if self.fixed == "minutes":
             return {"train.max_minutes": float(self.amount), "train.finish_schedule": True}
@@ -63,11 +63,11 @@ class Budget:
 
 
 def known_vocabulary(vocab_size: int, data: str) -> int:
-    """Rows of a model's embedding: as it says, or as many as its data's tokenizer has ids.
+    """The vocabulary size of a model: model.vocab_size, or the size of its data's tokenizer if that is 0.
 
     Raises:
-        ConfigError: neither of both says.
-        FileMissingError: the data is not there yet.
+        ConfigError: neither is known.
+        FileMissingError: the data does not exist yet.
     """
     if vocab_size:
         return vocab_size
@@ -78,7 +78,7 @@ def known_vocabulary(vocab_size: int, data: str) -> int:
 
 
 def shortened_warmup(warmup: int, planned: int, steps: int) -> int:
-    """Steps of warm-up of a run that the budget makes shorter than planned: the same share of it, at least one step."""
+    """Warm-up steps of a run that the budget shortens: the same share of the run as planned, at least one step."""
     if steps >= planned or warmup == 0:
         return warmup
     return max(1, round(warmup * steps / planned))

@@ -1,22 +1,21 @@
-"""What the cells of a plan cost, before any of them starts; and which of them no device here can hold."""
+"""Predicted cost of trials: FLOPs, memory and time, and a check that they fit on the device."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.account.account import share_of_peak
-from groundup.account.flops import forward_flops
+from groundup.account.flops import backward_flops, forward_flops
 from groundup.account.memory import step_memory
-from groundup.account.time import step_flops
-from groundup.config import RunConfig, override
+from groundup.config import RunConfig
 from groundup.display.section import Section
 from groundup.display.units import flops_text, size_text, time_text
 from groundup.errors import ConfigError
 from groundup.sweeps.budget import known_vocabulary
-from groundup.sweeps.trials import Cell
+from groundup.sweeps.trials import Trial
 
 if TYPE_CHECKING:
     from groundup.account.account import Device
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one cell."""
+    """Predicted cost of one trial."""
 
     flops: int
-    """Of its training steps and, where their size is known, its evaluations."""
+    """Model FLOPs of the training steps and evaluations."""
     steps: int
-    """Of a run that the clock ends, as many as there is time for on the device at hand."""
+    """With a time limit, as many as fit into it on this device."""
     tokens: int
     memory: int
-    """Bytes at the peak of a step, with the copy of a checkpoint where it lies in the same memory."""
+    """Peak bytes of a step, on a CPU with the copy for a background checkpoint."""
     seconds: float | None
-    """On the device at hand, with nothing else on it; None where its peak is not known."""
+    """Elapsed time on this device with nothing else running; None if its peak throughput is unknown."""
 
 
 def this_device(config: RunConfig) -> Device:
-    """The device that a run would take here, its peak from the data sheet, or measured now for a CPU."""
+    """The device that a run would use here. Its peak is that of the data sheet, or measured now for a CPU."""
     from groundup.account.account import Device, card_device
     from groundup.account.hardware import find_card
     from groundup.train.build import choose_device, choose_precision
@@ -46,7 +45,8 @@ def this_device(config: RunConfig) -> Device:
     from groundup.train.preview.measure import device_name, total_memory
 
     name = choose_device(config.train.device)
-    train = override(config, {"train.precision": choose_precision(config.train.precision, name)}).train
+    precision = choose_precision(config.train.precision, name)
+    train = dataclasses.replace(config.train, precision=precision)  # type: ignore[arg-type]
     if name == "cpu":
         return measured_cpu(train)
     card = find_card(device_name(name)) if name.startswith("cuda") else None
@@ -57,27 +57,48 @@ def this_device(config: RunConfig) -> Device:
     return Device(name, kind, train.precision, None, memory, "no data sheet")
 
 
-def cell_cost(cell: Cell, device: Device | None = None) -> Cost:
-    """The cost of a cell.
+def trial_costs(trials: Sequence[Trial], device: Device | None = None) -> list[Cost]:
+    """The cost of each trial.
 
     Raises:
-        ConfigError, FileMissingError: its vocabulary is taken from data that is not there; the cell is named.
+        ConfigError, FileMissingError: the vocabulary is that of data that does not exist; the trial is named.
     """
-    config = cell.config
+    known: dict[tuple[Any, ...], Cost] = {}
+    costs = []
+    for trial in trials:
+        config = trial.config
+        # Seeds and learning rates change no cost, so that many trials share one.
+        train = dataclasses.replace(config.train, seed=0)
+        same = config.model, config.data, train, config.optim.optimizer
+        if same not in known:
+            known[same] = trial_cost(trial, device)
+        costs.append(known[same])
+    return costs
+
+
+def trial_cost(trial: Trial, device: Device | None = None) -> Cost:
+    """The cost of one trial.
+
+    Raises:
+        ConfigError, FileMissingError: as for :func:`trial_costs`.
+    """
+    config = trial.config
     try:
-        rows = known_vocabulary(config.model.vocab_size, config.data.train)
-        model = dataclasses.replace(config.model, vocab_size=rows)
+        model = config.model
+        if not model.vocab_size:
+            model = dataclasses.replace(model, vocab_size=known_vocabulary(model.vocab_size, config.data.train))
         passes = config.data.passes()
     except ConfigError as error:
-        raise ConfigError(f"cell {cell.name}: {error}") from None
+        raise ConfigError(f"trial {trial.name}: {error}") from None
     kind = device.kind if device else "cuda"
     memory = step_memory(
         model, config.optim, config.train, batch_size=config.data.batch_size // passes, passes=passes, device=kind
     )
     train = config.train
     evaluations = 1 + -(-train.max_iters // train.eval_interval) if config.data.valid else 0
-    flops = train.max_iters * step_flops(model, config.optim, config.data.batch_size).model
-    flops += evaluations * train.eval_windows * forward_flops(model)
+    sequence = forward_flops(model)
+    flops = train.max_iters * config.data.batch_size * (sequence + backward_flops(model))
+    flops += evaluations * train.eval_windows * sequence
     share = share_of_peak(dataclasses.replace(config, model=model), device)
     seconds = flops / (device.flops * share) if device and device.flops else None
     steps = train.max_iters
@@ -96,46 +117,45 @@ def cell_cost(cell: Cell, device: Device | None = None) -> Cost:
 
 
 def too_large(cost: Cost, device: Device, shares: int) -> str:
-    """Why a cell cannot run on a device that so many cells share; empty if it can."""
+    """Why a trial cannot run on a device that `shares` trials share; empty if it can."""
     if device.memory is None or cost.memory <= device.memory / shares:
         return ""
-    shared = f", shared by {shares} cells" if shares > 1 else ""
+    shared = f", shared by {shares} trials" if shares > 1 else ""
     return (
         f"a step needs about {size_text(cost.memory)}, and {device.name} has {size_text(device.memory)}{shared}; make "
         f"the model, the batch or data.micro_batch_size smaller{', or run fewer at once' if shared else ''}"
     )
 
 
-def check_memory(cells: Sequence[Cell], costs: Sequence[Cost], device: Device, shares: int) -> None:
-    """Refuse a plan with cells that the device cannot hold.
+def check_memory(trials: Sequence[Trial], costs: Sequence[Cost], device: Device, shares: int) -> None:
+    """Refuse trials that do not fit into the device's memory.
 
     Raises:
         ConfigError: there are some; the first is named with its estimate.
     """
-    reasons = {c.name: why for c, cost in zip(cells, costs, strict=True) if (why := too_large(cost, device, shares))}
+    reasons = {t.name: why for t, cost in zip(trials, costs, strict=True) if (why := too_large(cost, device, shares))}
     if reasons:
         name, why = next(iter(reasons.items()))
-        others = f"; {len(reasons) - 1} more cells are too large" if len(reasons) > 1 else ""
-        raise ConfigError(f"cell {name} does not fit: {why}{others}")
+        others = f"; {len(reasons) - 1} more trials are too large" if len(reasons) > 1 else ""
+        raise ConfigError(f"trial {name} does not fit: {why}{others}")
 
 
-def cost_section(cells: Sequence[Cell], costs: Sequence[Cost], done: Iterable[str] = ()) -> Section:
-    """The cells with their cost, a line for each condition.
+def cost_section(trials: Sequence[Trial], costs: Sequence[Cost], done: Collection[str] = ()) -> Section:
+    """A table of the settings with their cost.
 
     Args:
-        done: names of cells that have ended already.
+        done: names of trials that have ended already.
     """
-    done = set(done)
-    conditions: dict[str, list[tuple[Cell, Cost]]] = {}
-    for cell, cost in zip(cells, costs, strict=True):
-        conditions.setdefault(cell.condition, []).append((cell, cost))
+    settings: dict[str, list[tuple[Trial, Cost]]] = {}
+    for trial, cost in zip(trials, costs, strict=True):
+        settings.setdefault(trial.setting, []).append((trial, cost))
     rows = []
-    for name, members in conditions.items():
-        cell, cost = members[0]
+    for name, members in settings.items():
+        trial, cost = members[0]
         ended = sum(member.name in done for member, _ in members)
         rows.append(
             (
-                f"{name}{' (baseline)' if cell.is_baseline else ''}",
+                f"{name}{' (baseline)' if trial.is_baseline else ''}",
                 f"{len(members)}" + (f" ({ended} done)" if ended else ""),
                 f"{cost.steps:,}",
                 f"{cost.tokens:,}",
@@ -144,9 +164,9 @@ def cost_section(cells: Sequence[Cell], costs: Sequence[Cost], done: Iterable[st
                 "n/a" if cost.seconds is None else time_text(cost.seconds),
             )
         )
-    left = [cost for cell, cost in zip(cells, costs, strict=True) if cell.name not in done]
+    left = [cost for trial, cost in zip(trials, costs, strict=True) if trial.name not in done]
     seconds = [cost.seconds for cost in left if cost.seconds is not None]
-    note = f"{len(left)} of {len(cells)} runs to make: {flops_text(sum(cost.flops for cost in left))}"
+    note = f"{len(left)} of {len(trials)} runs to make: {flops_text(sum(cost.flops for cost in left))}"
     if left and len(seconds) == len(left):
-        note += f", about {time_text(sum(seconds))} one after the other on this machine as it is now"
-    return Section("cells", ("cell", "seeds", "steps", "tokens", "FLOPs", "memory", "a run"), rows, f"{note}.")
+        note += f", about {time_text(sum(seconds))} one after the other on this machine in its current state"
+    return Section("settings", ("setting", "seeds", "steps", "tokens", "FLOPs", "memory", "a run"), rows, f"{note}.")

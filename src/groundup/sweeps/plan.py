@@ -1,4 +1,4 @@
-"""Plans: an experiment declared in TOML. What is varied, how often, at what budget, compared with what.
+"""Plans: experiments declared in TOML: what varies, the seeds, the budget and the baseline.
 
     name = "learning-rate"
     question = "Which peak learning rate is best, and where does training diverge?"
@@ -6,22 +6,22 @@
     seeds = 3                           # or a list
     baseline = { max_learning_rate = 1e-3, batch_size = 8 }
 
-    [options]                           # over the recipe, for all cells
+    [options]                           # override the recipe, for all trials
     eval_interval = 50
 
     [axes]                              # all combinations
     max_learning_rate = { log = [1e-4, 1e-1], points = 4 }
     batch_size = [8, 32]
 
-    [[zipped]]                          # lists that move together
+    [[zipped]]                          # lists whose values move together
     [variants.no-norm]                  # named ablations, one more axis
     [rules]                             # warmup_iters = "round(0.05 * max_iters)"
     [budget]                            # fixed = "tokens", amount = 5_000_000
     [stop]                              # rule = "median", at = [0.25, 0.5]
     [budgets.minutes]                   # options, seeds, axes, variants, recipe, rules, budget of `--budget minutes`
-    [published]                         # source = "…", losses = { "0.001" = 1.377 }: figures to stand beside ours
+    [published]                         # source = "…", losses = { "0.001" = 1.377 }: shown beside the results
 
-A plan is read strictly: an unknown key is an error that names the nearest one there is.
+An unknown key is an error that names the nearest valid one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from groundup.config import RunConfig, by_full_names, flatten, from_dict, load_recipe, load_toml, override
+from groundup.config.expressions import Formula
+from groundup.config.names import default_options
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError, FileMissingError
 from groundup.sweeps.axes import Values, plain, read_axes, read_zipped
 from groundup.sweeps.budget import Budget
-from groundup.sweeps.rules import Rule, in_order
-from groundup.sweeps.search_space import Search, read_search
+from groundup.sweeps.rules import read_rules
+from groundup.sweeps.search import Search, read_search
 from groundup.sweeps.stopping import Stop, read_stop
-
-if TYPE_CHECKING:
-    from groundup.sweeps.trials import Cell
+from groundup.sweeps.trials import Trial, expand
 
 _KEYS = (
     "name", "question", "recipe", "seeds", "baseline", "options", "axes", "zipped", "variants", "rules", "budget",
@@ -52,66 +53,69 @@ _KEYS = (
 _KEYS_OF_A_BUDGET = ("recipe", "seeds", "baseline", "options", "axes", "variants", "rules", "budget")
 _MERGED = ("options", "axes", "rules")
 _DATA = ("data.train", "data.valid")
-# What a sweep decides by itself.
+# Options that the sweep sets, and how to choose them.
 _OURS = {
-    "name": "cells are named by what they vary",
-    "runs_dir": "cells lie in the sweep's directory; say --directory",
-    "train.seed": "say seeds = [0, 1, 2]",
-    "track.group": "cells are shown together under the plan's name",
+    "name": "trials are named by what they vary",
+    "runs_dir": "trials lie in the sweep's directory; choose it with --directory",
+    "train.seed": "write seeds = [0, 1, 2]",
+    "track.group": "trials are grouped under the plan's name",
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One experiment, checked; :meth:`cells` are the runs it consists of."""
+    """A checked plan; :meth:`trials` are its runs."""
 
     name: str
     question: str
-    """A sentence that the report answers."""
+    """The question that the report answers."""
     base: RunConfig
-    """The recipe with the plan's options."""
+    """The recipe with the plan's [options]."""
     options: dict[str, Any]
     seeds: tuple[int, ...]
     baseline: str | dict[str, Any] | None
-    """Which cell others are compared with: a variant's name, or values of what is varied and, by "variant", a name."""
+    """The setting that others are compared with: a variant's name, or values of options (and a name by "variant")."""
     axes: dict[str, Values]
     zipped: list[dict[str, Values]]
     variants: dict[str, dict[str, Any]]
-    rules: dict[str, Rule]
+    rules: dict[str, Formula]
     budget: Budget | None
     stop: Stop | None
     search: Search | None
     chosen: str | None
-    """Name of the budget that was chosen of [budgets]."""
+    """Name of the budget chosen from [budgets]."""
     document: dict[str, Any]
-    """The plan as it was read, with the chosen budget in it and options by their full names."""
+    """The plan as read, with the chosen budget merged in and the baseline by full names."""
     sha256: str
-    """Of the plan's text."""
+    """SHA-256 of the plan's text."""
 
     @property
     def default_directory(self) -> Path:
-        """Where its sweep is recorded, unless somebody says otherwise."""
+        """The sweep's directory unless another is given."""
         return Path("runs") / (f"{self.name}-{self.chosen}" if self.chosen else self.name)
 
-    def cells(self, directory: Path | None = None) -> list[Cell]:
-        """All runs of the plan, in its order. The cells of a search come trial by trial instead.
+    @cached_property
+    def base_options(self) -> dict[str, Any]:
+        """The options of ``base`` by full names."""
+        return flatten(self.base)
+
+    def trials(self, directory: Path | None = None) -> list[Trial]:
+        """All trials of the plan, in its order; empty for a search, which proposes trials as it goes.
 
         Args:
-            directory: of the sweep, in which each cell has its run directory.
+            directory: of the sweep; the run directories of the trials lie in it.
 
         Raises:
-            ConfigError: a cell that is impossible, or two of one name.
+            ConfigError: an invalid trial, or two of one name.
         """
-        from groundup.sweeps.trials import expand
-
-        return expand(self, directory or self.default_directory)
+        return [] if self.search is not None else expand(self, directory or self.default_directory)
 
 
 def find_plan(name_or_path: str) -> Path:
-    """Path of a plan given by path, or by the name of one that groundup ships.
+    """Find a plan by path, or by the name of a shipped plan.
 
     Raises:
-        FileMissingError: neither of both; the nearest name is suggested.
+        FileMissingError: there is none; the nearest name is suggested.
     """
     path = Path(name_or_path)
     if os.path.isfile(path):
@@ -128,12 +132,12 @@ def load_plan(name_or_path: str, budget: str | None = None, *, data: Path | None
     """Read a plan.
 
     Args:
-        budget: one of its [budgets].
-        data: a folder to stand for ``data/`` where the plan names tokens.
+        budget: name of one of its [budgets].
+        data: a folder to use in place of ``data/`` in paths of tokens.
 
     Raises:
-        FileMissingError: no such plan, or no such recipe.
-        ConfigError: an unknown key, an empty axis, an impossible value; it names the place.
+        FileMissingError: no such plan or recipe.
+        ConfigError: an unknown key, an empty axis or an invalid value; the message names the place.
     """
     path = find_plan(name_or_path)
     document = load_toml(path)
@@ -147,7 +151,7 @@ def load_plan(name_or_path: str, budget: str | None = None, *, data: Path | None
 
 
 def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budget: str | None = None) -> Plan:
-    """A plan from its values; recipes by a path are looked for in the folder."""
+    """Check a plan given as a dictionary; a recipe's path is relative to the folder."""
     _check_keys(document, _KEYS, "")
     _check_published(_table(document, "published"))
     document = _with_budget(document, budget)
@@ -156,12 +160,12 @@ def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budge
             what = {"question": "the sentence that the experiment answers", "name": "the folder of its runs"}
             raise ConfigError(f"{key} = {document.get(key)!r}; expected {what.get(key, 'a recipe, by name or path')}")
     options = _options(_table(document, "options"), "options")
-    base = override(_recipe(document["recipe"], folder), options)
+    recipe = _recipe(document["recipe"], folder)
+    base = override(recipe, options) if options else recipe
     axes = read_axes(_table(document, "axes"))
     zipped = read_zipped(_tables(document, "zipped"))
     variants = {name: _options(table, f"variants.{name}") for name, table in _named(document, "variants").items()}
-    formulas = by_full_names(_table(document, "rules"), "rules")
-    rules = {name: _rule(name, text) for name, text in formulas.items()}
+    rules = read_rules(by_full_names(_table(document, "rules"), "rules")) if "rules" in document else {}
     plan = Plan(
         name=_folder_name(document["name"]),
         question=document["question"],
@@ -181,14 +185,13 @@ def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budge
         sha256=sha256,
     )
     _check_owners(plan)
-    in_order(rules)
     canonical = dict(document) | ({"baseline": plan.baseline} if plan.baseline is not None else {})
     return dataclasses.replace(plan, document=canonical)
 
 
 def _with_budget(document: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
-    """The plan with one of its [budgets] worked in."""
-    # All of them, so that a mistake in one is not found on the day it is first asked for.
+    """The plan with one of its [budgets] merged in."""
+    # All of them are merged, so that a mistake in any is found now.
     budgets = {name: _merged(document, name, table) for name, table in _named(document, "budgets").items()}
     if chosen is None:
         return {key: value for key, value in document.items() if key != "budgets"}
@@ -200,7 +203,7 @@ def _with_budget(document: Mapping[str, Any], chosen: str | None) -> dict[str, A
 
 
 def _merged(document: Mapping[str, Any], budget: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan with what a budget says in place of what the plan says."""
+    """The plan with the values of a budget over its own."""
     place = f"budgets.{budget}"
     _check_keys(table, _KEYS_OF_A_BUDGET, place)
     whole = {key: value for key, value in document.items() if key != "budgets"}
@@ -218,7 +221,7 @@ def _merged(document: Mapping[str, Any], budget: str, table: Mapping[str, Any]) 
 def _with_variants(
     before: dict[str, dict[str, Any]], after: Mapping[str, Any], place: str
 ) -> dict[str, dict[str, Any]]:
-    """Variants with a budget's own options over them, and after them those that only the budget has."""
+    """The plan's variants with the budget's options over them, then those that only the budget has."""
     merged = dict(before)
     for name in after:
         own = by_full_names(_table(after, name, place), f"{place}.{name}")
@@ -227,7 +230,7 @@ def _with_variants(
 
 
 def _with_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The plan with its paths of tokens below ``data/`` moved to another folder."""
+    """The plan with its token paths below ``data/`` moved to another folder."""
 
     def moved(key: str, value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -239,12 +242,12 @@ def _with_data(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _check_published(table: Mapping[str, Any]) -> None:
-    """Figures of others: where they are from, and a loss, or a word such as "NaN", for each condition."""
+    """Check published figures: their source, and for each setting a loss or a word such as "NaN"."""
     if not table:
         return
     _check_keys(table, ("source", "losses"), "published")
     if not isinstance(table.get("source"), str):
-        raise ConfigError(f"published.source = {table.get('source')!r}; expected a sentence that says whose figures")
+        raise ConfigError(f"published.source = {table.get('source')!r}; expected a sentence that names their source")
     for name, loss in _table(table, "losses", "published").items():
         if isinstance(loss, bool) or not isinstance(loss, float | int | str):
             raise ConfigError(f"published.losses.{name} = {loss!r}; expected a number, or a word in quotes")
@@ -259,7 +262,7 @@ def _options(table: Any, place: str) -> dict[str, Any]:
     """A table of options by their full names."""
     if not isinstance(table, Mapping):
         raise ConfigError(f"{place} = {table!r}; expected a table of options, [{place}]")
-    known = flatten(RunConfig())
+    known = default_options()
     return {name: plain(value, known[name]) for name, value in by_full_names(table, place).items()}
 
 
@@ -269,14 +272,14 @@ def _seeds(written: Any) -> tuple[int, ...]:
     if isinstance(written, list) and written and all(type(seed) is int and seed >= 0 for seed in written):
         if len(set(written)) == len(written):
             return tuple(written)
-        raise ConfigError(f"seeds = {written!r} has a seed twice; each makes a cell of its own")
+        raise ConfigError(f"seeds = {written!r} has a seed twice; each seed is a separate trial")
     raise ConfigError(f"seeds = {written!r}; expected how many (from 0), or a list of seeds, 0 or greater")
 
 
 def _baseline(written: Any, variants: Iterable[str]) -> str | dict[str, Any] | None:
     if isinstance(written, str):
         if written not in variants:
-            raise ConfigError(f"baseline = {written!r} is no variant{suggestion(written, variants)}")
+            raise ConfigError(f"baseline = {written!r} is not a variant{suggestion(written, variants)}")
         return written
     if not isinstance(written, Mapping):
         return None if written is None else _options(written, "baseline")
@@ -285,23 +288,14 @@ def _baseline(written: Any, variants: Iterable[str]) -> str | dict[str, Any] | N
     return _options(options, "baseline") | variant
 
 
-def _rule(name: str, text: Any) -> Rule:
-    if not isinstance(text, str):
-        raise ConfigError(f"rules.{name} = {text!r}; expected a formula in quotes, or put it under [options]")
-    try:
-        return Rule(text)
-    except ConfigError as error:
-        raise ConfigError(f"rules.{name}: {error}") from None
-
-
 def _check_owners(plan: Plan) -> None:
-    """Every option is decided in one place; a variant's own value may stand in for a rule's."""
+    """Refuse options that are set in two places; only a variant may override a rule."""
     owners: dict[str, str] = {}
 
     def claim(options: Iterable[str], owner: str) -> None:
         for option in options:
             if option in _OURS:
-                raise ConfigError(f"{owner} {option} is not the plan's to set: {_OURS[option]}")
+                raise ConfigError(f"{owner} {option} cannot be set by a plan: {_OURS[option]}")
             if option in owners:
                 raise ConfigError(f"{option} is set by {owners[option]} and by {owner}; leave one of them out")
             owners[option] = owner
@@ -313,13 +307,13 @@ def _check_owners(plan: Plan) -> None:
     if plan.search is not None:
         claim(plan.search.space, "[search.space]")
         if plan.axes or plan.zipped or plan.variants:
-            raise ConfigError("[search] chooses the cells itself; leave out [axes], [[zipped]] and [variants]")
+            raise ConfigError("[search] chooses the settings itself; leave out [axes], [[zipped]] and [variants]")
         if plan.stop is not None:
-            raise ConfigError("[search] and [stop] do not go together yet; leave one of them out")
+            raise ConfigError("[search] and [stop] cannot be combined; leave one of them out")
     if plan.budget is not None:
         claim([plan.budget.sets], "[budget]")
     if plan.stop is not None and plan.budget is not None and plan.budget.fixed == "minutes":
-        raise ConfigError("[stop] compares cells at equal shares of their steps; fix steps, tokens or FLOPs instead")
+        raise ConfigError("[stop] compares trials at equal shares of their steps; fix steps, tokens or FLOPs instead")
     for place, table in {"[options]": plan.options, **{f"[variants.{n}]": t for n, t in plan.variants.items()}}.items():
         claim([option for option in table if option in _OURS], place)
     for name, table in plan.variants.items():
@@ -330,7 +324,7 @@ def _check_owners(plan: Plan) -> None:
 
 
 def _folder_name(name: str) -> str:
-    RunConfig(name=name)  # which says what is wrong with it
+    RunConfig(name=name)  # raises ConfigError with the reason
     return name
 
 

@@ -1,10 +1,10 @@
-"""Stopping hopeless cells early: the median rule, and successive halving.
+"""Early stopping of settings: the median rule, and successive halving.
 
-Cells are judged at given places of their runs, all together: each runs to the place and pauses with a checkpoint, and
-when all are there the losses recorded at that step decide which go on. Nothing depends on which cell was there first,
-so that the same plan stops the same cells however many run at once, and whether or not it was interrupted.
+All trials run to the same share of their steps and pause with a checkpoint. Then the validation losses recorded at that
+step decide which continue. The order in which trials arrive does not matter, so a plan stops the same trials with any
+number of workers, and with or without an interruption.
 
-The seeds of a cell are judged by their mean, and stop or go on together. The baseline always goes on.
+The seeds of a setting are judged by their mean, and stop or continue together. The baseline always continues.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from groundup.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """When cells are judged, and which stop."""
+    """When trials are judged, and which settings stop."""
 
     rule: Literal["median", "halving"]
-    """median: those whose loss is above the median of all that are left (after Golovin et al. 2017). halving: all but
-    the best share (Jamieson & Talwalkar 2016)."""
+    """median: stop settings whose loss is above the median of those left (after Golovin et al. 2017). halving: stop all
+    but the best share (Jamieson & Talwalkar 2016)."""
     at: tuple[float, ...]
-    """Places, ascending: shares of a run's steps below 1, or numbers of steps."""
+    """When to judge, ascending: shares of a run's steps (below 1), or numbers of steps."""
     margin: float = 0.0
-    """Of the median rule, in nats: how far above the median a loss may be."""
+    """For the median rule: how far above the median a loss may be, in nats."""
     keep: float = 0.5
-    """Of halving: the share that goes on, rounded up."""
+    """For halving: the share that continues, rounded up."""
 
     def __post_init__(self) -> None:
         if self.rule not in ("median", "halving"):
@@ -48,16 +48,16 @@ class Stop:
             raise ConfigError(f"stop.margin = {self.margin!r}; expected nats, 0 or more")
 
     def step(self, place: float, config: RunConfig) -> int:
-        """The step at which a cell is judged: where it is evaluated, and nearest to the place.
+        """The step at which a trial is judged: the evaluation nearest to the place.
 
         Raises:
-            ConfigError: it is not evaluated before its end.
+            ConfigError: the trial is not evaluated before its last step.
         """
         train = config.train
         last = (train.max_iters - 1) // train.eval_interval
         if not config.data.valid or last < 1:
             raise ConfigError(
-                f"[stop] judges by the validation loss, and the run has none before its end (data.valid = "
+                f"[stop] judges by the validation loss, and the run has none before its last step (data.valid = "
                 f"{config.data.valid!r}, train.eval_interval = {train.eval_interval}, train.max_iters = "
                 f"{train.max_iters}); evaluate it more often"
             )
@@ -65,11 +65,11 @@ class Stop:
         return train.eval_interval * min(last, max(1, round(wanted / train.eval_interval)))
 
     def stopped(self, losses: Mapping[str, float], protected: Collection[str]) -> dict[str, str]:
-        """Which conditions stop, each with the reason.
+        """Which settings stop, each with the reason.
 
         Args:
-            losses: of all that are left, at this place; infinite where one has diverged.
-            protected: conditions that go on whatever their loss.
+            losses: mean loss of each remaining setting at this place; infinite if a seed has diverged.
+            protected: settings that always continue.
         """
         if len(losses) < 2:
             return {}
@@ -88,7 +88,7 @@ class Stop:
 
 
 def read_stop(table: Mapping[str, Any]) -> Stop:
-    """``[stop]``, strictly.
+    """Read ``[stop]``.
 
     Raises:
         ConfigError: an unknown key, or an impossible value.

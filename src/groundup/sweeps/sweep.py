@@ -1,7 +1,8 @@
-"""Running a plan: every cell once, whatever happens on the way."""
+"""A sweep: run every trial of a plan once, and survive crashes, lost processes and interruptions."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import signal
@@ -14,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundup.errors import ConfigError
+from groundup.record.sweep import Status, SweepDirectory, TrialResult
 from groundup.sweeps.attempt import Figures, Job, Outcome, loss_at, read_figures
-from groundup.sweeps.cost import Cost, cell_cost, check_memory, this_device, too_large
-from groundup.sweeps.directory import SweepDirectory
+from groundup.sweeps.cost import Cost, check_memory, this_device, too_large, trial_costs
+from groundup.sweeps.directory import adopt
 from groundup.sweeps.executors.executor import Executor
 from groundup.sweeps.plan import Plan
-from groundup.sweeps.results import Result, Status
-from groundup.sweeps.search import trials
-from groundup.sweeps.trials import Cell
+from groundup.sweeps.search import proposals
+from groundup.sweeps.trials import Trial
 from groundup.system.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -31,29 +32,29 @@ DEFAULT_RETRIES = 2
 
 
 class Watch:
-    """Is told how a sweep goes; by itself it says nothing."""
+    """Callbacks of a running sweep. This one is silent."""
 
-    def planned(self, cells: Sequence[Cell], costs: Sequence[Cost], ended: Mapping[str, Result]) -> None:
-        """Cells that are about to run, with their cost, and those among them that have ended before."""
+    def planned(self, trials: Sequence[Trial], costs: Sequence[Cost], ended: Mapping[str, TrialResult]) -> None:
+        """Trials are about to run, with their cost; some may have ended in an earlier session."""
 
-    def ended(self, result: Result) -> None:
-        """A cell has ended."""
+    def ended(self, result: TrialResult) -> None:
+        """A trial has ended."""
 
     def note(self, text: str) -> None:
-        """Something worth a line."""
+        """A message for the user."""
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What came of a sweep."""
+    """Outcome of a sweep."""
 
     directory: Path
-    results: dict[str, Result]
-    """By the names of the cells, in the plan's order."""
+    results: dict[str, TrialResult]
+    """By trial name, in the plan's order."""
     complete: bool
-    """Whether every cell has ended; those that crashed have not."""
+    """Whether every trial has ended; a crashed trial has not."""
     signal: int | None
-    """That stopped it; the same command goes on with it."""
+    """The signal that stopped the sweep; the same command continues it."""
 
 
 def run_sweep(
@@ -64,24 +65,24 @@ def run_sweep(
     retries: int = DEFAULT_RETRIES,
     watch: Watch | None = None,
 ) -> SweepResult:
-    """Run a plan, or go on with it: cells that have ended are skipped, those that have begun are resumed.
+    """Run a plan, or continue it: ended trials are skipped, begun trials are resumed.
 
-    A cell whose loss is no longer finite has diverged, which is its result. One that crashes, or whose process is
-    lost, is tried again; then it is given up, and the others go on.
+    A trial whose loss becomes non-finite has diverged, which is a result. A trial that crashes or loses its process is
+    tried again `retries` times, then given up, and the others continue.
 
     Args:
-        executor: is closed at the end.
+        executor: closed at the end.
         directory: of the sweep; by default runs/ and the plan's name.
-        retries: how often a cell that crashed is tried again.
+        retries: how often a crashed trial is tried again.
 
     Raises:
-        ConfigError: a cell does not fit into memory, or was begun with other options.
+        ConfigError: a trial does not fit into memory, or was begun with other options.
         TrainingError: another process runs a sweep in the directory.
-        DataError: its record is damaged.
+        DataError: the sweep's record is damaged.
     """
     if retries < 0:
         raise ConfigError(f"retries = {retries}; expected 0 or more")
-    # Workers may have another working directory, and cells are resumed from anywhere.
+    # An absolute path: workers may have another working directory, and trials are resumed from any.
     place = SweepDirectory(os.path.realpath(directory or plan.default_directory))
     with closing(executor), place.locked(), Interruption() as interruption:
         sweep = _Sweep(plan, executor, place, retries, watch or Watch(), interruption)
@@ -89,7 +90,7 @@ def run_sweep(
 
 
 class _Sweep:
-    """The state of a sweep that is running."""
+    """State of a running sweep."""
 
     def __init__(
         self,
@@ -103,134 +104,142 @@ class _Sweep:
         self.plan, self.executor, self.directory, self.watch = plan, executor, directory, watch
         self.retries, self.interruption = retries, interruption
         self.results = directory.results()
-        self.cells: list[Cell] = []
+        self.trials: list[Trial] = []
         self.failures: Counter[str] = Counter()
         self.given_up: set[str] = set()
         self.interrupted = False
         self.signal: int | None = None
-        """That a cell received, which is trained in this process and takes it first."""
+        """A signal that interrupted a trial in this process, whose handler comes first."""
         self.device: Device | None = None
         if executor.memory_shares is not None:
             self.device = this_device(plan.base)
 
     def run(self) -> SweepResult:
         if self.plan.search is None:
-            self._run_cells(self.plan.cells(self.directory.path))
+            self._run_trials(self.plan.trials(self.directory.path))
         else:
-            for batch in trials(self.plan, self.directory.path, self.results, self.watch.note):
-                self._run_cells(batch)
+            for batch in proposals(self.plan, self.directory.path, self.results, self.watch.note):
+                self._run_trials(batch)
                 if self.interrupted:
                     break
-        found = {cell.name: self.results[cell.name] for cell in self.cells if cell.name in self.results}
-        complete = not self.interrupted and all(self._has_ended(cell) for cell in self.cells)
+        found = {trial.name: self.results[trial.name] for trial in self.trials if trial.name in self.results}
+        complete = not self.interrupted and all(self._has_ended(trial) for trial in self.trials)
         number = (self.interruption.signal or self.signal or signal.SIGINT) if self.interrupted else None
         return SweepResult(self.directory.path, found, complete, number)
 
-    def _run_cells(self, cells: list[Cell]) -> None:
-        """Bring cells to their ends, by way of the places where some are stopped."""
-        costs = [cell_cost(cell, self.device) for cell in cells]
+    def _run_trials(self, trials: list[Trial]) -> None:
+        """Run trials to their end, with a pause at each place where some are stopped."""
+        costs = trial_costs(trials, self.device)
         if self.device is not None and self.plan.search is None:
-            check_memory(cells, costs, self.device, self.executor.memory_shares or 1)
-        for name in self.directory.adopt(self.plan, cells):
+            check_memory(trials, costs, self.device, self.executor.memory_shares or 1)
+        for name in adopt(self.directory, self.plan, trials, self.results):
             self.results.pop(name, None)
-        self.cells += cells
-        self.watch.planned(cells, costs, {c.name: self.results[c.name] for c in cells if self._has_ended(c)})
+        self.trials += trials
+        ended = {trial.name: self.results[trial.name] for trial in trials if self._has_ended(trial)}
+        self.watch.planned(trials, costs, ended)
         if self.device is not None and self.plan.search is not None:
-            self._give_up_large(cells, costs, self.device)
+            self._give_up_large(trials, costs, self.device)
         stop = self.plan.stop
         for place in stop.at if stop else ():
             assert stop is not None
-            steps = {cell.name: stop.step(place, cell.config) for cell in cells}
-            self._run_until([cell for cell in cells if self._is_before(cell, steps[cell.name])], steps)
+            steps = {trial.name: stop.step(place, trial.config) for trial in trials}
+            self._run_until([trial for trial in trials if self._is_before(trial, steps[trial.name])], steps)
             if self.interrupted:
                 return
-            self._judge(cells, steps)
-        self._run_until([cell for cell in cells if self._is_open(cell)], {})
+            self._judge(trials, steps)
+        self._run_until([trial for trial in trials if self._is_open(trial)], {})
 
-    def _has_ended(self, cell: Cell) -> bool:
-        return cell.name in self.results and self.results[cell.name].has_ended
+    def _has_ended(self, trial: Trial) -> bool:
+        return trial.name in self.results and self.results[trial.name].has_ended
 
-    def _is_open(self, cell: Cell) -> bool:
-        return not self._has_ended(cell) and cell.name not in self.given_up
+    def _is_open(self, trial: Trial) -> bool:
+        return not self._has_ended(trial) and trial.name not in self.given_up
 
-    def _is_before(self, cell: Cell, step: int) -> bool:
-        return self._is_open(cell) and math.isinf(loss_at(cell.config.run_dir, step))
+    def _is_before(self, trial: Trial, step: int) -> bool:
+        return self._is_open(trial) and math.isinf(loss_at(trial.config.run_dir, step))
 
-    def _run_until(self, cells: Iterable[Cell], steps: Mapping[str, int]) -> None:
-        """Run cells, as many at once as there is room for, each to its step or to its end."""
-        waiting, running = deque(cells), dict[str, Cell]()
+    def _run_until(self, trials: Iterable[Trial], steps: Mapping[str, int]) -> None:
+        """Run trials, as many at once as there are slots, each to its step or to its end."""
+        waiting, running = deque(trials), dict[str, Trial]()
         while running or (waiting and not self.interrupted):
             if self.interruption.signal and not self.interrupted:
                 self._interrupt()
             while waiting and not self.interrupted and len(running) < self.executor.slots:
-                cell = waiting.popleft()
-                running[cell.name] = cell
-                self.executor.submit(Job(cell=cell.name, config=cell.config, until=steps.get(cell.name)))
+                trial = waiting.popleft()
+                running[trial.name] = trial
+                self.executor.submit(Job(trial=trial.name, config=trial.config, until=steps.get(trial.name)))
             outcome = self.executor.next() if running else None
             if outcome is None:
                 continue
-            cell = running.pop(outcome.cell)
+            trial = running.pop(outcome.trial)
             if outcome.ending == "interrupted":
                 self.signal = self.signal or outcome.signal
                 self._interrupt()
             elif outcome.ending in ("crashed", "lost"):
-                if self._may_try_again(cell, outcome):
-                    waiting.append(cell)
-            elif outcome.ending != "paused" or cell.name not in steps:  # or train.max_minutes have passed
-                self._record(cell, outcome)
+                if self._may_try_again(trial, outcome):
+                    waiting.append(trial)
+            elif outcome.ending != "paused" or trial.name not in steps:  # or train.max_minutes are over
+                self._record(trial, outcome)
 
     def _interrupt(self) -> None:
         if not self.interrupted:
             self.interrupted = True
             self.directory.stop_file.touch()
-            self.watch.note("stopping: running cells write a checkpoint, and the same command goes on with them")
+            self.watch.note("stopping: running trials save a checkpoint, and the same command continues them")
 
-    def _may_try_again(self, cell: Cell, outcome: Outcome) -> bool:
-        self.failures[cell.name] += 1
+    def _may_try_again(self, trial: Trial, outcome: Outcome) -> bool:
+        self.failures[trial.name] += 1
         if self.interrupted:
             return False
-        if not outcome.hopeless and self.failures[cell.name] <= self.retries:
-            self.watch.note(f"{cell.name}: {outcome.message}; trying again")
+        if not outcome.hopeless and self.failures[trial.name] <= self.retries:
+            self.watch.note(f"{trial.name}: {outcome.message}; trying again")
             return True
-        self.given_up.add(cell.name)
-        figures = outcome.figures if outcome.ending == "crashed" else read_figures(cell.config.run_dir)
-        self._add(Result.of(cell, "crashed", self.failures[cell.name], figures, outcome.message))
+        self.given_up.add(trial.name)
+        figures = outcome.figures if outcome.ending == "crashed" else read_figures(trial.config.run_dir)
+        self._add(_result(trial, "crashed", self.failures[trial.name], figures, outcome.message))
         return False
 
-    def _record(self, cell: Cell, outcome: Outcome) -> None:
+    def _record(self, trial: Trial, outcome: Outcome) -> None:
         status: Status = "diverged" if outcome.ending == "diverged" else "finished"
-        attempts = 1 + self.failures[cell.name]
-        self._add(Result.of(cell, status, attempts, outcome.figures, outcome.message))
+        attempts = 1 + self.failures[trial.name]
+        self._add(_result(trial, status, attempts, outcome.figures, outcome.message))
 
-    def _add(self, result: Result) -> None:
+    def _add(self, result: TrialResult) -> None:
         self.directory.add(result)
-        self.results[result.cell] = result
+        self.results[result.trial] = result
         self.watch.ended(result)
 
-    def _give_up_large(self, cells: Sequence[Cell], costs: Sequence[Cost], device: Device) -> None:
-        """What a search proposes is only known now: a point that does not fit is a result, and not the end."""
-        for cell, cost in zip(cells, costs, strict=True):
+    def _give_up_large(self, trials: Sequence[Trial], costs: Sequence[Cost], device: Device) -> None:
+        """Record trials of a search that do not fit into memory as crashed; the search continues."""
+        for trial, cost in zip(trials, costs, strict=True):
             why = too_large(cost, device, self.executor.memory_shares or 1)
-            if why and self._is_open(cell):
-                self.given_up.add(cell.name)
-                self._add(Result.of(cell, "crashed", 0, Figures(), why))
+            if why and self._is_open(trial):
+                self.given_up.add(trial.name)
+                self._add(_result(trial, "crashed", 0, Figures(), why))
 
-    def _judge(self, cells: Sequence[Cell], steps: Mapping[str, int]) -> None:
-        """Stop what the rule stops at these steps."""
+    def _judge(self, trials: Sequence[Trial], steps: Mapping[str, int]) -> None:
+        """Stop the settings that the rule stops at these steps."""
         assert self.plan.stop is not None
         losses: dict[str, list[float]] = {}
-        for cell in cells:
-            result = self.results.get(cell.name)
-            if result is not None and result.status == "stopped" and result.steps < steps[cell.name]:
-                continue  # at an earlier place
-            loss = loss_at(cell.config.run_dir, steps[cell.name])
+        for trial in trials:
+            result = self.results.get(trial.name)
+            if result is not None and result.status == "stopped" and result.steps < steps[trial.name]:
+                continue  # stopped at an earlier place
+            loss = loss_at(trial.config.run_dir, steps[trial.name])
             if math.isfinite(loss) or (result is not None and result.status == "diverged"):
-                losses.setdefault(cell.condition, []).append(loss)
+                losses.setdefault(trial.setting, []).append(loss)
         means = {name: statistics.fmean(values) for name, values in losses.items()}
-        protected = {cell.condition for cell in cells if cell.is_baseline}
+        protected = {trial.setting for trial in trials if trial.is_baseline}
         stopped = self.plan.stop.stopped(means, protected)
-        for cell in cells:
-            if cell.condition in stopped and self._is_open(cell):
-                figures, attempts = read_figures(cell.config.run_dir), 1 + self.failures[cell.name]
-                why = f"at step {steps[cell.name]}: {stopped[cell.condition]}"
-                self._add(Result.of(cell, "stopped", attempts, figures, why))
+        for trial in trials:
+            if trial.setting in stopped and self._is_open(trial):
+                figures, attempts = read_figures(trial.config.run_dir), 1 + self.failures[trial.name]
+                why = f"at step {steps[trial.name]}: {stopped[trial.setting]}"
+                self._add(_result(trial, "stopped", attempts, figures, why))
+
+
+def _result(trial: Trial, status: Status, attempts: int, figures: Figures, message: str = "") -> TrialResult:
+    return TrialResult(
+        trial=trial.name, setting=trial.setting, varied=trial.varied, variant=trial.variant, seed=trial.seed,
+        status=status, attempts=attempts, run=trial.name, message=message, **dataclasses.asdict(figures),
+    )  # fmt: skip

@@ -1,15 +1,17 @@
-"""The cells of a plan: every run it consists of, with a name that says what is special about it."""
+"""Trials of a plan: every run it consists of, with a name that shows what it varies."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import RunConfig, check_warmup, flatten, from_dict
+from groundup.display.units import value_text
 from groundup.errors import ConfigError
 from groundup.sweeps.axes import combinations
 from groundup.sweeps.budget import shortened_warmup
@@ -23,117 +25,125 @@ _WARMUP, _STEPS = "optim.warmup_iters", "train.max_iters"
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One run of an experiment."""
+class Trial:
+    """One run of a sweep: a setting with a seed."""
 
     name: str
-    """Of its run directory: the condition and the seed."""
-    condition: str
-    """What its seeds have in common; "all" where nothing is varied."""
+    """Name of the run directory: the setting and the seed."""
+    setting: str
+    """What the seeds have in common; "all" if nothing is varied."""
     varied: dict[str, Any]
-    """Options that axes, zipped lists or a search gave it, by full names."""
+    """Options set by axes, zipped lists or a search, by full names."""
     variant: str | None
     seed: int
     config: RunConfig
     is_baseline: bool = False
 
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """All options by full names."""
+        return flatten(self.config)
 
-def expand(plan: Plan, directory: Path) -> list[Cell]:
-    """All cells of a plan without a search.
+
+def expand(plan: Plan, directory: Path) -> list[Trial]:
+    """All trials of a plan without a search, in its order.
 
     Raises:
-        ConfigError: a cell that is impossible, two of one name, or a baseline that is no cell or several.
+        ConfigError: an invalid trial, two trials of one name, or a baseline that matches no setting or several.
     """
-    cells = list(_cells(plan, directory))
-    check_names(cells)
-    if plan.baseline is not None and plan.search is None and not any(cell.is_baseline for cell in cells):
-        conditions = ", ".join(dict.fromkeys(cell.condition for cell in cells))
-        raise ConfigError(f"baseline = {plan.baseline!r} is none of the cells: {conditions}")
-    if len(several := list(dict.fromkeys(cell.condition for cell in cells if cell.is_baseline))) > 1:
+    trials = [
+        trial
+        for variant in plan.variants or [None]
+        for varied in combinations(plan.axes, plan.zipped)
+        for trial in trials_of(plan, directory, varied, variant)
+    ]
+    _check_names(trials)
+    baselines = list(dict.fromkeys(trial.setting for trial in trials if trial.is_baseline))
+    if plan.baseline is not None and not baselines:
+        settings = ", ".join(dict.fromkeys(trial.setting for trial in trials))
+        raise ConfigError(f"baseline = {plan.baseline!r} is none of the settings: {settings}")
+    if len(baselines) > 1:
         raise ConfigError(
-            f"baseline = {plan.baseline!r} is {len(several)} of the cells ({', '.join(several)}); name one, by a value "
-            "of each axis, and variant = … where there are variants"
+            f"baseline = {plan.baseline!r} matches {len(baselines)} settings ({', '.join(baselines)}); name one, by a "
+            "value of each axis, and variant = … where there are variants"
         )
-    return cells
+    return trials
 
 
-def _cells(plan: Plan, directory: Path) -> Iterator[Cell]:
-    if plan.search is not None:
-        return
-    for variant in plan.variants or [None]:
-        for varied in combinations(plan.axes, plan.zipped):
-            yield from cells_of(plan, directory, varied, variant)
-
-
-def cells_of(
+def trials_of(
     plan: Plan, directory: Path, varied: Mapping[str, Any], variant: str | None = None, label: str = ""
-) -> list[Cell]:
-    """One condition: a cell for each seed.
+) -> list[Trial]:
+    """The trials of one setting, one for each seed.
 
     Args:
-        label: begins the name; it is the variant's by default.
+        label: beginning of the name; by default the variant's name.
 
     Raises:
-        ConfigError: the condition is impossible; it is named.
+        ConfigError: the setting is invalid; it is named.
     """
     parts = [label or variant or "", *(f"{_last(name)}={value_text(value)}" for name, value in varied.items())]
-    condition = _legal(",".join(part for part in parts if part)) or "all"
+    setting = _legal(",".join(part for part in parts if part)) or "all"
     own = plan.variants[variant] if variant else {}
     try:
         options = resolve(plan, dict(own) | dict(varied))
-        found = []
+        placed = options | {"name": setting, "runs_dir": str(directory), "track.group": plan.name}
+        config = from_dict(RunConfig, nested(placed))
+        check_warmup(config)
+        if plan.stop is not None:
+            for place in plan.stop.at:
+                plan.stop.step(place, config)
+        trials = []
         for seed in plan.seeds:
-            name = f"{condition},seed-{seed}" if condition != "all" else f"seed-{seed}"
-            placed = options | {"name": name, "runs_dir": str(directory), "train.seed": seed, "track.group": plan.name}
-            config = from_dict(RunConfig, nested(placed))
-            check_warmup(config)
-            if plan.stop is not None:
-                for place in plan.stop.at:
-                    plan.stop.step(place, config)
-            cell = Cell(name, condition, dict(varied), variant, seed, config)
-            found.append(replace(cell, is_baseline=_is_baseline(plan.baseline, cell)))
+            name = f"{setting},seed-{seed}" if setting != "all" else f"seed-{seed}"
+            seeded = replace(config, name=name, train=replace(config.train, seed=seed))
+            is_baseline = _is_baseline(plan.baseline, placed | {"variant": variant, "train.seed": seed})
+            trials.append(Trial(name, setting, dict(varied), variant, seed, seeded, is_baseline))
     except ConfigError as error:
-        raise ConfigError(f"cell {condition}: {error}") from None
-    return found
+        raise ConfigError(f"setting {setting}: {error}") from None
+    return trials
 
 
 def resolve(plan: Plan, own: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a condition: recipe, plan, its own, then what follows from them by rules and budget.
+    """All options of a setting: those of the recipe, the plan and the setting, then what rules and budget derive.
 
     Raises:
-        ConfigError: a rule or the budget has no value there.
+        ConfigError: a rule or the budget has no value for these options.
     """
-    options = flatten(plan.base) | dict(own)
+    options = plan.base_options | dict(own)
     rules = {name: rule for name, rule in plan.rules.items() if name not in own}
     budget = plan.budget
+    if not rules and budget is None:
+        return options
     computed = {budget.sets: [name for name in rules if budget.needs(name)]} if budget else {}
     for name in in_order(rules, computed):
         if budget and name == budget.sets:
             options |= budget.options(options)
-            # A warm-up that somebody has chosen for the cell is left as it is.
+            # A warm-up that the setting itself declares is kept.
             if _WARMUP not in own and _WARMUP not in rules:
-                steps = flatten(plan.base)[_STEPS]
+                steps = plan.base_options[_STEPS]
                 options[_WARMUP] = shortened_warmup(options[_WARMUP], steps, options[_STEPS])
         else:
             options[name] = as_option(name, rules[name].value(options), options[name])
     return options
 
 
-def check_names(cells: Iterable[Cell]) -> None:
-    """Refuse two cells of one name, also where a file system takes upper and lower case for the same.
+def _check_names(trials: Iterable[Trial]) -> None:
+    """Refuse two trials of one name, also on file systems that ignore case.
 
     Raises:
         ConfigError: there are two.
     """
-    seen: dict[str, Cell] = {}
-    for cell in cells:
-        other = seen.setdefault(cell.name.lower(), cell)
-        if other is not cell:
-            raise ConfigError(f"two cells are named {cell.name}: {other.varied} and {cell.varied}; give other values")
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        other = seen.setdefault(trial.name.lower(), trial)
+        if other is not trial:
+            raise ConfigError(
+                f"two trials are named {trial.name}: {other.varied} and {trial.varied}; give other values"
+            )
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted names as tables in tables, the inverse of :func:`groundup.config.flatten`."""
+    """Dotted names as nested tables, the inverse of :func:`groundup.config.flatten`."""
     tables: dict[str, Any] = {}
     for name, value in options.items():
         *sections, last = name.split(".")
@@ -144,31 +154,18 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def value_text(value: Any) -> str:
-    """A value as it stands in a name: as short as it can be without becoming another one."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value)
-
-
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _is_baseline(baseline: str | dict[str, Any] | None, cell: Cell) -> bool:
-    if baseline is None:
-        return False
-    if isinstance(baseline, str):
-        return cell.variant == baseline
-    options = flatten(cell.config) | {"variant": cell.variant}
+def _is_baseline(baseline: str | dict[str, Any] | None, options: Mapping[str, Any]) -> bool:
+    if baseline is None or isinstance(baseline, str):
+        return baseline is not None and options["variant"] == baseline
     return all(options[name] == value for name, value in baseline.items())
 
 
 def _legal(name: str) -> str:
-    """A name that every file system takes, and no shell breaks apart; a long one ends in a hash of the whole."""
+    """A name that every file system and shell accepts; a long one ends in a hash of the whole."""
     legal = re.sub(r"[^\w.,=+-]+", "-", name).strip("-.")
     if len(legal.encode()) <= _LONGEST_NAME:
         return legal

@@ -37,10 +37,9 @@ def _reproduce(
         workers: trials at once; default: one for each GPU, or else each CPU core.
         only: names of plans; all others are left out.
     """
-    from groundup.cli.sweep import watch_sweep
     from groundup.display.console import make_console
     from groundup.studies.reproduce import reproduce_study
 
     return reproduce_study(
-        make_console(), watch_sweep, budget=budget, data=data, directory=directory, out=out, workers=workers, only=only
+        make_console(), budget=budget, data=data, directory=directory, out=out, workers=workers, only=only
     )

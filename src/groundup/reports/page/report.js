@@ -29,7 +29,7 @@
   for (const study of data.studies)
     for (const curve of study.curves) {
       [curve.steps, curve.values, curve.seconds] = [take(curve.n), take(curve.n), take(curve.n)];
-      // Where the points are a selection, smoothing starts from the means of stretches.
+      // If the points are a selection, smoothing starts from bucket means.
       const means = curve.k ? [take(curve.k), take(curve.k), take(curve.k)] : null;
       curve.smoothed = means ? { steps: means[0], values: means[1], seconds: means[2] } : curve;
     }
@@ -56,7 +56,7 @@
     return made;
   }
 
-  // A centred mean over a share of the curve, cut off at its ends: curves.py has the same.
+  // Centred moving average over a share of the curve, cut off at its ends; record/curve.py has the same.
   function smooth(values, share) {
     const count = values.length, half = Math.floor(share * count / 2);
     if (half === 0) return values;
@@ -71,7 +71,7 @@
 
   const AXES = {
     steps: ["steps", curve => 1], tokens: ["tokens", curve => curve.t || NaN],
-    flops: ["FLOPs", curve => (curve.t || NaN) * (curve.f || NaN)], seconds: ["wall clock", curve => 1],
+    flops: ["FLOPs", curve => (curve.t || NaN) * (curve.f || NaN)], seconds: ["wall-clock time", curve => 1],
   };
 
   function clock(curves) {
@@ -97,7 +97,7 @@
     }
     const several = study.curves.some(c => c.s === undefined);
     if (!several) form.querySelector(".seeds").remove();
-    else field("seeds").checked = study.cells.length <= 8;
+    else field("seeds").checked = study.settings.length <= 8;
 
     function drawn() {
       const measure = field("measure").value;
@@ -124,15 +124,15 @@
           others.y.push(...y, null);
           continue;
         }
-        // The first losses, and those of runs that diverge, would take the whole axis.
+        // The first losses, and those of runs that diverge, would fill the axis.
         const from = field("start").checked ? -Infinity : study.fit.includes(curve.c) ? 0.15 * x[x.length - 1] : Infinity;
         for (let i = 0; i < x.length; i++)
           if (x[i] >= from) { low = Math.min(low, y[i]); high = Math.max(high, y[i]); }
-        const cell = study.cells[curve.c], colour = cell.colour === "ink" ? ink : cell.colour;
-        const name = escape(cell.label) + (curve.s === undefined ? " (mean)" : `, seed ${curve.s}`);
+        const setting = study.settings[curve.c], colour = setting.colour === "ink" ? ink : setting.colour;
+        const name = escape(setting.label) + (curve.s === undefined ? " (mean)" : `, seed ${curve.s}`);
         traces.push({
           x, y, type: "scatter", mode: x.length < 3 ? "markers+lines" : "lines", opacity: seedOfSeveral ? 0.38 : 1,
-          line: { color: colour, dash: cell.dash, width: seedOfSeveral ? 1 : cell.colour === "ink" ? 3 : 2.2 },
+          line: { color: colour, dash: setting.dash, width: seedOfSeveral ? 1 : setting.colour === "ink" ? 3 : 2.2 },
           hovertemplate: `<b>${name}</b><br>${MEASURES[measure][0]} %{y:.4f}<br>${AXES[axis][0]} %{x:,.4~s}<extra></extra>`,
         });
       }
@@ -145,7 +145,7 @@
       let range = Number.isFinite(low) ? [low - pad, high + pad] : undefined;
       if (range && logy) range = [Math.log10(low) - 0.01, Math.log10(high) + 0.01];
       Plotly.react(plot, traces, layout({
-        xaxis: { title: { text: axis === "seconds" ? `wall clock (${unit})` : AXES[axis][0], standoff: 10 },
+        xaxis: { title: { text: axis === "seconds" ? `wall-clock time (${unit})` : AXES[axis][0], standoff: 10 },
           type: logx ? "log" : "linear", tickformat: axis === "seconds" ? "" : "~s", nticks: plot.clientWidth < 500 ? 5 : 10 },
         yaxis: { title: { text: `${MEASURES[measure][0]} (${MEASURES[measure][1]})`.replace(/bits per byte \(.*/, "bits per byte"),
           standoff: 8 }, type: logy ? "log" : "linear", range, nticks: 8, ...(logy ? { dtick: "D2" } : {}) },
@@ -154,25 +154,25 @@
     }
 
     const list = legend.querySelector("ul");
-    const order = [...study.shown, ...study.cells.keys()].filter((index, at, all) => all.indexOf(index) === at);
+    const order = [...study.shown, ...study.settings.keys()].filter((index, at, all) => all.indexOf(index) === at);
     order.forEach(index => {
-      const cell = study.cells[index];
+      const setting = study.settings[index];
       const item = document.createElement("li"), label = document.createElement("label");
       const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: visible.has(index) });
-      box.dataset.cell = index;
-      const dash = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" }[cell.dash];
+      box.dataset.setting = index;
+      const dash = { solid: "", dash: "7 4", dot: "2 3", dashdot: "7 3 2 3" }[setting.dash];
       const swatch = new DOMParser().parseFromString(
         `<svg xmlns="http://www.w3.org/2000/svg" width="30" height="10" aria-hidden="true"><line x1="1" y1="5" x2="29" y2="5"
-         stroke="${cell.colour === "ink" ? "currentColor" : cell.colour}" stroke-width="3" stroke-dasharray="${dash}"/></svg>`,
+         stroke="${setting.colour === "ink" ? "currentColor" : setting.colour}" stroke-width="3" stroke-dasharray="${dash}"/></svg>`,
         "image/svg+xml").documentElement;
-      const text = Object.assign(document.createElement("span"), { className: "text", textContent: cell.label });
-      if (cell.ended) text.textContent += ` (${cell.ended})`;
+      const text = Object.assign(document.createElement("span"), { className: "text", textContent: setting.label });
+      if (setting.ended) text.textContent += ` (${setting.ended})`;
       label.append(box, swatch, text);
       item.append(label);
       list.append(item);
     });
     list.addEventListener("change", event => {
-      const index = Number(event.target.dataset.cell);
+      const index = Number(event.target.dataset.setting);
       event.target.checked ? visible.add(index) : visible.delete(index);
       draw();
     });
@@ -180,7 +180,7 @@
       if (!event.target.name || event.target.name === "find") return;
       for (const box of list.querySelectorAll("li:not([hidden]) input")) {
         box.checked = event.target.name === "all";
-        box.checked ? visible.add(Number(box.dataset.cell)) : visible.delete(Number(box.dataset.cell));
+        box.checked ? visible.add(Number(box.dataset.setting)) : visible.delete(Number(box.dataset.setting));
       }
       draw();
     });
@@ -189,8 +189,8 @@
       for (const item of list.children)
         item.hidden = !item.textContent.toLowerCase().includes(find.value.toLowerCase());
     });
-    if (study.cells.length < 2) legend.hidden = true;
-    if (study.cells.length <= 12) legend.querySelector(".find").hidden = true;
+    if (study.settings.length < 2) legend.hidden = true;
+    if (study.settings.length <= 12) legend.querySelector(".find").hidden = true;
     form.addEventListener("input", draw);
     form.addEventListener("submit", event => event.preventDefault());
     return draw;
@@ -210,7 +210,7 @@
       const seeds = done.flatMap(p => p.values.map(value => [place(p), value]));
       const bottom = Math.min(...done.map(p => Math.min(...p.values, p.mean - (p.reach || 0))));
       const most = Math.max(...done.map(p => Math.max(...p.values, p.mean + (p.reach || 0))));
-      const top = most + 0.1 * (most - bottom || 1);  // above all that is a number
+      const top = most + 0.1 * (most - bottom || 1);  // above all finite values
       const bars = { visible: done.some(p => p.reach), type: "data", symmetric: true, array: done.map(p => p.reach), thickness: 1.8, width: 6, color: accent };
       const traces = [
         { ...swap(seeds.map(s => s[0]), seeds.map(s => s[1])), mode: "markers", hoverinfo: "skip",
@@ -226,9 +226,9 @@
       ];
       const span = top - bottom, range = gone.length ? [bottom - 0.08 * span, top + 0.12 * span] : undefined;
       const values = { range, title: { text: found.measure, standoff: 8 }, nticks: 8 };
-      // With half a step of room at both ends, so that no mark lies on the frame.
+      // Room at both ends, so that no mark lies on the frame.
       const ends = along && [found.points[0].at, found.points[found.points.length - 1].at].map(v => found.log ? Math.log10(v) : v);
-      // Marks that would run into one another are left out.
+      // Ticks that would overlap are left out.
       let free = -Infinity;
       const ticks = along ? found.ticks.filter(value => {
         const share = ((found.log ? Math.log10(value) : value) - ends[0]) / (ends[1] - ends[0]);

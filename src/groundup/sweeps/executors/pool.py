@@ -1,4 +1,4 @@
-"""Several cells at once on this machine, each in a process that stays for the next one."""
+"""Several trials at once on this machine, in long-lived worker processes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _SECONDS_TO_LEAVE = 10.0
 
 
 class Pool:
-    """Worker processes that take jobs one at a time. One that dies is replaced, and its job's outcome is "lost".
+    """Worker processes that take one job at a time. A worker that dies is replaced, and its job's outcome is "lost".
 
     Args:
-        workers: how many.
-        log_dir: where what they print is kept, a file for each.
-        threads: CPU threads of each; by default they share the cores evenly, so that none disturbs another's timing.
-        gpus: numbers of the GPUs, dealt out in turn; none runs on the CPU, or on what CUDA_VISIBLE_DEVICES says.
+        workers: number of processes.
+        log_dir: folder for their output, one file for each.
+        threads: CPU threads of each; by default the workers share the cores evenly.
+        gpus: GPUs as CUDA_VISIBLE_DEVICES names them, assigned in turn; empty leaves the environment unchanged.
     """
 
     def __init__(self, workers: int, log_dir: Path, *, threads: int | None = None, gpus: Sequence[str] = ()):
@@ -64,15 +64,15 @@ class Pool:
         self._selector.close()
 
     def _deal(self) -> None:
-        """Give waiting jobs to workers that have none, and start those that are not there."""
+        """Give waiting jobs to idle workers, and start workers that are not running."""
         for worker in self._workers:
             while self._waiting and worker.job is None:
-                if not worker.alive:  # also one that died while it had nothing to do
+                if not worker.alive:  # includes a worker that died while idle
                     self._forget(worker)
                     worker.start()
                     self._selector.register(worker.answers, selectors.EVENT_READ, worker)
                 job = self._waiting.popleft()
-                # By the clock, a cell must not profit from what another has left in its process.
+                # With a time limit, a warm process would have more time to train.
                 if job.config.train.max_minutes and worker.has_worked:
                     self._forget(worker)
                     worker.start()
@@ -92,7 +92,7 @@ class Pool:
         self._forget(worker)
         worker.end()
         if job is not None:
-            self._outcomes.append(Outcome(cell=job.cell, ending="lost", message=worker.obituary))
+            self._outcomes.append(Outcome(trial=job.trial, ending="lost", message=worker.obituary))
 
     def _forget(self, worker: _Worker) -> None:
         with contextlib.suppress(KeyError, ValueError):
@@ -100,7 +100,7 @@ class Pool:
 
 
 class _Worker:
-    """One process, its pipes, and the job it has."""
+    """One process, its pipes, and its current job."""
 
     def __init__(self, log: Path, environment: Mapping[str, str]):
         self.job: Job | None = None
@@ -114,7 +114,7 @@ class _Worker:
 
     @property
     def answers(self) -> int:
-        """The pipe that its outcomes come through."""
+        """File descriptor of the pipe of its outcomes."""
         if self._process is None or self._process.stdout is None or self._process.stdout.closed:
             return -1
         return self._process.stdout.fileno()
@@ -123,13 +123,13 @@ class _Worker:
     def obituary(self) -> str:
         code = self._process.returncode if self._process else None
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        return f"its process ended by {how}; see {self._log} (signal 9 without a hand that sent it: out of memory)"
+        return f"its process ended by {how}; see {self._log} (signal 9 usually means out of memory)"
 
     def start(self) -> None:
         self.end()
         self.has_worked = False
         with self._log.open("ab") as log:
-            # A session of its own: a terminal's Ctrl-C goes to the sweep alone.
+            # In a new session, so that Ctrl-C in a terminal reaches the sweep only.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "groundup.sweeps.executors.worker"],
                 stdin=subprocess.PIPE,
@@ -140,7 +140,7 @@ class _Worker:
             )
 
     def give(self, job: Job) -> bool:
-        """Hand it a job; False if it is gone."""
+        """Send a job; returns False if the process has ended."""
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -152,14 +152,14 @@ class _Worker:
         return True
 
     def answer(self) -> bytes | None:
-        """The line that has come, or None if the process is gone."""
+        """Read an outcome; None if the process has ended."""
         assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         return line if line.endswith(b"\n") else None
 
     def leave(self) -> None:
-        """End it: by the end of its orders, and if it does not hear, by force."""
+        """End the process by closing its input, and kill it if it does not react."""
         if self._process is not None and self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -168,7 +168,7 @@ class _Worker:
         self.end()
 
     def end(self) -> None:
-        """Make sure that nothing of the process is left."""
+        """Kill the process and close its pipes."""
         if self._process is None:
             return
         self._process.kill()
@@ -180,7 +180,7 @@ class _Worker:
 
 
 def visible_gpus() -> list[str]:
-    """Names of the GPUs that may be used, as CUDA_VISIBLE_DEVICES takes them."""
+    """The GPUs that may be used, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     if not torch.cuda.is_available():
@@ -192,7 +192,7 @@ def visible_gpus() -> list[str]:
 def _environment(threads: int, gpu: str | None) -> dict[str, str]:
     environment = dict(os.environ)
     environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    # The worker imports the same groundup, also where it is a plain source tree.
+    # The worker must import this groundup, even from a plain source tree.
     paths = [str(Path(groundup.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     if gpu is not None:

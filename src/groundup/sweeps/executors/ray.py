@@ -1,4 +1,4 @@
-"""Cells as tasks of Ray, on the machines of a cluster that share the sweep's directory."""
+"""Trials as Ray tasks, on a cluster whose machines share the sweep's directory."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ _DEFAULT_PORT = 6379
 
 
 class RayExecutor:
-    """Each job a task. A task whose worker or machine dies is "lost", and the sweep submits its cell again, which goes
-    on from the latest checkpoint wherever Ray places it.
+    """Runs each job as a Ray task. A task whose worker or machine dies is "lost"; the sweep submits its trial again,
+    which resumes from its latest checkpoint on any machine.
 
     Args:
-        address: of a running cluster, as ``host:port``, ``ray://host:port`` or ``auto``; without one a local cluster
-            of this process is started.
-        workers: cells at once of a local cluster.
-        threads: CPU threads of each cell; Ray counts them as its CPUs.
-        gpus: GPUs of each cell; by default one, where the machines have any. Without one a cell sees none.
+        address: of a running cluster, as ``host:port``, ``ray://host:port`` or ``auto``; None starts a local cluster.
+        workers: trials at once on a local cluster.
+        threads: CPU threads of each trial, which Ray counts as its CPUs.
+        gpus: GPUs of each trial; by default one if the machines have any.
 
     Raises:
         MissingExtraError: the package ray is not installed.
-        ConfigError: nobody answers at the address.
+        ConfigError: no cluster answers at the address.
     """
 
     def __init__(self, address: str | None = None, *, workers: int = 2, threads: int = 1, gpus: float | None = None):
@@ -44,17 +43,17 @@ class RayExecutor:
             _connect(ray, address)
         self._gpus = float(ray.cluster_resources().get("GPU", 0) > 0) if gpus is None else gpus
         self._check_room()
-        # Of other machines nothing is known here.
+        # The memory of other machines is unknown here.
         self.memory_shares: int | None = None if address is not None else 1 if self._gpus else workers
         needs = {"num_cpus": threads, "num_gpus": self._gpus, "max_retries": 0}
         self._task = ray.remote(**needs)(_run)
-        # By the clock, a cell must not profit from what another has left in its process.
+        # With a time limit, a warm process would have more time to train.
         self._timed_task = ray.remote(**needs, max_calls=1)(_run)
         self._jobs: dict[Any, Job] = {}
 
     @property
     def slots(self) -> int:
-        """As many as the machines that are there now have room for; more may join."""
+        """Number of trials that fit on the machines in the cluster now; more machines may join."""
         there = self._ray.cluster_resources()
         room = int(there.get("CPU", 0) // self._threads)
         if self._gpus:
@@ -62,19 +61,19 @@ class RayExecutor:
         return max(1, room)
 
     def _check_room(self) -> None:
-        """Ray waits for ever for a machine that is large enough."""
+        """Refuse trials that no machine is large enough for; Ray would wait forever."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if any(node.get("CPU", 0) >= self._threads and node.get("GPU", 0) >= self._gpus for node in nodes):
             return
         cpus, gpus = (max((node.get(kind, 0) for node in nodes), default=0) for kind in ("CPU", "GPU"))
         self._ray.shutdown()
         raise ConfigError(
-            f"a cell takes {self._threads} CPUs and {self._gpus:g} GPUs of Ray, and no machine has as many (at most "
+            f"a trial takes {self._threads} CPUs and {self._gpus:g} GPUs of Ray, and no machine has that many (at most "
             f"{cpus:g} and {gpus:g}); choose fewer --threads or --gpus"
         )
 
     def submit(self, job: Job) -> None:
-        # Ray's workers have folders of their own to run in.
+        # Ray's workers run in other working directories.
         there = replace(job, config=override(job.config, absolute_paths(job.config)))
         task = self._timed_task if job.config.train.max_minutes else self._task
         self._jobs[task.remote(there.to_json(), self._threads)] = job
@@ -88,7 +87,7 @@ class RayExecutor:
             return Outcome.from_json(self._ray.get(ended[0]))
         except self._ray.exceptions.RayError as error:
             reason = " ".join(str(error).split())[:200]
-            return Outcome(cell=job.cell, ending="lost", message=f"{type(error).__name__}: {reason}")
+            return Outcome(trial=job.trial, ending="lost", message=f"{type(error).__name__}: {reason}")
 
     def close(self) -> None:
         self._ray.shutdown()
@@ -102,7 +101,7 @@ def _run(job: dict[str, Any], threads: int) -> dict[str, Any]:
 
 
 def _connect(ray: Any, address: str) -> None:
-    """Join a cluster. By itself, Ray waits for minutes for one that is not there, and then ends the process."""
+    """Join a cluster. Without this check, Ray waits for minutes for a missing cluster, then ends the process."""
     if address not in ("auto", "local"):
         host, port = _host_and_port(address)
         try:

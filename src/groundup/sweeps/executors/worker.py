@@ -1,7 +1,7 @@
-"""A process of the local pool: ``python -m groundup.sweeps.executors.worker`` trains cell after cell.
+"""Worker process of the pool: ``python -m groundup.sweeps.executors.worker``.
 
-It reads jobs from its standard input and answers outcomes on its standard output, one JSON object a line. When its
-standard input ends, the sweep is gone, and so is the worker, at once: checkpoints are whole at any moment.
+It reads jobs from standard input and writes outcomes to standard output, one JSON object a line. When standard input
+ends, the sweep is gone and the worker exits at once, which is safe because checkpoints are written atomically.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from groundup.sweeps.attempt import Job, attempt
 
 
 def main() -> None:
-    """Answer until there is nobody to answer."""
+    """Run jobs until standard input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what anybody prints goes to the log
+    os.dup2(2, 1)  # print() goes to the log
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
-    import groundup.train  # torch, before the first job
+    import groundup.train  # imports torch before the first job
 
     assert groundup.train
     while True:
@@ -38,7 +38,7 @@ def _read(jobs: queue.SimpleQueue[str]) -> None:
 
 
 if __name__ == "__main__":
-    # A terminal's Ctrl-C is for the sweep, which tells its workers by the stop file. Not SIG_IGN: a run that is
-    # asked to stop by its own signal must see it.
+    # Ctrl-C in a terminal is for the sweep, which stops its workers through the stop file. A handler, not SIG_IGN,
+    # because a run must see a signal that is sent to itself.
     signal.signal(signal.SIGINT, lambda number, frame: None)
     main()
