@@ -19,12 +19,13 @@ from torch import Tensor
 from groundup.account.time import cpu_step_seconds
 from groundup.config import ModelConfig, RunConfig, from_dict
 from groundup.optim import build_optimizer, clip_gradients
-from groundup.train.build import build_model, process_settings
+from groundup.train.build import build_model
+from groundup.train.device import process_settings
 from groundup.train.step import build_loss
 
 Row = dict[str, Any]
 PRODUCT = 1024
-"""Rows and columns of the product that a machine is measured by, as in groundup.train.preview.measure."""
+"""Rows and columns of the product that a machine is measured by, as in groundup.train.device."""
 
 
 class Step:

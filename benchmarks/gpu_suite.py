@@ -25,7 +25,7 @@ import torch
 from groundup.account import parameter_count, peak_flops, training_flops_per_token
 from groundup.account.memory import step_memory
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
-from groundup.train.preview.measure import device_name
+from groundup.train.device import device_name
 from groundup.version import VERSION
 from side_by_side import Report, Row, failed, in_fresh_process, short
 from train_measure import make_batches, matmul_peak, matmul_shapes, memory_of_a_pass, timed

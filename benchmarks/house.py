@@ -118,8 +118,13 @@ def _until_first_forward(work: Callable[[], object]) -> dict[str, Any]:
     from torch.nn.modules import module
 
     trace = Trace()
+
+    def stop_at_step(_: object, inputs: tuple[Any, ...]) -> None:
+        if not inputs[0].is_meta:  # on the meta device, the modules are only counted
+            trace.stop()
+
     # The first forward pass belongs to the first step: without validation data nothing is evaluated before it.
-    module.register_module_forward_pre_hook(lambda *_: trace.stop())
+    module.register_module_forward_pre_hook(stop_at_step)
     trace.start()
     work()
     trace.stop()

@@ -33,7 +33,7 @@ from groundup.config import ModelConfig
 from groundup.data.shards import TokenShards
 from groundup.errors import GroundupError, TrainingError
 from groundup.reports.statistics import paired
-from groundup.train.build import choose_precision
+from groundup.train.device import choose_precision
 from learning_plot import check_plot, draw
 from learning_runs import Corpus, Runs, Settings
 from loss_curves import mean_curve, tokens_to_reach

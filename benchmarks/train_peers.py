@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
 from groundup.nn import TransformerLM
 from groundup.optim import build_optimizer
-from groundup.train.build import build_model, process_settings
+from groundup.train.build import build_model
+from groundup.train.device import process_settings
 from groundup.train.step import build_loss, train_step
 from side_by_side import UnavailableError, labelled
 

@@ -49,7 +49,7 @@ def verbs_page() -> str:
 
 def options_page() -> str:
     """The page of all options of a run, from the help of `groundup train` and their effects."""
-    from groundup.config.effects import effect_of
+    from groundup.config.names import effect_of
 
     parts = [
         "# Options\n\nThe options of a run, in a recipe (`[model]`, `d_model = 256`) and on the command line of "

@@ -9,7 +9,7 @@ import pytest
 
 from groundup.cli.main import main
 from groundup.config import RunConfig, flatten, override, save_toml
-from groundup.config.effects import FIXED, RECORD, SPEED, effect_of
+from groundup.config.names import FIXED, RECORD, SPEED, effect_of
 from groundup.errors import ConfigError
 from groundup.record import read_object
 from groundup.record.run import RunDirectory

@@ -134,7 +134,7 @@ def test_a_full_disk_while_the_record_is_written(config: RunConfig, tmp_path: Pa
     """A limit on the size of files is the disk that fills up; the checkpoints' files are allowed to be larger."""
     config = override(config, {"train.log_interval": 1, "sample.interval": 1})
     fills_up = (
-        "import resource, signal, groundup.record.sinks.jsonl as j\n"
+        "import resource, signal, groundup.record.sinks as j\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write = j.JsonlSink._write\n"
         "def limited(self, name, line):\n"

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from groundup.config import TrainConfig
-from groundup.train.preview import measure
-from groundup.train.preview.measure import known_peak, measure_matmul_flops, multiplied_in, peak_memory, total_memory
+from groundup.train import device as measure
+from groundup.train.device import known_peak, measure_matmul_flops, multiplied_in, peak_memory, total_memory
 
 
 @pytest.mark.parametrize(

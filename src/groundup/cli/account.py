@@ -122,7 +122,7 @@ def _account(
 
 def _device(name: str | None, config: RunConfig) -> Device | None:
     if name is not None and name.lower() == "cpu":
-        from groundup.train.preview.dry_run import measured_cpu
+        from groundup.train.device import measured_cpu
 
         return measured_cpu(config.train)
     from groundup.account.terminal import named_device

@@ -44,8 +44,8 @@ def _generate(
     from groundup.generation import continue_text
     from groundup.record.run import RunDirectory
     from groundup.system.threads import wait_by_load
-    from groundup.train.build import choose_device
     from groundup.train.checkpoint.folder import load_model
+    from groundup.train.device import choose_device
 
     directory = RunDirectory.open(run)
     config = directory.config

@@ -1,14 +1,19 @@
-"""Names of options: the full one is its place in the config (``model.d_model``), the short one its last part."""
+"""Names and effects of options.
+
+The full name of an option is its place in the config (``model.d_model``), the short one its last part. Its effect is
+what it changes: the result of a run, only its speed, or only its record.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
-from groundup.config.options import RunConfig
+from groundup.config.options import ModelConfig, RunConfig
 from groundup.config.recipe import flatten, suggestion
 from groundup.errors import ConfigError
 
@@ -71,3 +76,36 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
             raise ConfigError(f"[{place}] has {full} twice, as {name} too; leave one of them out")
         found[full] = value
     return found
+
+
+Effect = Literal["result", "speed", "record"]
+
+SPEED = (
+    "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
+    "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
+)  # fmt: skip
+"""Where and how a run is computed. The results agree to rounding."""
+RECORD = (
+    "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
+    "train.log_interval", "train.eval_interval", "train.eval_windows", "train.eval_batch_size",
+    "train.checkpoint_interval", "train.checkpoint_minutes", "train.keep_checkpoints",
+    "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
+    "train.profile", "sample.", "track.",
+)  # fmt: skip
+"""What is measured, kept and shown, where it lies, and how long a session lasts. A name that ends in a dot stands for
+its section. Data are recognised by their hash, so their paths are free."""
+WITHOUT_WEIGHTS = ("context_length", "rope_theta", "position", "norm_eps")
+"""Options of a model that add no weight to it and change no shape of one."""
+FIXED = (
+    *(f"model.{field.name}" for field in dataclasses.fields(ModelConfig) if field.name not in WITHOUT_WEIGHTS),
+    "optim.optimizer",
+)
+"""Options that decide which tensors a checkpoint holds."""
+
+
+def effect_of(name: str) -> Effect:
+    """The effect of an option, given by its full name."""
+    section = f"{name.partition('.')[0]}."
+    if name in SPEED:
+        return "speed"
+    return "record" if name in RECORD or section in RECORD else "result"

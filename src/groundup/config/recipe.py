@@ -16,8 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from groundup.config.options import RunConfig
 from groundup.errors import ConfigError, FileMissingError
-from groundup.system.files import write_atomically
-from groundup.system.reading import parse_toml, read_text, why
+from groundup.system.files import parse_toml, read_text, why, write_atomically
 
 Config = TypeVar("Config")
 

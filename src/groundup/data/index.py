@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.errors import DataError, FileMissingError
-from groundup.system.files import is_as_sealed, locked, read_json, sealed, write_json
-from groundup.system.reading import open_regular
+from groundup.system.files import is_as_sealed, locked, open_regular, read_json, sealed, write_json
 
 FORMAT = "groundup-token-shards"
 PROGRESS_FORMAT = "groundup-token-shards-progress"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from groundup.system.reading import read_bytes
+from groundup.system.files import read_bytes
 
 
 def _not_json(constant: str) -> NoReturn:

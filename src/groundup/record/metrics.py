@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.record.json import loads, parse_json
-from groundup.system.reading import open_regular
+from groundup.system.files import open_regular
 
 Check = Callable[[dict[str, Any]], str]
 """Return what is wrong with an object as a line of its file; empty if it is valid."""

@@ -15,8 +15,7 @@ from groundup.record.curve import Curve, Floats, with_whole_end
 from groundup.record.json import read_object
 from groundup.record.metrics import Record, finite, read_metrics, read_samples
 from groundup.record.sweep import is_sweep
-from groundup.system.files import read_json
-from groundup.system.reading import parse_toml, read_text, why
+from groundup.system.files import parse_toml, read_json, read_text, why
 
 MEASURES = {"val_loss": "validation loss", "train_loss": "training loss", "val_bpb": "bits per byte"}
 UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb": "bits per byte"}

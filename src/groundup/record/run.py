@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import RunConfig, from_dict, load_toml, override, save_toml
 from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
-from groundup.system.files import delete, discard, discarded, locked, write_atomically
+from groundup.system.files import delete, discard, discarded, locked, read_text, write_atomically
 from groundup.system.launch import Launch
-from groundup.system.reading import read_text
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer

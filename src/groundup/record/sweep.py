@@ -20,8 +20,7 @@ from typing import Any, Literal, get_args
 
 from groundup.errors import DataError, TrainingError
 from groundup.record.metrics import Record, finite, read_objects
-from groundup.system.files import locked, read_json, text_bytes, write_atomically
-from groundup.system.reading import read_bytes, why
+from groundup.system.files import locked, read_bytes, read_json, text_bytes, why, write_atomically
 
 DOCUMENT, RESULTS, STOP_FILE = "sweep.json", "results.jsonl", ".stop"
 """Names of files in a sweep's directory. While the stop file is there, running trials save a checkpoint and stop."""

@@ -23,8 +23,7 @@ from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.record.read import Run, find_runs, is_run, read_run, read_tags
 from groundup.record.sweep import is_sweep, latest_results
 from groundup.reports.settings import apply_result
-from groundup.system.files import write_atomically
-from groundup.system.reading import why
+from groundup.system.files import why, write_atomically
 
 _VERSION = 2
 _FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")

@@ -40,9 +40,7 @@ def this_device(config: RunConfig) -> Device:
     """The device that a run would use here. Its peak is that of the data sheet, or measured now for a CPU."""
     from groundup.account.account import Device, card_device
     from groundup.account.hardware import find_card
-    from groundup.train.build import choose_device, choose_precision
-    from groundup.train.preview.dry_run import measured_cpu
-    from groundup.train.preview.measure import device_name, total_memory
+    from groundup.train.device import choose_device, choose_precision, device_name, measured_cpu, total_memory
 
     name = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, name)

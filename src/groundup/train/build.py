@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from groundup.config import END_OF_TEXT, DataConfig, RunConfig, TrainConfig, check_warmup, override
+from groundup.config import END_OF_TEXT, DataConfig, RunConfig, check_warmup, flatten, override
 from groundup.data.batches import Batches, DeviceBatches, check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError
@@ -19,8 +18,8 @@ from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import CombinedOptimizer, build_optimizer
 from groundup.record.run import RunDirectory
-from groundup.system.process import training_settings
-from groundup.train.checkpoint.resume import identity_of
+from groundup.train.checkpoint.folder import FORMAT, VERSION
+from groundup.train.device import choose_precision
 from groundup.train.limits import check_disk, check_fits
 from groundup.train.ranks.collective import Ranks
 from groundup.train.ranks.parallel import Parallel, make_parallel
@@ -55,16 +54,11 @@ class Trainer:
     state: TrainState = field(default_factory=TrainState)
 
 
-def process_settings(config: TrainConfig, device: str) -> AbstractContextManager[None]:
-    """Settings of the process that a run on this device wants; they are restored afterwards."""
-    return training_settings(device, matmul_precision=config.matmul_precision, fast=config.kernels == "fast")
-
-
 def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False) -> Trainer:
-    """Check a run and build its objects; call it within :func:`process_settings`. Writes nothing.
+    """Check a run and build its objects; call it within :func:`groundup.train.device.process_settings`.
 
     Args:
-        device: as :func:`choose_device` returns it, this rank's.
+        device: this rank's, as :func:`groundup.train.device.choose_device` returns it.
         force: build a run though it cannot fit into memory, or a checkpoint on the disk.
 
     Raises:
@@ -110,40 +104,22 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     )  # fmt: skip
 
 
+def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> dict[str, Any]:
+    """Return the entries of ``state.json`` that identify the run and its data."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset_sha256": train.sha256,
+        "tokenizer_sha256": train.tokenizer_sha256,
+        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows],
+        "options": flatten(config),
+    }
+
+
 def absolute_paths(config: RunConfig) -> dict[str, str]:
     """Return the data's paths in absolute form, so that a run can be evaluated and resumed from any folder."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
     return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
-
-
-def choose_device(name: str) -> str:
-    """Resolve "auto" to the best device; check other names.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("expected auto, cpu, cuda, cuda:N or mps")
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device = {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return name
-
-
-def choose_precision(name: str, device: str) -> str:
-    """Resolve "auto" to bf16 where the device has instructions for it, to fp32 elsewhere; keep other names."""
-    if name != "auto":
-        return name
-    if device.startswith("cuda"):
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device != "cpu":
-        return "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:

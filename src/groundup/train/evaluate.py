@@ -109,7 +109,7 @@ def evaluate_run(
     Raises:
         DataError: the run has no such split, or the shards were made with another tokenizer.
     """
-    from groundup.train.build import choose_device
+    from groundup.train.device import choose_device
 
     directory = RunDirectory.open(run)
     config = directory.config

@@ -28,8 +28,8 @@ from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Sinks, external_sinks
 from groundup.system.interruption import Interruption
 from groundup.train.checkpoint.writer import CheckpointWriter
+from groundup.train.device import device_name, known_peak, peak_memory
 from groundup.train.evaluate import Evaluation, evaluate_unless
-from groundup.train.preview.measure import device_name, known_peak, peak_memory
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer

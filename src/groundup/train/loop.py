@@ -21,9 +21,10 @@ from groundup.optim import learning_rate_at
 from groundup.record.run import RunDirectory
 from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
-from groundup.train.build import Trainer, build, choose_device, process_settings
+from groundup.train.build import Trainer, build
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
+from groundup.train.device import choose_device, process_settings
 from groundup.train.limits import TimeLimit, disk_warning
 from groundup.train.logging import Logger, open_record, update_ratios
 from groundup.train.preview.describe import describe
@@ -266,7 +267,7 @@ class Session:
 
     def evaluate_and_sample(self) -> None:
         """Evaluate and sample, if due, and complete the step's checkpoint."""
-        if self.state.reported:
+        if self.state.due_line is None and not self.state.due_sample:
             return
         is_best = self.logger.finish()
         if self.state.due_line is None:

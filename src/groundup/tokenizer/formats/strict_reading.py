@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import FileMissingError, TokenizerError
-from groundup.system import reading
+from groundup.system import files as reading
 
 
 def read_bytes(path: Path) -> bytes:

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
-from groundup.system.files import atomic_writer
-from groundup.system.reading import open_regular
+from groundup.system.files import atomic_writer, open_regular
 from groundup.tokenizer.patterns import Pattern, checked_pattern
 from groundup.tokenizer.special_tokens import checked_special_tokens
 

@@ -34,11 +34,11 @@ from groundup.system.files import (
     discard,
     file_sha256,
     is_as_sealed,
+    open_regular,
     sealed,
     sync_directory,
     write_atomically,
 )
-from groundup.system.reading import open_regular
 from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
 from groundup.train.state import TrainState
 

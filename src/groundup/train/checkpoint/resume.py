@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from groundup.config import RunConfig, flatten
-from groundup.config.effects import FIXED, effect_of
-from groundup.data.shards import TokenShards
+from groundup.config.names import FIXED, effect_of
 from groundup.errors import CheckpointError, ConfigError
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import (
-    FORMAT,
-    VERSION,
     check_hashes,
     read_model,
     read_optimizer,
@@ -29,18 +26,6 @@ _OF_SESSION = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
     "train.device", "train.max_minutes", "train.finish_schedule", "train.profile",
 )  # fmt: skip
-
-
-def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> dict[str, Any]:
-    """Return the entries of ``state.json`` that identify the run and its data."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "dataset_sha256": train.sha256,
-        "tokenizer_sha256": train.tokenizer_sha256,
-        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows],
-        "options": flatten(config),
-    }
 
 
 def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], object] = lambda text: None) -> bool:

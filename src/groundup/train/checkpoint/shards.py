@@ -21,8 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from groundup.errors import CheckpointError
-from groundup.system.files import sync_directory, write_atomically
-from groundup.system.reading import read_text
+from groundup.system.files import read_text, sync_directory, write_atomically
 
 MODEL_SHARDS = "model"
 OPTIMIZER_SHARDS = "optimizer"

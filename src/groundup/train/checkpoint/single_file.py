@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
-from groundup.system.files import atomic_writer
-from groundup.system.reading import open_regular
+from groundup.system.files import atomic_writer, open_regular
 from groundup.train.checkpoint.folder import check_fit
 
 

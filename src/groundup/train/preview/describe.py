@@ -11,8 +11,8 @@ from groundup.data.shards import TokenShards
 from groundup.display.section import Section
 from groundup.display.units import size_text
 from groundup.optim.schedule import describe_schedule
+from groundup.train.device import MFU_CONVENTION, device_name, known_peak
 from groundup.train.limits import checkpoint_bytes, disk_warning, free_bytes, most_checkpoints
-from groundup.train.preview.measure import MFU_CONVENTION, device_name, known_peak
 
 
 def describe(

@@ -6,26 +6,26 @@ import statistics
 import time
 from collections.abc import Iterator
 
-import torch
-
 from groundup.account import training_flops_per_token
-from groundup.account.account import Device, memory_values, parameter_values
+from groundup.account.account import memory_values, parameter_values
 from groundup.account.sections import memory_section, parameter_section
 from groundup.config import RunConfig, TrainConfig
 from groundup.display.section import Section
 from groundup.display.units import size_text, time_text
 from groundup.system.threads import wait_by_load
-from groundup.train.build import Trainer, build, choose_device, choose_precision, process_settings
+from groundup.train.build import Trainer, build
 from groundup.train.checkpoint.resume import latest_checkpoint
-from groundup.train.preview.describe import describe, disk_section, optimizer_section
-from groundup.train.preview.measure import (
+from groundup.train.device import (
+    choose_device,
     known_peak,
     measure_matmul_flops,
     multiplied_in,
     peak_memory,
+    process_settings,
     synchronize,
     total_memory,
 )
+from groundup.train.preview.describe import describe, disk_section, optimizer_section
 from groundup.train.step import launch_step
 
 TIMED_STEPS = 8
@@ -49,16 +49,6 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
         synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
-
-
-def measured_cpu(config: TrainConfig) -> Device:
-    """Return this machine's processor, for an account: its matmul throughput, measured now, and its memory."""
-    precision = choose_precision(config.precision, "cpu")
-    with process_settings(config, "cpu"):
-        flops = measure_matmul_flops("cpu", precision)
-    threads = torch.get_num_threads()
-    how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
-    return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)
 
 
 def dry_run(

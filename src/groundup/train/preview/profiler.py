@@ -15,7 +15,7 @@ from groundup.account import training_flops_per_token
 from groundup.config import RunConfig
 from groundup.display.units import size_text
 from groundup.train import step as training_step
-from groundup.train.preview.measure import MFU_CONVENTION, device_name, known_peak, peak_memory, synchronize
+from groundup.train.device import MFU_CONVENTION, device_name, known_peak, peak_memory, synchronize
 from groundup.train.step import CLIPPING, DATA, scope
 
 STEPS = 5

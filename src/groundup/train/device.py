@@ -1,4 +1,4 @@
-"""Measurements of the machine: its name, matmul throughput, and memory."""
+"""Device of a run: its choice and settings, name, matmul throughput and memory."""
 
 from __future__ import annotations
 
@@ -7,15 +7,54 @@ import resource
 import statistics
 import sys
 import time
+from contextlib import AbstractContextManager
 
 import torch
 
+from groundup.account.account import Device
 from groundup.account.hardware import cpu_name, peak_flops
 from groundup.config import TrainConfig
+from groundup.errors import ConfigError
+from groundup.system.process import training_settings
 
 MFU_CONVENTION = "2mnp FLOPs a matrix product, attention in full, backward twice the forward"
 """What MFU counts (:mod:`groundup.account.flops`); other projects halve attention for the causal mask, or leave it
 out."""
+
+
+def choose_device(name: str) -> str:
+    """Resolve "auto" to the best device; check other names.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        if name.partition(":")[0] not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("expected auto, cpu, cuda, cuda:N or mps")
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"train.device = {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def choose_precision(name: str, device: str) -> str:
+    """Resolve "auto" to bf16 where the device has instructions for it, to fp32 elsewhere; keep other names."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device != "cpu":
+        return "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def process_settings(config: TrainConfig, device: str) -> AbstractContextManager[None]:
+    """Settings of the process that a run on this device wants; they are restored afterwards."""
+    return training_settings(device, matmul_precision=config.matmul_precision, fast=config.kernels == "fast")
 
 
 def device_name(device: str) -> str:
@@ -88,3 +127,13 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
     elif device == "mps":
         torch.mps.synchronize()
+
+
+def measured_cpu(config: TrainConfig) -> Device:
+    """Return this machine's processor, for an account: its matmul throughput, measured now, and its memory."""
+    precision = choose_precision(config.precision, "cpu")
+    with process_settings(config, "cpu"):
+        flops = measure_matmul_flops("cpu", precision)
+    threads = torch.get_num_threads()
+    how = f"measured now on {threads} thread{'s' if threads > 1 else ''}"
+    return Device("cpu", "cpu", precision, flops, float(total_memory("cpu")), how, measured=True)

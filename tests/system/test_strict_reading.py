@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from groundup.record import read_jsonl, read_metrics, read_object
-from groundup.system.files import read_json, write_atomically
-from groundup.system.reading import parse_toml, read_bytes, read_text, why
+from groundup.system.files import parse_toml, read_bytes, read_json, read_text, why, write_atomically
 
 
 def read_lines(path: Path) -> list:
