@@ -25,15 +25,11 @@ class Saved:
     """A sum of products of sizes, by letter: ``B S D + 2 B S J``."""
     width: int
     """Bytes per element."""
-    elements: int
     times: int
+    size: int
+    """Bytes of all of them."""
     by_autograd: bool = True
     """Whether autograd holds it; otherwise a custom function does, or it exists only between forward and backward."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all of them."""
-        return self.elements * self.width * self.times
 
 
 _Line = tuple[str, str, str, int]  # component, name, shape, width
@@ -56,7 +52,10 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
     }  # fmt: skip
 
     def saved(lines: list[_Line], times: int, *, by_autograd: bool = True) -> list[Saved]:
-        return [Saved(*line, elements=count(line[2], sizes), times=times, by_autograd=by_autograd) for line in lines]
+        return [
+            Saved(*line, times=times, size=count(line[2], sizes) * line[3] * times, by_autograd=by_autograd)
+            for line in lines
+        ]
 
     if train.activation_checkpointing:
         blocks = saved([("input", "input of the block", "B S D", width)], model.num_layers)

@@ -11,7 +11,7 @@ import functools
 import json
 from dataclasses import dataclass
 
-from groundup.account.modules import TracedMatmul, modules, sizes_of, value
+from groundup.account.modules import TracedMatmul, matmul_shapes
 from groundup.config import ModelConfig, TrainConfig, from_dict
 from groundup.errors import ConfigError
 
@@ -47,13 +47,11 @@ def forward_matmuls(model: ModelConfig, *, batch_size: int = 1, tokens: int | No
     Args:
         tokens: length of a sequence; the context length by default.
     """
-    sizes = sizes_of(model, batch_size=batch_size, tokens=model.context_length if tokens is None else tokens)
+    tokens = model.context_length if tokens is None else tokens
     found = []
-    for matmul in modules(model).matmuls:
+    for matmul, (batch, m, n, p) in matmul_shapes(model, batch_size=batch_size, tokens=tokens):
         name, component = _names(matmul)
-        count = value(matmul.batch, sizes) * (model.num_layers if matmul.in_block else 1)
-        m, n, p = (value(dimension, sizes) for dimension in (matmul.m, matmul.n, matmul.p))
-        found.append(Matmul(name, component, m, n, p, count))
+        found.append(Matmul(name, component, m, n, p, batch * (model.num_layers if matmul.in_block else 1)))
     return tuple(found)
 
 

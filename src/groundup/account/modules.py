@@ -69,15 +69,33 @@ def modules(model: ModelConfig) -> Modules:
     return _walk(probe)
 
 
-def sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> dict[str, int]:
+def weight_shapes(model: ModelConfig) -> list[tuple[Weight, tuple[int, ...]]]:
+    """Return each weight of a model with its shape in numbers."""
+    sizes = _sizes_of(model)
+    return [(weight, tuple(_value(size, sizes) for size in weight.shape)) for weight in modules(model).weights]
+
+
+def matmul_shapes(
+    model: ModelConfig, *, batch_size: int, tokens: int
+) -> list[tuple[TracedMatmul, tuple[int, int, int, int]]]:
+    """Return each matmul of a forward pass with its batch, m, n and p in numbers."""
+    sizes = _sizes_of(model, batch_size=batch_size, tokens=tokens)
+    return [
+        (matmul, (_value(matmul.batch, sizes), *(_value(size, sizes) for size in (matmul.m, matmul.n, matmul.p))))  # type: ignore[misc]
+        for matmul in modules(model).matmuls
+    ]
+
+
+def _sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> dict[str, int]:
     """The sizes that dimensions are products of."""
+    kv_heads, head_dim = model.kv_heads, model.head_dim
     return {
         "batch_size": batch_size, "tokens": tokens, "vocab_size": model.vocab_size, "d_ff": model.ffn_dim,
-        "kv_heads": model.kv_heads, "queries_per_key": model.num_heads // model.kv_heads, "head_dim": model.head_dim,
+        "kv_heads": kv_heads, "queries_per_key": model.num_heads // kv_heads, "head_dim": head_dim,
     }  # fmt: skip
 
 
-def value(dimension: Dimension, sizes: Mapping[str, int]) -> int:
+def _value(dimension: Dimension, sizes: Mapping[str, int]) -> int:
     """A dimension in numbers."""
     return math.prod(factor if isinstance(factor, int) else sizes[factor] for factor in dimension)
 
@@ -121,9 +139,10 @@ def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
     """Run a forward pass and note every matmul with the module that makes it."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.module_tracker import ModuleTracker
 
     found: list[TracedMatmul] = []
-    running: list[str] = []
+    tracker = ModuleTracker()
 
     class Note(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -131,7 +150,8 @@ def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
                 left, right = args
                 *batch, m, n = map(dimension_of, left.shape)
                 p = dimension_of(right.shape[-1])
-                module = running[-1]
+                # "TransformerLM.layers.0.attn.q_proj": of the modules that are running, the innermost.
+                module = max(tracker.parents, key=len).partition(".")[2]
                 found.append(
                     TracedMatmul(
                         _within_block(module), m, n, p, batch[0] if batch else (), _is_in_block(module), not batch
@@ -139,10 +159,7 @@ def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
                 )
             return function(*args, **(kwargs or {}))
 
-    for name, module in lm.named_modules():
-        module.register_forward_pre_hook(lambda module, args, name=name: running.append(name))
-        module.register_forward_hook(lambda module, args, result: running.pop() and None)
-    with torch.no_grad(), Note():
+    with torch.no_grad(), tracker, Note():
         lm(token_ids)
     return found
 

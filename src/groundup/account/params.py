@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from groundup.account.modules import Weight, modules, sizes_of, value
+from groundup.account.modules import Weight, weight_shapes
 from groundup.config import ModelConfig
 
 
@@ -58,9 +58,9 @@ class Parameters:
 @functools.lru_cache(maxsize=1024)
 def parameters(model: ModelConfig) -> Parameters:
     """Parameters of a model with this config."""
-    sizes, counts = sizes_of(model), Counter[str]()
-    for weight in modules(model).weights:
-        counts[_component(weight)] += math.prod(value(dimension, sizes) for dimension in weight.shape)
+    counts = Counter[str]()
+    for weight, shape in weight_shapes(model):
+        counts[_component(weight)] += math.prod(shape)
     names = ("embedding", "qkv", "output_proj", "ffn", "block_norms", "final_norm", "head")
     return Parameters(num_layers=model.num_layers, **{name: counts[name] for name in names})
 
@@ -72,11 +72,10 @@ def parameter_count(model: ModelConfig) -> int:
 
 def hidden_matrices(model: ModelConfig) -> Counter[tuple[int, int]]:
     """Shapes of the matrices between embedding and head, and how many of the model's weights have each."""
-    sizes, counts = sizes_of(model), Counter[tuple[int, int]]()
-    for weight in modules(model).weights:
-        if weight.in_block and len(weight.shape) == 2:
-            rows, columns = (value(dimension, sizes) for dimension in weight.shape)
-            counts[rows, columns] += model.num_layers
+    counts = Counter[tuple[int, int]]()
+    for weight, shape in weight_shapes(model):
+        if weight.in_block and len(shape) == 2:
+            counts[shape[0], shape[1]] += model.num_layers
     return counts
 
 
