@@ -103,6 +103,7 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
     norms = _norm(train, width) if model.norm != "none" else []
     attention: list[_Line] = [("attention", "input" if pre else "input of the block", "B S D", width)]
     attention += _heads_plain(model) if plain else []
+    attention += _qk_norm(model, plain, width) if model.qk_norm else []
     attention += _attention(model, train, width, device, batch_size)
     ffn: list[_Line] = [("feed-forward", "input", "B S D", width)]
     if model.ffn == "silu":
@@ -135,12 +136,30 @@ def _heads_plain(model: ModelConfig) -> list[_Line]:
     return [("attention", "rotary angles", f"2 S {head_dim}", 4)] if model.position == "rope" else []
 
 
+def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
+    heads, roots = "B S D + B S J", f"B S H + {model.kv_heads} B S"
+    root: _Line = ("attention", "1 / root mean square of queries and keys", roots, 4)
+    if plain:
+        names = ("queries and keys in float32", "queries and keys / root mean square")
+        return [root, *[("attention", name, heads, 4) for name in names]]
+    if model.kv_heads > 1:
+        lines: list[_Line] = [root, ("attention", "queries and keys before their norms", heads, width)]
+    elif model.num_heads > 1:  # a single head of keys needs no copy and holds the whole QKV projection
+        lines = [root, ("attention", "queries before their norm", "B S D", width)]
+        lines += [("attention", "queries, keys and values", "B S D + 2 B S J", width)]
+    else:
+        lines = [root]  # the values hold the projection
+    if model.position == "rope":
+        lines += [("attention", "rotary angles", f"S {model.head_dim}", 4)]
+    return lines
+
+
 def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
     shared = model.kv_heads < model.num_heads
     if train.attention == "plain":
         # The values of a single sequence or head need no copy, so they hold the whole QKV projection.
         single = 1 in (batch_size, model.num_heads) and not shared
-        whole_projection = single and train.kernels == "fast" and model.position == "rope"
+        whole_projection = single and train.kernels == "fast" and (model.position == "rope" or model.qk_norm)
         return [
             *[("attention", name, "B S D", width) for name in ("queries", "keys")],
             ("attention", "values", "B S D + 2 B S J" if whole_projection else "B S D", width),
@@ -156,18 +175,20 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
         lines: list[_Line] = [("attention", name, "B S D", width) for name in ("queries", "keys", "values")]
     else:
         projection, rotated = "B S D + 2 B S J", "B S D + B S J"
-        rope = model.position == "rope"
+        separate = model.position == "rope" or model.qk_norm  # not views of the projection
         repeated: list[_Line] = [("attention", f"{name}, repeated", "B S D", width) for name in ("keys", "values")]
-        first = ("attention", "queries and keys, rotated", rotated, width)
+        queries_only = model.qk_norm and shared
+        first = ("attention", "queries and keys, rotated", "B S D" if queries_only else rotated, width)
         whole = ("attention", "queries, keys and values", projection, width)
-        lines = ([first] if rope else [whole]) + (repeated if shared else [whole] if rope else [])
+        lines = ([first] if separate else [whole]) + (repeated if shared else [whole] if separate else [])
     lines += [("attention", "weighted values", "B S D", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # torch's fused kernel
         lines += [("attention", "logarithms of the sums", "B H S", 4)]
-        # The result has the memory layout of the queries. Rotated queries have heads outermost, and the matmul that
-        # follows needs positions outermost: a copy. A GPU's float32 kernel writes that layout directly.
+        # The result has the memory layout of the queries. Queries that are rotated one by one have heads outermost, and
+        # the matmul that follows needs positions outermost: a copy. A GPU's float32 kernel writes that layout directly.
         as_the_queries = device == "cpu" or width == 2
-        if as_the_queries and train.kernels == "plain" and model.position == "rope":
+        heads_outermost = model.position == "rope" if train.kernels == "plain" else model.qk_norm
+        if as_the_queries and heads_outermost:
             lines += [("attention", "weighted values, head after head", "B S D", width)]
     return lines
 

@@ -67,6 +67,8 @@ class ModelConfig:
     """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
     norm_eps: float = 1e-5
     """Added to the mean square inside RMSNorm."""
+    qk_norm: bool = False
+    """Normalize queries and keys per head before RoPE (RMSNorm; Henry et al. 2020)."""
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")

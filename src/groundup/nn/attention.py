@@ -10,7 +10,7 @@ from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn.course import attention_sizes, or_sizes
 from groundup.nn.functional import causal_mask, scaled_dot_product_attention
-from groundup.nn.layers import Linear
+from groundup.nn.layers import Linear, RMSNorm
 
 # Shapes: B leading (batch) dimensions, S sequence, T keys of the cache and the sequence, D d_model, H query heads,
 # G heads of keys and values, K head size.
@@ -131,7 +131,7 @@ class MultiHeadSelfAttention(nn.Module):
         rope: rotary embedding applied to queries and keys, shared by all layers; None = no position information.
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``{q,output}_proj.weight (D, D)``, ``{k,v}_proj.weight (G K, D)``,
-    rows head after head.
+    rows head after head; ``{q,k}_norm.weight (K,)`` with ``qk_norm``.
 
     Raises:
         ConfigError: the head size of rope is another.
@@ -160,6 +160,8 @@ class MultiHeadSelfAttention(nn.Module):
         self.k_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
         self.v_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
         self.output_proj = Linear(d_model, d_model, device, dtype)
+        self.q_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
+        self.k_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from each position to itself and the earlier ones, those in ``cache`` included.
@@ -176,10 +178,12 @@ class MultiHeadSelfAttention(nn.Module):
     def project(
         self, x: Tensor, token_positions: Tensor | None, cache: KVCache | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries ``(..., H, S, K)``, keys and values ``(..., G, S, K)`` of x, the first two rotated."""
+        """Queries ``(..., H, S, K)``, keys and values ``(..., G, S, K)`` of x, the first two normalized and rotated."""
         q_BHSK = _heads(self.q_proj(x), self.num_heads)
         k_BGSK = _heads(self.k_proj(x), self.num_kv_heads)
         v_BGSK = _heads(self.v_proj(x), self.num_kv_heads)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
         if self.rope is not None:
             if token_positions is not None:
                 token_positions = token_positions.unsqueeze(-2)  # one axis for the heads

@@ -30,7 +30,7 @@ class _FastAttention(MultiHeadSelfAttention):
         self.layer_index, self.num_heads, self.num_kv_heads = plain.layer_index, plain.num_heads, plain.num_kv_heads
         self.rope = plain.rope
         self.q_proj, self.k_proj, self.v_proj = plain.q_proj, plain.k_proj, plain.v_proj
-        self.output_proj = plain.output_proj
+        self.output_proj, self.q_norm, self.k_norm = plain.output_proj, plain.q_norm, plain.k_norm
 
 
 class FlashAttention(_FastAttention):
@@ -59,7 +59,13 @@ class FusedQKVAttention(_FastAttention):
             return super().project(x, token_positions, cache)
         qkv = packed_linear(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
         rotations = None if self.rope is None else torch.complex(*self.rope.tables(x.shape[-2]))
-        return rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
+        if self.q_norm is None or self.k_norm is None:
+            return rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
+        q_BHSK, k_BGSK, v_BGSK = rotated_heads(qkv, None, self.num_heads, self.num_kv_heads)
+        q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
+        if rotations is not None:
+            q_BHSK, k_BGSK = rotate(q_BHSK, rotations), rotate(k_BGSK, rotations)
+        return q_BHSK, k_BGSK, v_BGSK
 
 
 class FusedQKVFlashAttention(FusedQKVAttention, FlashAttention):
