@@ -113,7 +113,7 @@ def test_a_plan_that_does_not_fit_says_so_and_what_helps(config: RunConfig, monk
 def test_smaller_passes_and_checkpointed_blocks_take_less(config: RunConfig):
     def peak(**changes: object) -> float:
         sizes = rows(override(config, changes))["memory"]
-        return float(sizes["kept: attention"].split()[0]) if "kept: attention" in sizes else 0.0
+        return float(sizes["saved: attention"].split()[0]) if "saved: attention" in sizes else 0.0
 
     whole = peak()
     assert 0 < peak(**{"data.micro_batch_size": 2}) < 0.6 * whole

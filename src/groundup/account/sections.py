@@ -1,4 +1,4 @@
-"""The account of a run as tables and sentences."""
+"""The account of a run as tables, and its answer in sentences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PARAMETERS = {
 }
 _OF_A_BLOCK = ("qkv", "output_proj", "ffn", "block_norms")
 _COMPONENTS = {
-    "projections": "attention's projections",
+    "projections": "the projections of attention",
     "scores": "attention: queries x keys",
     "values": "attention: weights x values",
     "ffn": "the feed-forward layers",
@@ -31,13 +31,13 @@ _MOMENTS = {"loss": "at the loss", "backward": "in the backward pass", "update":
 
 
 def sections(document: dict[str, Any]) -> Iterator[Section]:
-    """All tables of an account, in the order in which a person asks."""
+    """All tables of an account."""
     yield _head(document)
     yield parameter_section(document["parameters"])
     yield _flops(document)
     sequences = _sequences(document["setting"]["micro_batch_size"])
     there_is = (document.get("device") or {}).get("memory")
-    yield memory_section(document["memory"], f"memory of a pass over {sequences}", total=there_is)
+    yield memory_section(document["memory"], f"memory of a step with micro-batches of {sequences}", total=there_is)
     if "seconds" in document["run"]:
         yield _run(document)
     if "fit" in document:
@@ -65,7 +65,7 @@ def _head(document: dict[str, Any]) -> Section:
         (
             "computed",
             f"{setting['precision']}, {setting['attention']} attention, {setting['kernels']} kernels"
-            + (", activations made again" if setting["activation_checkpointing"] else "")
+            + (", activations recomputed" if setting["activation_checkpointing"] else "")
             + several,
         ),
     ]
@@ -80,7 +80,7 @@ def _passes(setting: dict[str, Any]) -> str:
 
 
 def parameter_section(count: dict[str, int]) -> Section:
-    """Parameters by component; every one is counted once."""
+    """Parameters by component, each counted once."""
     layers, rows = count["num_layers"], []
     for key, name in _PARAMETERS.items():
         times = layers if key in _OF_A_BLOCK else 1
@@ -96,10 +96,10 @@ def parameter_section(count: dict[str, int]) -> Section:
 def _flops(document: dict[str, Any]) -> Section:
     flops, context = document["flops"], document["model"]["context_length"]
     rows = []
-    for product in flops["products"]:
-        dimensions = f"({product['m']:,} x {product['n']:,}) ({product['n']:,} x {product['p']:,})"
+    for matmul in flops["products"]:
+        dimensions = f"({matmul['m']:,} x {matmul['n']:,}) ({matmul['n']:,} x {matmul['p']:,})"
         rows.append(
-            (product["name"], dimensions, f"{product['count']:,}", f"{product['flops']:,}", f"{product['share']:.1%}")
+            (matmul["name"], dimensions, f"{matmul['count']:,}", f"{matmul['flops']:,}", f"{matmul['share']:.1%}")
         )
     rows.append(("all", "", "", f"{flops['forward_per_sequence']:,}", ""))
     step = flops["step"]
@@ -108,53 +108,53 @@ def _flops(document: dict[str, Any]) -> Section:
         f"{flops_text(step['optimizer'])} in the optimizer. {flops_text(flops['per_token'])} a token."
     )
     if step["repeated"] > 0:
-        note += f" {flops_text(step['repeated'])} more are spent to save memory."
+        note += f" {flops_text(step['repeated'])} more are recomputed to save memory."
     elif step["repeated"] < 0:
-        note += f" {flops_text(-step['repeated'])} less are spent, since masked scores are not all computed."
-    title = f"products of a forward pass, one sequence of {context:,} tokens"
-    return Section(title, ("product", "dimensions", "times", "FLOPs", "share"), rows, note)
+        note += f" {flops_text(-step['repeated'])} less are computed, since most masked scores are skipped."
+    title = f"matmuls of the forward pass of one sequence of {context:,} tokens"
+    return Section(title, ("matmul", "dimensions", "count", "FLOPs", "share"), rows, note)
 
 
 def memory_section(memory: dict[str, Any], title: str, *, total: float | None = None) -> Section:
-    """Memory of a training step by what holds it.
+    """Memory of a training step by part.
 
     Args:
-        total: bytes that there are.
+        total: memory of the device, in bytes.
     """
     names = {"weights": "weights", "gradients": "gradients", "optimizer_state": "optimizer state"}
     rows = [(name, size_text(memory[key]), "") for key, name in names.items()]
     kept: dict[str, int] = defaultdict(int)
     for tensor in memory["kept"]:
         kept[tensor["component"]] += tensor["bytes"]
-    rows += [(f"kept: {component}", size_text(size), "") for component, size in kept.items()]
+    rows += [(f"saved: {component}", size_text(size), "") for component, size in kept.items()]
     moment, copy, needed = _MOMENTS[memory["peak_moment"]], memory["checkpoint_copy"], memory["needed"]
     one_memory = needed > memory["peak"]
-    rows.append(("on its way", size_text(memory["working"]), moment))
+    rows.append(("temporary tensors", size_text(memory["working"]), moment))
     if memory["workspace"]:
-        rows.append(("cuBLAS's workspace", size_text(memory["workspace"]), ""))
+        rows.append(("cuBLAS workspaces", size_text(memory["workspace"]), ""))
     if copy and one_memory:
         rows.append(("copy of a checkpoint being written", size_text(copy), ""))
     in_gib = f", {needed / _GIB:,.2f} GiB" if needed >= _GIB else ""
     rows.append(("peak", size_text(needed), moment + in_gib))
     if total:
-        rows.append(("there is", size_text(total), ""))
+        rows.append(("available", size_text(total), ""))
     if copy and not one_memory:
-        rows.append(("in the host's memory", size_text(copy), "the copy of a checkpoint being written"))
-    note = "The peak is less than the sum where gradients come as activations go."
+        rows.append(("host memory", size_text(copy), "copy of a checkpoint being written"))
+    note = "The peak is less than the sum: gradients are allocated as activations are freed."
     if total and needed > total:
         note += " It will not fit: use a smaller model, data.micro_batch_size or model.context_length."
     return Section(title, ("part", "size", "when"), rows, note)
 
 
 def memory_bar(document: dict[str, Any], width: int = 60) -> list[tuple[str, int]]:
-    """Parts of the memory at its peak, and how many of so many cells each takes."""
+    """Parts of the memory at its peak, and how many of ``width`` cells of a bar each takes."""
     memory = document["memory"]
     fixed = memory["weights"] + memory["optimizer_state"]
     parts = {
         "weights": memory["weights"],
         "optimizer state": memory["optimizer_state"],
         "gradients and activations": max(0, memory["peak"] - fixed - memory["working"] - memory["workspace"]),
-        "on its way": memory["working"] + memory["workspace"],
+        "temporary": memory["working"] + memory["workspace"],
     }
     if memory["needed"] > memory["peak"]:
         parts["copy of a checkpoint"] = memory["checkpoint_copy"]
@@ -169,7 +169,7 @@ def _run(document: dict[str, Any]) -> Section:
         ("FLOPs", flops_text(run["flops"])),
     ]
     if run["seconds"] is None:
-        rows.append(("time", f"n/a: {device['source']} names no peak for this precision"))
+        rows.append(("time", f"n/a: {device['source']} states no peak for this precision"))
     else:
         rows += [
             ("peak", f"{device['flops'] / 1e12:,.4g} TFLOP/s ({device['source']}), of which {run['mfu']:.0%}"),
@@ -189,17 +189,17 @@ def _fit(document: dict[str, Any]) -> Section:
         rows.append(
             (
                 memory,
-                f"hold a pass over {_sequences(fit['batch_size'])}"
+                f"hold a micro-batch of {_sequences(fit['batch_size'])}"
                 if fit["batch_size"]
-                else "do not hold a pass over one sequence",
+                else "do not hold a micro-batch of one sequence",
             )
         )
-        rows.append(("", f"or, with {fit['model_at_batch_size']:,} a pass, {_model(fit['model'])}"))
+        rows.append(("", f"or, with micro-batches of {fit['model_at_batch_size']:,}, {_model(fit['model'])}"))
     if "hours" in fit:
         hours = time_text(3600 * fit["hours"])
         rows.append((hours, f"are enough for {fit['tokens']:,} tokens ({count_text(fit['tokens'])})"))
         rows.append(("", f"or, at {fit['tokens_per_parameter']} tokens a parameter, {_model(fit['model_for_hours'])}"))
-    note = "Models of the same family: head size, depth by width and d_ff by width as they are."
+    note = "Models of the same family: with the same head size, depth / width and d_ff / width."
     return Section("what fits", (), rows, note)
 
 
@@ -213,7 +213,7 @@ def _model(shape: dict[str, int] | None) -> str:
 
 
 def answer(document: dict[str, Any]) -> str:
-    """What a person wanted to know, in sentences."""
+    """The main figures in sentences."""
     count, flops, memory = document["parameters"], document["flops"], document["memory"]
     run, device = document["run"], document.get("device")
     most, part = max(flops["components"].items(), key=lambda item: item[1]["flops"])
@@ -243,7 +243,7 @@ def comparison(one: dict[str, Any], other: dict[str, Any]) -> Section:
         ("FLOPs a step", ("flops", "step", "model"), flops_text),
         ("weights", ("memory", "weights"), size_text),
         ("optimizer state", ("memory", "optimizer_state"), size_text),
-        ("kept for backward", ("memory", "activations"), size_text),
+        ("saved activations", ("memory", "activations"), size_text),
         ("peak memory", ("memory", "peak"), size_text),
         ("run, FLOPs", ("run", "flops"), flops_text),
         ("run, time", ("run", "seconds"), time_text),
@@ -256,7 +256,7 @@ def comparison(one: dict[str, Any], other: dict[str, Any]) -> Section:
 
 
 def kept_section(document: dict[str, Any]) -> Section:
-    """Every tensor that is kept for the backward pass."""
+    """Every saved activation."""
     rows = [
         (
             tensor["component"],
@@ -267,11 +267,11 @@ def kept_section(document: dict[str, Any]) -> Section:
         for tensor in document["memory"]["kept"]
     ]
     note = "B batch, S sequence, D d_model, F d_ff, H heads, J width of all keys, V vocabulary."
-    return Section("kept for the backward pass", ("part", "tensor", "elements", "size"), rows, note)
+    return Section("saved activations", ("part", "tensor", "elements", "size"), rows, note)
 
 
 def exercise_section(document: dict[str, Any]) -> Section:
-    """The written exercise's questions, answered."""
+    """Answers to the course's written exercise."""
     found = document["exercise"]
     rows = [
         ("parameters, gradients, AdamW's state", f"{found['fixed_bytes']:,} bytes = {size_text(found['fixed_bytes'])}"),
@@ -304,7 +304,7 @@ def exercise_section(document: dict[str, Any]) -> Section:
         "the written exercise",
         (),
         rows,
-        "Its lists count every result once, in float32; what a program holds is above.",
+        "Its lists count every result once, in float32; the memory of a program is above.",
     )
 
 

@@ -1,4 +1,4 @@
-"""One option after another value: how the cost of a run moves with it."""
+"""Cost of a run as a function of one option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINES = (
-    ("kept for the backward pass", "activations"),
+    ("saved activations", "activations"),
     ("peak", "peak"),
     ("weights and optimizer state", "fixed"),
 )
@@ -33,7 +33,7 @@ def parse_sweep(text: str) -> tuple[str, list[str]]:
 
 
 def sweep_rows(documents: list[dict[str, Any]], values: list[Any]) -> list[dict[str, Any]]:
-    """What changes, value by value, as plain numbers."""
+    """The figures that change, value by value."""
     rows = []
     for value, document in zip(values, documents, strict=True):
         memory, flops, run = document["memory"], document["flops"], document["run"]
@@ -54,9 +54,9 @@ def sweep_rows(documents: list[dict[str, Any]], values: list[Any]) -> list[dict[
 
 def sweep_section(name: str, rows: list[dict[str, Any]]) -> Section:
     """The sweep as a table."""
-    # What stays the same has no column: the table should fit a narrow terminal.
+    # A figure that does not change has no column: the table should fit a narrow terminal.
     grows = len({row["parameters"] for row in rows}) > 1
-    header = [name, *(["parameters"] if grows else []), "a token", "attention", "kept", "peak"]
+    header = [name, *(["parameters"] if grows else []), "a token", "attention", "saved", "peak"]
     timed = any(row["seconds"] is not None for row in rows)
     cells = [
         (
@@ -70,9 +70,7 @@ def sweep_section(name: str, rows: list[dict[str, Any]]) -> Section:
         )
         for row in rows
     ]
-    note = (
-        "attention: the share of the forward pass's FLOPs in scores and weighted values. kept: for the backward pass."
-    )
+    note = "attention: share of the forward pass's FLOPs in scores and weighted values. saved: saved activations."
     title = f"as {name} changes" + ("" if grows else f", with {rows[0]['parameters']:,} parameters")
     return Section(title, (*header, *(["the run"] if timed else [])), cells, note)
 
@@ -92,7 +90,7 @@ def sweep_figure(title: str, name: str, rows: list[dict[str, Any]]) -> Figure:
     attention = [row["flops_per_token"] * row["attention_share"] / 1e9 for row in rows]
     left.plot(x, attention, "s--", color="#E69F00", label="of which attention's scores and values")
     left.set_ylabel("GFLOPs a token")
-    # Memory spans several orders of magnitude as soon as scores are kept.
+    # Memory spans several orders of magnitude where scores are saved.
     for (label, key), colour, marker in zip(_LINES, ("#009E73", "#D55E00", "#999999"), "os^", strict=True):
         right.plot(x, [row[key] / 1e9 for row in rows], f"{marker}-", color=colour, label=label)
     right.set_ylabel("GB a step")
