@@ -438,7 +438,7 @@ class TestInputs:
     def test_a_file_that_changes_while_it_is_read_is_an_error(self, tmp_path, tokenizer):
         text = write_text(tmp_path / "text.txt", DOCUMENTS * 2000)
 
-        def change(done, total, tokens):
+        def change(what, done, total, extra):
             with text.open("r+b") as file:
                 file.write(b"DOCUMENT")
 

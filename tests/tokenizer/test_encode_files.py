@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from groundup.errors import DataError, FileMissingError, TokenizerError
-from groundup.tokenizer import Tokenizer, work
+from groundup.text import batches
+from groundup.tokenizer import Tokenizer
 
 DOCUMENTS = ["The cat sat.\n", "naïve 東京 <|user|>", "", " it's\r\n\r\n", "x" * 3000, "end"]
 
@@ -61,7 +62,7 @@ def test_several_files_in_order_and_other_names(small, folder):
 
 
 def test_documents_are_read_as_they_are_asked_for(small, tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1000)
     with (tmp_path / "t.jsonl").open("w") as file:
         for i in range(200):
             file.write(json.dumps({"text": f"the cat {i}"}) + "\n")
@@ -73,7 +74,7 @@ def test_documents_are_read_as_they_are_asked_for(small, tmp_path, monkeypatch):
 
 
 def test_a_byte_that_the_vocabulary_lacks_is_named_with_its_document(tmp_path, monkeypatch):
-    monkeypatch.setattr(work, "BATCH_BYTES", 300)
+    monkeypatch.setattr(batches, "BATCH_BYTES", 300)
     tokenizer = Tokenizer({ord(letter): letter.encode() for letter in "abc "}, [])
     (tmp_path / "t.jsonl").write_text('{"text": "ab c"}\n' * 41 + '{"text": "abd"}\n')
     with pytest.raises(TokenizerError, match=r"^document 41 \(from 0\): the text has the byte 0x64, which the vocabul"):

@@ -6,7 +6,7 @@ two special tokens. Steps that are not known are refused by name, because leavin
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from groundup.errors import TokenizerError
 from groundup.tokenizer.normalization import nfc
@@ -14,31 +14,12 @@ from groundup.tokenizer.normalization import nfc
 Json = dict[str, Any]
 
 
-class Step(Protocol):
-    """One change to a stretch of text."""
-
-    def apply(self, text: str) -> str:
-        """Return the changed text. Bytes that are not valid UTF-8 are lone surrogates in it ("surrogateescape")."""
-
-    def keeps(self, text: str) -> bool:
-        """Return whether the step leaves the text unchanged."""
-
-    def begins_anew(self, character: str) -> bool:
-        """Return whether no text before the character changes it or what follows, nor is changed by them."""
-
-    def apply_with_spans(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """Return the changed text, and the span of the given text that each of its characters comes from."""
-
-    def to_json(self) -> Json:
-        """Return the step as tokenizer.json has it."""
-
-
 @dataclass(frozen=True)
 class NFC:
     """Unicode normalization form C: a letter and its accents become one code point where there is one (`nfc`)."""
 
     def apply(self, text: str) -> str:
-        """Return the text in form C."""
+        """Return the text in form C. Bytes that are not valid UTF-8 are lone surrogates in it ("surrogateescape")."""
         return nfc.nfc(text)
 
     def keeps(self, text: str) -> bool:
@@ -58,7 +39,7 @@ class NFC:
         return {"type": "NFC"}
 
 
-Normalizer = tuple[Step, ...]
+Normalizer = tuple[NFC, ...]
 """Steps, applied in order; without steps the text is unchanged."""
 
 
