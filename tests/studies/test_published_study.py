@@ -159,7 +159,7 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     assert "Somebody." in report
     assert report.count(f"groundup reproduce --budget minutes --data {tmp_path / 'texts'}") == 2
     assert "## tokenizers" in report
-    assert "On held-out web the text's own tokenizer makes" in report
+    assert "On held-out web the tokenizer trained on it reaches" in report
     assert "- The ladder holds for one processor" in report
     assert (tmp_path / "study" / "report" / "report.html").exists()
     assert command(*options, capsys=capsys)[0] == 0

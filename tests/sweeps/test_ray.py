@@ -70,7 +70,7 @@ def test_a_cluster_that_is_not_there_is_said_within_seconds():
 
 @pytest.mark.long
 def test_cells_that_no_machine_has_room_for_are_refused():
-    with pytest.raises(ConfigError, match=r"a trial takes 1 CPUs and 3 GPUs of Ray, and no machine has as many"):
+    with pytest.raises(ConfigError, match=r"a trial takes 1 CPUs and 3 GPUs of Ray, and no machine has that many"):
         RayExecutor(workers=1, gpus=3)
 
 
