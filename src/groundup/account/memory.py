@@ -215,7 +215,7 @@ def _update(model: ModelConfig, optim: OptimConfig, device: str) -> int:
 
 
 def positions_at_once(positions: int, vocab_size: int, device: str = "cpu") -> int:
-    """Positions per chunk of the loss that never holds all logits (groundup.nn.fast.loss)."""
+    """Positions per chunk of the loss that never holds all logits (groundup.nn.fast.linear_loss)."""
     chunks = -(-positions // max(256, LOSS_ELEMENTS.get(device, 2**28) // vocab_size))
     # The search is bounded: with more chunks a loss would take too long to be run at all.
     even = next((n for n in range(chunks, min(2 * chunks, chunks + 10**4)) if positions % n == 0), chunks)

@@ -13,7 +13,6 @@ from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.course import block_sizes, model_sizes, or_sizes
-from groundup.nn.fast.loss import linear_cross_entropy
 from groundup.nn.layers import Embedding, Linear, RMSNorm, SiLUFeedForward, SwiGLU
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
@@ -178,6 +177,8 @@ class TransformerLM(nn.Module):
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         if targets is not None:
+            from groundup.nn.fast.linear_loss import linear_cross_entropy  # not above: it loads torch's compiler
+
             return linear_cross_entropy(x_BSD, self.lm_head.weight, targets, compile=torch.compiler.is_compiling())
         return self.lm_head(x_BSD)
 
