@@ -14,7 +14,7 @@ from groundup.account.memory import StepMemory, optimizer_state_bytes, positions
 from groundup.config import RunConfig, to_dict
 from groundup.nn.fast import attention as fast_attention
 from groundup.nn.fast import layers as fast_layers
-from groundup.nn.fast import loss
+from groundup.nn.fast import linear_loss, loss
 from groundup.optim import muon
 from side_by_side import in_fresh_process
 
@@ -115,7 +115,7 @@ def test_on_a_gpu_the_layers_take_all_rows_at_once(run, monkeypatch):
     """The same code with the sizes that it takes on a GPU, where there is none; only attention's kernel is another."""
     monkeypatch.setattr(fast_layers, "row_blocks", lambda x, temporaries: iter([slice(None)]))
     monkeypatch.setattr(loss, "_rows_at_once", lambda logits: accounted.ROWS_ELEMENTS["cuda"] // logits.shape[-1])
-    monkeypatch.setattr(loss, "_positions_at_once", lambda x, size: positions_at_once(len(x), size, "cuda"))
+    monkeypatch.setattr(linear_loss, "_positions_at_once", lambda x, size: positions_at_once(len(x), size, "cuda"))
     monkeypatch.setattr(fast_attention, "suits", lambda queries: False)
     config = config_of({**run, "model": {"vocab_size": 500, **run.get("model", {})}})
     said = step_memory(config.model, config.optim, config.train, batch_size=config.data.batch_size, device="cuda")
@@ -128,7 +128,7 @@ def test_sizes_of_chunks_are_those_that_the_layers_take():
     assert BLOCKED_ROWS == fast_attention.ROWS
     for positions, vocab_size in ((2048, 10_000), (300, 50_257), (4096, 500), (7, 3), (1000, 32_000)):
         hidden = torch.empty(positions, 1)
-        assert positions_at_once(positions, vocab_size) == loss._positions_at_once(hidden, vocab_size)
+        assert positions_at_once(positions, vocab_size) == linear_loss._positions_at_once(hidden, vocab_size)
         rows = loss._rows_at_once(torch.empty(0, vocab_size))
         assert rows == max(1, accounted.ROWS_ELEMENTS["cpu"] // vocab_size)
     for width in (64, 1408, 100_000):

@@ -114,7 +114,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         (["encode", "missing.txt", "--tokenizer", "nowhere", "--out", "o"], "nowhere"),
         (["tokenizer", "train", "missing.txt", "--vocab-size", "300", "--out", "o"], "missing.txt"),
         (["train", "--train_path", "missing"], "missing"),
-        (["train", "--device", "quantum", "--train_path", "missing"], "missing"),
+        (["train", "--device", "quantum", "--train_path", "missing"], "quantum"),
         (["train", "--resume"], "which run"),
         (["train", "--resume", "r", "--overwrite"], "contradict"),
         (["train", "--seed", "99999999999999999999999"], "train.seed"),

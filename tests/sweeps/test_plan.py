@@ -265,8 +265,8 @@ def test_a_baseline_among_variants_and_axes_names_both():
 
 
 def test_the_plan_in_the_documentation_can_be_run():
-    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    page = (ROOT / "docs" / "reference" / "sweep-plans.md").read_text(encoding="utf-8")
+    example = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
     document = tomllib.loads(example)
     for budget in (None, *document["budgets"]):
         trials = read_plan(document, Path(), budget=budget).trials()

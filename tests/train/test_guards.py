@@ -14,8 +14,7 @@ from groundup.config import RunConfig, TrainConfig, override
 from groundup.errors import ConfigError, TrainingError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
-from groundup.train import train
-from groundup.train.build import Trainer
+from groundup.train import loop, train
 from groundup.train.limits import free_bytes, most_checkpoints
 from groundup.train.loop import watch_for_spike
 from groundup.train.state import TrainState
@@ -71,8 +70,8 @@ class Notes(Silent):
 
 def with_launch(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
     """Let ``change(trainer, launch)`` stand in for the launch of a step."""
-    whole = Trainer.launch
-    monkeypatch.setattr(Trainer, "launch", lambda self, rate, index: change(self, lambda: whole(self, rate, index)))
+    whole = loop.launch_step
+    monkeypatch.setattr(loop, "launch_step", lambda trainer, *step: change(trainer, lambda: whole(trainer, *step)))
 
 
 def test_a_spike_is_told_and_recorded_once_though_the_run_stops_within_it(
