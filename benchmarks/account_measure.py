@@ -37,7 +37,7 @@ class Step:
         chunked = config.train.kernels == "fast"
         self.loss: Callable[[Tensor, Tensor], Tensor] = build_loss(self.model, compile=False, chunked=chunked)
         self.optimizer = build_optimizer(self.model, config.optim)
-        batch_size, self.passes = config.data.batch_size // config.data.passes(), config.data.passes()
+        batch_size, self.passes = config.data.batch_size // config.data.micro_batches(), config.data.micro_batches()
         self.x = torch.randint(config.model.vocab_size, (batch_size, config.model.context_length))
 
     def __call__(self) -> None:

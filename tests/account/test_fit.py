@@ -71,8 +71,8 @@ def test_even_a_memory_beyond_all_machines_is_filled_at_once(memory):
 
 def test_gradients_of_the_passes_before_have_to_fit_too():
     options, memory = (MODEL, OptimConfig(), TrainConfig()), 4 * GIB
-    batch = largest_batch(*options, memory, passes=4)
-    assert step_memory(*options, batch_size=batch, passes=4, device="cuda").peak <= memory
+    batch = largest_batch(*options, memory, micro_batches=4)
+    assert step_memory(*options, batch_size=batch, micro_batches=4, device="cuda").peak <= memory
     assert batch < largest_batch(*options, memory)
 
 

@@ -50,9 +50,9 @@ def config_of(run: dict[str, Any]) -> RunConfig:
 
 
 def predicted(config: RunConfig) -> StepMemory:
-    passes = config.data.passes()
+    passes = config.data.micro_batches()
     return step_memory(
-        config.model, config.optim, config.train, batch_size=config.data.batch_size // passes, passes=passes
+        config.model, config.optim, config.train, batch_size=config.data.batch_size // passes, micro_batches=passes
     )
 
 

@@ -326,7 +326,7 @@ def test_an_impossible_batch_for_so_many_ranks_is_one_line(config: RunConfig):
     ],
 )
 def test_passes_of_each_rank(data: dict, ranks: int, passes: int):
-    assert DataConfig(**data).passes(ranks) == passes
+    assert DataConfig(**data).micro_batches(ranks) == passes
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_passes_of_each_rank(data: dict, ranks: int, passes: int):
 )
 def test_a_batch_that_ranks_cannot_share_is_refused(data: dict, ranks: int, message: str):
     with pytest.raises(ConfigError, match=message):
-        DataConfig(**data).passes(ranks)
+        DataConfig(**data).micro_batches(ranks)
 
 
 class TestSharded:

@@ -30,7 +30,7 @@ def test_the_words_of_a_plan_hold_its_derived_values(config: RunConfig):
     config = override(config, {"model.vocab_size": 300, "data.micro_batch_size": 2, "train.peak_tflops": 0.5,
                                "train.max_minutes": 1.5, "train.finish_schedule": True})  # fmt: skip
     plan = describe(config, *stores, "cpu")
-    assert plan["batch"] == "4 x 16 = 64 tokens a step in 2 passes"
+    assert plan["batch"] == "4 x 16 = 64 tokens a step in 2 micro-batches"
     assert plan["length"].startswith(f"24 steps = 1,536 tokens = {1536 / len(stores[0]):.2f} epochs")
     assert plan["limit"] == "1.5 minutes, the schedule finished by then"
     assert plan["MFU"].startswith("of 0.5 TFLOP/s, counting 2mnp FLOPs a matrix product")

@@ -95,8 +95,8 @@ def account(
         | {"d_ff": model.ffn_dim, "head_dim": model.head_dim, "num_kv_heads": model.kv_heads},
         "setting": {
             "batch_size": data.batch_size,
-            "micro_batch_size": data.batch_size // data.passes(),
-            "passes": data.passes(),
+            "micro_batch_size": data.batch_size // data.micro_batches(),
+            "passes": data.micro_batches(),
             "optimizer": config.optim.optimizer,
             "precision": train.precision,
             "attention": train.attention,
@@ -164,10 +164,10 @@ def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
     Args:
         kind: "cpu", "cuda" or "mps".
     """
-    passes = config.data.passes()
+    micro_batches = config.data.micro_batches()
     memory = step_memory(
         config.model, config.optim, config.train,
-        batch_size=config.data.batch_size // passes, passes=passes, device=kind,
+        batch_size=config.data.batch_size // micro_batches, micro_batches=micro_batches, device=kind,
     )  # fmt: skip
     kept = [
         {
@@ -209,9 +209,9 @@ def share_of_peak(config: RunConfig, device: Device | None) -> float:
     as_fitted = train.precision == "fp32" and train.kernels == "fast" and train.attention == "flash"
     if device is None or not device.measured or not device.flops or not as_fitted:
         return DEFAULT_MFU
-    passes, batch_size = config.data.passes(), config.data.batch_size
-    whole = passes * cpu_step_seconds(
-        config.model, train, batch_size=batch_size // passes, flops_per_second=device.flops
+    micro_batches, batch_size = config.data.micro_batches(), config.data.batch_size
+    whole = micro_batches * cpu_step_seconds(
+        config.model, train, batch_size=batch_size // micro_batches, flops_per_second=device.flops
     )
     return min(1.0, step_flops(config.model, config.optim, batch_size).model / whole / device.flops)
 
@@ -220,15 +220,17 @@ def _fit(
     config: RunConfig, device: Device | None, mfu: float, fit_memory: int | None, fit_hours: float | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    passes = config.data.passes()
-    micro = config.data.batch_size // passes
+    micro_batches = config.data.micro_batches()
+    micro = config.data.batch_size // micro_batches
     options = (config.model, config.optim, config.train)
     if fit_memory is not None:
         found |= {
             "memory": fit_memory,
-            "batch_size": largest_batch(*options, fit_memory, passes=passes, device=_kind(device)),
+            "batch_size": largest_batch(*options, fit_memory, micro_batches=micro_batches, device=_kind(device)),
             "model_at_batch_size": micro,
-            "model": _shape(largest_model(*options, fit_memory, batch_size=micro, passes=passes, device=_kind(device))),
+            "model": _shape(
+                largest_model(*options, fit_memory, batch_size=micro, micro_batches=micro_batches, device=_kind(device))
+            ),
         }
     if fit_hours is not None:
         if device is None or device.flops is None:

@@ -31,12 +31,18 @@ def largest(fits: Callable[[int], bool]) -> int:
 
 
 def largest_batch(
-    model: ModelConfig, optim: OptimConfig, train: TrainConfig, memory: float, *, passes: int = 1, device: str = "cuda"
+    model: ModelConfig,
+    optim: OptimConfig,
+    train: TrainConfig,
+    memory: float,
+    *,
+    micro_batches: int = 1,
+    device: str = "cuda",
 ) -> int:
-    """Largest micro-batch whose step, of ``passes`` micro-batches, fits ``memory`` bytes; 0 if none does."""
+    """Largest micro-batch whose step, of ``micro_batches``, fits ``memory`` bytes; 0 if none does."""
 
     def fits(batch_size: int) -> bool:
-        one = step_memory(model, optim, train, batch_size=batch_size, passes=passes, device=device)
+        one = step_memory(model, optim, train, batch_size=batch_size, micro_batches=micro_batches, device=device)
         return one.needed <= memory
 
     return largest(fits)
@@ -65,14 +71,16 @@ def largest_model(
     memory: float,
     *,
     batch_size: int,
-    passes: int = 1,
+    micro_batches: int = 1,
     device: str = "cuda",
 ) -> ModelConfig | None:
     """Largest model of a family that trains in ``memory`` bytes; None if one with a single key/value head does not."""
 
     def fits(kv_heads: int) -> bool:
         one = scaled(model, kv_heads)
-        needed = step_memory(one, optim, train, batch_size=batch_size, passes=passes, device=device).needed
+        needed = step_memory(
+            one, optim, train, batch_size=batch_size, micro_batches=micro_batches, device=device
+        ).needed
         return needed <= memory
 
     kv_heads = largest(fits)

@@ -71,14 +71,14 @@ def step_memory(
     train: TrainConfig,
     *,
     batch_size: int,
-    passes: int = 1,
+    micro_batches: int = 1,
     device: str = "cpu",
 ) -> StepMemory:
     """Predict the memory of a training step after the first, which creates the optimizer's state.
 
     Args:
         batch_size: sequences of one micro-batch.
-        passes: micro-batches of a step (gradient accumulation steps).
+        micro_batches: micro-batches of a step (gradient accumulation steps).
         device: "cpu" or "cuda".
     """
     count = parameters(model)
@@ -86,7 +86,7 @@ def step_memory(
     state = optimizer_state_bytes(model, optim)
     kept = saved_activations(model, train, batch_size=batch_size, device=device)
     # Those accumulated from the micro-batches before.
-    gradients = weights if passes > 1 else 0
+    gradients = weights if micro_batches > 1 else 0
     moments = {
         "loss": _at_the_loss(model, train, kept, gradients, batch_size, device),
         "backward": _in_the_backward(model, train, kept, gradients, batch_size, device),

@@ -75,7 +75,7 @@ def _head(document: dict[str, Any]) -> Section:
 def _passes(setting: dict[str, Any]) -> str:
     passes = setting["passes"]
     return f"{setting['batch_size']:,}" + (
-        f" (in {passes} passes of {setting['micro_batch_size']:,})" if passes > 1 else ""
+        f" (in {passes} micro-batches of {setting['micro_batch_size']:,})" if passes > 1 else ""
     )
 
 

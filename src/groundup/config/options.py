@@ -217,14 +217,14 @@ class DataConfig:
 
     @property
     def accumulation_steps(self) -> int:
-        """Forward and backward passes per optimizer step of one process."""
-        return self.passes()
+        """Micro-batches per optimizer step of one process."""
+        return self.micro_batches()
 
-    def passes(self, ranks: int = 1) -> int:
-        """Forward and backward passes that each of so many ranks makes per optimizer step.
+    def micro_batches(self, ranks: int = 1) -> int:
+        """Number of micro-batches of each rank per optimizer step.
 
         Raises:
-            ConfigError: the ranks cannot share the batch evenly, or not in passes of micro_batch_size.
+            ConfigError: the ranks cannot share the batch evenly, or not in micro-batches of micro_batch_size.
         """
         share, rest = divmod(self.batch_size, ranks)
         if rest:

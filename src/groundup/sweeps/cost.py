@@ -85,12 +85,17 @@ def trial_cost(trial: Trial, device: Device | None = None) -> Cost:
         model = config.model
         if not model.vocab_size:
             model = dataclasses.replace(model, vocab_size=known_vocabulary(model.vocab_size, config.data.train))
-        passes = config.data.passes()
+        micro_batches = config.data.micro_batches()
     except ConfigError as error:
         raise ConfigError(f"trial {trial.name}: {error}") from None
     kind = device.kind if device else "cuda"
     memory = step_memory(
-        model, config.optim, config.train, batch_size=config.data.batch_size // passes, passes=passes, device=kind
+        model,
+        config.optim,
+        config.train,
+        batch_size=config.data.batch_size // micro_batches,
+        micro_batches=micro_batches,
+        device=kind,
     )
     train = config.train
     evaluations = 1 + -(-train.max_iters // train.eval_interval) if config.data.valid else 0

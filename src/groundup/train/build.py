@@ -90,7 +90,7 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     data, context_length = config.data, config.model.context_length
     batches = DeviceBatches(
         Batches(train_store, data.batch_size, context_length, config.train.seed, data.order),
-        micro_batches=data.passes(ranks.size),
+        micro_batches=data.micro_batches(ranks.size),
         vocab_size=config.model.vocab_size,
         device=device,
         rank=ranks.rank,

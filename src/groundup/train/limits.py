@@ -160,10 +160,15 @@ def memory_left(device: str) -> float:
 
 
 def _memory(config: RunConfig, device: str, ranks: Ranks) -> StepMemory:
-    passes = config.data.passes(ranks.size)
-    batch_size = config.data.batch_size // ranks.size // passes
+    micro_batches = config.data.micro_batches(ranks.size)
+    batch_size = config.data.batch_size // ranks.size // micro_batches
     return step_memory(
-        config.model, config.optim, config.train, batch_size=batch_size, passes=passes, device=_kind(device)
+        config.model,
+        config.optim,
+        config.train,
+        batch_size=batch_size,
+        micro_batches=micro_batches,
+        device=_kind(device),
     )
 
 
@@ -197,12 +202,18 @@ def _what_fits(config: RunConfig, there: float, device: str, ranks: Ranks) -> st
     share = data.batch_size // ranks.size
     # The least has no copy of a checkpoint, so what is compared with it has none either.
     train = dataclasses.replace(config.train, background_checkpoints=False)
-    most = largest_batch(config.model, config.optim, train, there, passes=2, device=kind)
+    most = largest_batch(config.model, config.optim, train, there, micro_batches=2, device=kind)
     if fitting := [batch for batch in nearest_divisors(share, most + 1) if 0 < batch <= most]:
         return f"what fits: --micro_batch_size {fitting[0]}"
-    batch_size = share // data.passes(ranks.size)
+    batch_size = share // data.micro_batches(ranks.size)
     model = largest_model(
-        config.model, config.optim, train, there, batch_size=batch_size, passes=data.passes(ranks.size), device=kind
+        config.model,
+        config.optim,
+        train,
+        there,
+        batch_size=batch_size,
+        micro_batches=data.micro_batches(ranks.size),
+        device=kind,
     )
     if model is None:
         return "no model of this shape fits; use a smaller batch, context or vocabulary"
