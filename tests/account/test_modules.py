@@ -56,7 +56,7 @@ def test_hidden_matrices_are_those_of_the_model():
 
 @pytest.mark.parametrize("number", [101, 2 * 131 * 113 * 113, 7 * 107 * 109, 1, 97])
 def test_a_dimension_is_the_product_of_its_sizes(number):
-    assert modules.value(modules.dimension_of(number), modules._PROBE) == number
+    assert modules._value(modules.dimension_of(number), modules._PROBE) == number
 
 
 def test_a_dimension_of_an_unknown_size_is_refused():

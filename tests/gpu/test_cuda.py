@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from groundup.train.preview.profile_summary import GROUPS
 from safetensors.torch import load_file
 
 from groundup.config import DataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, override
@@ -17,6 +16,7 @@ from groundup.optim import AdamW, build_optimizer
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import read_jsonl
 from groundup.train import train
+from groundup.train.preview.profiler import GROUPS
 from groundup.train.step import train_step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]

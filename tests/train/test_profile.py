@@ -13,14 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from groundup.train.preview.profile_summary import GROUPS, group_of, spent
 
 from groundup.config import RunConfig, override, save_toml
 from groundup.errors import TrainingError
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
 from groundup.train import train
-from groundup.train.preview.profiler import scope
+from groundup.train.preview.profiler import GROUPS, group_of, scope, spent
 
 
 class Notes(Silent):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from groundup.display.section import Section
-
+_WIDEST_PADDED = 30
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|#~$])")
 
 
@@ -16,13 +15,17 @@ def line(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", shown)
 
 
-def table(section: Section) -> str:
-    """A section's header and rows as a table; title and note are left out."""
-    return "\n".join([_row(section.header), f"|{' --- |' * len(section.header)}", *map(_row, section.rows)])
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that also reads well as plain text: columns are padded, and columns of numbers are right-aligned."""
+    cells = [[line(cell) for cell in row] for row in (header, *rows)]
+    widths = [min(_WIDEST_PADDED, max(3, *map(len, column))) for column in zip(*cells, strict=True)]
+    right = [bool(rows) and all(re.match(r"[-+±−]?\d|n/a|–|$", row[i]) for row in rows) for i in range(len(header))]
 
+    def padded(row: Sequence[str]) -> str:
+        return " | ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(line(cell) or ' ' for cell in cells)} |"
+    rule = "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True))
+    return "\n".join([f"| {padded(cells[0])} |", f"|{rule}|", *(f"| {padded(row)} |" for row in cells[1:])])
 
 
 def fenced(text: str) -> str:

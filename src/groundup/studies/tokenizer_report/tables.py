@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.display.markdown import capital, line
+from groundup.display.markdown import table as markdown_table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -68,16 +71,16 @@ def markdown(report: dict[str, Any], picture: str | None = None) -> str:
         parts.append(f"![bytes per token, speed, training time, encoding time]({picture})")
     parts.append(
         "\n".join(
-            f"* **{_escaped(corpus['name'])}**: {_escaped(', '.join(corpus['inputs']))}; held out: "
-            f"{_escaped(_held_out(corpus))}, {counted(corpus['held_out_documents'], 'document')}, "
+            f"* **{line(corpus['name'])}**: {line(', '.join(corpus['inputs']))}; held out: "
+            f"{line(_held_out(corpus))}, {counted(corpus['held_out_documents'], 'document')}, "
             f"{size(corpus['held_out_bytes'])}"
             for corpus in report["corpora"]
         )
     )
-    for table in tables(report):
-        parts += [f"## {_capital(table.title)}", _markdown_table(table)]
-        if table.note:
-            parts.append(_capital(table.note) + ".")
+    for found in tables(report):
+        parts += [f"## {capital(found.title)}", markdown_table(found.columns, found.rows)]
+        if found.note:
+            parts.append(capital(found.note) + ".")
     parts.append(f"Machine: {machine(report)}")
     return "\n\n".join(parts) + "\n"
 
@@ -327,17 +330,3 @@ def _shown(token: str) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return UNKNOWN if value is None else format(value, form)
-
-
-def _markdown_table(table: ReportTable) -> str:
-    rules = ["---"] * table.names + ["---:"] * (len(table.columns) - table.names)
-    lines = [table.columns, rules, *([_escaped(cell) for cell in row] for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{c}" if c in "\\`*_|<>[]" else c for c in text)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from groundup.account import training_flops_per_token
 from groundup.config import RunConfig
+from groundup.display.markdown import table
 from groundup.display.units import size_text
 from groundup.train import step as training_step
 from groundup.train.device import MFU_CONVENTION, device_name, known_peak, peak_memory, synchronize
@@ -253,7 +254,7 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
         f"Run {config.name}, steps {timing.steps[0]:,} to {timing.steps[-1]:,}, on {device} ({device_name(device)}), "
         f"{config.train.precision}, {step_tokens:,} tokens a step.",
         "",
-        *_table(
+        table(
             ("", "without the profiler", "with it"),
             [
                 ("a step, ms", *(f"{s * 1e3:,.2f}" if s else "n/a" for s in columns)),
@@ -265,7 +266,7 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
         f"Most memory so far: {size_text(peak_memory(device))}. MFU counts {MFU_CONVENTION}"
         f"{'' if peak else '; set train.peak_tflops to have it'}.",
         "",
-        *_table(
+        table(
             ("what", "ms a step", "share"),
             [
                 *((group, f"{ms:,.2f}", f"{ms / found.step:.1%}") for group, ms in found.groups.items()),
@@ -275,7 +276,7 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
         "",
         f"## The {TOP} operators that take most",
         "",
-        *_table(
+        table(
             ("operator", "group", "calls", "ms a step", "share"),
             [
                 (name, group, f"{calls:,.0f}", f"{ms:,.2f}", f"{ms / found.step:.1%}")
@@ -288,17 +289,3 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
         "",
     ]
     return "\n".join(lines)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table with columns of even width; all that look like numbers stand at the right."""
-    cells = [list(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    right = [all(row[i][:1].isdigit() or row[i][:1] in ("-", "n") for row in cells) for i in range(len(header))]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
-        return f"| {' | '.join(padded)} |"
-
-    rule = "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True))
-    return [line(header), f"|{rule}|", *map(line, cells)]
