@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,30 @@ def code_lines(tree: ast.Module) -> int:
             last = bodies[0].lineno - 1 if bodies else node.end_lineno or node.lineno
             lines.update(range(node.lineno, last + 1))
     return len(lines)
+
+
+# Words that the glossary replaced, and where one of them still is what it says.
+REPLACED = {
+    r"\bsitting": "session",
+    r"\bmatrix products?\b": "matmul",
+    r"\bone_pass\b|\.passes\(": "micro-batch",
+    r"comes apart|come apart": "diverged",
+    r"\bwhoever\b|\bnobody\b": "the reader, the user, no one",
+    r"\bof its own\b": "its own",
+    r"\bby the clock\b": "elapsed time",
+}
+
+
+@pytest.mark.parametrize("pattern", REPLACED)
+def test_words_have_one_meaning(pattern: str) -> None:
+    found = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        if path.parts[-2] == "stories":  # the stories are told in their own words
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if re.search(pattern, line, re.IGNORECASE):
+                found.append(f"{path.relative_to(SOURCE)}:{number}: {line.strip()}")
+    assert not found, f"write {REPLACED[pattern]!r}:\n" + "\n".join(found)
 
 
 def test_no_folder_is_too_full() -> None:

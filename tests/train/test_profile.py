@@ -94,7 +94,7 @@ def test_the_groups_of_a_step_sum_to_its_time(config: RunConfig, change: dict):
     assert min(times.values()) >= 0
     assert sum(times.values()) == pytest.approx(whole, abs=0.005 * len(times) + 0.005)
     assert sum(float(cells[1].rstrip("%")) for cells in groups.values()) == pytest.approx(200, abs=0.6)
-    for name in ("matrix products", "attention", "optimizer", "gradient norm and clipping", "batches"):
+    for name in ("matmuls", "attention", "optimizer", "gradient norm and clipping", "batches"):
         assert times[name] > 0
     assert float(table(page, "")["a step, ms"][1].replace(",", "")) == whole
     operators = table(page, "operator")
@@ -153,22 +153,22 @@ def test_a_profile_that_cannot_be_written_costs_only_itself(config: RunConfig):
     ("chain", "group"),
     [
         ([], "Python and waiting"),
-        (["aten::mm", "aten::matmul", "_SharedInputProduct"], "matrix products"),
-        (["aten::mm", "_LinearCrossEntropy"], "matrix products"),
+        (["aten::mm", "aten::matmul", "_PackedLinear"], "matmuls"),
+        (["aten::mm", "_LinearCrossEntropy"], "matmuls"),
         (["aten::mm", "Optimizer.step#CombinedOptimizer.step"], "optimizer"),
-        (["autograd::engine::evaluate_function: MmBackward0"], "matrix products"),
+        (["autograd::engine::evaluate_function: MmBackward0"], "matmuls"),
         (["aten::bmm", "aten::matmul"], "attention"),
         (["aten::fill_", "aten::_scaled_dot_product_flash_attention_for_cpu_backward"], "attention"),
         (["aten::mul", "_RotatedHeadsBackward"], "attention"),
         (["aten::baddbmm_", "groundup::causal_attention_backward"], "attention"),
         (["aten::exp_", "groundup::causal_attention", "GeneratedBackwardFor_groundup_causal_attention"], "attention"),
-        (["aten::exp_", "_LinearCrossEntropy"], "loss, without its products"),
+        (["aten::exp_", "_LinearCrossEntropy"], "loss, without its matmuls"),
         (["aten::mul", "_RMSNormBackward"], "norms, activations, sums"),
         (["## Call CompiledFxGraph abc ##", "CompiledFunction"], "norms, activations, sums"),
         (["aten::scatter_add_", "aten::index_add_", "IndexSelectBackward0"], "embedding"),
         (["aten::_foreach_norm", "clipping"], "gradient norm and clipping"),
         (["aten::copy_", "aten::to", "batches"], "batches"),
-        (["aten::copy_", "aten::_to_copy", "aten::to", "_SharedInputProduct"], "copies and casts"),
+        (["aten::copy_", "aten::_to_copy", "aten::to", "_PackedLinear"], "copies and casts"),
     ],
 )
 def test_operators_are_grouped_by_what_they_are_for(chain: list[str], group: str):
@@ -205,12 +205,12 @@ def test_on_a_gpu_the_time_of_kernels_counts_whichever_thread_launched_them():
     found = spent(events, on_gpu=True)
     assert found.step == 1.0
     assert {group: ms for group, ms in found.groups.items() if ms} == {
-        "matrix products": pytest.approx(0.8),
+        "matmuls": pytest.approx(0.8),
         "Python and waiting": pytest.approx(0.2),
     }
-    assert found.operators[0] == ("mm in MmBackward0", "matrix products", 1.0, 0.5)
+    assert found.operators[0] == ("mm in MmBackward0", "matmuls", 1.0, 0.5)
     on_cpu = spent(events, on_gpu=False)
-    assert on_cpu.groups["matrix products"] == pytest.approx(0.03 + 0.01)
+    assert on_cpu.groups["matmuls"] == pytest.approx(0.03 + 0.01)
     assert sum(on_cpu.groups.values()) == pytest.approx(1.0)
 
 

@@ -21,7 +21,7 @@ class Parameters:
     embedding: int
     """VD."""
     qkv: int
-    """D² + 2DJ; 3D² where every query head has keys and values of its own."""
+    """D² + 2DJ; 3D² without grouped-query attention."""
     output_proj: int
     """D²."""
     ffn: int

@@ -28,7 +28,7 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 def nearest_divisors(number: int, wanted: int) -> list[int]:
     """The one or two divisors of ``number`` closest to ``wanted``, for error messages."""
-    # Up to a million, and what these leave: so that an absurd number has its error message at once.
+    # Divisors up to a million and their quotients, so that an absurd number is refused at once.
     small = [d for d in range(1, min(math.isqrt(number), 10**6) + 1) if number % d == 0]
     divisors = sorted({*small, *(number // d for d in small)})
     below = [d for d in divisors if d < wanted][-1:]
@@ -43,7 +43,7 @@ class ModelConfig:
     vocab_size: int = 0
     """Rows of the embedding table; 0 takes the tokenizer's size from the token shards."""
     context_length: int = 256
-    """Longest sequence the model can see, in tokens."""
+    """Longest sequence of the model, in tokens."""
     d_model: int = 512
     """Width of the residual stream."""
     num_layers: int = 4
@@ -127,24 +127,24 @@ class OptimConfig:
     """AdamW for every parameter; or Muon for the matrices between embedding and head, and AdamW for the rest."""
     max_learning_rate: float = 1e-3
     """Peak of the schedule, reached at the end of the warm-up. Muon's update is scaled to the size of AdamW's, so that
-    the same rates suit both."""
+    the same learning rates suit both."""
     min_learning_rate: float = 1e-4
-    """Where the schedule ends, at the last step."""
+    """Learning rate at the last step."""
     schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
     """What comes after the warm-up: half a cosine; a plateau and then a straight line (warm-up, stable, decay); a
     straight line; or the peak until the end."""
     warmup_iters: int = 200
     """Steps of linear warm-up."""
     decay_fraction: float = 0.2
-    """The part of all steps that wsd's straight line takes."""
+    """Share of all steps in which wsd decays."""
     embedding_rate_scale: float = 1.0
-    """Multiplies the rate of the embedding table; a tied table is one."""
+    """Factor on the learning rate of the embedding table, also a tied one."""
     head_rate_scale: float = 1.0
-    """Multiplies the rate of the output matrix."""
+    """Factor on the learning rate of the output matrix."""
     matrix_rate_scale: float = 1.0
-    """Multiplies the rate of the matrices in between."""
+    """Factor on the learning rate of the matrices in between."""
     vector_rate_scale: float = 1.0
-    """Multiplies the rate of the norms' gains."""
+    """Factor on the learning rate of the norms' gains."""
     beta1: float = 0.9
     """Decay of AdamW's running mean of gradients."""
     beta2: float = 0.95
@@ -158,7 +158,7 @@ class OptimConfig:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     decay: Literal["matrices", "all"] = "matrices"
-    """What decays: only Linear weights, or every parameter (embeddings and norm gains too)."""
+    """Parameters with weight decay: only Linear weights, or all (embeddings and norm gains too)."""
     grad_clip: float = 1.0
     """Largest global L2 norm of the gradient; 0 turns clipping off (the norm is logged either way)."""
 
@@ -183,7 +183,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which tokens, and how they become batches."""
+    """Training and validation tokens, and their batches."""
 
     train: str = ""
     """Training tokens: a folder written by `groundup encode`, or a 1-D .npy file of token ids."""
@@ -246,7 +246,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Length of the run, what is measured when, and how it is computed."""
+    """Length of the run, evaluation, checkpoints, and how it is computed."""
 
     max_iters: int = 5000
     """Optimizer steps; the cosine ends exactly at the last one."""
@@ -258,21 +258,20 @@ class TrainConfig:
     """Under torchrun, with more than one rank: a copy of the model on each, or a share of it on each, where one device
     cannot hold it. The results agree to rounding."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """Dtype of the matrix products; weights, optimizer state and the loss stay float32. "auto" is bf16 where the device
-    multiplies it natively, fp32 elsewhere."""
+    """Dtype of the matmuls; weights, optimizer state and the loss stay float32. "auto" is bf16 where the device
+    supports it natively, fp32 elsewhere."""
     matmul_precision: Literal["highest", "high"] = "highest"
     """How float32 matrices are multiplied on a GPU: in float32, or as TF32 with 10 bits of mantissa."""
     attention: Literal["flash", "plain"] = "flash"
     """torch's fused attention, or our own from first principles. The results agree to rounding."""
     kernels: Literal["fast", "plain"] = "fast"
-    """Layers with fused products and a loss that never holds all logits, or one formula after the other. The results
-    agree to rounding."""
+    """Fused layers and a loss that never holds all logits, or one formula after the other. The results agree to
+    rounding."""
     compile: bool = False
-    """Compile forward, loss and backward with torch.compile; where that cannot work, the run says so and goes on
-    without."""
+    """Compile forward, loss and backward with torch.compile; if that fails, the run says so and continues without."""
     activation_checkpointing: bool = False
-    """Keep only the input of each block, and compute the rest again in the backward pass: less memory, a third more
-    work."""
+    """Save only the input of each block, and recompute the rest in the backward pass: less memory, a third more
+    FLOPs."""
     log_interval: int = 10
     """Steps between lines of metrics."""
     eval_interval: int = 100
@@ -286,24 +285,24 @@ class TrainConfig:
     checkpoint_minutes: float = 15.0
     """Longest time without a checkpoint, in minutes; 0 sets no limit."""
     keep_checkpoints: int = 2
-    """Newest checkpoints kept, beside the best; 0 keeps all."""
+    """Number of newest checkpoints to keep, beside the best; 0 keeps all."""
     background_checkpoints: bool = True
-    """Copy what a checkpoint holds and go on training while it is written; takes that much more memory."""
+    """Copy the checkpoint's tensors and continue training while a thread writes them; takes that much more memory."""
     checkpoint_format: Literal["gathered", "sharded"] = "gathered"
-    """One file of weights and one of optimizer state, put together by the first rank; or a file of each from every
-    rank, for a model that one process cannot hold. Both are read on any number of ranks."""
+    """One file of weights and one of optimizer state, gathered by the first rank; or a file of each from every rank,
+    for a model that one process cannot hold. Both are read on any number of ranks."""
     max_minutes: float = 0.0
     """Save a checkpoint and stop after this many minutes of a session; 0 sets no limit."""
     finish_schedule: bool = False
-    """With max_minutes: let the learning rate come down within the time there is, as if it were the whole run."""
+    """With max_minutes: finish the learning-rate schedule within the limit, as if it were the whole run."""
     ratio_interval: int = 100
-    """Steps between measurements of how much an update moves each group of weights; 0 turns them off."""
+    """Steps between measurements of the update-to-weight ratio of each parameter group; 0 turns them off."""
     spike_factor: float = 1.5
-    """A loss that is so many times the recent average is reported as a spike; 0 turns that off."""
+    """A loss above this factor times the recent average is reported as a spike; 0 turns that off."""
     peak_tflops: float = 0.0
     """Matrix throughput of the device in TFLOP/s, for MFU; 0 looks it up by the device's name."""
     profile: bool = False
-    """Profile a few steps, and write a trace and a page on where their time went into RUN/profile."""
+    """Profile a few steps, and write a trace and a summary of their time into RUN/profile."""
 
     def __post_init__(self) -> None:
         for name in ("max_iters", "log_interval", "eval_interval", "eval_batch_size", "checkpoint_interval"):

@@ -35,7 +35,7 @@ class _Console(Console):
             yield segment
 
     def on_broken_pipe(self) -> None:
-        # Whoever read has enough; the work that writes here may be worth finishing all the same.
+        # The reader has enough, but the work that writes here may be worth finishing.
         self.quiet = True
 
 

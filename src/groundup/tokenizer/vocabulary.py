@@ -88,7 +88,7 @@ def _checked_beside(
     for name, token_id in special_ids.items():
         if name not in id_of or vocab.get(token_id, name) != name:
             raise TokenizerError(
-                f"special token {name.decode()!r} has the id {token_id} of its own, which is for tokens whose bytes "
+                f"special token {name.decode()!r} has its own id {token_id}, which is for tokens whose bytes "
                 f"another token has too; {token_id} is {vocab.get(token_id)!r} in vocab"
             )
         tokens[token_id] = name

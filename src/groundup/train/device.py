@@ -17,7 +17,7 @@ from groundup.config import TrainConfig
 from groundup.errors import ConfigError
 from groundup.system.process import training_settings
 
-MFU_CONVENTION = "2mnp FLOPs a matrix product, attention in full, backward twice the forward"
+MFU_CONVENTION = "2mnp FLOPs a matmul, attention in full, backward twice the forward"
 """What MFU counts (:mod:`groundup.account.flops`); other projects halve attention for the causal mask, or leave it
 out."""
 
@@ -78,7 +78,7 @@ def known_peak(config: TrainConfig, device: str) -> float | None:
 def measure_matmul_flops(
     device: str = "cpu", precision: str = "fp32", *, threads: int | None = None, size: int = 0, rounds: int = 7
 ) -> float:
-    """FLOP/s of one square matrix product, the median of a few rounds: what this machine can do, at best.
+    """Measure the FLOP/s of one square matmul, the median of a few rounds: the machine's peak.
 
     Args:
         precision: "fp32", "bf16" or "fp16"; "tf32" is float32, as torch is set to multiply it.
@@ -90,7 +90,7 @@ def measure_matmul_flops(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
-        # A generator of its own: measuring must not move the random numbers of whoever asks.
+        # A separate generator: measuring must not advance the caller's random numbers.
         generator = torch.Generator().manual_seed(0)
         a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
         out = torch.empty_like(a)

@@ -34,16 +34,14 @@ class WandbSink:
         try:
             self._run = wandb.init(**about)
         except wandb.errors.Error as error:
-            nobody_said = not ({"WANDB_MODE", "WANDB_API_KEY"} & set(os.environ))
-            if not (nobody_said and "api key" in str(error).lower()):
+            unspecified = not ({"WANDB_MODE", "WANDB_API_KEY"} & set(os.environ))
+            if not (unspecified and "api key" in str(error).lower()):
                 raise TrainingError(
                     f"W&B does not start: {str(error).rstrip('.')}; log in with `wandb login` where there is a "
                     f"network, or set WANDB_MODE=offline, which needs neither"
                 ) from None
             self._run = wandb.init(**about, mode="offline")
-            wandb.termwarn(
-                f"nobody is logged in: recorded offline; `wandb sync {run_dir}/wandb/offline-*` sends it later"
-            )
+            wandb.termwarn(f"not logged in: recorded offline; `wandb sync {run_dir}/wandb/offline-*` sends it later")
         self._html = wandb.Html
 
     def metrics(self, line: Metrics) -> None:

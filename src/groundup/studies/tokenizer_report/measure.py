@@ -138,7 +138,7 @@ def _check(
         raise ConfigError("a report needs at least one corpus; name a text file")
     names = [corpus.name for corpus in corpora]
     if repeated := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"two corpora have the name {repeated[0]!r}; give each a name of its own")
+        raise ConfigError(f"two corpora have the name {repeated[0]!r}; give each its own name")
     for name in (*names, *given):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ConfigError(

@@ -258,7 +258,7 @@ def _is_several(pattern: object) -> bool:
 def write_files(folder: Path, content: TokenizerContent, sha256: str) -> None:
     """Write the three files into the folder, which is created if it does not exist.
 
-    Each file is replaced in one step. meta.json goes first: whoever reads a folder in which the others are not yet
+    Each file is replaced in one step. meta.json goes first: a reader of a folder in which the others are not yet
     there, or not yet of this tokenizer, is told so by the hash in it.
 
     Raises:

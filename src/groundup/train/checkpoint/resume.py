@@ -82,7 +82,7 @@ class Latest(NamedTuple):
 
     folder: Path
     state: dict[str, Any]
-    """Of the checkpoint, with the adopted options in place of its own."""
+    """State of the checkpoint, with the adopted options."""
     adopted: list[Change]
     others: str
     """A note on options that differ and do not change the training."""

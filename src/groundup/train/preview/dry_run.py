@@ -115,7 +115,7 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
         ("a step", f"{step_seconds * 1e3:,.1f} ms for {step_flops:.2e} FLOPs, the median of {TIMED_STEPS} timed now"),
         ("speed", f"{step_tokens / step_seconds:,.0f} tokens/s"),
         ("MFU", f"{rate / peak:.1%}" if peak else "n/a"),
-        ("of a matrix product", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
+        ("of a matmul", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
         ("training", _training_time(config.train, done, step_seconds)),
     ]
     if trainer.valid_store is not None:

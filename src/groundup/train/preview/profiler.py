@@ -26,9 +26,9 @@ WARM_UP = 9
 ROOT = "training step"
 """Name of the scope around a whole step."""
 
-PRODUCTS = "matrix products"
+MATMULS = "matmuls"
 ATTENTION = "attention"
-LOSS = "loss, without its products"
+LOSS = "loss, without its matmuls"
 ELEMENTWISE = "norms, activations, sums"
 EMBEDDING = "embedding"
 OPTIMIZER = "optimizer"
@@ -36,13 +36,13 @@ NORM = "gradient norm and clipping"
 BATCHES = "batches"
 COPIES = "copies and casts"
 REST = "Python and waiting"
-GROUPS = (PRODUCTS, ATTENTION, LOSS, ELEMENTWISE, EMBEDDING, OPTIMIZER, NORM, BATCHES, COPIES, REST)
+GROUPS = (MATMULS, ATTENTION, LOSS, ELEMENTWISE, EMBEDDING, OPTIMIZER, NORM, BATCHES, COPIES, REST)
 
 TOP = 15
 _AUTOGRAD = "autograd::engine::evaluate_function: "
 _LONGEST_LABEL = 48
-_PRODUCTS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::matmul", "aten::linear", "aten::mkldnn_linear"}
-_AROUND_PRODUCTS = ("_SharedInputProduct", "MmBackward", "AddmmBackward")
+_MATMULS = {"aten::mm", "aten::addmm", "aten::addmm_", "aten::matmul", "aten::linear", "aten::mkldnn_linear"}
+_AROUND_MATMULS = ("_PackedLinear", "MmBackward", "AddmmBackward")
 _COPIES = {"aten::copy_", "aten::clone", "aten::contiguous", "aten::to", "aten::_to_copy", "aten::cat"}
 _EMBEDDING = ("aten::index_select", "aten::embedding", "IndexSelectBackward", "EmbeddingBackward")
 _ATTENTION = (
@@ -169,8 +169,8 @@ def group_of(chain: Sequence[str]) -> str:
             return group
     if any(part in name for name in chain for part in _ATTENTION):
         return ATTENTION
-    if chain[0] in _PRODUCTS or chain[0].removeprefix(_AUTOGRAD).startswith(_AROUND_PRODUCTS):
-        return PRODUCTS
+    if chain[0] in _MATMULS or chain[0].removeprefix(_AUTOGRAD).startswith(_AROUND_MATMULS):
+        return MATMULS
     if any("CrossEntropy" in name for name in chain):
         return LOSS
     if any(name.startswith(_EMBEDDING) for name in chain):
@@ -214,7 +214,7 @@ def spent(events: Iterable[Any], *, on_gpu: bool) -> Spent:
 
 
 def _within(event: Any, roots: Sequence[Any]) -> bool:
-    # By the clock and not by the chain: on a GPU the backward pass has a thread of its own.
+    # By start and end time, not by the call chain: on a GPU the backward pass runs in another thread.
     return any(root.time_range.start <= event.time_range.start <= root.time_range.end for root in roots)
 
 

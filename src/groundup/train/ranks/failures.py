@@ -92,7 +92,7 @@ def _is_about_contact(error: RuntimeError) -> bool:
 
     if isinstance(error, dist.DistError):
         return True
-    text = str(error)  # gloo has no class of its own
+    text = str(error)  # gloo has no exception class
     return "gloo" in text or "Connection closed by peer" in text or "Connection reset by peer" in text
 
 
