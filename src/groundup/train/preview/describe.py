@@ -20,7 +20,7 @@ def describe(
 ) -> dict[str, str]:
     """Describe a resolved run, derived values included."""
     model, data = config.model, config.data
-    micro = f" in {data.micro_batches(ranks)} passes" if data.micro_batches(ranks) > 1 else ""
+    micro = f" in {data.micro_batches(ranks)} micro-batches" if data.micro_batches(ranks) > 1 else ""
     step_tokens = data.batch_size * model.context_length
     total = config.train.max_iters * step_tokens
     flops = total * training_flops_per_token(model)
