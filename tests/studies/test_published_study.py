@@ -155,7 +155,7 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
     before = results.read_text()
     assert [json.loads(line)["status"] for line in before.splitlines()] == ["finished"] * 4
     report = (tmp_path / "study" / "report" / "report.md").read_text()
-    assert re.search(r"\| web \| 3.500 \| \d\.\d{3} \|", report)
+    assert re.search(r"\| web +\| +3\.500 +\| +\d\.\d{3} +\|", report)
     assert "Somebody." in report
     assert report.count(f"groundup reproduce --budget minutes --data {tmp_path / 'texts'}") == 2
     assert "## tokenizers" in report
