@@ -113,7 +113,7 @@ def test_the_pattern_goes_with_the_tokenizer_and_a_slow_one_says_so(text, capsys
         (["count", "text.txt", "--out", "no/c.npz"], "the folder no does not exist"),
         (["count", "text.txt", "--weight", 0, "--out", "c.npz"], "weight = 0; give a whole number from 1"),
         (["count", "empty.txt", "--out", "c.npz"], "empty.txt is empty"),
-        (["count", "nothing.txt", "--out", "c.npz"], "nothing.txt: there is no text to count"),
+        (["count", "nothing.txt", "--out", "c.npz"], "nothing.txt: no text to count"),
     ],
 )
 def test_mistakes_are_one_line(text, capsys, arguments, message):

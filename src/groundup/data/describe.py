@@ -165,7 +165,7 @@ def read_document(path: Path, number: int) -> Document:
     """Document ``number`` of a data set, counted from 0; a negative number counts from the end.
 
     Raises:
-        FileMissingError, DataError: there is no data set, it has no such document, or it is damaged.
+        FileMissingError, DataError: the data set is missing or damaged, or has no such document.
         TokenizerError: its tokenizer is damaged, or is not the one that made the ids.
     """
     data = TokenShards.open(path)

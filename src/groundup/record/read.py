@@ -24,7 +24,7 @@ UNITS = {"val_loss": "nats per token", "train_loss": "nats per token", "val_bpb"
 _TAIL_BYTES = 1 << 16
 # A loss this far above the one at step 0 is not the noise of a batch.
 _ABOVE_THE_START = 1.05
-# A folder with any of these files is a run, or what is left of one.
+# A folder with any of these files is a run, or its remains.
 _TRACES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json")
 
 
@@ -163,7 +163,7 @@ def _end_is_lost(metrics: Record, summary: dict[str, Any]) -> bool:
 
 
 def read_tags(path: Path) -> list[str]:
-    """Return the tags of a run; none if there is no such file.
+    """Return the tags of a run; none without the file.
 
     Raises:
         OSError: the file cannot be read.
@@ -208,7 +208,7 @@ def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
 
 
 def _column(lines: list[dict[str, Any]], name: str) -> Floats:
-    """The values of a key, line by line; NaN where there is no number."""
+    """The values of a key, line by line; NaN for a missing number."""
     values = [line.get(name) for line in lines]
     try:
         column = np.array(values, dtype=np.float64)  # None becomes NaN

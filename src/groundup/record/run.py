@@ -99,7 +99,7 @@ class RunDirectory:
 
         Raises:
             ConfigError: torchrun has restarted a job that would begin by deleting its own work.
-            FileMissingError: there is no run to resume; similar names are listed.
+            FileMissingError: no run to resume; similar names are listed.
             TrainingError: the folder is taken, or is not a run.
         """
         if overwrite and launch.restarts:

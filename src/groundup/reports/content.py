@@ -36,7 +36,7 @@ class Row:
 
     cells: list[str]
     keys: list[str]
-    """Sort key of each cell: a number, a text, or empty if there is no value."""
+    """Sort key of each cell: a number, a text, or empty for a missing value."""
     mark: str
     """baseline, best, diverged, or empty: the row's style."""
 

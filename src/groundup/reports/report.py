@@ -56,7 +56,7 @@ def write_report(
         preface: text for the front page, if one command made all of the runs.
 
     Raises:
-        FileMissingError: there is no such folder.
+        FileMissingError: the folder does not exist.
         DataError: a folder contains no run.
         MissingExtraError: a package of the extra "report" is not installed.
     """

@@ -51,7 +51,7 @@ def list_runs(
         rebuild: build the index again.
 
     Raises:
-        FileMissingError: there is no such folder.
+        FileMissingError: the folder does not exist.
         ConfigError: an invalid filter or an unknown column.
     """
     rows = refresh(folder, rebuild=rebuild)
@@ -76,7 +76,7 @@ def refresh(folder: Path, *, rebuild: bool = False) -> list[Row]:
     If the folder is not writable, the index is kept in memory.
 
     Raises:
-        FileMissingError: there is no such folder.
+        FileMissingError: the folder does not exist.
     """
     if not os.path.isdir(folder):
         raise FileMissingError(f"no folder {folder}; expected one with runs, such as runs")

@@ -130,7 +130,7 @@ def load_studies(paths: Sequence[str | Path]) -> list[Study]:
     A folder that is neither is searched for sweeps and runs. A path that does not exist is looked up in runs/.
 
     Raises:
-        FileMissingError: there is no such folder.
+        FileMissingError: the folder does not exist.
         DataError: a folder contains no run, or ``sweep.json`` is damaged.
     """
     sweeps: dict[Path, Study] = {}

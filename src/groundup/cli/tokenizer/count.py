@@ -71,7 +71,7 @@ def _count(
             progress=progress,
         )  # fmt: skip
     if not len(counts):
-        raise DataError(f"{', '.join(map(str, inputs))}: there is no text to count; check the input")
+        raise DataError(f"{', '.join(map(str, inputs))}: no text to count; check the input")
     counts.save(out)
     seconds = time.perf_counter() - began
     text = f"{out}: {len(counts):,} distinct pretokens in {size_text(counts.bytes_counted)}, {seconds:.1f} s"
