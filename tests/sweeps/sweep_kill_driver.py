@@ -77,11 +77,24 @@ def table(directory: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda result: result["trial"])
 
 
+def wait_for_a_trial(child: int, directory: Path) -> None:
+    """Until a trial has begun, or the child has ended."""
+    while not any(directory.glob("*/config.toml")):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+        time.sleep(0.01)
+
+
 def kill_at_times(plan: Path, directory: Path, whole: list, random_: random.Random, kills: int) -> dict[str, int]:
-    """Sweep after sweep, each killed until it comes to its end."""
+    """Sweep after sweep, each killed until it comes to its end; every second kill after a trial has begun.
+
+    A delay alone would leave it to the machine's load whether any trial is ever hit.
+    """
     seen = {"kills": 0, "sweeps": 0, "cells_begun": 0}
     while seen["kills"] < kills:
         child = fork(plan, directory)
+        if seen["kills"] % 2:
+            wait_for_a_trial(child, directory)
         time.sleep(random_.uniform(0.2, 1.8))
         os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
