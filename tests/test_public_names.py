@@ -351,7 +351,8 @@ class TestModule:
     def test_every_promised_name_is_there_and_no_other(self):
         promised = """train_bpe Tokenizer Linear Embedding RMSNorm SwiGLU SiLUFeedForward RotaryPositionalEmbedding silu
             softmax scaled_dot_product_attention MultiHeadSelfAttention TransformerBlock TransformerLM cross_entropy SGD
-            AdamW get_lr_cosine_schedule gradient_clipping get_batch save_checkpoint load_checkpoint generate""".split()
+            AdamW get_lr_cosine_schedule gradient_clipping get_batch save_checkpoint load_checkpoint generate
+            LanguageModel load train""".split()
         assert sorted(groundup.__all__) == sorted(promised)
         assert set(promised) <= set(dir(groundup))
         assert all(callable(getattr(groundup, name)) for name in promised)

@@ -13,6 +13,7 @@ __version__ = VERSION
 if TYPE_CHECKING:
     from groundup.data.batches import get_batch
     from groundup.generation import generate
+    from groundup.language_model import LanguageModel, load
     from groundup.nn import (
         Embedding,
         Linear,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     )
     from groundup.optim import SGD, AdamW, get_lr_cosine_schedule, gradient_clipping
     from groundup.tokenizer import Tokenizer, train_bpe
+    from groundup.train import train
     from groundup.train.checkpoint.single_file import load_checkpoint, save_checkpoint
 
 _HOME = {
@@ -42,6 +44,7 @@ _HOME = {
     "groundup.data.batches": ["get_batch"],
     "groundup.train.checkpoint.single_file": ["save_checkpoint", "load_checkpoint"],
     "groundup.generation": ["generate"],
+    "groundup.language_model": ["LanguageModel", "load"],
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -49,6 +52,7 @@ __all__ = [
     "SGD",
     "AdamW",
     "Embedding",
+    "LanguageModel",
     "Linear",
     "MultiHeadSelfAttention",
     "RMSNorm",
@@ -63,16 +67,20 @@ __all__ = [
     "get_batch",
     "get_lr_cosine_schedule",
     "gradient_clipping",
+    "load",
     "load_checkpoint",
     "save_checkpoint",
     "scaled_dot_product_attention",
     "silu",
     "softmax",
+    "train",
     "train_bpe",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return importlib.import_module("groundup.train")  # a package that is callable
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'groundup' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

@@ -419,6 +419,6 @@ def check_warmup(config: RunConfig) -> None:
     if config.optim.warmup_iters > config.train.max_iters:
         raise ConfigError(
             f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
-            f"{config.train.max_iters}, so the rate would never come down; "
+            f"{config.train.max_iters}, so the learning rate would never decay; "
             f"set it to {config.train.max_iters // 10}, say"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.util import find_spec
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.padding import Padding
@@ -40,13 +41,20 @@ class _Console(Console):
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal; wide enough not to break lines where output goes to a file or pipe."""
+    """A console as wide as the terminal or notebook; wide enough not to break lines in a file or pipe."""
     console = _Console(highlight=False, stderr=stderr)
-    return console if console.is_terminal else _Console(highlight=False, width=_WIDTH_OF_FILES, stderr=stderr)
+    if console.is_terminal or console.is_jupyter:
+        return console
+    return _Console(highlight=False, width=_WIDTH_OF_FILES, stderr=stderr)
+
+
+def _can_show_a_bar(console: Console) -> bool:
+    """Whether rich can draw a line anew: on a terminal, and in a notebook with ipywidgets."""
+    return console.is_terminal or (console.is_jupyter and find_spec("ipywidgets") is not None)
 
 
 class ConsoleDisplay:
-    """A live bar on a terminal; plain lines, not too many, where output goes to a file.
+    """A live bar on a terminal or in a notebook; plain lines, not too many, where output goes to a file.
 
     Args:
         show_samples: print the texts the model writes during training.
@@ -67,7 +75,7 @@ class ConsoleDisplay:
         self._total = total_steps
         if done_steps:
             self.note(f"going on from step {done_steps:,}")
-        if self.console.is_terminal:
+        if _can_show_a_bar(self.console):
             self._progress = _BarAndNumbers(
                 TextColumn("[bold]step"),
                 MofNCompleteColumn(),

@@ -1,5 +1,7 @@
 """Displays and sinks: what a training run reports to."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -42,3 +44,11 @@ class Silent:
     def metrics(self, line: Metrics) -> None: ...
     def sample(self, line: Metrics) -> None: ...
     def close(self) -> None: ...
+
+
+def automatic_display() -> Display | None:
+    """A display if someone watches: standard output is a terminal or a notebook."""
+    from groundup.display.console import ConsoleDisplay, make_console
+
+    console = make_console()
+    return ConsoleDisplay(console) if console.is_terminal or console.is_jupyter else None

@@ -90,6 +90,9 @@ class RotaryPositionalEmbedding(nn.Module):
         even, odd = x[..., 0::2], x[..., 1::2]
         return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2).to(x.dtype)
 
+    def extra_repr(self) -> str:
+        return f"{self.d_k}, theta={self.theta:g}, positions={self.max_seq_len}"
+
 
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:
     """Multiply each pair (a, b) of the last axis, as the complex number a + ib, by ``rotations = exp(i angle)``."""
@@ -191,6 +194,9 @@ class MultiHeadSelfAttention(nn.Module):
                 token_positions = torch.arange(cache.length, cache.length + x.shape[-2], device=x.device)
             q_BHSK, k_BGSK = self.rope(q_BHSK, token_positions), self.rope(k_BGSK, token_positions)
         return q_BHSK, k_BGSK, v_BGSK
+
+    def extra_repr(self) -> str:
+        return f"heads={self.num_heads}, kv_heads={self.num_kv_heads}"
 
     def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
         """Causal attention of the queries, the last of which is aligned with the last key."""

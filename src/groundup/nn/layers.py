@@ -34,6 +34,9 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x @ self.weight.to(x.dtype).T
 
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"
+
 
 class Embedding(nn.Module):
     """A table of vectors looked up by id, initialized from N(0, std²) truncated at three standard deviations.
@@ -59,6 +62,9 @@ class Embedding(nn.Module):
         # two runs differ in the last bits, and it is seven times slower.
         rows = self.weight.index_select(0, token_ids.flatten())
         return rows.view(*token_ids.shape, rows.shape[-1])
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]} ids -> {self.weight.shape[1]}"
 
 
 class RMSNorm(nn.Module):
@@ -91,6 +97,9 @@ class RMSNorm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide * inverse_rms * self.weight).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.weight)}, eps={self.eps:g}"
 
 
 class SwiGLU(nn.Module):

@@ -121,7 +121,7 @@ def _train(job: Job, folder: Path) -> Outcome:
     _wait_for_the_lock(folder)
     _forget_peak_memory()
     pause = _Pause(job.until, folder.parent / STOP_FILE)
-    result = train(job.config, resume=begun, pause=pause, session_minutes=left)
+    result = train(job.config, resume=begun, display=None, pause=pause, session_minutes=left)
     ending: Ending = "finished"
     if not result.finished:
         ending = "interrupted" if result.signal or pause.stopped else "paused"

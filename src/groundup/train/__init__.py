@@ -1,4 +1,8 @@
-"""Training: the loop, its checkpoints and the run directory."""
+"""Training: the loop, its checkpoints and the run directory. ``groundup.train(…)`` is ``groundup.train.train(…)``."""
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from groundup.record.run import RunDirectory
 from groundup.train.evaluate import Evaluation, evaluate, evaluate_run
@@ -19,3 +23,13 @@ __all__ = [
     "train",
     "train_in_time",
 ]
+
+
+class _Callable(ModuleType):
+    """This module, which is callable: its name in ``groundup`` is also that of its function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> TrainResult:
+        return train(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from groundup.account import parameter_count
-from groundup.config import RunConfig
+from groundup.config import RunConfig, load_recipe, override
+from groundup.config.names import by_full_names
 from groundup.data.shards import DataGuard
-from groundup.display.display import Display
+from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
 from groundup.optim import learning_rate_at
 from groundup.record.run import RunDirectory
@@ -49,31 +50,34 @@ class TrainResult:
 
 
 def train(
-    config: RunConfig,
+    config: RunConfig | str | Path,
     *,
     resume: bool = False,
     overwrite: bool = False,
-    display: Display | None = None,
+    display: Display | Literal["auto"] | None = "auto",
     pause: Callable[[int], bool] | None = None,
     session_minutes: float | None = None,
     adopt_config: bool = False,
     force: bool = False,
+    **options: Any,
 ) -> TrainResult:
     """Train from the first step, or resume from the latest checkpoint as if the run had never stopped.
 
     Under ``torchrun`` every process calls it with the same arguments.
 
     Args:
+        config: the options of the run, or a recipe: a path, or the name of a shipped one.
         resume: continue the run in config.run_dir. A run without a checkpoint starts anew; under torchrun, which
             repeats the same command when it restarts a job, so does a missing run.
         overwrite: delete the contents of config.run_dir first.
-        display: shows the run to the user; the first rank's is used.
+        display: shows the run to the user; the first rank's is used. "auto" shows it in a terminal and in a notebook.
         pause: asked before each step, with the number of steps done; True ends the session with a checkpoint. The
             schedule stays that of the whole run.
         session_minutes: remaining minutes of train.max_minutes, if all sessions of a run share one limit.
         adopt_config: resume although options that decide the result have changed since the checkpoint; only those that
             decide the tensors' shapes cannot change. Adopted options are recorded in the checkpoints and the summary.
         force: begin although the run cannot fit into memory, or a checkpoint on the disk.
+        options: replace those of config, by short name (``max_iters=100``) or section (``data={"train": "tokens"}``).
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
@@ -81,10 +85,14 @@ def train(
         CheckpointError: a checkpoint cannot be written or read.
         AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
+    if not isinstance(config, RunConfig):
+        config = load_recipe(str(config))
+    config = override(config, by_full_names(options, "train"))
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
     with joined(run) as ranks, wait_by_load(), ExitStack() as stack:
+        display = automatic_display() if display == "auto" else display
         display = display if ranks.is_main else None
         with ranks.error_barrier():
             if ranks.is_main:

@@ -6,6 +6,7 @@ ends, the sweep is gone and the worker exits at once, which is safe because chec
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import queue
@@ -22,9 +23,7 @@ def main() -> None:
     os.dup2(2, 1)  # print() goes to the log
     jobs: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(jobs,), daemon=True).start()
-    import groundup.train  # imports torch before the first job
-
-    assert groundup.train
+    importlib.import_module("groundup.train")  # imports torch before the first job
     while True:
         outcome = attempt(Job.from_json(json.loads(jobs.get())))
         answers.write(json.dumps(outcome.to_json()) + "\n")

@@ -1,0 +1,193 @@
+"""A trained model in one object: weights, tokenizer and run.
+
+model = groundup.load("runs/mine")
+print(model.generate("Once upon a time"))
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from groundup.config import ModelConfig
+from groundup.display.units import count_text
+from groundup.errors import ConfigError, TokenizerError
+from groundup.generation import continue_text, prompt_ids
+from groundup.nn import TransformerLM
+from groundup.record.run import RunDirectory
+from groundup.train.checkpoint.folder import load_model
+from groundup.train.device import choose_device
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+# Shapes: S sequence, V vocabulary.
+
+
+def load(source: str | Path, *, checkpoint: str | int = "best", device: str = "auto") -> LanguageModel:
+    """Load a model with its tokenizer, ready to generate.
+
+    Args:
+        source: a run directory, or the name of a run in runs/.
+        checkpoint: "best", "latest", or a step.
+        device: "auto" (cuda, then mps, then cpu), or a torch device.
+
+    Raises:
+        FileMissingError: no such run.
+        CheckpointError: a damaged checkpoint.
+    """
+    run = RunDirectory.open(source)
+    model, state = load_model(run, str(checkpoint), choose_device(device))
+    return LanguageModel(model, run.tokenizer(), run=run, step=state["step"])
+
+
+class LanguageModel:
+    """Weights, tokenizer and, if it comes from one, the run.
+
+    Attributes:
+        model: the ``torch.nn.Module``, in evaluation mode.
+        tokenizer: of the model.
+        config: sizes and options of the model.
+        run: run directory; None for a model that was not trained by a run.
+        step: optimizer steps of the checkpoint; None likewise.
+    """
+
+    def __init__(
+        self, model: TransformerLM, tokenizer: Tokenizer, *, run: RunDirectory | None = None, step: int | None = None
+    ):
+        self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
+        self.config: ModelConfig = model.config
+
+    def generate(self, prompt: str = "", **sampling: Any) -> str:
+        """Return the new text that continues a prompt; arguments as for :meth:`stream`."""
+        return "".join(self.stream(prompt, **sampling))
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.8,
+        top_p: float = 0.9,
+        seed: int | None = None,
+    ) -> Iterator[str]:
+        """Yield new text in pieces, as it is generated. An empty prompt begins a new document.
+
+        Args:
+            max_tokens: most new tokens; the text ends earlier at the end-of-text token.
+            temperature: divides the logits; 0 takes the most probable token.
+            top_p: sample from the most probable tokens whose probabilities sum to this.
+            seed: of sampling; None draws a new one.
+
+        Raises:
+            ConfigError: an argument outside its range.
+        """
+        return continue_text(self.model, self.tokenizer, prompt, max_tokens, temperature, top_p, seed=seed)
+
+    @torch.no_grad()
+    def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
+        """Return the logits of the next token at every position.
+
+        Args:
+            token_ids: ``(S,)`` or ``(B, S)``, at most ``config.context_length`` tokens.
+
+        Returns:
+            ``(S, V)`` or ``(B, S, V)``, on the model's device.
+
+        Raises:
+            ConfigError: too many tokens.
+            TokenizerError: an id outside the vocabulary.
+        """
+        ids = torch.as_tensor(token_ids, dtype=torch.int64, device=self.model.token_embeddings.weight.device)
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < self.model.vocab_size:
+            raise TokenizerError(
+                f"token ids from {int(ids.min())} to {int(ids.max())}; expected 0 to {self.model.vocab_size - 1}"
+            )
+        logits: Tensor = self.model(ids if ids.ndim > 1 else ids[None])
+        return logits if ids.ndim > 1 else logits[0]
+
+    def score(self, text: str) -> Score:
+        """Return the log-probability of each token of a text, given those before it.
+
+        The text stands at the beginning of a document, after the end-of-text token. Without one in the tokenizer the
+        first token has nothing to be predicted from, and is not scored. A text longer than the context is scored in
+        windows that overlap by half: each token then sees at least ``context_length / 2`` tokens before it.
+
+        Raises:
+            ConfigError: an empty text.
+        """
+        if not text:
+            raise ConfigError("the text to score is empty; give at least one character")
+        ids = prompt_ids(self.tokenizer, text)
+        if len(ids) < 2:
+            raise ConfigError(
+                f"the text {text!r} is one token with nothing before it to predict it from; give more text"
+            )
+        context = self.config.context_length
+        found: list[float] = []
+        while len(found) < len(ids) - 1:
+            begin = 0 if len(ids) <= context + 1 else max(0, min(len(found) - context // 2, len(ids) - 1 - context))
+            window = ids[begin : begin + context]
+            log_probabilities_SV = self.logits(window).double().log_softmax(-1).cpu()
+            targets = torch.tensor(ids[begin + 1 : begin + 1 + len(window)])
+            scores_S = log_probabilities_SV[: len(targets)].gather(1, targets[:, None])[:, 0]
+            found += scores_S[len(found) - begin :].tolist()
+        not_scored = len(self.tokenizer.vocab[ids[0]]) if ids == self.tokenizer.encode(text) else 0
+        return Score(tuple(ids[1:]), tuple(found), len(text.encode()) - not_scored)
+
+    def __repr__(self) -> str:
+        return f"<LanguageModel {', '.join(f'{name} {value}' for name, value in self._facts().items())}>"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = (
+            f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>"
+            for name, value in self._facts().items()
+        )
+        return f"<table>{''.join(rows)}</table>"
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
+        facts = {} if self.run is None else {"run": str(self.run.path), "step": f"{self.step:,}"}
+        return facts | {
+            "parameters": count_text(sum(parameter.numel() for parameter in self.model.parameters())),
+            "layers": str(config.num_layers),
+            "width": str(config.d_model),
+            "heads": str(config.num_heads),
+            "context": str(config.context_length),
+            "vocabulary": f"{config.vocab_size:,}",
+        }
+
+
+@dataclass(frozen=True)
+class Score:
+    """Log-probabilities of a text."""
+
+    token_ids: tuple[int, ...]
+    """The scored tokens."""
+    log_probabilities: tuple[float, ...]
+    """In nats, one for each scored token."""
+    bytes: int
+    """UTF-8 bytes of the scored text."""
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the text, in nats."""
+        return math.fsum(self.log_probabilities)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean nats per token."""
+        return math.exp(-self.total / len(self.log_probabilities))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of UTF-8; comparable between tokenizers."""
+        return -self.total / math.log(2) / self.bytes
