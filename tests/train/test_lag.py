@@ -96,7 +96,7 @@ def test_a_broken_step_is_named_though_the_next_was_launched(
     display = Steps()
     with pytest.raises(
         TrainingError,
-        match=r"^step 10: the loss is \d.*norm of the gradient nan, first in that of layers\.1\.ffn\.w2\.weight, "
+        match=r"^step 10: the loss is \d.*gradient norm is nan, first in that of layers\.1\.ffn\.w2\.weight, "
         r"at learning rate .*; nothing was applied and checkpoint step-8 is good; lower optim",
     ):
         train(config, display=display)

@@ -35,8 +35,8 @@ def gradient_clipping(parameters: Iterable[torch.nn.Parameter], max_l2_norm: flo
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], max_l2_norm: float) -> Tensor:
     """:func:`gradient_clipping` that never waits for a GPU.
 
-    Gradients whose norm is NaN or infinite are left as they are, without an error: the caller looks at the norm when
-    it suits, and must look before it trusts what the optimizer made of them.
+    Gradients whose norm is NaN or infinite are left unchanged, without an error: the caller must check the norm before
+    it uses the updated weights.
 
     Raises:
         ConfigError: M is not positive.
@@ -68,5 +68,5 @@ def _scale_down(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
 
 
 def clip_factor(norm: Tensor, limit: float) -> Tensor:
-    """What gradients of this norm are multiplied by: 1, which changes no bit, unless it is finite and too large."""
+    """Return limit / (norm + 1e-6) if the norm is finite and above the limit, else 1, which changes no bit."""
     return torch.where(norm.isfinite() & (norm > limit), limit / (norm + 1e-6), 1.0)

@@ -27,7 +27,7 @@ def get_lr_cosine_schedule(
 
 
 def learning_rate(step: float, total_steps: int, config: OptimConfig) -> float:
-    """The rate of a step, by ``config.schedule``.
+    """Return the learning rate of a step, by ``config.schedule``.
 
     Every schedule climbs in a straight line from 0 to the peak, which it reaches at step Tw = warmup_iters, and all
     but "constant" are exactly at the minimum at step T = total_steps:
@@ -41,7 +41,7 @@ def learning_rate(step: float, total_steps: int, config: OptimConfig) -> float:
     Args:
         step: counted from 1, so that the first step moves and the last one is at the minimum. It may lie between two
             steps; see :func:`learning_rate_at`.
-        total_steps: T. With a warm-up that is longer the rate never comes down.
+        total_steps: T. With a longer warm-up the learning rate never decays.
     """
     high, low, warmup = config.max_learning_rate, config.min_learning_rate, config.warmup_iters
     if config.schedule == "cosine":
@@ -60,9 +60,9 @@ def learning_rate(step: float, total_steps: int, config: OptimConfig) -> float:
 
 
 def learning_rate_at(progress: float, total_steps: int, config: OptimConfig) -> float:
-    """The rate at a point of the run, for a run whose length is not counted in steps: the same curve, read in between.
+    """Return the learning rate at a fraction of the run, for runs limited by time: the same curve, interpolated.
 
-    A run with a limit of time passes the share of the time that is spent; its warm-up then takes the share
+    Such a run passes the fraction of its time that has elapsed; its warm-up takes the fraction
     ``warmup_iters / total_steps`` of the time.
 
     Args:

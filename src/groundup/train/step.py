@@ -62,7 +62,7 @@ class StepResult:
         if not math.isfinite(loss):
             raise TrainingError(f"the loss is {loss}")
         if not math.isfinite(grad_norm):
-            raise TrainingError(f"the loss is {loss:.4f}, but the norm of the gradient {grad_norm}")
+            raise TrainingError(f"the loss is {loss:.4f}, but the gradient norm is {grad_norm}")
         return loss, grad_norm
 
 
