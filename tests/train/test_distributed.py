@@ -270,7 +270,7 @@ def test_a_killed_rank_is_started_again_from_the_last_checkpoint(config: RunConf
     (message,) = said(outcome)
     assert "rank 1 of 2 is gone" in message
     assert "newest checkpoint is step-12" in message
-    assert "going on from step 12" in outcome.out
+    assert "resuming from step 12" in outcome.out
     assert largest_difference(config.run_dir, whole) < float32(config)  # which compares the steps of all lines too
 
 

@@ -70,7 +70,7 @@ def test_a_run_with_leftovers_of_any_kind_is_resumed(many: RunConfig, monkeypatc
         monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(os, "replace", os.replace)
     assert 2 not in run.steps()
-    run.sweep()
+    run.delete_leftovers()
     run.rewind(7, None)
     assert run.checkpoint("latest").name == "step-7"
     monkeypatch.undo()

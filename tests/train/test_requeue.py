@@ -61,7 +61,7 @@ def test_a_requeued_job_goes_on_with_the_same_command(config: RunConfig, slurm: 
     assert (slurm / "calls").read_text() == "requeue 4711\n"
     assert RunDirectory(config.run_dir).checkpoint("latest").name == "step-7"
     code, out = run_recipe(config, "--requeue")
-    assert (code, "going on from step 7" in out) == (0, True)
+    assert (code, "resuming from step 7" in out) == (0, True)
     assert (slurm / "calls").read_text() == "requeue 4711\n"  # a finished run is not requeued
     assert record(config.run_dir) == record(train(RunDirectory(config.run_dir).config, overwrite=True).run_dir)
 

@@ -116,12 +116,12 @@ def test_time_that_is_up_ends_a_run_with_a_checkpoint_to_go_on_from(
     told = re.search(r"train\.max_minutes = 0\.02: the time is up; stopped at step ([\d,]+); its checkpoint", out)
     assert told
     step = int(told[1].replace(",", ""))
-    assert f"go on with\n  groundup train --resume {config.run_dir}" in out
+    assert f"resume with\n  groundup train --resume {config.run_dir}" in out
     assert RunDirectory(config.run_dir).checkpoint("latest").name == f"step-{step}"
     summary = json.loads((config.run_dir / "summary.json").read_text())
     assert (summary["finished"], summary["step"]) == (False, step)
     code, out = groundup("train", "--resume", str(config.run_dir), "--max_minutes", "0.005", capsys=capsys)
-    assert (code, f"going on from step {step:,}" in out) == (0, True)
+    assert (code, f"resuming from step {step:,}" in out) == (0, True)
     steps = [line["step"] for line in read_jsonl(config.run_dir / "metrics.jsonl")]
     assert steps == list(range(len(steps)))
     assert len(steps) > step + 1

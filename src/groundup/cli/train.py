@@ -55,7 +55,7 @@ def train(arguments: list[str]) -> int:
         found = f"best validation loss {loss:.4f} at step {result.summary['best_step']}; " if loss is not None else ""
         display.note(f"done: {found}read what it writes with\n  {command('generate', result.run_dir)}")
         return 0
-    display.note(f"go on with\n  {command('train', '--resume', result.run_dir)}")
+    display.note(f"resume with\n  {command('train', '--resume', result.run_dir)}")
     if job and launch.is_main and (result.signal is None or result.signal in REQUEUED_AFTER):
         display.note(requeue(job))
     return 128 + result.signal if result.signal and not launch.by_torchrun else 0

@@ -74,15 +74,16 @@ class ConsoleDisplay:
         self._plan = plan
         self._total = total_steps
         if done_steps:
-            self.note(f"going on from step {done_steps:,}")
+            self.note(f"resuming from step {done_steps:,}")
         if _can_show_a_bar(self.console):
             self._progress = _BarAndNumbers(
                 TextColumn("[bold]step"),
                 MofNCompleteColumn(),
                 BarColumn(bar_width=None),
                 TimeElapsedColumn(),
-                TextColumn("left"),
+                TextColumn("·"),
                 TimeRemainingColumn(),
+                TextColumn("left"),
                 console=self.console,
                 speed_estimate_period=120,
             )
@@ -105,7 +106,7 @@ class ConsoleDisplay:
 
     def sample(self, line: Metrics) -> None:
         if self.show_samples:
-            heading = f"written at step {line['step']:,}:"
+            heading = f"sample at step {line['step']:,}:"
             text = Text((line["prompt"] + line["text"]).strip(), style="italic")
             self.console.print(Text(heading, style="dim"), text)
 
@@ -170,7 +171,8 @@ def _numbers(line: Metrics) -> str:
         return ""
     parts = [f"loss {line['train_loss']:.3f}", f"gradient norm {line['grad_norm']:.2g}"]
     parts.append(f"{line['tokens_per_second']:,.0f} tokens/s")
-    parts.append("MFU n/a" if line.get("mfu") is None else f"MFU {line['mfu']:.1%}")
+    if line.get("mfu") is not None:
+        parts.append(f"MFU {line['mfu']:.1%}")
     if "peak_memory" in line:
         parts.append(f"memory {size_text(line['peak_memory'])}")
     return "  ".join(parts)

@@ -45,8 +45,9 @@ def progress_bar(console: Console) -> Iterator[Progress]:
         progress.TextColumn("{task.percentage:>3.0f}%"),
         progress.TextColumn("{task.fields[extra]}"),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
+        progress.TextColumn("·"),
         progress.TimeRemainingColumn(),
+        progress.TextColumn("left"),
     )
 
     class Bar:

@@ -151,7 +151,7 @@ class RunDirectory:
 
         After a kill half-way, the rest is still a run, without checkpoints.
         """
-        self.sweep()
+        self.delete_leftovers()
         discard(self.checkpoints)
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "config.toml"):
             if entry.name == ".lock" or entry.name.endswith(".tmp"):
@@ -216,7 +216,7 @@ class RunDirectory:
         if (self.checkpoints / pointer).is_dir():
             discard(self.checkpoints / pointer)
 
-    def sweep(self) -> None:
+    def delete_leftovers(self) -> None:
         """Delete half-written files of earlier processes, and what they could not delete.
 
         Call it while nothing is being written.

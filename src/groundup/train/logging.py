@@ -236,7 +236,7 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
                 run.create(config, environment(trainer))
                 if trainer.tokenizer is not None:
                     trainer.tokenizer.save(run.tokenizer_dir)
-                run.sweep()
+                run.delete_leftovers()
                 run.prune(config.train.keep_checkpoints)
                 extra = external_sinks(config.track, run.path, config.name, flatten(config))
                 jsonl = JsonlSink(run.path, last_metrics, last_sample)
