@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, check_warmup, flatten, override
 from groundup.data.batches import Batches, DeviceBatches, check_length
 from groundup.data.shards import TokenShards
-from groundup.errors import ConfigError, DataError
+from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.generation import prompt_ids
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
@@ -127,10 +128,17 @@ def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
 
     Raises:
         ConfigError: no training data named.
+        FileMissingError: a path that does not exist; its option is named.
         DataError: the two were made with different tokenizers.
     """
     if not config.train:
         raise ConfigError("data.train is empty; expected a folder written by `groundup encode`, or a .npy file of ids")
+    for option, path in (("data.train", config.train), ("data.valid", config.valid)):
+        if path and not os.path.exists(path):
+            raise FileMissingError(
+                f"{option} = {path!r} does not exist; expected a folder of token shards or a .npy file of token ids; "
+                f"write one with `groundup encode`, or give another with --{option}"
+            )
     train = TokenShards.open(config.train)
     valid = TokenShards.open(config.valid) if config.valid else None
     if valid is not None and train.tokenizer_sha256 != valid.tokenizer_sha256:
