@@ -50,6 +50,8 @@ class Case(NamedTuple):
     tied: bool = False
     fast: bool = True
     recompute: bool = False
+    imported: bool = False
+    """With the options of imported models."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ CASES = [
     *(Case(kind, tied=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, passes=2, fast=False) for kind in ("ddp", "fsdp")),
     *(Case(kind, recompute=True) for kind in ("ddp", "fsdp")),
+    *(Case(kind, imported=True) for kind in ("ddp", "fsdp")),
 ]
 
 
@@ -76,6 +79,9 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     shape = ModelConfig(
         vocab_size=300, context_length=CONTEXT, d_model=24, num_layers=2, num_heads=2, tie_embeddings=case.tied
     )
+    if case.imported:
+        scaling = {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 8}
+        shape = dataclasses.replace(shape, qkv_bias=True, head_size=10, embedding_scale=2.0, **scaling)
     model = TransformerLM(shape, dtype=torch.float64)
     accelerate(model, kernels="fast" if case.fast else "plain", attention="flash")
     model.checkpoint_activations = case.recompute

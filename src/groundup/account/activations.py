@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from groundup.config import ModelConfig, TrainConfig
 
-# Shapes: B batch, S sequence, D d_model, F d_ff, H query heads, J width of all keys, V vocabulary.
+# Shapes: B batch, S sequence, D d_model, F d_ff, H query heads, Q width of all queries (D by
+# default), J width of all keys, V vocabulary.
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,23 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
     width = 2 if train.precision == "bf16" else 4
     sizes = {
         "B": batch_size, "S": model.context_length, "D": model.d_model, "F": model.ffn_dim, "H": model.num_heads,
-        "J": model.kv_heads * model.head_dim, "V": model.vocab_size,
+        "J": model.kv_heads * model.head_dim, "V": model.vocab_size, "Q": model.num_heads * model.head_dim,
     }  # fmt: skip
+
+    queries = "D" if sizes["Q"] == sizes["D"] else "Q"
 
     def saved(lines: list[_Line], times: int, *, by_autograd: bool = True) -> list[Saved]:
         return [
-            Saved(*line, times=times, size=count(line[2], sizes) * line[3] * times, by_autograd=by_autograd)
-            for line in lines
+            Saved(
+                component,
+                name,
+                shape.replace("Q", queries),
+                width,
+                times,
+                count(shape, sizes) * width * times,
+                by_autograd,
+            )
+            for component, name, shape, width in lines
         ]
 
     if train.activation_checkpointing:
@@ -117,7 +128,7 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
         ]
     cast: list[_Line] = []
     if width == 2:
-        cast = [("weights in bfloat16", "attention", "2 D D + 2 D J", width)]
+        cast = [("weights in bfloat16", "attention", "2 D Q + 2 D J", width)]
         cast += [("weights in bfloat16", "feed-forward", "3 D F" if model.ffn == "swiglu" else "2 D F", width)]
     return norms + attention + norms + ffn + cast
 
@@ -136,7 +147,7 @@ def _heads_plain(model: ModelConfig) -> list[_Line]:
 
 
 def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
-    heads, roots = "B S D + B S J", f"B S H + {model.kv_heads} B S"
+    heads, roots = "B S Q + B S J", f"B S H + {model.kv_heads} B S"
     root: _Line = ("attention", "1 / root mean square of queries and keys", roots, 4)
     if plain:
         names = ("queries and keys in float32", "queries and keys / root mean square")
@@ -144,8 +155,8 @@ def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
     if model.kv_heads > 1:
         lines: list[_Line] = [root, ("attention", "queries and keys before their norms", heads, width)]
     elif model.num_heads > 1:  # a single head of keys needs no copy and holds the whole QKV projection
-        lines = [root, ("attention", "queries before their norm", "B S D", width)]
-        lines += [("attention", "queries, keys and values", "B S D + 2 B S J", width)]
+        lines = [root, ("attention", "queries before their norm", "B S Q", width)]
+        lines += [("attention", "queries, keys and values", "B S Q + 2 B S J", width)]
     else:
         lines = [root]  # the values hold the projection
     if model.position == "rope":
@@ -160,27 +171,27 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
         single = 1 in (batch_size, model.num_heads) and not shared
         whole_projection = single and train.kernels == "fast" and (model.position == "rope" or model.qk_norm)
         return [
-            *[("attention", name, "B S D", width) for name in ("queries", "keys")],
-            ("attention", "values", "B S D + 2 B S J" if whole_projection else "B S D", width),
+            *[("attention", name, "B S Q", width) for name in ("queries", "keys")],
+            ("attention", "values", "B S Q + 2 B S J" if whole_projection else "B S Q", width),
             ("attention", "causal mask, twice", "2 S S", 1),
             ("attention", "scores", "B H S S", width),
             ("attention", "their maxima", "B H S", width),
             ("attention", "their exponentials", "B H S S", width),
             ("attention", "sums of these", "B H S", width),
             ("attention", "attention weights", "B H S S", width),
-            ("attention", "weighted values", "B S D", width),
+            ("attention", "weighted values", "B S Q", width),
         ]
     if train.kernels == "plain":
-        lines: list[_Line] = [("attention", name, "B S D", width) for name in ("queries", "keys", "values")]
+        lines: list[_Line] = [("attention", name, "B S Q", width) for name in ("queries", "keys", "values")]
     else:
-        projection, rotated = "B S D + 2 B S J", "B S D + B S J"
+        projection, rotated = "B S Q + 2 B S J", "B S Q + B S J"
         separate = model.position == "rope" or model.qk_norm  # not views of the projection
-        repeated: list[_Line] = [("attention", f"{name}, repeated", "B S D", width) for name in ("keys", "values")]
+        repeated: list[_Line] = [("attention", f"{name}, repeated", "B S Q", width) for name in ("keys", "values")]
         queries_only = model.qk_norm and shared
-        first = ("attention", "queries and keys, rotated", "B S D" if queries_only else rotated, width)
+        first = ("attention", "queries and keys, rotated", "B S Q" if queries_only else rotated, width)
         whole = ("attention", "queries, keys and values", projection, width)
         lines = ([first] if separate else [whole]) + (repeated if shared else [whole] if separate else [])
-    lines += [("attention", "weighted values", "B S D", width)]
+    lines += [("attention", "weighted values", "B S Q", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # torch's fused kernel
         lines += [("attention", "logarithms of the sums", "B H S", 4)]
         # The result has the memory layout of the queries. Queries that are rotated one by one have heads outermost, and
@@ -188,7 +199,7 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
         as_the_queries = device == "cpu" or width == 2
         heads_outermost = model.position == "rope" if train.kernels == "plain" else model.qk_norm
         if as_the_queries and heads_outermost:
-            lines += [("attention", "weighted values, head after head", "B S D", width)]
+            lines += [("attention", "weighted values, head after head", "B S Q", width)]
     return lines
 
 

@@ -50,12 +50,13 @@ def largest_batch(
 
 def scaled(model: ModelConfig, kv_heads: int) -> ModelConfig:
     """Model of the same family with ``kv_heads`` key/value heads: with the same head size, queries per key/value head,
-    d_ff / d_model and depth / width.
+    d_model / heads, d_ff / d_model and depth / width.
     """
     heads = kv_heads * model.num_heads // model.kv_heads
     d_ff = model.d_ff and 64 * max(1, _rounded(model.d_ff * heads, 64 * model.num_heads))
     return dataclasses.replace(
-        model, d_model=heads * model.head_dim, num_layers=max(1, _rounded(model.num_layers * heads, model.num_heads)),
+        model, d_model=max(1, heads * model.d_model // model.num_heads),
+        num_layers=max(1, _rounded(model.num_layers * heads, model.num_heads)),
         num_heads=heads, num_kv_heads=kv_heads if model.num_kv_heads else 0, d_ff=d_ff,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from groundup.config import ModelConfig
 # The size of an attention head is even where RoPE rotates pairs of features.
 _PROBE = {
     "batch_size": 101, "tokens": 103, "vocab_size": 107, "d_ff": 109, "kv_heads": 113, "queries_per_key": 127,
-    "head_dim": 2 * 131,
+    "head_dim": 2 * 131, "d_model": 137,
 }  # fmt: skip
 _LARGEST_CONSTANT = 100
 _MATMULS = {"aten.mm.default", "aten.bmm.default"}
@@ -64,7 +64,7 @@ def modules(model: ModelConfig) -> Modules:
     kv_heads, num_heads = _PROBE["kv_heads"], _PROBE["kv_heads"] * _PROBE["queries_per_key"]
     probe = dataclasses.replace(
         model, vocab_size=_PROBE["vocab_size"], context_length=_PROBE["tokens"], d_ff=_PROBE["d_ff"], num_layers=1,
-        d_model=num_heads * _PROBE["head_dim"], num_heads=num_heads, num_kv_heads=kv_heads,
+        d_model=_PROBE["d_model"], num_heads=num_heads, num_kv_heads=kv_heads, head_size=_PROBE["head_dim"],
     )  # fmt: skip
     return _walk(probe)
 
@@ -92,6 +92,7 @@ def _sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> di
     return {
         "batch_size": batch_size, "tokens": tokens, "vocab_size": model.vocab_size, "d_ff": model.ffn_dim,
         "kv_heads": kv_heads, "queries_per_key": model.num_heads // kv_heads, "head_dim": head_dim,
+        "d_model": model.d_model,
     }  # fmt: skip
 
 

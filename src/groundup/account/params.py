@@ -21,7 +21,7 @@ class Parameters:
     embedding: int
     """VD."""
     qkv: int
-    """D² + 2DJ; 3D² without grouped-query attention."""
+    """D² + 2DJ; 3D² without grouped-query attention; and the biases, D + 2J."""
     output_proj: int
     """D²."""
     ffn: int
@@ -82,7 +82,8 @@ def hidden_matrices(model: ModelConfig) -> Counter[tuple[int, int]]:
 def _component(weight: Weight) -> str:
     if not weight.in_block:
         return {"token_embeddings.weight": "embedding", "lm_head.weight": "head"}.get(weight.name, "final_norm")
-    if len(weight.shape) == 1:
+    is_bias = weight.name.startswith("attn.") and weight.name.endswith(".bias")
+    if len(weight.shape) == 1 and not is_bias:
         return "block_norms"
     if weight.name.startswith("attn."):
         return "output_proj" if weight.name == "attn.output_proj.weight" else "qkv"

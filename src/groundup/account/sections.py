@@ -266,7 +266,8 @@ def kept_section(document: dict[str, Any]) -> Section:
         )
         for tensor in document["memory"]["kept"]
     ]
-    note = "B batch, S sequence, D d_model, F d_ff, H heads, J width of all keys, V vocabulary."
+    queries = "Q width of all queries, " if any("Q" in row[2] for row in rows) else ""
+    note = f"B batch, S sequence, D d_model, F d_ff, H heads, {queries}J width of all keys, V vocabulary."
     return Section("saved activations", ("part", "tensor", "elements", "size"), rows, note)
 
 

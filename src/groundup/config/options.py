@@ -19,6 +19,7 @@ END_OF_TEXT = "<|endoftext|>"
 Norm = Literal["pre", "post", "none"]
 Position = Literal["rope", "none"]
 FeedForward = Literal["swiglu", "silu"]
+RopeScaling = Literal["none", "linear", "llama3"]
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -49,7 +50,10 @@ class ModelConfig:
     num_layers: int = 4
     """Transformer blocks."""
     num_heads: int = 16
-    """Attention heads; d_model must be a multiple of it, and the head size even (RoPE rotates pairs)."""
+    """Attention heads; d_model must be a multiple of it unless head_size is set, and the head size even (RoPE rotates
+    pairs)."""
+    head_size: int = 0
+    """Width of one attention head; 0 derives it: d_model / num_heads."""
     num_kv_heads: int = 0
     """Heads of keys and values, each shared by as many query heads (grouped-query attention); 0 takes num_heads."""
     d_ff: int = 0
@@ -57,6 +61,18 @@ class ModelConfig:
     (512 -> 1408), 4 d_model for silu, so that both have about the same number of parameters."""
     rope_theta: float = 10_000.0
     """Base of the rotary angles."""
+    rope_scaling: RopeScaling = "none"
+    """Stretch the rotary angles for a longer context than the model was trained with: all frequencies divided by
+    rope_factor (position interpolation), or low ones only, as Llama 3.1 does."""
+    rope_factor: float = 1.0
+    """Divisor of the rotary frequencies, with rope_scaling."""
+    rope_original_context: int = 0
+    """Context length before it was stretched, with rope_scaling = "llama3"."""
+    rope_low_frequency: float = 1.0
+    """Frequencies with fewer rotations than this in the original context are divided, with rope_scaling = "llama3"."""
+    rope_high_frequency: float = 4.0
+    """Frequencies with more rotations than this in the original context stay, with rope_scaling = "llama3"; those
+    between the two are interpolated."""
     norm: Norm = "pre"
     """RMSNorm before each sublayer, after each residual sum, or nowhere (then no final norm either)."""
     position: Position = "rope"
@@ -65,23 +81,33 @@ class ModelConfig:
     """Gated (W2(SiLU(W1 x) * W3 x)) or plain (W2 SiLU(W1 x)) feed-forward layer."""
     tie_embeddings: bool = False
     """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
+    embedding_scale: float = 0.0
+    """Factor on the embeddings where they enter the residual stream; 0 derives it: 1, or for a tied table what makes
+    its initial vectors of unit variance. Imported tied models have 1."""
     norm_eps: float = 1e-5
     """Added to the mean square inside RMSNorm."""
     qk_norm: bool = False
     """Normalize queries and keys per head before RoPE (RMSNorm; Henry et al. 2020)."""
+    qkv_bias: bool = False
+    """Add a bias to queries, keys and values (as Qwen2 does)."""
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
         for name in ("context_length", "d_model", "num_layers", "num_heads"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        for name, kind in (("norm", Norm), ("position", Position), ("ffn", FeedForward)):
+        named = (("norm", Norm), ("position", Position), ("ffn", FeedForward), ("rope_scaling", RopeScaling))
+        for name, kind in named:
             choices = get_args(kind)
             listed = ", ".join(map(repr, choices))
             _require(getattr(self, name) in choices, f"model.{name}", getattr(self, name), f"one of {listed}")
         _require(self.d_ff >= 0, "model.d_ff", self.d_ff, "a positive number, or 0 to derive it from d_model")
         _require(0 < self.rope_theta < math.inf, "model.rope_theta", self.rope_theta, "a positive, finite number")
         _require(0 < self.norm_eps < math.inf, "model.norm_eps", self.norm_eps, "a positive, finite number")
-        if self.d_model % self.num_heads:
+        _require(self.head_size >= 0, "model.head_size", self.head_size, "a positive number, or 0 to derive it")
+        scale = self.embedding_scale
+        _require(0 <= scale < math.inf, "model.embedding_scale", scale, "a finite number, 0 (derive it) or greater")
+        self._check_rope_scaling()
+        if not self.head_size and self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
             raise ConfigError(
                 f"model.num_heads = {self.num_heads} does not divide model.d_model = {self.d_model}; "
@@ -94,15 +120,36 @@ class ModelConfig:
                 f"nearest that do: {nearest}"
             )
         if self.position == "rope" and self.head_dim % 2:
+            size = f"model.d_model / model.num_heads = {self.d_model} / {self.num_heads} = {self.head_dim}"
+            if self.head_size:
+                size = f"model.head_size = {self.head_size}"
             raise ConfigError(
-                f"the head size model.d_model / model.num_heads = {self.d_model} / {self.num_heads} = {self.head_dim} "
-                f"is odd, but RoPE rotates pairs of features; choose num_heads so that it is even, or position = 'none'"
+                f"the head size {size} is odd, but RoPE rotates pairs of features; "
+                f"choose num_heads so that it is even, or position = 'none'"
+            )
+
+    def _check_rope_scaling(self) -> None:
+        low, high = self.rope_low_frequency, self.rope_high_frequency
+        _require(1 <= self.rope_factor < math.inf, "model.rope_factor", self.rope_factor, "a finite number from 1 on")
+        _require(0 < low < math.inf, "model.rope_low_frequency", low, "a positive, finite number")
+        _require(
+            low < high < math.inf,
+            "model.rope_high_frequency",
+            high,
+            f"a finite number above rope_low_frequency = {low}",
+        )
+        original = self.rope_original_context
+        _require(original >= 0, "model.rope_original_context", original, "a positive number, or 0 without rope_scaling")
+        if self.rope_scaling == "llama3" and not original:
+            raise ConfigError(
+                'model.rope_scaling = "llama3" needs model.rope_original_context, the context length that the model '
+                "was trained with before it was stretched, such as 8192"
             )
 
     @property
     def head_dim(self) -> int:
-        """Size of one attention head."""
-        return self.d_model // self.num_heads
+        """Size of one attention head: ``head_size``, or d_model / num_heads where it is 0."""
+        return self.head_size or self.d_model // self.num_heads
 
     @property
     def kv_heads(self) -> int:
@@ -144,7 +191,7 @@ class OptimConfig:
     matrix_rate_scale: float = 1.0
     """Factor on the learning rate of the matrices in between."""
     vector_rate_scale: float = 1.0
-    """Factor on the learning rate of the norms' gains."""
+    """Factor on the learning rate of the norms' gains and of biases."""
     beta1: float = 0.9
     """Decay of AdamW's running mean of gradients."""
     beta2: float = 0.95

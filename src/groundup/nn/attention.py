@@ -1,5 +1,6 @@
 """Rotary position embedding, multi-head causal self-attention, and the key/value cache of generation."""
 
+import math
 from collections.abc import Callable
 from typing import Self
 
@@ -27,6 +28,7 @@ class RotaryPositionalEmbedding(nn.Module):
         theta: base of the angles.
         d_k: size of the rotated (last) axis, even.
         max_seq_len: number of positions in the tables.
+        config: its ``rope_scaling`` and the numbers that go with it; None leaves the frequencies as they are.
 
     Raises:
         ConfigError: d_k is odd.
@@ -35,17 +37,27 @@ class RotaryPositionalEmbedding(nn.Module):
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, theta: float, d_k: int, max_seq_len: int, device: torch.device | str | None = None):
+    def __init__(
+        self,
+        theta: float,
+        d_k: int,
+        max_seq_len: int,
+        device: torch.device | str | None = None,
+        *,
+        config: ModelConfig | None = None,
+    ):
         super().__init__()
         if d_k % 2:
             raise ConfigError(f"head size d_k = {d_k} is odd, but RoPE rotates pairs of features; choose an even one")
-        self.theta, self.d_k, self.max_seq_len = theta, d_k, max_seq_len
+        self.theta, self.d_k, self.max_seq_len, self.config = theta, d_k, max_seq_len, config
         for name, table in self._compute_tables(device, torch.float32).items():
             self.register_buffer(name, table, persistent=False)
 
     def _compute_tables(self, device: torch.device | str | None, dtype: torch.dtype) -> dict[str, Tensor]:
         # float64 throughout: a float32 angle of position 10,000 is already off by 1e-3 rad.
         frequencies = self.theta ** (-torch.arange(0, self.d_k, 2, dtype=torch.float64) / self.d_k)
+        if self.config is not None:
+            frequencies = scaled_frequencies(frequencies, self.config)
         angles = torch.outer(torch.arange(self.max_seq_len, dtype=torch.float64), frequencies)
         return {"cos": angles.cos().to(device, dtype), "sin": angles.sin().to(device, dtype)}
 
@@ -94,6 +106,23 @@ class RotaryPositionalEmbedding(nn.Module):
         return f"{self.d_k}, theta={self.theta:g}, positions={self.max_seq_len}"
 
 
+def scaled_frequencies(frequencies: Tensor, config: ModelConfig) -> Tensor:
+    """Rotary frequencies, in radians per position, as ``rope_scaling`` stretches them.
+
+    linear: all divided by the factor (Chen et al. 2023). llama3: those with few rotations in the original context
+    divided, those with many kept, and a weighted mean of the two between (Llama 3.1's ``apply_scaling``).
+    """
+    if config.rope_scaling == "none":
+        return frequencies
+    divided = frequencies / config.rope_factor
+    if config.rope_scaling == "linear":
+        return divided
+    rotations = config.rope_original_context * frequencies / (2 * math.pi)
+    low, high = config.rope_low_frequency, config.rope_high_frequency
+    kept = ((rotations - low) / (high - low)).clamp(0, 1)
+    return (1 - kept) * divided + kept * frequencies
+
+
 def rotate(x: Tensor, rotations: Tensor) -> Tensor:
     """Multiply each pair (a, b) of the last axis, as the complex number a + ib, by ``rotations = exp(i angle)``."""
     wide = x.to(torch.promote_types(x.dtype, rotations.dtype.to_real()))
@@ -133,8 +162,9 @@ class MultiHeadSelfAttention(nn.Module):
         layer_index: index of the block that the layer belongs to.
         rope: rotary embedding applied to queries and keys, shared by all layers; None = no position information.
 
-    Shapes: x ``(..., S, D)`` -> the same; state: ``{q,output}_proj.weight (D, D)``, ``{k,v}_proj.weight (G K, D)``,
-    rows head after head; ``{q,k}_norm.weight (K,)`` with ``qk_norm``.
+    Shapes: x ``(..., S, D)`` -> the same; state: ``q_proj.weight (H K, D)``, ``{k,v}_proj.weight (G K, D)``, rows head
+    after head, ``output_proj.weight (D, H K)``; ``{q,k}_norm.weight (K,)`` with ``qk_norm``; ``{q,k,v}_proj.bias`` with
+    ``qkv_bias``.
 
     Raises:
         ConfigError: the head size of rope is another.
@@ -153,16 +183,17 @@ class MultiHeadSelfAttention(nn.Module):
         super().__init__()
         d_model, head_dim = config.d_model, config.head_dim
         if rope is not None and rope.d_k != head_dim:
+            size = f"d_model / num_heads = {d_model} / {config.num_heads}" if not config.head_size else "head_size"
             raise ConfigError(
-                f"rope.d_k = {rope.d_k}, but d_model / num_heads = {d_model} / {config.num_heads} = {head_dim}; "
-                f"create the rotary embedding for that head size"
+                f"rope.d_k = {rope.d_k}, but {size} = {head_dim}; create the rotary embedding for that head size"
             )
         self.layer_index, self.rope = layer_index, rope
         self.num_heads, self.num_kv_heads = config.num_heads, config.kv_heads
-        self.q_proj = Linear(d_model, d_model, device, dtype)
-        self.k_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
-        self.v_proj = Linear(d_model, config.kv_heads * head_dim, device, dtype)
-        self.output_proj = Linear(d_model, d_model, device, dtype)
+        queries, keys, bias = config.num_heads * head_dim, config.kv_heads * head_dim, config.qkv_bias
+        self.q_proj = Linear(d_model, queries, device, dtype, bias=bias)
+        self.k_proj = Linear(d_model, keys, device, dtype, bias=bias)
+        self.v_proj = Linear(d_model, keys, device, dtype, bias=bias)
+        self.output_proj = Linear(queries, d_model, device, dtype)
         self.q_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
         self.k_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
 

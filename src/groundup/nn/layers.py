@@ -13,11 +13,13 @@ from groundup.nn.functional import silu
 
 
 class Linear(nn.Module):
-    """``y = W x`` without bias.
+    """``y = W x``, or ``y = W x + b``.
 
-    Initialized from N(0, 2 / (in + out)) truncated at three standard deviations (Glorot & Bengio 2010).
+    Initialized from N(0, 2 / (in + out)) truncated at three standard deviations (Glorot & Bengio 2010), the bias to
+    zeros.
 
-    Shapes: x ``(..., in_features)`` -> ``(..., out_features)``; state: ``weight (out_features, in_features)``.
+    Shapes: x ``(..., in_features)`` -> ``(..., out_features)``; state: ``weight (out_features, in_features)``, and
+    ``bias (out_features,)`` where there is one.
     """
 
     def __init__(
@@ -26,13 +28,17 @@ class Linear(nn.Module):
         out_features: int,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = False,
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
         init_truncated_normal(self.weight, std=math.sqrt(2 / (in_features + out_features)))
+        self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.to(x.dtype).T
+        y = x @ self.weight.to(x.dtype).T
+        return y if self.bias is None else y + self.bias.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}"

@@ -20,7 +20,8 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Parameters of a model by kind; each is in one group, and groups may be empty.
 
     embedding: tables of Embedding layers, also where a table is the output matrix too. head: the weight of the layer
-    named ``lm_head``. matrices: every other parameter of two or more dimensions. vectors: the rest, the norms' gains.
+    named ``lm_head``. matrices: every other parameter of two or more dimensions. vectors: the rest, the norms' gains
+    and biases.
     """
     groups: dict[str, list[nn.Parameter]] = {"embedding": [], "head": [], "matrices": [], "vectors": []}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding | nn.Embedding)}

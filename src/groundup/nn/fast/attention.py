@@ -57,7 +57,10 @@ class FusedQKVAttention(_FastAttention):
     ) -> tuple[Tensor, Tensor, Tensor]:
         if token_positions is not None or cache is not None or torch.compiler.is_compiling():
             return super().project(x, token_positions, cache)
-        qkv = packed_linear(x, (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight))
+        layers = (self.q_proj, self.k_proj, self.v_proj)
+        qkv = packed_linear(x, [layer.weight for layer in layers])
+        if self.q_proj.bias is not None:
+            qkv = qkv + torch.cat([layer.bias for layer in layers if layer.bias is not None]).to(qkv.dtype)
         rotations = None if self.rope is None else torch.complex(*self.rope.tables(x.shape[-2]))
         if self.q_norm is None or self.k_norm is None:
             return rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
