@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.main import main
-from groundup.config import RunConfig, save_toml
+from groundup.config import RunConfig, override, save_toml
 from groundup.errors import ConfigError
 from groundup.record.run import RunDirectory
 from groundup.system.slurm import requeue, slurm_job
@@ -64,6 +64,11 @@ def test_a_requeued_job_goes_on_with_the_same_command(config: RunConfig, slurm: 
     assert (code, "resuming from step 7" in out) == (0, True)
     assert (slurm / "calls").read_text() == "requeue 4711\n"  # a finished run is not requeued
     assert record(config.run_dir) == record(train(RunDirectory(config.run_dir).config, overwrite=True).run_dir)
+
+
+def test_a_job_that_stops_at_its_step_is_not_requeued(config: RunConfig, slurm: Path):
+    code, out = run_recipe(override(config, {"train.stop_at": 7}), "--requeue")
+    assert (code, "stopped at step 7" in out, (slurm / "calls").exists()) == (0, True, False)
 
 
 def test_ctrl_c_ends_a_job_for_good_and_a_refused_requeue_is_told(config: RunConfig, slurm: Path):

@@ -56,7 +56,8 @@ def train(arguments: list[str]) -> int:
         display.note(f"done: {found}read what it writes with\n  {command('generate', result.run_dir)}")
         return 0
     display.note(f"resume with\n  {command('train', '--resume', result.run_dir)}")
-    if job and launch.is_main and (result.signal is None or result.signal in REQUEUED_AFTER):
+    on_purpose = result.signal is None and result.summary["step"] == config.train.stop_at
+    if job and launch.is_main and not on_purpose and (result.signal is None or result.signal in REQUEUED_AFTER):
         display.note(requeue(job))
     return 128 + result.signal if result.signal and not launch.by_torchrun else 0
 

@@ -89,8 +89,8 @@ RECORD = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
     "train.log_interval", "train.eval_interval", "train.eval_windows", "train.eval_batch_size",
     "train.checkpoint_interval", "train.checkpoint_minutes", "train.keep_checkpoints",
-    "train.max_minutes", "train.finish_schedule", "train.ratio_interval", "train.spike_factor", "train.peak_tflops",
-    "train.profile", "sample.", "track.",
+    "train.max_minutes", "train.finish_schedule", "train.stop_at", "train.ratio_interval", "train.spike_factor",
+    "train.peak_tflops", "train.profile", "sample.", "track.",
 )  # fmt: skip
 """What is measured, kept and shown, where it lies, and how long a session lasts. A name that ends in a dot stands for
 its section. Data are recognised by their hash, so their paths are free."""

@@ -342,6 +342,9 @@ class TrainConfig:
     """Save a checkpoint and stop after this many minutes of a session; 0 sets no limit."""
     finish_schedule: bool = False
     """With max_minutes: finish the learning-rate schedule within the limit, as if it were the whole run."""
+    stop_at: int = 0
+    """Save a checkpoint after this step and end the session, inside a longer schedule; --resume goes on. A session that
+    begins at this step or later does not stop there; 0 never stops."""
     ratio_interval: int = 100
     """Steps between measurements of the update-to-weight ratio of each parameter group; 0 turns them off."""
     spike_factor: float = 1.5
@@ -354,7 +357,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("max_iters", "log_interval", "eval_interval", "eval_batch_size", "checkpoint_interval"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval"):
+        for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval", "stop_at"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
         for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
@@ -362,6 +365,10 @@ class TrainConfig:
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")
+        _require(
+            self.stop_at <= self.max_iters, "train.stop_at", self.stop_at,
+            f"a step of the schedule, at most train.max_iters = {self.max_iters}",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -159,11 +159,14 @@ class Session:
         self.logger = Logger(trainer, self.sinks, clock=self.clock, interruption=self.interruption)
         limit = TimeLimit(config.train, reached=self.state.progress, minutes=minutes)
         self.limit = limit if limit.is_set else None
+        self.stop_at = config.train.stop_at if config.train.stop_at > self.state.step else 0
         self.profiler: StepProfiler | None = None
         if config.train.profile and trainer.ranks.is_main:
             self.profiler = StepProfiler(
                 config, trainer.device, trainer.run.path, self.total - self.state.step, self.note
             )
+        if 0 < config.train.stop_at < self.state.step:
+            self.note(f"train.stop_at = {config.train.stop_at:,} has passed: the run goes on after {self.state.step:,}")
         for warning in (*trainer.notes, disk_warning(config, trainer.model, trainer.optimizer)):
             if warning:
                 self.note(warning)
@@ -196,7 +199,9 @@ class Session:
         damage = self._look_at_files()
         intent = Intent(
             self.interruption.signal or 0,
-            (self.limit is not None and self.limit.passed) or (self.pause is not None and self.pause(number - 1)),
+            (self.limit is not None and self.limit.passed)
+            or (self.pause is not None and self.pause(number - 1))
+            or 0 < self.stop_at < number,
             number / config.train.max_iters if self.limit is None else self.limit.progress(number / self.total),
             damage is not None,
             time.monotonic() >= self.checkpoints.due_at,
@@ -292,6 +297,8 @@ class Session:
             trainer.run.write_summary(summary)
         if self.state.step < self.total or not finished:
             why = self.limit.why if self.limit is not None else ""
+            if self.state.step == self.stop_at:
+                why = f"train.stop_at = {self.stop_at:,}; "
             self.note(f"{why}stopped at step {self.state.step:,}; its checkpoint is written")
         return TrainResult(trainer.run.path, finished, self.interruption.signal, summary)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _OF_SESSION = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
-    "train.device", "train.max_minutes", "train.finish_schedule", "train.profile",
+    "train.device", "train.max_minutes", "train.finish_schedule", "train.stop_at", "train.profile",
 )  # fmt: skip
 
 
