@@ -1,5 +1,6 @@
 """The loss that never holds all logits equals the one that does."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -118,3 +119,35 @@ def test_no_tensor_is_as_large_as_all_logits(training: bool):
 def test_shapes_that_do_not_belong_together_are_refused():
     with pytest.raises(ConfigError, match=r"hidden \(3, 4\).*expected hidden \(\.\.\., 5\) and targets \(3,\)"):
         linear_cross_entropy(torch.zeros(3, 4), torch.zeros(7, 5), torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("shape", [ONE_CHUNK, TWO_EQUAL, UNEVEN], ids=["one chunk", "two", "uneven"])
+@pytest.mark.parametrize("upstream", [1.0, 0.25])
+def test_ignored_targets_are_those_of_torch(shape: tuple[int, int], upstream: float):
+    hidden, weight, targets = make(*shape, torch.float64)
+    targets[torch.rand(len(targets), generator=torch.Generator().manual_seed(1)) < 0.6] = -100
+    targets[:300:2] = -100  # most of a chunk, and all of its first positions
+    ours_of = functools.partial(linear_cross_entropy, ignore_index=-100)
+    found = evaluate(ours_of, hidden, weight, targets, upstream)
+    for ours, theirs in zip(found, evaluate(whole, hidden, weight, targets, upstream), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-14)
+
+
+def test_ignored_targets_in_the_compiled_loss_and_in_a_second_backward_pass():
+    hidden, weight, targets = make(*TWO_EQUAL, torch.float32)
+    weight, targets[::3] = weight.float(), -100
+    expected = evaluate(whole, hidden, weight, targets)
+    hidden.requires_grad_()
+    weight.requires_grad_()
+    loss = linear_cross_entropy(hidden, weight, targets, ignore_index=-100, compile=True)
+    torch.autograd.grad(loss, (hidden, weight), retain_graph=True)
+    for ours, theirs in zip((loss, *torch.autograd.grad(loss, (hidden, weight))), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_without_any_target_that_counts_the_loss_and_its_gradients_are_0():
+    hidden, weight, targets = make(40, 300, torch.float64)
+    found = evaluate(
+        lambda h, w, t: linear_cross_entropy(h, w, t, ignore_index=-100), hidden, weight, targets.fill_(-100)
+    )
+    assert not any(value.any() for value in found)

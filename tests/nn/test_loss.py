@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import ConfigError
@@ -138,3 +138,39 @@ def test_the_formula_has_the_same_loss_and_gradient(dtype):
     torch.testing.assert_close(found, loss_and_gradient(cross_entropy, logits, targets))
     with pytest.raises(ConfigError, match=r"logits \(4, 6, 19\) and targets \(6, 4\).*expected targets \(4, 6\)"):
         functional.cross_entropy(logits, targets.T)
+
+
+class TestIgnoredTargets:
+    """Positions that do not count, against torch's ``ignore_index``."""
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        rows=st.integers(1, 40), vocab=st.integers(1, 40), upstream=st.sampled_from([1.0, -3.0]),
+        ignore=st.sampled_from([-100, 0]), seed=st.integers(0, 2**32),
+    )  # fmt: skip
+    @pytest.mark.parametrize("function", [cross_entropy, functional.cross_entropy], ids=["fast", "formula"])
+    def test_loss_and_gradient_are_those_of_torch(self, function, rows, vocab, upstream, ignore, seed):
+        logits, targets = make(rows, vocab, seed)
+        ignored = torch.rand(rows, generator=torch.Generator().manual_seed(seed)) < 0.5
+        ignored[seed % rows] = False
+        targets[ignored] = ignore
+        assume((targets != ignore).any())
+        found = loss_and_gradient(lambda x, y: function(x, y, ignore_index=ignore), logits, targets, upstream)
+        expected = loss_and_gradient(lambda x, y: F.cross_entropy(x, y, ignore_index=ignore), logits, targets, upstream)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+
+    @pytest.mark.parametrize("function", [cross_entropy, functional.cross_entropy], ids=["fast", "formula"])
+    def test_without_any_position_that_counts_the_loss_is_0_and_no_weight_moves(self, function):
+        logits, _ = make(5, 7)
+        loss, gradient = loss_and_gradient(
+            lambda x, y: function(x, y, ignore_index=-100), logits, torch.full((5,), -100)
+        )
+        assert loss == 0
+        assert not gradient.any()
+
+    def test_rows_on_either_side_of_a_chunk_border(self):
+        logits, targets = make(1031, 509, dtype=torch.float32)
+        targets[::3] = -100
+        found = loss_and_gradient(lambda x, y: cross_entropy(x, y, ignore_index=-100), logits, targets)
+        expected = loss_and_gradient(F.cross_entropy, logits.double(), targets)
+        torch.testing.assert_close([v.double() for v in found], list(expected), rtol=1e-4, atol=1e-6)

@@ -49,7 +49,7 @@ def causal_mask(queries: int, keys: int, device: torch.device | None = None) -> 
     return positions[keys - queries :, None] >= positions[None, :]
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """Mean over all positions of ``log(sum(exp(logits))) - logits[target]``, in nats, computed in float32 or wider.
 
     The formula that :func:`groundup.nn.cross_entropy` computes with less memory (:mod:`groundup.nn.fast.loss`).
@@ -57,6 +57,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: ``(..., V)``, unnormalized.
         targets: ``(...)``, integer classes below V.
+        ignore_index: target of positions that do not count; the mean is over the others, and 0 without any.
 
     Raises:
         ConfigError: the shapes do not match.
@@ -64,8 +65,21 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     check_targets(logits, targets)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     shifted = wide - wide.amax(-1, keepdim=True)
-    at_target = shifted.gather(-1, targets[..., None]).squeeze(-1)
-    return (shifted.exp().sum(-1).log() - at_target).mean()
+    counts = None if ignore_index is None else targets != ignore_index
+    classes = targets if counts is None else targets.where(counts, 0)
+    at_target = shifted.gather(-1, classes[..., None]).squeeze(-1)
+    return mean_loss(shifted.exp().sum(-1).log() - at_target, counts)
+
+
+def mean_loss(losses: Tensor, counts: Tensor | None) -> Tensor:
+    """Mean of the losses of the positions that count, a scalar; 0 where none does.
+
+    Args:
+        counts: boolean, in the shape of losses; None if all count.
+    """
+    if counts is None:
+        return losses.mean()
+    return losses.where(counts, 0).sum() / counts.sum().clamp(min=1)
 
 
 def check_targets(logits: Tensor, targets: Tensor) -> None:

@@ -149,6 +149,7 @@ class TransformerLM(nn.Module):
         caches: Sequence[KVCache] | None = None,
         *,
         targets: Tensor | None = None,
+        ignore_index: int | None = None,
     ) -> Tensor:
         """Return the logits of the next token at every position, or with ``targets (B, S)`` the mean loss.
 
@@ -157,6 +158,7 @@ class TransformerLM(nn.Module):
         Args:
             token_positions: ``(..., S)``, broadcast over the batch; by default they continue those of the caches.
             caches: keys and values of the tokens before these, one cache per layer.
+            ignore_index: target of positions that do not count for the loss; None: all count.
 
         Raises:
             ConfigError: more tokens than context_length.
@@ -182,7 +184,9 @@ class TransformerLM(nn.Module):
         if targets is not None:
             from groundup.nn.fast.linear_loss import linear_cross_entropy  # not above: it loads torch's compiler
 
-            return linear_cross_entropy(x_BSD, self.lm_head.weight, targets, compile=torch.compiler.is_compiling())
+            return linear_cross_entropy(
+                x_BSD, self.lm_head.weight, targets, ignore_index=ignore_index, compile=torch.compiler.is_compiling()
+            )
         return self.lm_head(x_BSD)
 
     def new_caches(self, batch_size: int) -> list[KVCache]:

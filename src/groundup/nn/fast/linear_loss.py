@@ -15,15 +15,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from groundup.errors import ConfigError
-from groundup.nn.fast.loss import row_losses, scaled
+from groundup.nn.fast.loss import counted, row_losses, scaled
+from groundup.nn.functional import mean_loss
 
 # Shapes: N positions, D d_model, V vocabulary.
 
-_Losses = Callable[[Tensor, Tensor, Tensor | None, int], Tensor]
+_Losses = Callable[[Tensor, Tensor, Tensor | None, int | Tensor], Tensor]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, compile: bool = False) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None, compile: bool = False
+) -> Tensor:
     """``cross_entropy(hidden @ weight.T, targets)`` without ever holding all logits.
 
     The logits of a chunk of positions are overwritten by their gradient, from which the gradients of ``hidden`` and
@@ -33,6 +36,8 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, com
     Args:
         hidden: ``(..., D)``, in the dtype of the matmuls. weight: ``(V, D)``, cast to it.
         targets: ``(...)``, integer classes below V.
+        ignore_index: target of positions that do not count; the mean is over the others, and 0 without any. None: all
+            count.
         compile: let torch.compile fuse the code between the matmuls. (The matmuls are large enough to be called one
             by one, and a compiler would only unroll the loop over the chunks.)
 
@@ -47,7 +52,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, *, com
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets {tuple(targets.shape)} do not "
             f"match; expected hidden (..., {weight.shape[-1]}) and targets {tuple(hidden.shape[:-1])}"
         )
-    loss: Tensor = _LinearCrossEntropy.apply(hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), compile)
+    loss: Tensor = _LinearCrossEntropy.apply(
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), ignore_index, compile
+    )
     return loss
 
 
@@ -55,28 +62,33 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Matmul, loss and the gradients of both in one pass over the chunks."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, compile: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignore_index: int | None, compile: bool
+    ) -> Tensor:
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N)
+        ctx.ignore_index = ignore_index
         ctx.losses = _compiled_losses() if compile else row_losses
         wanted = any(ctx.needs_input_grad)
-        losses_N, *ctx.gradients = _linear_losses(hidden_ND, weight_VD, targets_N, ctx.losses, gradients=wanted)
-        return losses_N.mean()
+        classes_N, of, counts_N = counted(targets_N, ignore_index)
+        losses_N, *ctx.gradients = _linear_losses(hidden_ND, weight_VD, classes_N, of, ctx.losses, gradients=wanted)
+        return mean_loss(losses_N, counts_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # a second backward pass
             hidden_ND, weight_VD, targets_N = ctx.saved_tensors
-            gradients = _linear_losses(hidden_ND, weight_VD, targets_N, ctx.losses, gradients=True)[1:]
+            classes_N, of, _ = counted(targets_N, ctx.ignore_index)
+            gradients = _linear_losses(hidden_ND, weight_VD, classes_N, of, ctx.losses, gradients=True)[1:]
         d_hidden_ND, d_weight_VD = (scaled(gradient, upstream[0]) for gradient in gradients)
-        return d_hidden_ND, d_weight_VD, None, None
+        return d_hidden_ND, d_weight_VD, None, None, None
 
 
 def _linear_losses(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, losses: _Losses, *, gradients: bool
+    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, of: int | Tensor, losses: _Losses, *, gradients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss of each position, and the gradients of their mean with respect to hidden and weight."""
+    """Loss of each position, and the gradients of the sum of losses / of with respect to hidden and weight."""
     count, vocab_size = len(targets_N), len(weight_VD)
     w_VD = weight_VD.to(hidden_ND.dtype)
     losses_N = torch.empty(count, dtype=torch.promote_types(hidden_ND.dtype, torch.float32), device=hidden_ND.device)
@@ -88,7 +100,8 @@ def _linear_losses(
         some = slice(start, start + positions)
         here_ND = hidden_ND[some]
         logits_NV = torch.mm(here_ND, w_VD.T, out=workspace_NV[: len(here_ND)])
-        losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, count)
+        divisor = of[some] if isinstance(of, Tensor) else of
+        losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, divisor)
         if d_hidden_ND is None:
             continue
         d_logits_NV = logits_NV  # overwritten by its gradient
@@ -107,7 +120,7 @@ def _compiled_losses() -> _Losses:
     return torch.compile(_losses_in_one_piece, dynamic=False)
 
 
-def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
+def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor) -> Tensor:
     """:func:`row_losses` for torch.compile, which chooses the blocks itself."""
     wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     shifted_NV = wide_NV - wide_NV.amax(-1, keepdim=True)
@@ -116,7 +129,8 @@ def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tens
     losses_N = (normalizer_N1.log() - shifted_NV.gather(1, targets_N[:, None])).squeeze(1)
     if gradient_NV is not None:
         is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
-        gradient_NV.copy_((exponentials_NV / normalizer_N1 - is_target_NV.to(wide_NV.dtype)) / of)
+        divisor = of[:, None].to(wide_NV.dtype) if isinstance(of, Tensor) else of
+        gradient_NV.copy_((exponentials_NV / normalizer_N1 - is_target_NV.to(wide_NV.dtype)) / divisor)
     return losses_N
 
 

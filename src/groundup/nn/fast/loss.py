@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groundup.nn.functional import check_targets
+from groundup.nn.functional import check_targets, mean_loss
 
 # Shapes: N positions, V vocabulary.
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, *, ignore_index: int | None = None) -> Tensor:
     """Mean over all positions of ``log(sum(exp(logits))) - logits[target]``, in nats.
 
     The maximum of each row is subtracted before ``exp``, and everything is computed in float32 or better whatever
@@ -25,6 +26,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: ``(..., V)``, unnormalized.
         targets: ``(...)``, integer classes below V.
+        ignore_index: target of positions that do not count; the mean is over the others, and 0 without any. None: all
+            count.
 
     Returns:
         A scalar; its exponential is the perplexity.
@@ -33,7 +36,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         ConfigError: the shapes do not match.
     """
     check_targets(logits, targets)
-    loss: Tensor = _CrossEntropy.apply(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    loss: Tensor = _CrossEntropy.apply(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1), ignore_index)
     return loss
 
 
@@ -43,30 +46,47 @@ class _CrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    def forward(ctx: Any, logits_NV: Tensor, targets_N: Tensor, ignore_index: int | None) -> Tensor:
         ctx.save_for_backward(logits_NV, targets_N)
+        ctx.ignore_index = ignore_index
         ctx.gradient_NV = torch.empty_like(logits_NV) if ctx.needs_input_grad[0] else None
-        return row_losses(logits_NV, targets_N, ctx.gradient_NV, len(targets_N)).mean()
+        classes_N, of, counts_N = counted(targets_N, ignore_index)
+        return mean_loss(row_losses(logits_NV, classes_N, ctx.gradient_NV, of), counts_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         # The caller owns the returned gradient, and autograd may accumulate into it: a second pass recomputes it.
         gradient_NV, ctx.gradient_NV = ctx.gradient_NV, None
         if gradient_NV is None:
             logits_NV, targets_N = ctx.saved_tensors
             gradient_NV = torch.empty_like(logits_NV)
-            row_losses(logits_NV, targets_N, gradient_NV, len(targets_N))
-        return scaled(gradient_NV, upstream[0]), None
+            classes_N, of, _ = counted(targets_N, ctx.ignore_index)
+            row_losses(logits_NV, classes_N, gradient_NV, of)
+        return scaled(gradient_NV, upstream[0]), None, None
 
 
-def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int) -> Tensor:
+def counted(targets_N: Tensor, ignore_index: int | None) -> tuple[Tensor, int | Tensor, Tensor | None]:
+    """Classes to look up, the divisor ``of`` of :func:`row_losses`, and which positions count; None if all do.
+
+    The divisor of a position that does not count is infinite, so that its gradient is exactly 0. Nothing here waits for
+    a GPU.
+    """
+    if ignore_index is None:
+        return targets_N, len(targets_N), None
+    counts_N = targets_N != ignore_index
+    of_N = counts_N.sum().to(torch.float32).expand(len(targets_N)).where(counts_N, math.inf)
+    return targets_N.where(counts_N, 0), of_N, counts_N
+
+
+def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor) -> Tensor:
     """Loss of each position.
 
     A few rows at a time, so that they stay in the cache and 16-bit logits are never copied to float32 as a whole.
 
     Args:
-        gradient_NV: receives the gradient of the losses' sum divided by ``of``; it may be logits_NV itself.
+        gradient_NV: receives the gradient of each loss divided by ``of``; it may be logits_NV itself.
+        of: a number, or one for each position, ``(N,)``.
     """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     in_place = gradient_NV is logits_NV and logits_NV.dtype == wide
@@ -84,8 +104,13 @@ def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None,
         losses_N[here] = (normalizer.log() - at_target).squeeze(1)
         if gradient_NV is None:
             continue
-        probabilities = exponentials.div_(normalizer * of)
-        probabilities.scatter_add_(1, targets, torch.full_like(at_target, -1 / of))
+        if isinstance(of, Tensor):
+            divisor = of[here, None].to(wide)
+            probabilities = exponentials.div_(normalizer * divisor)
+            probabilities.scatter_add_(1, targets, -1 / divisor)
+        else:
+            probabilities = exponentials.div_(normalizer * of)
+            probabilities.scatter_add_(1, targets, torch.full_like(at_target, -1 / of))
         if not in_place:
             gradient_NV[here] = probabilities
     return losses_N
