@@ -95,8 +95,8 @@ def why(error: Exception) -> str:
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces ``path`` when the block ends, and is deleted if the block raises.
 
-    A link is followed. A device or pipe is written to directly. A FIFO without a reader is replaced like a file, because
-    opening it would block forever.
+    A link is followed. A device or pipe is written to directly. A FIFO without a reader is replaced like a file: to
+    open it would block forever.
     """
     path = Path(os.path.realpath(path))
     if path.is_symlink():

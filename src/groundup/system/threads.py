@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Environment variables that choose a wait policy. If the user sets one of them, groundup does not change the policy."""
+"""Environment variables by which a user chooses a wait policy. If one is set, groundup does not change the policy."""
 _BUSY = 0.5
 """Load average per core at which a machine counts as busy."""
 _POLL_SECONDS = 0.2
@@ -140,7 +140,7 @@ class WaitPolicy:
 
 
 class SurplusTeam:
-    """Idle OpenMP team. While it exists, libgomp counts more threads than cores and stops spinning after 100 iterations.
+    """Idle OpenMP team. While it exists, libgomp counts more threads than cores, and waiting threads hardly spin.
 
     Args:
         threads: size of the team that computes.
@@ -223,7 +223,7 @@ def _ships_libgomp() -> bool:
 
 
 def _libgomp() -> ctypes.CDLL | None:
-    """The loaded libgomp; None if another OpenMP library or none is loaded, or the kernel does not count waiting time."""
+    """The loaded libgomp; None if torch uses another OpenMP library, or the kernel does not count waiting time."""
     if not _kernel_counts():
         return None
     loaded = ctypes.CDLL(None)
