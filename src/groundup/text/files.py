@@ -106,7 +106,7 @@ def file_errors(path: Path) -> Iterator[None]:
         raise
     except FileNotFoundError:
         if path.is_symlink():
-            message = f"{path} is a link to {os.readlink(path)}, which does not exist; mend or remove the link"
+            message = f"{path} is a link to {os.readlink(path)}, which does not exist; fix or remove the link"
         else:
             message = f"{path} does not exist; check the path (the current folder is {Path.cwd()})"
         raise FileMissingError(message) from None
