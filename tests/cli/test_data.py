@@ -63,15 +63,15 @@ def test_check_finds_every_fault_and_encode_repairs(folder, capsys):
     (folder / "token_lengths.npy").unlink()
     code, out, err = run("data", "check", folder, capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)
-    assert "shard-00001.bin is cut off" in err
-    assert "token_lengths.npy is gone" in out
+    assert "shard-00001.bin is truncated" in err
+    assert "token_lengths.npy is missing" in out
     code, out, _ = run("data", "check", folder, "--json-output", capsys=capsys)
     assert code == 2
     assert [fault["file"] for fault in json.loads(out)["faults"]] == ["shard-00001.bin", "token_lengths.npy"]
     encode = ["encode", "rows.jsonl", "--tokenizer", "tokenizer", "--out", folder, "--shard-tokens", 20]
     code, out, _ = run(*encode, capsys=capsys)
     assert code == 0
-    assert "made again, as they were: shard-00001.bin, token_lengths.npy" in out
+    assert "repaired: shard-00001.bin, token_lengths.npy" in out
     assert run("data", "check", folder, capsys=capsys)[0] == 0
 
 

@@ -214,7 +214,7 @@ class TestTwoProcesses:
     def test_a_folder_of_other_things_gets_no_lock(self, tmp_path, tokenizer):
         (tmp_path / "thesis").mkdir()
         (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
-        with pytest.raises(DataError, match="holds no token shards"):
+        with pytest.raises(DataError, match="contains no token shards"):
             encode_files(write_text(tmp_path / "text.txt"), tokenizer, tmp_path / "thesis")
         assert files_of(tmp_path / "thesis") == {"chapter.txt": b"years of work"}
 
@@ -318,7 +318,7 @@ class TestRepair:
         Tokenizer(tokenizer.vocab, tokenizer.merges[:2], [SEPARATOR, PAD]).save(tmp_path / "out" / "tokenizer")
         reasons = [fault.reason for fault in check_data_set(tmp_path / "out")]
         assert any("document 6 ends in the id" in reason for reason in reasons)
-        assert any("but the ids were made by" in reason for reason in reasons)
+        assert any("but the data set was encoded with" in reason for reason in reasons)
 
 
 class TestInputs:
@@ -341,7 +341,7 @@ class TestInputs:
         encode_files(long_text, tokenizer, tmp_path / "out")
         before = files_of(tmp_path / "out")
         self.change(long_text)
-        with pytest.raises(DataError, match="has another text than the one") as error:
+        with pytest.raises(DataError, match="has changed since") as error:
             encode_files(long_text, tokenizer, tmp_path / "out")
         assert str(long_text) in one_line(error)
         assert "--overwrite" in one_line(error)
@@ -383,7 +383,7 @@ class TestInputs:
         place = content.find(b"document 5 about", 100_000)
         text.write_bytes(content[:place] + b"DOCUMENT" + content[place + 8 :])
         before = files_of(tmp_path / "out")
-        with pytest.raises(DataError, match="before the interruption is another one") as error:
+        with pytest.raises(DataError, match="before the interruption has changed") as error:
             encode_files(text, tokenizer, tmp_path / "out", shard_tokens=80_000)
         assert str(text) in one_line(error)
         assert files_of(tmp_path / "out").keys() >= {"progress.json", "shard-00000.bin", "shard-00001.bin"}
@@ -400,7 +400,7 @@ class TestInputs:
         content = bytearray(long_text.read_bytes())
         content[100_000:100_008] = b"XXXXXXXX"
         long_text.write_bytes(content)
-        with pytest.raises(DataError, match="the text of the documents encoded before the interruption is another one"):
+        with pytest.raises(DataError, match="the text of the documents encoded before the interruption has changed"):
             encode_files(long_text, tokenizer, tmp_path / "out", shard_tokens=100_000)
 
     def test_a_text_that_changed_only_where_it_was_not_read_yet_gives_the_new_text(

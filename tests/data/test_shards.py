@@ -152,7 +152,7 @@ class TestArrays:
             (np.zeros((2, 3), np.uint16), r"holds uint16 of shape \(2, 3\); expected integer token ids"),
             (np.zeros(3, np.float32), r"holds float32 of shape \(3,\)"),
             (np.zeros(3, bool), r"holds bool of shape \(3,\)"),
-            (np.zeros(0, np.uint16), "holds no token"),
+            (np.zeros(0, np.uint16), "contains no tokens"),
         ],
     )
     def test_other_arrays_are_refused(self, tmp_path, array, complaint):
@@ -169,7 +169,7 @@ class TestArrays:
         cut_off = path.read_bytes()[:-8]
         for content in (pickled, cut_off, b"", b"\0\1\2\3"):
             path.write_bytes(content)
-            with pytest.raises(DataError, match="is not a sound .npy file") as error:  # noqa: RUF043
+            with pytest.raises(DataError, match="is not a valid .npy file") as error:  # noqa: RUF043
                 TokenShards.open(path)
             message(error)
         path.write_bytes(b"text")
@@ -208,7 +208,7 @@ class TestDamage:
             TokenShards.open(folder)
 
     @pytest.mark.parametrize("name", ["shard-00003.bin", "documents.bin"])
-    @pytest.mark.parametrize(("change", "state"), [(-2, "cut off"), (2, "too long")])
+    @pytest.mark.parametrize(("change", "state"), [(-2, "truncated"), (2, "too long")])
     def test_a_wrong_size_names_the_file_and_both_sizes(self, folder, name, change, state):
         path = folder / name
         content = path.read_bytes()
@@ -221,7 +221,7 @@ class TestDamage:
     @pytest.mark.parametrize("name", ["shard-00003.bin", "documents.bin"])
     def test_a_deleted_file_is_named(self, folder, name):
         (folder / name).unlink()
-        with pytest.raises(DataError, match=rf"{name} is gone, but index\.json names it"):
+        with pytest.raises(DataError, match=rf"{name} is missing, but index\.json names it"):
             TokenShards.open(folder)
 
     @pytest.mark.parametrize("name", ["shard-00009.bin", "documents.bin", "token_lengths.npy"])
@@ -249,12 +249,12 @@ class TestDamage:
             ({"format": "someone else's"}, "has the format \"someone else's\"; expected 'groundup-token-shards'"),
             ({"version": 2}, "has format version 2, but this groundup reads 1"),
             ({"dtype": "uint32"}, "dtype is uint32, but ids below vocab_size = 300 are stored as uint16"),
-            ({"dtype": "float32"}, 'dtype is "float32", which cannot be'),
+            ({"dtype": "float32"}, 'dtype is "float32", which is not valid'),
             ({"tokens": 99}, "its shards have 100 tokens together, but it says 99"),
             ({"bytes": 1}, "its shards have 80 bytes together, but it says 1"),
-            ({"documents": "many"}, 'documents is "many", which cannot be'),
+            ({"documents": "many"}, 'documents is "many", which is not valid'),
             ({"shards": [{"file": "../a.bin", "sha256": "", "tokens": 1, "bytes": 1}]}, "shards is "),
-            ({"tokens": 0, "shards": []}, "tokens is 0, which cannot be"),
+            ({"tokens": 0, "shards": []}, "tokens is 0, which is not valid"),
         ],
     )
     def test_an_index_that_contradicts_itself(self, folder, changes, complaint):

@@ -75,11 +75,11 @@ import torch
 from groundup.system import threads as cores
 
 class Always(cores.WaitPolicy):
-    def look(self, share):
+    def update(self, share):
         return True
 
 cores.WaitPolicy = Always
-cores._LOOK_SECONDS = 0.001
+cores._POLL_SECONDS = 0.001
 # As on a machine whose cores this process has to itself, however many there are.
 cores.available_cores = lambda: max(2, len(os.sched_getaffinity(0)))
 x = torch.ones(1 << 17)
@@ -152,13 +152,13 @@ from groundup.train.step import train_step
 switched = 0
 
 class Flip(cores.WaitPolicy):
-    def look(self, share):
+    def update(self, share):
         global switched
         switched += 1
         return switched % 2 == 1
 
 if sys.argv[1] == "switched":
-    cores.WaitPolicy, cores._LOOK_SECONDS = Flip, 0.001
+    cores.WaitPolicy, cores._POLL_SECONDS = Flip, 0.001
 torch.manual_seed(0)
 model = TransformerLM.from_config(ModelConfig(vocab_size=500, context_length=64, d_model=64, num_layers=1, num_heads=2))
 optimizer = build_optimizer(model, OptimConfig(optimizer="muon"))
@@ -186,21 +186,21 @@ def test_contention_is_the_share_of_the_time_without_a_core():
     assert share_without_core(before, before) is None
 
 
-@given(calm=st.floats(0, 0.049), looks=st.integers(0, 9))
-def test_threads_sleep_from_the_first_contention_on_and_spin_again_after_two_calm_seconds(calm: float, looks: int):
+@given(calm=st.floats(0, 0.049), polls=st.integers(0, 9))
+def test_threads_sleep_from_the_first_contention_on_and_spin_again_after_two_calm_seconds(calm: float, polls: int):
     policy = WaitPolicy()
-    assert not policy.look(calm)
-    assert policy.look(0.3)
-    assert [policy.look(calm) for _ in range(looks)] == [True] * looks
-    assert policy.look(0.06)  # the calm looks begin anew
-    assert [policy.look(calm) for _ in range(12)] == [True] * 9 + [False] * 3
+    assert not policy.update(calm)
+    assert policy.update(0.3)
+    assert [policy.update(calm) for _ in range(polls)] == [True] * polls
+    assert policy.update(0.06)  # the count of calm polls begins anew
+    assert [policy.update(calm) for _ in range(12)] == [True] * 9 + [False] * 3
 
 
 @given(shares=st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=40))
-def test_a_look_at_which_nothing_ran_changes_nothing(shares: list[float | None]):
+def test_a_poll_in_which_nothing_ran_changes_nothing(shares: list[float | None]):
     with_gaps, without = WaitPolicy(), WaitPolicy()
     for share in shares:
-        with_gaps.look(share)
+        with_gaps.update(share)
         if share is not None:
-            without.look(share)
+            without.update(share)
         assert with_gaps.passive == without.passive

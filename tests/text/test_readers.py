@@ -206,14 +206,14 @@ class TestErrors:
         (tmp_path / "a.txt").touch()
         with pytest.raises(DataError, match=r"a\.txt is empty"):
             TextReader(tmp_path / "a.txt")
-        with pytest.raises(DataError, match="holds no text that can be read; expected files ending in"):
+        with pytest.raises(DataError, match="contains no text files; expected files ending in"):
             TextReader(tmp_path)
-        with pytest.raises(DataError, match="no input was named"):
+        with pytest.raises(DataError, match="no input"):
             TextReader([])
 
     def test_empty_once_it_is_decompressed(self, tmp_path):
         (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b""))
-        with pytest.raises(DataError, match=r"a\.txt\.gz: no text in it"):
+        with pytest.raises(DataError, match=r"a\.txt\.gz: no text"):
             list(TextReader(tmp_path / "a.txt.gz"))
 
     def test_unreadable(self, tmp_path):
@@ -259,11 +259,11 @@ class TestErrors:
     def test_cut_off_or_foreign_compressed_files(self, tmp_path, suffix, pack, kind):
         path = tmp_path / f"a.txt{suffix}"
         path.write_bytes(pack(os.urandom(10_000))[:-100])
-        with pytest.raises(DataError, match=f"stops in the middle of its {kind} data") as error:
+        with pytest.raises(DataError, match=f"truncated.*{kind}") as error:
             list(read_documents(path))
         assert message(error).startswith(str(path))
         path.write_bytes(b"plain text under a compressed name")
-        with pytest.raises(DataError, match=f"is not a sound {kind} file") as error:
+        with pytest.raises(DataError, match=f"is not a valid {kind} file") as error:
             list(read_documents(path))
         assert message(error).startswith(str(path))
 
@@ -282,7 +282,7 @@ class TestErrors:
                 list(read_documents(path, field=field))
             message(error)
         path.write_bytes(path.read_bytes()[:-50])
-        with pytest.raises(DataError, match="is not a sound parquet file") as error:
+        with pytest.raises(DataError, match="is not a valid parquet file") as error:
             list(read_documents(path))
         message(error)
 

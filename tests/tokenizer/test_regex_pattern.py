@@ -152,7 +152,7 @@ def test_a_byte_that_the_vocabulary_lacks_is_named():
 
 
 def test_expressions_that_do_not_compile_are_explained(small):
-    with pytest.raises(TokenizerError, match="nests too deeply"):
+    with pytest.raises(TokenizerError, match="nested too deeply"):
         with_pattern(small, "(" * 10_000)
     with pytest.raises(TokenizerError, match=r"pattern '\(a' is not a regular expression: missing \) at position"):
         with_pattern(small, "(a")

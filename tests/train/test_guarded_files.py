@@ -64,7 +64,7 @@ def test_shards_cut_off_under_the_run_end_it_with_a_checkpoint_of_the_last_step(
         "console.ConsoleDisplay = Cuts\n"
     )
     said = train_in_a_process(config, tmp_path, cuts)
-    assert "was cut off while the run was reading it: 0 bytes, expected" in said
+    assert "was truncated during the run: 0 bytes, expected" in said
     assert RunDirectory(config.run_dir).checkpoint("latest").name == "step-9"
     with shard(data).open("wb") as file:
         file.write(whole)
@@ -102,7 +102,7 @@ def test_a_bare_array_is_watched_too(tmp_path: Path):
     guard = DataGuard(TokenShards.open(path), None)
     guard.check()
     os.truncate(path, 500)
-    with pytest.raises(DataError, match=r"ids\.npy was cut off .* 500 bytes, expected 2128"):
+    with pytest.raises(DataError, match=r"ids\.npy was truncated .* 500 bytes, expected 2128"):
         guard.check()
 
 

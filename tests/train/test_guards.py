@@ -223,7 +223,7 @@ def test_too_little_room_is_told_before_the_first_step_and_stops_nothing(
     config = override(config, {"train.max_iters": 3, "train.eval_interval": 1, "train.keep_checkpoints": 2})
     assert train(config, display=notes).finished
     (told,) = [note for note in notes.notes if "are free" in note]
-    for part in ("the checkpoints may take ", "700.0 kB are free", str(config.run_dir), "train.keep_checkpoints = 2"):
+    for part in ("checkpoints may take ", "700.0 kB are free", str(config.run_dir), "train.keep_checkpoints = 2"):
         assert part in told
 
 

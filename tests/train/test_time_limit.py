@@ -142,7 +142,7 @@ def test_a_schedule_finished_by_the_clock_is_a_finished_run(
 ):
     code, out = groundup("train", recipe(config, tmp_path), "--max_minutes", "0.02", "--finish_schedule", capsys=capsys)
     assert code == 0
-    assert "train.max_minutes = 0.02: the schedule is at its end; stopped at step" in out
+    assert "train.max_minutes = 0.02: the schedule has ended; stopped at step" in out
     assert "done: best validation loss" in out
     lines = list(read_jsonl(config.run_dir / "metrics.jsonl"))
     assert lines[-1]["lr"] == config.optim.min_learning_rate

@@ -1,7 +1,7 @@
-"""Batches as a pure function of (dataset, seed, step, rank), their way to a device, and the classical random sampler.
+"""Batches as a pure function of (dataset, seed, step, rank), transfer to a device, and the classical random sampler.
 
-There is no iterator and no state: the batch of any step can be made at any time, so resuming costs nothing, and
-the sequences of a step are the same however many ranks share them.
+There is no iterator and no state. The batch of any step can be computed at any time, so resuming costs nothing, and the
+sequences of a step do not depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Integers = NDArray[np.int64]
 
 
 class TokenStore(Protocol):
-    """What batches need of a dataset; :class:`groundup.data.shards.TokenShards` is one."""
+    """Interface of a dataset for batches; :class:`groundup.data.shards.TokenShards` implements it."""
 
     def __len__(self) -> int: ...
 
     def gather(self, starts: Integers, length: int) -> Integers:
-        """``(len(starts), length)`` token ids, row i from starts[i] on."""
+        """Token ids ``(len(starts), length)``; row i begins at starts[i]."""
         ...
 
 
@@ -39,7 +39,7 @@ class Batches:
     order "random": uniformly random windows.
 
     Args:
-        store: the tokens.
+        store: the dataset.
         batch_size: sequences per step, over all ranks.
         context_length: tokens per sequence.
 
@@ -61,11 +61,11 @@ class Batches:
         self.store, self.batch_size, self.context_length = store, batch_size, context_length
         self.seed, self.order = seed, order
         self.last_start = len(store) - 1 - context_length
-        # One window fewer than fit leaves room for the offset.
+        # One window less than fits, to leave room for the offset.
         self.windows = max(1, (len(store) - 1) // context_length - 1)
 
     def starts(self, step: int) -> Integers:
-        """Return where the sequences of a step begin, ``(batch_size,)``; step counts from 0."""
+        """Return the start positions of a step's sequences, ``(batch_size,)``; step counts from 0."""
         sequence = np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.uint64)
         if self.order == "random":
             return _below(_hash(sequence, self.seed, 0), self.last_start + 1)
@@ -83,32 +83,32 @@ class Batches:
         """Inputs and targets of a step, LongTensors ``(batch_size / world_size, context_length)`` on the CPU.
 
         Raises:
-            ConfigError: no such rank, or the ranks cannot share the batch evenly.
+            ConfigError: the rank is not below world_size, or world_size does not divide the batch.
         """
         share, rest = divmod(self.batch_size, world_size)
         if rest or not 0 <= rank < world_size:
             raise ConfigError(
-                f"batch_size = {self.batch_size} cannot be shared so that rank = {rank} of {world_size} gets its part; "
-                f"the number of ranks must divide it, and ranks count from 0"
+                f"batch_size = {self.batch_size} cannot be divided for rank = {rank} of {world_size}; expected a "
+                f"batch_size that the number of ranks divides, and a rank from 0 to {world_size - 1}"
             )
         starts = self.starts(step)[rank * share : (rank + 1) * share]
         return _inputs_and_targets(self.store.gather(starts, self.context_length + 1))
 
     def epoch(self, step: int) -> float:
-        """Return how many times the dataset has been seen when the step begins."""
+        """Return the number of epochs before the step."""
         return step * self.batch_size / self.windows
 
 
 class DeviceBatches:
     """Micro-batches of one rank on its device.
 
-    For a GPU, a thread makes the next step's batch in pinned memory while the device works on this one, and the copy
-    is asynchronous. Steps may be asked for in any order; only the next one is made ahead.
+    For a GPU, a thread prefetches the next step's batch into pinned memory while the device computes, and the copy is
+    asynchronous. Steps may be requested in any order; only the next one is prefetched.
 
     Args:
-        micro_batches: parts of a rank's share of a batch (gradient accumulation steps).
+        micro_batches: micro-batches of a rank's share of a batch (gradient accumulation steps).
         vocab_size: rows of the model's embedding.
-        source: where the tokens lie, for messages.
+        source: name of the dataset, for messages.
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class DeviceBatches:
         """Yield inputs and targets, ``(micro_batch_size, context_length)`` each; step counts from 0.
 
         Raises:
-            DataError: a token id that the model has no row for.
+            DataError: a token id is not below vocab_size.
         """
         x, y = self._make(step) if self._thread is None else self._made_ahead(step, self._thread)
         for x_part, y_part in zip(x.chunk(self.count), y.chunk(self.count), strict=True):
             yield x_part.to(self.device, non_blocking=True), y_part.to(self.device, non_blocking=True)
 
     def close(self) -> None:
-        """End the thread; the batch that it is making is dropped."""
+        """End the thread; the batch that it prefetches is dropped."""
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
@@ -154,20 +154,20 @@ class DeviceBatches:
         highest = max(int(x.max()), int(y.max()))
         if highest >= self._vocab_size:
             raise DataError(
-                f"{self._source} holds the token id {highest}, but model.vocab_size is {self._vocab_size}; the shards "
-                f"have changed or are damaged: encode the text again"
+                f"{self._source} contains the token id {highest}, but model.vocab_size is {self._vocab_size}; the "
+                f"shards have changed or are damaged: encode the text again"
             )
         return (x.pin_memory(), y.pin_memory()) if self._pinned else (x, y)
 
 
 def evaluation_windows(num_tokens: int, context_length: int, limit: int = 0) -> Iterator[tuple[int, int]]:
-    """``(start, length)`` of windows that cover a split: the same ones every time.
+    """``(start, length)`` of the evaluation windows of a split; deterministic.
 
     Args:
-        limit: how many windows, spread evenly; 0 covers every token, with a last window that may be shorter.
+        limit: number of windows, spread evenly; 0 covers every token, and the last window may be shorter.
 
     Raises:
-        DataError: fewer tokens than one input and one target.
+        DataError: the split has fewer than 2 tokens, one input and one target.
     """
     if num_tokens < 2:
         raise DataError(f"the split has {num_tokens} tokens; evaluation needs at least 2")
@@ -185,7 +185,7 @@ def evaluation_windows(num_tokens: int, context_length: int, limit: int = 0) -> 
 def evaluation_batches(
     store: TokenStore, context_length: int, batch_size: int, limit: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The evaluation windows as (inputs, targets), at most batch_size of equal length together."""
+    """The evaluation windows as batches of (inputs, targets), at most batch_size windows of equal length each."""
     starts: list[int] = []
     for start, length in evaluation_windows(len(store), context_length, limit):
         if length < context_length:
@@ -203,15 +203,15 @@ def get_batch(dataset: NDArray[np.integer], batch_size: int, context_length: int
     """Uniformly random windows, from torch's global generator (the classical sampler).
 
     Args:
-        dataset: token ids, 1-D; a memory map is read only where a window lies.
-        device: where the result goes, such as "cpu" or "cuda:0".
+        dataset: token ids, 1-D; of a memory map only the windows are read.
+        device: device of the result, such as "cpu" or "cuda:0".
 
     Returns:
-        x, y: LongTensors ``(batch_size, context_length)``; y is x moved on by one token.
+        x, y: LongTensors ``(batch_size, context_length)``; y is x shifted by one token.
 
     Raises:
         DataError: the dataset is not 1-D, not of integers, or shorter than context_length + 1.
-        RuntimeError, AssertionError: there is no such device.
+        RuntimeError, AssertionError: the device does not exist.
     """
     if dataset.ndim != 1 or not np.issubdtype(dataset.dtype, np.integer):
         raise DataError(f"dataset is {dataset.ndim}-D of {dataset.dtype}; expected 1-D integers")
@@ -223,7 +223,7 @@ def get_batch(dataset: NDArray[np.integer], batch_size: int, context_length: int
 
 
 def check_length(num_tokens: int, context_length: int) -> None:
-    """Refuse a dataset that does not hold one sequence and its last target."""
+    """Raise DataError if a dataset is shorter than one sequence and its last target."""
     if num_tokens < context_length + 1:
         raise DataError(
             f"the dataset has {num_tokens} tokens, but one sequence of context_length = {context_length} needs "
@@ -234,9 +234,9 @@ def check_length(num_tokens: int, context_length: int) -> None:
 def permute(places: NDArray[np.uint64], size: int, key: int) -> Integers:
     """A pseudo-random permutation of ``range(size)`` evaluated at ``places``, in constant memory.
 
-    A Feistel network permutes the next power of four; where it leaves the range it is applied again until it is
-    back inside (cycle walking; Black & Rogaway 2002). Unlike a shuffled array, it needs no memory, and
-    unlike a library's shuffle it can never change under an old seed.
+    A Feistel network permutes the next power of four. It is applied again to results outside the range, until they are
+    inside (cycle walking; Black & Rogaway 2002). Unlike a shuffled array it needs no memory. Unlike a library's shuffle
+    it never changes for a given seed.
     """
     half = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
@@ -264,7 +264,7 @@ def _hash(values: NDArray[np.uint64] | np.uint64, seed: int, stream: int) -> NDA
 
 
 def _below(bits: NDArray[np.uint64], bound: int) -> Integers:
-    """Map 64 random bits to ``range(bound)`` through 53-bit fractions: the bias is below 2^-53 · bound."""
+    """Map 64 random bits to ``range(bound)`` through 53-bit fractions; the bias is below 2^-53 · bound."""
     fractions = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
     return (fractions * bound).astype(np.int64)
 

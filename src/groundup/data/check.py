@@ -1,4 +1,4 @@
-"""Check of a data set: what is on the disk against what ``index.json`` says."""
+"""Check of a data set: files on disk against ``index.json``."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -30,31 +30,31 @@ _BLOCK = 1 << 22
 
 
 class Fault(NamedTuple):
-    """One file of a data set that is not as it should be."""
+    """A damaged or missing file of a data set."""
 
     file: str
     """Name within the folder; ``tokenizer`` for a file of the tokenizer."""
     reason: str
-    """The whole line for the user."""
+    """The whole error message."""
 
 
 def check_data_set(path: Path, progress: Update | None = None) -> list[Fault]:
-    """Every fault of a folder of token shards, found by reading all of it; empty if it is sound.
+    """Every fault of a folder of token shards; reads all files. Empty if the data set is intact.
 
     Raises:
-        DataError: there is no finished data set, or its index cannot be used.
+        DataError: the folder has no finished data set, or its index is damaged.
     """
     index = read_index(path)
     return [*content_faults(path, index, progress), *tokenizer_faults(path, index)]
 
 
 def size_faults(folder: Path, index: dict[str, Any]) -> list[Fault]:
-    """Faults that show without reading the shards: sizes of all files, and the content of the small ones."""
+    """Faults found without reading the shards: sizes of all files, and content of the small ones."""
     found = [fault for name, size in expected_sizes(index) if (fault := _size_fault(folder / name, size))]
     found += hash_fault(folder / TOKEN_LENGTHS_FILE, index["token_lengths_file"]["sha256"])
     place = folder / TOKENIZER_FOLDER
     if not place.is_dir():
-        found.append(Fault(TOKENIZER_FOLDER, f"{place} is gone; bring it back, or {MAKE_AGAIN}"))
+        found.append(Fault(TOKENIZER_FOLDER, f"{place} is missing; restore it, or {MAKE_AGAIN}"))
         return found
     for entry in index.get("tokenizer_files") or ():
         faults = hash_fault(place / entry["file"], entry["sha256"])
@@ -63,7 +63,7 @@ def size_faults(folder: Path, index: dict[str, Any]) -> list[Fault]:
 
 
 def content_faults(folder: Path, index: dict[str, Any], progress: Update | None = None) -> Iterator[Fault]:
-    """Faults of all files, each read once: size, SHA-256, ids, bytes of text, and where documents end."""
+    """Faults of all files, each read once: size, SHA-256, token ids, bytes of text and document ends."""
     faults = size_faults(folder, index)
     yield from faults
     damaged = {fault.file for fault in faults}
@@ -78,7 +78,7 @@ def content_faults(folder: Path, index: dict[str, Any], progress: Update | None 
     if TOKEN_LENGTHS_FILE not in damaged:
         try:
             lengths = load_npy(folder / TOKEN_LENGTHS_FILE, "uint32 lengths, one a token id")
-        except DataError as error:  # it changed a moment ago
+        except DataError as error:  # it changed since size_faults()
             yield Fault(TOKEN_LENGTHS_FILE, str(error))
         if lengths is not None and lengths.shape != (index["vocab_size"],):
             reason = f"has shape {lengths.shape}, but vocab_size is {index['vocab_size']}; {ENCODE_AGAIN}"
@@ -94,7 +94,7 @@ def content_faults(folder: Path, index: dict[str, Any], progress: Update | None 
 
 
 def tokenizer_faults(folder: Path, index: dict[str, Any]) -> Iterator[Fault]:
-    """Faults of the copy of the tokenizer: it does not load, or is not the one that made the ids."""
+    """Faults of the tokenizer's copy: it does not load, or is not the tokenizer of the data set."""
     from groundup.tokenizer import Tokenizer
 
     place = folder / TOKENIZER_FOLDER
@@ -106,8 +106,8 @@ def tokenizer_faults(folder: Path, index: dict[str, Any]) -> Iterator[Fault]:
     if tokenizer.sha256 != index["tokenizer_sha256"]:
         yield Fault(
             TOKENIZER_FOLDER,
-            f"{place} has SHA-256 {tokenizer.sha256[:12]}…, but the ids were made by "
-            f"{index['tokenizer_sha256'][:12]}…; bring back the tokenizer that made them",
+            f"{place} has SHA-256 {tokenizer.sha256[:12]}…, but the data set was encoded with "
+            f"{index['tokenizer_sha256'][:12]}…; restore that tokenizer",
         )
     elif tokenizer.vocab_size != index["vocab_size"]:
         yield Fault(
@@ -118,12 +118,12 @@ def tokenizer_faults(folder: Path, index: dict[str, Any]) -> Iterator[Fault]:
 
 
 class _ShardCheck:
-    """One shard against its entry in the index.
+    """Check of one shard against its entry in the index.
 
     Args:
-        start: place of its first token among all.
-        lengths: bytes of text of each id; None where they are not known.
-        offsets: where the documents begin; None where it is not known.
+        start: position of its first token in the data set.
+        lengths: bytes of text of each id; None if not known.
+        offsets: start of each document in tokens; None if not known.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class _ShardCheck:
         self._separator = (index.get("separator") or {}).get("id")
 
     def faults(self, progress: Callable[[int], object]) -> Iterator[Fault]:
-        """All of it is read once. After a wrong hash nothing else is told, since it would follow from that."""
+        """Faults of the shard, which is read once. A wrong hash is the only one reported: it explains the others."""
         shard = map_array(self._path, token_dtype(self._vocab_size))
         digest, text_bytes, found = hashlib.sha256(), 0, dict[str, str]()
         for begin in range(0, len(shard), _BLOCK):
@@ -157,7 +157,7 @@ class _ShardCheck:
             progress((begin + len(block)) * shard.itemsize)
         if not found and self._lengths is not None and text_bytes != self._entry["bytes"]:
             found["bytes"] = (
-                f"{self._path}: its tokens stand for {text_bytes} bytes, but {INDEX_FILE} says "
+                f"{self._path}: its tokens decode to {text_bytes} bytes, but {INDEX_FILE} says "
                 f"{self._entry['bytes']}; {ENCODE_AGAIN}"
             )
         if digest.hexdigest() != self._entry["sha256"]:
@@ -167,7 +167,7 @@ class _ShardCheck:
     def _wrong_id(self, place: int, token: int) -> str:
         return (
             f"{self._path.parent}: token {self._start + place} has the id {token}, but vocab_size is "
-            f"{self._vocab_size}; the data was made with another tokenizer or is damaged: encode the text again"
+            f"{self._vocab_size}; the data was encoded with another tokenizer or is damaged: encode the text again"
         )
 
     def _unended_document(self, begin: int, block: NDArray[Any]) -> str | None:
@@ -182,7 +182,7 @@ class _ShardCheck:
         token = block[ends[wrong[0]]]
         return (
             f"{self._path}: document {int(low) + int(wrong[0]) - 1} ends in the id {token}, not in the separator "
-            f"{self._separator}; {DOCUMENTS_FILE} is of another data set or damaged: {ENCODE_AGAIN}"
+            f"{self._separator}; {DOCUMENTS_FILE} belongs to another data set or is damaged: {ENCODE_AGAIN}"
         )
 
 
@@ -213,15 +213,15 @@ def _size_fault(path: Path, size: int) -> Fault | None:
 
 
 def hash_fault(path: Path, expected: str) -> list[Fault]:
-    """Whether a file has another SHA-256 than expected, or is gone."""
+    """Fault of a file that is missing or has another SHA-256 than expected; empty without one."""
     if not path.is_file():
-        return [Fault(path.name, f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {MAKE_AGAIN}")]
+        return [Fault(path.name, f"{path} is missing, but {INDEX_FILE} names it; restore it, or {MAKE_AGAIN}")]
     seen = file_sha256(path)
     return [] if seen == expected else [Fault(path.name, _changed(path, seen, expected))]
 
 
 def _changed(path: Path, seen: str, expected: str) -> str:
     return (
-        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: bring "
-        f"it back, or delete it and {MAKE_AGAIN}"
+        f"{path} has SHA-256 {seen[:12]}…, but {INDEX_FILE} says {expected[:12]}…; the file was changed: restore "
+        f"it, or delete it and {MAKE_AGAIN}"
     )

@@ -1,4 +1,4 @@
-"""Description of a data set: its content and origin as plain values, and single documents token by token."""
+"""Description of a data set: content and origin as plain values, and single documents token by token."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +17,11 @@ from groundup.data.shards import TokenShards
 from groundup.display.units import size_text
 from groundup.errors import DataError, GroundupError
 
-NOT_RECORDED = "made by groundup 0.1, which did not record"
+NOT_RECORDED = "written by groundup 0.1, which did not record"
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Content of a folder of token shards, finished or not, or of a ``.npy`` file.
+    """Content and origin of a folder of token shards, finished or not, or of a ``.npy`` file.
 
     Raises:
         FileMissingError, DataError: as for ``TokenShards.open``.
@@ -69,9 +69,9 @@ def _made(record: dict[str, Any], totals: dict[str, Any]) -> dict[str, Any]:
 def _notes(record: dict[str, Any]) -> list[str]:
     notes = []
     if "special_tokens" not in record:
-        notes.append(f"{NOT_RECORDED} how often special tokens were in documents; it encoded them as special tokens")
+        notes.append(f"{NOT_RECORDED} special tokens in documents; it encoded them as special tokens")
     if not all("text_sha256" in source for source in record.get("inputs") or [{}]) and "read" not in record:
-        notes.append(f"{NOT_RECORDED} hashes of the inputs; they are known by size and their first and last 64 KiB")
+        notes.append(f"{NOT_RECORDED} hashes of the inputs; they are compared by size and first and last 64 KiB")
     return notes
 
 
@@ -89,7 +89,7 @@ def _tokenizer(data: TokenShards) -> dict[str, Any]:
 
 
 def facts(found: dict[str, Any]) -> dict[str, object]:
-    """Names and values of a description, for the terminal."""
+    """Rows of names and values of a description, for the terminal."""
     rows: dict[str, object] = {"data set": found["path"]}
     if found["state"] == "unfinished":
         rows["state"] = "unfinished: run the same encode command again"
@@ -138,7 +138,7 @@ def _special_fact(found: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of one token; or of several that are one character only together."""
+    """Text of one token, or of several tokens that only together decode to characters."""
 
     ids: list[int]
     text: str
@@ -152,12 +152,12 @@ class Document:
     number: int
     documents: int
     start: int
-    """Place of its first token in the data set."""
+    """Position of its first token in the data set."""
     pieces: list[Piece]
 
     @property
     def tokens(self) -> int:
-        """The separator included."""
+        """Number of tokens, separator included."""
         return sum(len(piece.ids) for piece in self.pieces)
 
 
@@ -166,11 +166,11 @@ def read_document(path: Path, number: int) -> Document:
 
     Raises:
         FileMissingError, DataError: the data set is missing or damaged, or has no such document.
-        TokenizerError: its tokenizer is damaged, or is not the one that made the ids.
+        TokenizerError: its tokenizer is damaged, or is not the tokenizer of the data set.
     """
     data = TokenShards.open(path)
     if not data.index:
-        raise DataError(f"{path} is a bare array, in which documents are not told apart; give a folder of token shards")
+        raise DataError(f"{path} is an array without document boundaries; give a folder of token shards")
     count = data.index["documents"]
     if not -count <= number < count:
         raise DataError(f"{path} has no document {number}; it has {count}: 0 to {count - 1}, or -{count} to -1")

@@ -1,7 +1,7 @@
-"""One pass over the documents of the inputs: record them, and encode those that are wanted.
+"""One pass over the documents of the inputs, which records all of them and encodes the requested ones.
 
-The record (documents, bytes and SHA-256 of each input, and the special tokens in them) is made in the same pass, in
-another thread: hashing releases the GIL.
+The record (documents, bytes and SHA-256 of each input, and the special tokens in them) is made in another thread,
+because hashing releases the GIL.
 """
 
 import hashlib
@@ -19,32 +19,31 @@ from numpy.typing import NDArray
 
 from groundup.data.plan import InputStatus, ShardPlan
 from groundup.display.progress import Update
+from groundup.text.batches import DOCUMENT_OVERHEAD
 from groundup.text.readers import Piece, TextReader
 from groundup.tokenizer.special_tokens import RefusedNames, SpecialNames
 from groundup.tokenizer.tokenizer import Tokenizer
 
 BATCH_BYTES = 4 << 20
-"""Bytes of text that are encoded at a time. A longer document is encoded in parts, and never held whole."""
+"""Bytes of text that are encoded at a time. A longer document is encoded in parts and never held whole."""
 _REPORT_BYTES = 1 << 20
-_DOCUMENT_OVERHEAD = 64  # bytes of memory of even a short document, so that a batch of short ones is bounded too
 _DOCUMENTS_JOINED = 1024  # few enough that the joined bytes are hashed from the processor's cache
 
 Sources: TypeAlias = list[dict[str, Any]]
-"""Of each input read up to a point: its index among the inputs, documents, text_bytes and text_sha256."""
+"""Records of the inputs read so far: index of the input, documents, text_bytes and text_sha256."""
 
 
 class TextRecord:
-    """Counts and hashes the documents of each input, in the order they are read.
+    """Counts and hashes of the documents of each input, in reading order.
 
         record = TextRecord(reader.files, names)
         record.hold(documents, marks); record.flush()           # whole documents
         record.add_part(path, data, ends_document=False)        # part of a document
-        record.sources(count)                                   # of the first `count` documents of all
-        record.met()                                            # of all
+        record.sources(count)                                   # for the first `count` documents
+        record.met()                                            # for all documents
 
-    The SHA-256 of an input is that of two digests: of its documents, each followed by a NUL, and of their lengths as
-    uint64. So it depends on the text and on where the documents end, and on nothing else. Empty documents are dropped
-    before.
+    The SHA-256 of an input is that of two digests: one of its documents, each followed by a NUL, and one of their
+    lengths as uint64. So it depends only on the text and on the document boundaries. Empty documents do not count.
     """
 
     def __init__(self, files: Sequence[Path], names: SpecialNames):
@@ -54,16 +53,16 @@ class TextRecord:
         self._held: list[tuple[Path, list[bytes]]] = []
         self._hashed = 0
         self._met: Counter[str] = Counter()
-        self._in_parts = b""  # the end of a document in parts, in which a name may begin
+        self._in_parts = b""  # end of the last part, in which a special token's name may begin
         self._length = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="text-record")
         self._work: Future[None] | None = None
 
     def hold(self, documents: list[bytes], marks: list[tuple[int, Path]]) -> None:
-        """Take whole documents, and hold them until the next `flush`.
+        """Hold whole documents until the next `flush`.
 
         Args:
-            marks: where in them those of another input begin; the first at 0.
+            marks: (index of the first document, path) of each input among them; the first index is 0.
         """
         ends = [begin for begin, _ in marks[1:]] + [len(documents)]
         self._held = [
@@ -71,36 +70,40 @@ class TextRecord:
         ]
 
     def flush(self) -> None:
-        """Hash what is held, in the other thread."""
+        """Hash the held documents, in the other thread."""
         self._hashed += sum(len(documents) for _, documents in self._held)
         self._submit(self._take, self._held)
         self._held = []
 
     def add_part(self, path: Path, data: bytes, *, ends_document: bool) -> None:
-        """Take a part of a document."""
+        """Hash a part of a document, in the other thread."""
         self._submit(self._take_part, path, data, ends_document)
         self._hashed += ends_document
 
     def sources(self, documents: int | None = None) -> Sources:
-        """The inputs up to that many documents of all, at least those flushed; or all flushed."""
+        """Records of the inputs, for the first ``documents`` documents or for all flushed ones.
+
+        Args:
+            documents: at least the number of flushed documents.
+        """
         if documents is not None:
-            assert documents >= self._hashed, f"{documents} of {self._hashed} documents that are hashed already"
+            assert documents >= self._hashed, f"{documents} documents, but {self._hashed} are hashed already"
             self._submit(self._take, self._cut(documents - self._hashed))
             self._hashed = documents
         self._wait()
         return [source.entry(self._places[path]) for path, source in self._sources.items() if source.documents]
 
     def met(self) -> dict[str, int]:
-        """Number of occurrences of each special token's name in the documents taken, if there are any."""
+        """Number of occurrences of each special token's name that is in the documents so far."""
         self._wait()
         return dict(sorted(self._met.items()))
 
     def close(self) -> None:
-        """End the thread, after what it is at."""
+        """Finish the current work and end the thread."""
         self._thread.shutdown()
 
     def _cut(self, count: int) -> list[tuple[Path, list[bytes]]]:
-        """Take the first documents from those that are held."""
+        """Remove and return the first held documents."""
         taken: list[tuple[Path, list[bytes]]] = []
         while count:
             path, documents = self._held[0]
@@ -120,7 +123,7 @@ class TextRecord:
         if work is not None:
             work.result()
 
-    # What follows runs in the other thread.
+    # The methods below run in the other thread.
 
     def _source(self, path: Path) -> "_Source":
         return self._sources.setdefault(path, _Source())
@@ -169,7 +172,7 @@ class _Source:
         self._before_parts: tuple[bytes, int] | None = None
 
     def begin_parts(self) -> None:
-        """Keep what there was before a document in parts: until its end, it counts for nothing."""
+        """Store the state before a document in parts, which does not count until it is complete."""
         self._before_parts = self.text.digest(), self.text_bytes
 
     def end_parts(self) -> None:
@@ -187,7 +190,7 @@ class _Source:
 
 
 EMPTY_SHA256 = _Source().entry(0)["text_sha256"]
-"""Of an input without any text."""
+"""Hash of an input without text."""
 
 
 class DocumentSink(Protocol):
@@ -198,16 +201,16 @@ class DocumentSink(Protocol):
         """Number of tokens so far."""
 
     def wants(self, number: int, /) -> bool:
-        """Whether the document with this number, from 0 and without the empty ones, is to be encoded."""
+        """Whether to encode the document with this number; numbers begin at 0 and skip empty documents."""
 
     def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], /) -> None:
-        """Take whole documents, which follow one another in ``ids``, each with its separator."""
+        """Take whole documents, concatenated in ``ids``, each with its separator."""
 
     def add(self, ids: NDArray[Any], /) -> None:
         """Take ids of a document that comes in parts."""
 
     def end_document(self) -> None:
-        """Close that document with the separator."""
+        """Close a document in parts with the separator."""
 
 
 class DocumentPass:
@@ -215,12 +218,12 @@ class DocumentPass:
 
     Args:
         reader: the documents.
-        status: what the files were like before.
-        record: hashes and counts what is read.
+        status: status of the files before the pass.
+        record: hashes and counts the documents.
         progress: called about once a MiB of input, and at the end.
 
     Attributes:
-        documents, empty_documents: how many of either there were so far.
+        documents, empty_documents: numbers so far.
     """
 
     def __init__(
@@ -247,8 +250,8 @@ class DocumentPass:
         """Read to the end; without a sink nothing is encoded.
 
         Raises:
-            DataError: a file changed while it was read, or a document has the name of a special token that must not
-                be there; or from the reader or the sink.
+            DataError: a file changed while it was read, or a document contains the name of a special token that is not
+                allowed; or from the reader or the sink.
         """
         with closing(self._pieces(sink)) as pieces:
             self._take(pieces, sink)
@@ -272,13 +275,13 @@ class DocumentPass:
             if self._refused:
                 self._refused.check_part(self._path, self._number(), data, True)
             self._batch.append(data)
-            self._batch_bytes += len(data) + _DOCUMENT_OVERHEAD
+            self._batch_bytes += len(data) + DOCUMENT_OVERHEAD
             if self._batch_bytes >= BATCH_BYTES:
                 self._write_batch(sink if is_wanted else None)
         self._write_batch(sink if is_wanted else None)
 
     def _take_long(self, data: bytes, pieces: Iterator[Piece], sink: DocumentSink | None) -> None:
-        """A document that comes in pieces, which is never held whole."""
+        """Take a document in pieces; it is never held whole."""
         path, number = self._path, self._number()
         stream = self._tokenizer.stream(allowed_special=self._allowed) if sink else None
         ends_document = False
@@ -294,7 +297,7 @@ class DocumentPass:
         if stream and sink:
             sink.add(stream.finish())
             sink.end_document()
-        # Last, since the record may be ahead of the sink by nothing but whole documents that it holds.
+        # Last: the record may be ahead of the sink only by whole documents that it holds.
         self._record.add_part(path, data, ends_document=True)
 
     def _write_batch(self, sink: DocumentSink | None) -> None:
@@ -317,11 +320,11 @@ class DocumentPass:
         progress("encoding", self._reader.bytes_read, self._total, f"{tokens:,} tokens")
 
     def _number(self) -> int:
-        """Number of the current document in its file, from 1, the empty ones counted."""
+        """Number of the current document in its file, from 1, with the empty ones."""
         return self.documents + self.empty_documents - self._before
 
     def _pieces(self, sink: DocumentSink | None) -> Generator[Piece, None, None]:
-        """The pieces of the reader, under the progress of all; each file is looked at again after its last piece."""
+        """The pieces of the reader, with progress reports; each file is checked for changes after its last piece."""
         reported, reading = 0, None
         with closing(iter(self._reader)) as pieces:
             for piece in pieces:

@@ -1,8 +1,8 @@
-"""Text files to token shards: readers, then tokenizer, then writer, in bounded memory and with resume.
+"""Encoding of text files into token shards: readers, tokenizer and writer, in bounded memory and with resume.
 
-After each document comes the separator's id. Empty documents are dropped: a separator right after another teaches a
-model nothing, and a file that begins with one would begin with an empty document; how many there were is kept in the
-index. The name of a special token inside a document is text, unless ``special_tokens`` says otherwise.
+Each document ends with the separator's id. Empty documents are dropped, because a model learns nothing from two
+separators in a row, and a file that begins with a separator would begin with an empty document. The index records their
+number. The name of a special token inside a document is text, unless ``special_tokens`` says otherwise.
 """
 
 import time
@@ -40,13 +40,13 @@ from groundup.tokenizer.special_tokens import SpecialNames, SpecialTokenMode
 from groundup.tokenizer.tokenizer import Tokenizer
 
 DEFAULT_SHARD_TOKENS = 100_000_000
-"""Tokens per shard: 200 MB at uint16. A kill loses at most the work on one shard."""
+"""Tokens per shard: 200 MB as uint16. A kill loses at most the work on one shard."""
 _FEW_BYTES_PER_TOKEN = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeStats:
-    """Content of a data set, and the part of it that this call encoded."""
+    """Statistics of a data set, and of the part of it that this call encoded."""
 
     tokens: int
     """Separators included."""
@@ -54,22 +54,22 @@ class EncodeStats:
     """Bytes of text; separators not included."""
     documents: int
     empty_documents: int
-    """Dropped."""
+    """Documents dropped because they are empty."""
     shards: int
     tokens_kept: int
     """Tokens that existed when the call began: all of them if the data set was complete."""
     special_tokens: str = "text"
     """Meaning of the names of special tokens inside documents."""
     special_tokens_met: dict[str, int] | None = None
-    """Number of occurrences of each; None where it was not recorded."""
+    """Number of occurrences of each; None if not recorded."""
     skipped_rows: int = 0
-    """Rows skipped because they hold no text, with ``on_bad_row="skip"``."""
+    """Rows without text that were skipped, with ``on_bad_row="skip"``."""
     repaired: tuple[str, ...] = ()
     """Files that were damaged or missing, and were written again."""
 
     @property
     def bytes_per_token(self) -> float:
-        """The tokenizer's compression of this text."""
+        """Compression ratio of the tokenizer on this text, separators included."""
         return self.bytes / self.tokens
 
     @property
@@ -84,25 +84,25 @@ class EncodeStats:
             f"({self.bytes_per_token:.2f} bytes each) in {self.shards} shard{'s' * (self.shards > 1)}"
         )
         if self.repaired:
-            return f"{found}; made again, as they were: {', '.join(self.repaired)}, {seconds:.1f} s"
+            return f"{found}; repaired: {', '.join(self.repaired)}, {seconds:.1f} s"
         if self.already_complete:
-            return f"{found}; nothing was left to do"
-        kept = f", {self.tokens_kept:,} tokens of them from before" if self.tokens_kept else ""
+            return f"{found}; already complete"
+        kept = f", {self.tokens_kept:,} of the tokens from before" if self.tokens_kept else ""
         return f"{found}{kept}, {seconds:.1f} s"
 
     def warnings(self) -> Iterator[str]:
-        """Lines on what may be wrong with the text: too many tokens, and names of special tokens in it."""
+        """Warnings about the text: too many tokens, or names of special tokens in it."""
         in_text = self.bytes / max(self.tokens - self.documents, 1)
         if in_text < _FEW_BYTES_PER_TOKEN:
             yield (
-                f"warning: only {in_text:.2f} bytes a token without separators, where text has 3 to 5: the input may "
-                "not be text, or may be of another language or encoding than what the tokenizer was trained on"
+                f"warning: only {in_text:.2f} bytes a token without separators; text usually has 3 to 5: the input may "
+                "not be text, or may have another language or encoding than the tokenizer's training text"
             )
         if self.special_tokens_met:
             met = ", ".join(f"{name} × {count:,}" for name, count in self.special_tokens_met.items())
             is_encoded = self.special_tokens == "encode"
-            taken = "as special tokens" if is_encoded else "as text; --special-tokens encode differs"
-            yield f"names of special tokens in documents were taken {taken}: {met}"
+            taken = "as special tokens" if is_encoded else "as text (--special-tokens encode: as special tokens)"
+            yield f"names of special tokens in documents were encoded {taken}: {met}"
 
 
 def encode_with_summary(
@@ -118,7 +118,7 @@ def encode_with_summary(
     num_threads: int | None = None,
     progress: Progress | None = None,
 ) -> EncodeStats:
-    """`encode_files`, with notes to the user on the inputs and on the result."""
+    """Call `encode_files`, and print notes on the inputs and the result."""
     began = time.perf_counter()
     progress = progress or Silent()
     reader = TextReader(inputs, separator=separator, read=read)
@@ -152,27 +152,27 @@ def encode_files(
 
     A killed call leaves finished shards and ``progress.json``. The same call again keeps these shards, and the result
     has the same bytes as without the interruption. A finished data set of the same inputs, tokenizer and options is
-    left as it is; files of it that are missing or cut off are written again. Inputs are recognized by size, time of
-    the last change and inode, and where these differ by the SHA-256 of their text.
+    left unchanged, except that missing or truncated files are written again. Inputs are compared by size, modification
+    time and inode, and if these differ, by the SHA-256 of their text.
 
     Args:
-        inputs: files, folders or ``-``, as ``text.readers`` takes them; or a reader of them, with the same separator.
+        inputs: files, folders or ``-``, as for ``text.readers``; or a reader of them, with the same separator.
         tokenizer: a tokenizer that has ``separator`` as a special token.
         separator: token between the documents of plain text; its id ends each document.
         field: JSON field or parquet column with the text.
-        read: how the inputs are read: template, format, encoding, bad rows; by default as `ReadOptions` has it.
-        special_tokens: a special token's name inside a document is text ("text"), that token ("encode"), or an error.
-            None: text; in a folder that version 0.1 began, which only knew "encode", that.
+        read: options for reading: template, format, encoding, bad rows; by default those of `ReadOptions`.
+        special_tokens: a special token's name inside a document is text ("text"), that token ("encode"), or an error
+            ("error"). None: "text"; "encode" in a folder that version 0.1 began, which had no other way.
         shard_tokens: tokens in each shard but the last.
         overwrite: delete a data set, finished or not, that is in ``out_dir``.
-        num_threads: threads that encode; None for as many as this process may use cores. The result is the same.
+        num_threads: threads that encode; None for the number of available cores. The result is the same.
         progress: called about once a MiB of input, and at the end.
 
     Raises:
         FileMissingError, MissingExtraError, DataError: from the readers.
         TokenizerError: the tokenizer does not have the separator.
-        DataError: ``out_dir`` holds something else, or an interrupted call with other inputs, tokenizer or options;
-            another process writes it; an input changes while it is read; or there is no text or no space on the disk.
+        DataError: ``out_dir`` contains other files, or an interrupted call with other inputs, tokenizer or options;
+            another process is writing it; an input changes while it is read; there is no text; or the disk is full.
     """
     reader = _checked_reader(inputs, separator, field, read, special_tokens, shard_tokens)
     folder, separator_id = Path(out_dir), _separator_id(tokenizer, separator)
@@ -182,7 +182,7 @@ def encode_files(
         if overwrite and is_data_set(folder):
             clear(folder)
         found = _found(folder)
-        status = InputStatus(reader.files)  # before the fingerprints, so that no change in between goes unnoticed
+        status = InputStatus(reader.files)  # before the fingerprints, to detect a change in between
         plan = ShardPlan(
             vocab_size=tokenizer.vocab_size,
             tokenizer_sha256=tokenizer.sha256,
@@ -210,7 +210,7 @@ def _checked_reader(
     special_tokens: SpecialTokenMode | None,
     shard_tokens: int,
 ) -> TextReader:
-    """The reader of the inputs, once the arguments of `encode_files` are possible."""
+    """Check the arguments of `encode_files`, and return the reader of the inputs."""
     if shard_tokens < 1:
         raise DataError(f"shard_tokens = {shard_tokens} must be at least 1; the default is {DEFAULT_SHARD_TOKENS}")
     if special_tokens not in (None, *get_args(SpecialTokenMode)):
@@ -218,47 +218,49 @@ def _checked_reader(
     if isinstance(inputs, str | Path | Sequence):
         inputs = TextReader(inputs, separator=separator, field=field, read=read)
     if inputs.separator != separator:
-        raise DataError(f"the reader has the separator {inputs.separator!r}, and the call {separator!r}; give the same")
+        raise DataError(
+            f"the reader has the separator {inputs.separator!r}, but the call has {separator!r}; give the same one"
+        )
     return inputs
 
 
 def _found(folder: Path) -> dict[str, Any] | None:
-    """The record of the data set in a folder, finished or not; None where there is none."""
+    """The record of the data set in a folder, finished or not; None without one."""
     if (folder / INDEX_FILE).exists():
         return read_index(folder)
     return read_progress(folder) if (folder / PROGRESS_FILE).exists() else None
 
 
 def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) -> bool:
-    """Whether something is left to encode.
+    """Whether documents remain to be encoded.
 
     Raises:
-        DataError: the folder holds a data set, finished or not, of another plan.
+        DataError: the folder contains a data set, finished or not, of another plan.
     """
     if found is None:
         return True
     is_finished = (folder / INDEX_FILE).exists()
     different = differences(found, plan)
-    if not is_finished and different and not found["shards"]:  # nothing is lost without a finished shard
+    if not is_finished and different and not found["shards"]:  # no finished shard is lost
         clear(folder)
         return True
     streams = [source["name"] for source in plan.inputs if not is_repeatable(source)]
     if streams:
-        name = "standard input" if streams[0] == STANDARD_INPUT else f"{streams[0]}, which is no regular file,"
+        name = "standard input" if streams[0] == STANDARD_INPUT else f"{streams[0]}, which is not a regular file,"
         raise DataError(
-            f"{folder} holds a data set already, and {name} cannot be compared with what made it; "
+            f"{folder} already contains a data set, and {name} cannot be compared with its inputs; "
             f"choose another folder, or replace it with --overwrite"
             if is_finished
-            else f"{folder} holds an interrupted encoding, and {name} cannot be resumed; start over with --overwrite"
+            else f"{folder} contains an interrupted encoding, and {name} cannot be resumed; start over with --overwrite"
         )
     if different and is_finished:
         raise DataError(
-            f"{folder} already holds a data set made otherwise: {' and '.join(different)} differ; "
+            f"{folder} already contains a data set from another call: {' and '.join(different)} differ; "
             "choose another folder, or replace it with --overwrite"
         )
     if different:
         raise DataError(
-            f"{folder} holds an interrupted encoding made otherwise: {' and '.join(different)} differ; "
+            f"{folder} contains an interrupted encoding from another call: {' and '.join(different)} differ; "
             "repeat that call to finish it, choose another folder, or start over with --overwrite"
         )
     return not is_finished
@@ -266,7 +268,7 @@ def _must_encode(folder: Path, found: dict[str, Any] | None, plan: ShardPlan) ->
 
 @dataclass
 class _Call:
-    """One call of `encode_files`, which holds the lock of the folder."""
+    """One call of `encode_files`, while it holds the lock of the folder."""
 
     folder: Path
     tokenizer: Tokenizer
@@ -297,12 +299,12 @@ class _Call:
 
     def confirm(self) -> EncodeStats:
         """Check that inputs and files of a finished data set are unchanged, and repair damaged files."""
-        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)  # left by a kill right after the index was written
+        (self.folder / PROGRESS_FILE).unlink(missing_ok=True)  # left if a call is killed after it wrote the index
         index = read_index(self.folder)
         is_hashed = all("text_sha256" in source for source in index.get("inputs") or [{}])
         known = self.status.is_recorded(self.folder)
         faults = size_faults(self.folder, index)
-        if faults:  # a set of which something is damaged is looked at whole
+        if faults:  # check all content of a data set with damage
             faults = check_data_set(self.folder)
         repaired = repair(self.folder, index, faults, self.tokenizer, self.documents) if faults else []
         if is_hashed and not known:
@@ -314,7 +316,7 @@ class _Call:
         return replace(_stats(index, index["tokens"]), repaired=tuple(repaired))
 
     def _left_out(self) -> list[str]:
-        """Files that the walk through folders passed over, except those of the data set itself, which come and go."""
+        """Files in folders that are not read, without those of the data set itself, which come and go."""
         own = self.folder.resolve()
         others = [(path, why) for path, why in self.reader.left_out if not path.resolve().is_relative_to(own)]
         return [f"{path.name}: {reason}" for path, reason in others]
@@ -323,13 +325,13 @@ class _Call:
         for path, now, then in zip(self.status.files, self._inputs(), index["inputs"], strict=True):
             if now["text_sha256"] != then["text_sha256"]:
                 raise DataError(
-                    f"{path} has another text than the one that {self.folder} was made from (SHA-256 "
-                    f"{then['text_sha256'][:12]}…, now {now['text_sha256'][:12]}…); bring the text back, choose "
+                    f"{path} has changed since {self.folder} was encoded from it (SHA-256 of the text "
+                    f"{then['text_sha256'][:12]}…, now {now['text_sha256'][:12]}…); restore the text, choose "
                     "another folder, or replace the data set with --overwrite"
                 )
 
     def _inputs(self) -> list[dict[str, Any]]:
-        """The inputs for the index: how to know each again, and what was read of it."""
+        """The inputs for the index: fingerprint and record of each."""
         read = {entry["input"]: entry for entry in self.record.sources()}
         empty = {"documents": 0, "text_bytes": 0, "text_sha256": EMPTY_SHA256}
         places = {path: place for place, path in reversed(list(enumerate(self.status.files)))}
@@ -340,7 +342,7 @@ class _Call:
 
 
 class _NewDocuments:
-    """Pass the writer the documents that it does not have, once those that it has are known to be the same text."""
+    """Sink that passes new documents to the writer, after a check that the documents it has are the same text."""
 
     def __init__(self, writer: ShardWriter, record: TextRecord, files: list[Path]):
         self._writer, self._record, self._files = writer, record, files
@@ -349,7 +351,7 @@ class _NewDocuments:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens, those from before included."""
+        """Number of tokens, including those from before."""
         return self._writer.tokens
 
     def wants(self, number: int) -> bool:
@@ -371,10 +373,10 @@ class _NewDocuments:
         self._writer.end_document()
 
     def check_kept(self) -> None:
-        """Compare the documents before the first new one with what they were.
+        """Compare the documents before the first new one with their record.
 
         Raises:
-            DataError: they are not the same text.
+            DataError: the text has changed.
         """
         if self._is_checked:
             return

@@ -1,7 +1,7 @@
-"""Files of a data set: their names, and ``index.json`` and ``progress.json``, read strictly.
+"""Files of a data set: their names, and strict readers of ``index.json`` and ``progress.json``.
 
-Both records carry a SHA-256 of their own content, so that a changed byte is noticed even where the value it makes is
-possible. Records of version 0.1 have none, and lack what was not recorded then; they are read as they are.
+Both records contain the SHA-256 of their own content, which detects a changed byte even if the changed value is valid.
+Records of version 0.1 have no hash and fewer fields; they are accepted.
 """
 
 import json
@@ -34,12 +34,12 @@ TOKENIZER_FOLDER = "tokenizer"
 SHARD_PATTERN = "shard-*.bin"
 LOCK_FILE = ".lock"
 ENCODE_AGAIN = "encode the text again into a new folder"
-MAKE_AGAIN = "run the same encode command again, which makes it again"
+MAKE_AGAIN = "run the same encode command again, which writes it again"
 
 _SINGLE = (INDEX_FILE, PROGRESS_FILE, STATUS_FILE, DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)
 _OWN = (*_SINGLE, TOKENIZER_FOLDER, SHARD_PATTERN, SHARD_PATTERN + ".part", *(f".{name}.*.tmp" for name in _SINGLE))
-"""Names of what belongs to a data set, but for its lock."""
-# The head of a .npy file is Python that describes the array; a damaged one can end in any of these.
+"""Patterns of the files of a data set, without its lock."""
+# The header of a .npy file is a Python literal that describes the array. A damaged header can raise any of these.
 _DAMAGED_ARRAY = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
     tokenize.TokenError,
@@ -47,15 +47,15 @@ _DAMAGED_ARRAY = (
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The narrowest of uint16 and uint32 that holds every id below ``vocab_size``, little-endian."""
+    """Little-endian uint16 if it holds every id below ``vocab_size``, otherwise uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 def map_array(path: Path, dtype: np.dtype[Any] | str) -> NDArray[Any]:
-    """A file of numbers as a read-only array, read where it is asked for.
+    """A file of numbers as a read-only memory-mapped array.
 
     Raises:
-        DataError: it cannot be mapped, or has another size than a moment ago.
+        DataError: it cannot be mapped, or its size changed.
     """
     try:
         return np.memmap(path, dtype, mode="r")
@@ -66,19 +66,19 @@ def map_array(path: Path, dtype: np.dtype[Any] | str) -> NDArray[Any]:
 
 
 def load_npy(path: Path, expected: str) -> NDArray[Any]:
-    """The array in a ``.npy`` file, read where it is asked for.
+    """The array in a ``.npy`` file, memory-mapped.
 
     Args:
-        expected: what should be in it, for errors.
+        expected: expected content, for errors.
 
     Raises:
-        DataError: it is gone, or no sound ``.npy`` file.
+        DataError: the file is missing, or is not a valid ``.npy`` file.
     """
     try:
-        open_regular(path).close()  # a FIFO would wait for a writer
+        open_regular(path).close()  # refuses a FIFO, which would block
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
-        raise DataError(f"{path} is gone; expected {expected}: bring it back, or {ENCODE_AGAIN}") from None
+        raise DataError(f"{path} is missing; expected {expected}: restore it, or {ENCODE_AGAIN}") from None
     except _DAMAGED_ARRAY as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if not isinstance(error, OSError):
@@ -88,10 +88,10 @@ def load_npy(path: Path, expected: str) -> NDArray[Any]:
                 if b"\0" not in head and not head.startswith(b"\x1f\x8b"):
                     command = f"groundup encode {shlex.quote(str(path))} --tokenizer TOKENIZER --out FOLDER"
                     raise DataError(
-                        f"{path} is text, not tokens; run `{command}` first, and name that folder"
+                        f"{path} is text, not tokens; run `{command}` first, and give that folder"
                     ) from None
-                reason = "it begins otherwise"
-        raise DataError(f"{path} is not a sound .npy file ({reason}); expected {expected}") from None
+                reason = "it has another magic number"
+        raise DataError(f"{path} is not a valid .npy file ({reason}); expected {expected}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise DataError(f"{path} is an .npz archive; expected a .npy file with {expected}")
@@ -99,10 +99,10 @@ def load_npy(path: Path, expected: str) -> NDArray[Any]:
 
 
 def data_set_lock(folder: Path) -> AbstractContextManager[None]:
-    """Hold ``folder`` for this process; a folder that cannot be written is not locked.
+    """Lock ``folder`` for this process; a read-only folder is not locked.
 
     Raises:
-        DataError: another process holds it.
+        DataError: another process holds the lock.
     """
     if folder.exists() and not os.access(folder, os.W_OK):
         return nullcontext()
@@ -119,7 +119,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     """``index.json`` of a finished data set.
 
     Raises:
-        DataError: there is none, it is not one of ours, or it is damaged.
+        DataError: the file is missing, not a groundup index, of another version, or damaged.
     """
     path = folder / INDEX_FILE
     if not path.exists():
@@ -128,7 +128,7 @@ def read_index(folder: Path) -> dict[str, Any]:
                 f"{folder} has token shards but no {INDEX_FILE}: encoding was interrupted; run the same encode "
                 "command again and it continues where it stopped, or wait if it is still running"
             )
-        raise DataError(f"{folder} has no {INDEX_FILE}, so it is no token data set; encode a text into it first")
+        raise DataError(f"{folder} has no {INDEX_FILE}, so it is not a token data set; encode a text into it first")
     index = _read_record(path, ENCODE_AGAIN)
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         seen = index.get("format") if isinstance(index, dict) else type(index).__name__
@@ -147,10 +147,10 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def read_progress(folder: Path) -> dict[str, Any]:
-    """``progress.json``: what an interrupted writer has finished.
+    """``progress.json``: the record of the shards that an interrupted writer has finished.
 
     Raises:
-        DataError: the file is not one of ours, of another version, or damaged.
+        DataError: the file is not a groundup progress record, of another version, or damaged.
     """
     path = folder / PROGRESS_FILE
     progress = _read_record(path, "delete it and encode again")
@@ -168,15 +168,15 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def own_files(folder: Path) -> list[Path]:
-    """Files of a data set in ``folder``, finished or not, except its lock; the index comes first."""
+    """Files of a data set in ``folder``, finished or not, without its lock; the index comes first."""
     return [path for pattern in _OWN for path in folder.glob(pattern)]
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Check that ``folder`` may be written: absent, empty, or with nothing but a data set in it.
+    """Check that ``folder`` may be written: it is absent, empty or a data set.
 
     Raises:
-        DataError: it is a file, or holds something else and no data set.
+        DataError: it is a file, or contains other files and no data set.
     """
     if not folder.exists():
         return
@@ -184,16 +184,16 @@ def refuse_foreign(folder: Path) -> None:
         raise DataError(f"{folder} is a file; expected a folder to write token shards into: choose another name")
     if (folder / INDEX_FILE).exists() or (folder / PROGRESS_FILE).exists():
         return
-    # By one listing: between two, a file of another process that is writing the set would get its name.
+    # One listing only: between two listings, another process that writes the data set may rename a file.
     if any(not any(fnmatchcase(path.name, pattern) for pattern in (*_OWN, LOCK_FILE)) for path in folder.iterdir()):
-        raise DataError(f"{folder} is not empty and holds no token shards; choose a new folder")
+        raise DataError(f"{folder} is not empty and contains no token shards; choose a new folder")
 
 
 def is_data_set(folder: Path) -> bool:
-    """Whether ``folder`` holds an index or a progress file of ours, so that it may be cleared.
+    """Whether ``folder`` has a valid index or progress record, so that it may be cleared.
 
     Raises:
-        DataError: it holds one that is not ours, or a damaged one.
+        DataError: the record is damaged, or groundup did not write it.
     """
     if (folder / INDEX_FILE).exists():
         read_index(folder)
@@ -205,8 +205,8 @@ def is_data_set(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Remove a data set, finished or not, from ``folder``, and nothing else."""
-    # The index goes first: without it the rest cannot be taken for a data set.
+    """Delete a data set, finished or not, from ``folder``, and no other files."""
+    # The index comes first: without it the rest is not mistaken for a data set.
     for path in own_files(folder):
         if path.is_dir():
             shutil.rmtree(path)
@@ -215,17 +215,17 @@ def clear(folder: Path) -> None:
 
 
 def check_size(path: Path, expected: int) -> None:
-    """Raise DataError where a file of a data set is gone or has another size."""
+    """Raise DataError if a file of a data set is missing or has another size."""
     if not path.is_file():
-        raise DataError(f"{path} is gone, but {INDEX_FILE} names it; bring it back, or {MAKE_AGAIN}")
+        raise DataError(f"{path} is missing, but {INDEX_FILE} names it; restore it, or {MAKE_AGAIN}")
     size = path.stat().st_size
     if size != expected:
-        state = "cut off" if size < expected else "too long"
+        state = "truncated" if size < expected else "too long"
         raise DataError(f"{path} is {state}: {size} bytes, expected {expected}; copy it again, or {MAKE_AGAIN}")
 
 
 def expected_sizes(index: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
-    """Name and size of each file whose size the index tells."""
+    """Name and size of each file whose size follows from the index."""
     itemsize = token_dtype(index["vocab_size"]).itemsize
     for shard in index["shards"]:
         yield shard["file"], shard["tokens"] * itemsize
@@ -244,7 +244,7 @@ def _read_record(path: Path, fix: str) -> Any:
 
 def _check_seal(path: Path, record: dict[str, Any]) -> None:
     if not is_as_sealed(record):
-        raise DataError(f"{path} was changed after it was written: its SHA-256 is another one; {ENCODE_AGAIN}")
+        raise DataError(f"{path} was changed after it was written: its SHA-256 does not match; {ENCODE_AGAIN}")
 
 
 def _is_count(value: Any) -> bool:
@@ -256,7 +256,7 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_file_entry(entry: Any) -> bool:
-    # A file name with a folder in it could point anywhere on the disk.
+    # A path instead of a file name could point anywhere on the disk.
     return (
         isinstance(entry, dict)
         and isinstance(entry.get("sha256"), str)
@@ -267,7 +267,7 @@ def _is_file_entry(entry: Any) -> bool:
 
 
 def _is_shard_entry(entry: Any) -> bool:
-    # -1: of a document it has only the separator, which takes back the space that was put before the document.
+    # -1: a shard with only the separator of a document, which subtracts the space that was put before the document.
     return (
         _is_file_entry(entry)
         and _is_size(entry.get("tokens"))
@@ -342,7 +342,7 @@ def _check_fields(path: Path, record: dict[str, Any], fields: Mapping[str, Calla
     for name, is_valid in fields.items():
         if not is_valid(record.get(name)):
             seen = json.dumps(record[name])[:60] if name in record else "missing"
-            raise DataError(f"{path}: {name} is {seen}, which cannot be; {ENCODE_AGAIN}")
+            raise DataError(f"{path}: {name} is {seen}, which is not valid; {ENCODE_AGAIN}")
 
 
 def _check_sums(path: Path, index: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Plan of a data set (everything but the text that decides its bytes), and fingerprints of its inputs."""
+"""Plan of a data set (everything but the text that its bytes depend on), and fingerprints of its inputs."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ _STATUS_FORMAT = "groundup-token-shards-inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class ShardPlan:
-    """Everything but the text that decides the bytes of a data set; calls with equal plans may share a folder."""
+    """Everything but the text that the bytes of a data set depend on. Calls with equal plans may share a folder."""
 
     vocab_size: int
     tokenizer_sha256: str
@@ -28,13 +28,13 @@ class ShardPlan:
     inputs: list[dict[str, Any]]
     """Name, size and fingerprint of each input file."""
     field: str = "text"
-    """JSON field or parquet column that holds the text."""
+    """JSON field or parquet column with the text."""
     special_tokens: SpecialTokenMode = "text"
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Further options of reading that are not at their defaults."""
+    """Other options for reading that differ from their defaults."""
 
     def record(self) -> dict[str, Any]:
-        """The plan as it stands in an index or progress record."""
+        """The plan as part of an index or progress record."""
         return {
             "vocab_size": self.vocab_size,
             "tokenizer_sha256": self.tokenizer_sha256,
@@ -55,13 +55,13 @@ _NAMES = {
     "inputs": "the inputs",
     "field": "the field",
     "special_tokens": "the handling of special tokens",
-    "reading": "the options of reading",
+    "reading": "the options for reading",
 }
 
 
 def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
-    """Names of the fields of an index or progress file that differ from ``plan``, for errors; empty if none does."""
-    # What version 0.1 did not record, it did so.
+    """Names of the fields of an index or progress record that differ from ``plan``, for errors; empty if none does."""
+    # Version 0.1 did not record these fields and always used these values.
     seen = {"special_tokens": "encode", "reading": {}, "field": "text"} | record
     seen["inputs"] = [_identity(source) for source in record.get("inputs") or []]
     wanted = plan.record()
@@ -76,7 +76,7 @@ def _identity(source: dict[str, Any]) -> dict[str, Any]:
 def fingerprint(path: Path) -> dict[str, Any]:
     """Name, size, and SHA-256 of the first and last 64 KiB of an input; only the name if it is not a regular file.
 
-    These tell most files apart without reading them, whatever folder or machine they are on.
+    They distinguish most files without reading them whole, and do not depend on the folder or machine.
     """
     if not path.is_file():
         return {"name": path.name}
@@ -89,15 +89,15 @@ def fingerprint(path: Path) -> dict[str, Any]:
 
 
 def is_repeatable(source: dict[str, Any]) -> bool:
-    """Whether an input can be read again: it is a file, not a pipe."""
+    """Whether an input can be read again, as a file can and a pipe cannot."""
     return "bytes" in source
 
 
 class InputStatus:
-    """Size, time of the last change, and inode of each input, which need no reading.
+    """Size, modification time and inode of each input, which detect changes without reading.
 
-    They tell whether a file has changed. ``inputs.json`` records them; it is not part of the data set, which does not
-    depend on the files that its text comes from: without it the inputs are read and compared by their text.
+    ``inputs.json`` records them. It is not part of the data set, which depends only on the text. Without this file the
+    inputs are read and their text is compared.
     """
 
     def __init__(self, files: list[Path]):
@@ -105,16 +105,16 @@ class InputStatus:
         self._seen = [_status(path) for path in files]
 
     def check_unchanged(self, path: Path) -> None:
-        """Raise DataError where a file is not as it was before it was read."""
+        """Raise DataError if a file has changed since this object was made."""
         for other, before in zip(self.files, self._seen, strict=True):
             if other == path and _status(path) != before:
                 raise DataError(
-                    f"{path} was changed while it was read, so what was read may be half old and half new; "
+                    f"{path} was changed while it was read, so the text may be partly old and partly new; "
                     "run the same command again when the file is complete"
                 )
 
     def is_recorded(self, folder: Path) -> bool:
-        """Whether the data set in ``folder`` was made from these very files, none touched since."""
+        """Whether the data set in ``folder`` was made from these files, unchanged since."""
         try:
             record = read_json(folder / STATUS_FILE)
             return bool(record == self._record(folder))
@@ -122,7 +122,7 @@ class InputStatus:
             return False
 
     def write(self, folder: Path) -> None:
-        """Record the files beside the finished data set that was made from them."""
+        """Write ``inputs.json`` into the folder of the finished data set."""
         if os.access(folder, os.W_OK):
             write_json(folder / STATUS_FILE, self._record(folder))
 

@@ -1,7 +1,7 @@
-"""Repair of a finished data set whose files are damaged or gone: they are made again from the same text.
+"""Repair of a finished data set: damaged or missing files are written again from the same text.
 
-A file is replaced only once the new one is complete and has the SHA-256 that the index has had from the beginning; so
-a repaired data set is the same byte for byte, and nothing is lost where the text is another one by now.
+A file is replaced only when the new one is complete and has the SHA-256 in the index. So a repaired data set is the
+same byte for byte, and nothing is lost if the text has changed.
 """
 
 import shutil
@@ -34,15 +34,15 @@ from groundup.tokenizer.tokenizer import Tokenizer
 def repair(
     folder: Path, index: dict[str, Any], faults: Iterable[Fault], tokenizer: Tokenizer, documents: DocumentPass
 ) -> list[str]:
-    """Make the damaged files again; returns their names.
+    """Write the damaged files again; return their names.
 
     Args:
         faults: the damaged files.
-        tokenizer: the one that made the ids.
-        documents: the same inputs; they are read where shards or ``documents.bin`` are damaged.
+        tokenizer: the tokenizer of the data set.
+        documents: a pass over the same inputs; it runs only if shards or ``documents.bin`` are damaged.
 
     Raises:
-        DataError: the inputs give something else now; the damaged file is as it was.
+        DataError: the inputs have changed; the damaged file is kept.
     """
     names = list(dict.fromkeys(fault.file for fault in faults))
     shards = {entry["file"] for entry in index["shards"]} & set(names)
@@ -67,21 +67,21 @@ def repair(
         shutil.rmtree(folder / TOKENIZER_FOLDER, ignore_errors=True)
         tokenizer.save(folder / TOKENIZER_FOLDER)
         found = tokenizer_files(folder)
-        if "tokenizer_files" in index and index["tokenizer_files"] != found:  # as another version writes it
+        if "tokenizer_files" in index and index["tokenizer_files"] != found:  # another version of groundup wrote them
             write_record(folder / INDEX_FILE, index | {"tokenizer_files": found})
     return names
 
 
 class _Remake:
-    """Write damaged shards again, from the documents in them.
+    """Sink that writes damaged shards again, from the documents in them.
 
     Args:
-        shards: names of those that are damaged.
-        with_ends: make ``documents.bin`` again as well; then all documents are wanted.
+        shards: names of the damaged shards.
+        with_ends: write ``documents.bin`` again as well, which needs all documents.
     """
 
     def __init__(self, folder: Path, index: dict[str, Any], shards: set[str], tokenizer: Tokenizer, *, with_ends: bool):
-        self.tokens = 0  # place of the next token
+        self.tokens = 0  # position of the next token in the data set
         self._folder, self._index = folder, index
         self._lengths = text_lengths(tokenizer, (index.get("separator") or {}).get("id"))
         self._separator = np.array([index["separator"]["id"]], np.uint32)
@@ -100,7 +100,7 @@ class _Remake:
         self._coming: deque[int] = deque()
 
     def wants(self, number: int) -> bool:
-        """Whether a document lies in a damaged shard."""
+        """Whether a document is needed: it is in a damaged shard, or all are needed."""
         if self._offsets is not None:
             while self._documents and number > self._documents[0][1]:
                 self._documents.popleft()
@@ -129,10 +129,10 @@ class _Remake:
         self._end()
 
     def finish(self) -> None:
-        """Put what is not in its place there.
+        """Move the last files into place.
 
         Raises:
-            DataError: the documents end before the last damaged shard does.
+            DataError: the documents end before the last damaged shard does, or have changed.
         """
         while self._wanted:
             self._put(self._wanted[0][2])
@@ -148,7 +148,7 @@ class _Remake:
                 temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove what was not completed."""
+        """Delete an incomplete shard."""
         if self._shard is not None:
             self._shard.discard()
 
@@ -179,7 +179,7 @@ class _Remake:
         self.tokens += len(ids)
 
     def _put(self, entry: dict[str, Any]) -> None:
-        """Give a shard its place, if it is what it was."""
+        """Move a new shard into place, if it equals its entry in the index."""
         if self._shard is None or self._shard.complete() != entry:
             raise _other_text(self._folder / entry["file"])
         self._shard.put_in_place()
@@ -194,6 +194,6 @@ def _check_same(path: Path, sha256: str) -> None:
 
 def _other_text(path: Path) -> DataError:
     return DataError(
-        f"{path} is damaged or gone, and what the inputs give for it now has another SHA-256 than {INDEX_FILE} says; "
-        "bring the file or the text back, or start over with --overwrite"
+        f"{path} is damaged or missing, and the inputs now give another SHA-256 for it than {INDEX_FILE} says; "
+        "restore the file or the text, or start over with --overwrite"
     )

@@ -1,11 +1,11 @@
-"""Writer of the folder that ``shards`` reads; a kill at any moment leaves a complete or a resumable data set.
+"""Writer of token shards; a kill at any moment leaves a complete or a resumable data set.
 
-All shards but the last have exactly ``shard_tokens`` tokens, so that the cuts depend on the tokens alone.
-Each is written under another name, forced to disk, renamed, and only then entered in ``progress.json``; ``index.json``
-comes last and replaces it. Data beyond the last entry, left by a process that died, is deleted by the next one.
+All shards but the last have exactly ``shard_tokens`` tokens, so their boundaries depend on the tokens alone. A shard is
+written under a temporary name, synced, renamed, and then entered in ``progress.json``. ``index.json`` is written last
+and replaces it. The next process deletes data after the last entry, which a killed process left.
 
-``progress.json`` also records what was read of each input. The next process reads the text from the beginning and
-compares, so that a data set never begins with one text and ends with another.
+``progress.json`` also records the text that was read of each input. The next process reads the text from the beginning
+and compares it, so a data set never begins with one text and ends with another.
 """
 
 import hashlib
@@ -49,25 +49,25 @@ _TOKENS_HELD = 1 << 18
 
 
 class ShardWriter:
-    """Append documents to a data set in ``folder``, after those that an interrupted writer with the same plan left.
+    """Writer of a data set in ``folder``; it appends to the documents of an interrupted writer with the same plan.
 
-        with ShardWriter(folder, plan, token_lengths) as writer:     # the first writer.documents are there already
+        with ShardWriter(folder, plan, token_lengths) as writer:     # writer.documents exist already
             writer.add_documents(ids, ends)                          # some whole documents
             writer.add(ids); writer.add(more_ids); writer.end_document()
             index = writer.finish(tokenizer.save)
 
-    Args:
-        token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
-        sources: record of each input up to a number of documents; None if it is not recorded.
+    Pass a document that an interrupted writer has begun again from its beginning; its existing tokens are skipped.
 
-    A document that an interrupted writer has begun is given again from its beginning; what is there is skipped.
+    Args:
+        token_lengths: ``(vocab_size,)``, bytes of text of each id.
+        sources: returns the record of each input up to a number of documents; None to record nothing.
 
     Attributes:
-        documents, tokens: numbers added so far; not 0 at the start after an interrupted writer.
+        documents, tokens: numbers added so far, including those of an interrupted writer.
         kept_sources: record of each input by an interrupted writer; None if not recorded.
 
     Raises:
-        DataError: the folder is in use for something else, an id does not fit the vocabulary, or the disk is full.
+        DataError: existing shards are damaged, an id is not below the vocabulary size, or the disk is full.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class ShardWriter:
         self.kept_sources: Sources | None = None
         self._ends = array("Q")
         self._ends_hash = hashlib.sha256(bytes(8))
-        self._already_there = 0  # tokens of the first document to come that an interrupted writer has left
+        self._already_there = 0  # tokens of the next document that an interrupted writer has written
         self._separator = np.array([plan.separator_id], np.uint32)
         self._shard: OpenShard | None = None
         with disk_errors(folder):
@@ -102,12 +102,12 @@ class ShardWriter:
         """Append whole documents.
 
         Args:
-            ids: ``(N,)``, the ids of all, each document's separator included; must not change afterwards.
-            ends: ``(documents,)``, where each ends in ``ids``.
+            ids: ``(N,)``, ids of all documents, separators included; must not change afterwards.
+            ends: ``(documents,)``, end of each document in ``ids``.
         """
         begin = first = 0
         while first < len(ends):
-            # As many as the shard has room for, but at least one: what is entered as finished has to lie in it.
+            # As many documents as the shard has room for, but at least one: documents recorded as finished are in it.
             room = self.plan.shard_tokens - (self._shard.tokens if self._shard else 0)
             last = max(first + 1, int(np.searchsorted(ends, begin + room, side="right")))
             end = int(ends[last - 1])
@@ -154,7 +154,7 @@ class ShardWriter:
 
         Args:
             save_tokenizer: writes the tokenizer into a folder.
-            totals: further facts to keep in the index.
+            totals: further entries of the index.
 
         Raises:
             DataError: no document was written, or the disk is full.
@@ -162,7 +162,7 @@ class ShardWriter:
         if not self.documents:
             self.close()
             clear(self.folder)
-            raise DataError("the inputs hold no text, only empty documents; expected at least one byte of text")
+            raise DataError("the inputs contain no text, only empty documents; expected at least one byte of text")
         with disk_errors(self.folder):
             self._close_shard()
             self.close()
@@ -181,9 +181,9 @@ class ShardWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files; tokens that are not in a finished shard are written again by the next writer."""
+        """Close the files. Tokens outside a finished shard are lost; the next writer writes them again."""
         for file in (self._ends_file, self._shard):
-            # On a full disk, closing fails as writing did; that error is on its way already.
+            # On a full disk close() fails as write() did, and that error is already being raised.
             with suppress(OSError):
                 if file is not None:
                     file.close()
@@ -214,7 +214,7 @@ class ShardWriter:
         write_record(self.folder / PROGRESS_FILE, record | {"shards": self._shards})
 
     def _resume(self, progress: dict[str, Any]) -> None:
-        """Continue after the finished shards, if their hashes agree, and remove everything written after them."""
+        """Continue after the finished shards, if their hashes match, and delete everything written after them."""
         documents = self.folder / DOCUMENTS_FILE
         whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
         damaged = [path for path, digest in whole.items() if not path.is_file() or file_sha256(path) != digest]
@@ -224,8 +224,8 @@ class ShardWriter:
         self.kept_sources = progress.get("read")
         if damaged or not self._take_ends(documents, progress.get("documents_sha256")):
             raise DataError(
-                f"{(damaged or [documents])[0]} is not what was written before the interruption; overwrite it to start "
-                "over"
+                f"{(damaged or [documents])[0]} has changed since the interruption; restore it, or start over with "
+                "--overwrite"
             )
         kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(shard["file"] for shard in self._shards)}
         for path in own_files(self.folder):
@@ -234,7 +234,7 @@ class ShardWriter:
         os.truncate(documents, 8 * (self.documents + 1))
 
     def _take_ends(self, path: Path, sha256: str | None) -> bool:
-        """Read where the finished documents end; returns whether it is what was written."""
+        """Read the ends of the finished documents; return whether they are what was written."""
         if not path.is_file() or path.stat().st_size < 8 * (self.documents + 1):
             return False
         ends = np.memmap(path, "<u8", mode="r", shape=(self.documents + 1,))
@@ -243,7 +243,7 @@ class ShardWriter:
         return self._already_there >= 0 and sha256 in (None, self._ends_hash.hexdigest())
 
     def _written(self, start: int, count: int) -> NDArray[Any]:
-        """Ids that an interrupted writer has left."""
+        """Ids that an interrupted writer has written."""
         parts = []
         while count:
             shard, offset = divmod(start, self.plan.shard_tokens)
@@ -281,10 +281,10 @@ def tokenizer_files(folder: Path) -> list[dict[str, str]]:
 
 
 def text_lengths(tokenizer: Tokenizer, separator_id: int | None) -> NDArray[np.uint32 | np.int32]:
-    """Bytes of text that each id stands for, separator included.
+    """Bytes of text of each id, ``(vocab_size,)``.
 
-    A tokenizer may put a space before a document, which then counts in its first token though the text lacks it. The
-    separator takes that byte back: it stands for -1 bytes, and the array is int32.
+    A tokenizer may put a space before a document. The space counts in the first token, although the text lacks it. The
+    separator then counts -1 bytes to correct the sum, and the array is int32.
     """
     lengths = np.array(tokenizer.token_lengths(), np.int64)
     if separator_id is not None:
@@ -300,11 +300,11 @@ def token_lengths_file(token_lengths: NDArray[Any]) -> bytes:
 
 
 def other_text(folder: Path, name: str = "") -> DataError:
-    """The error of an encoding that would be continued with another text."""
+    """The error of an encoding whose text has changed since the interruption."""
     which = f"{name} is" if name else "the inputs are"
     return DataError(
-        f"{which} not what {folder} was begun with: the text of the documents encoded before the interruption is "
-        "another one; bring the text back, choose another folder, or start over with --overwrite"
+        f"{which} not what {folder} was begun with: the text of the documents encoded before the interruption has "
+        "changed; restore the text, choose another folder, or start over with --overwrite"
     )
 
 
@@ -312,9 +312,9 @@ class OpenShard:
     """A shard file that is being written. Its name ends in ``.part`` until it is complete.
 
     Args:
-        path: where the shard goes.
-        vocab_size: ids must be below it.
-        token_lengths: ``(vocab_size,)``, bytes of text that each id stands for.
+        path: final path of the shard.
+        vocab_size: upper bound of the ids, exclusive.
+        token_lengths: ``(vocab_size,)``, bytes of text of each id.
     """
 
     def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[Any]):
@@ -331,7 +331,7 @@ class OpenShard:
 
     def add(self, ids: NDArray[Any]) -> None:
         """Append ids; the array must not change afterwards."""
-        # Documents are short, and every step below costs more than a document: they are taken together.
+        # Documents are short, and each step of a write costs more than a document, so they are written together.
         self._held.append(ids)
         self._held_tokens += len(ids)
         self.tokens += len(ids)
@@ -339,7 +339,7 @@ class OpenShard:
             self._write()
 
     def complete(self) -> dict[str, Any]:
-        """Write all ids to the disk, still under the temporary name; return the shard's entry in the index."""
+        """Write and sync all ids, under the temporary name; return the shard's entry in the index."""
         self._write()
         self._wait()
         self._writer.shutdown()
@@ -350,14 +350,14 @@ class OpenShard:
         return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
 
     def put_in_place(self) -> None:
-        """Rename the complete shard to its final name, and replace an existing file."""
+        """Rename the complete shard to its final name, replacing an existing file."""
         with disk_errors(self.path):
             os.replace(self._temporary, self.path)
             sync_directory(self.path.parent)
 
     def close(self) -> None:
         """Close the file, complete or not."""
-        with suppress(DataError):  # raised by the next wait, or on its way already
+        with suppress(DataError):  # complete() has raised it; a shard that is not complete is discarded
             self._wait()
         self._writer.shutdown()
         self._file.close()
@@ -368,7 +368,7 @@ class OpenShard:
         self._temporary.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        """Begin to write what is held, in another thread, so that the next text is encoded meanwhile."""
+        """Start to write the held ids in another thread, in parallel with the encoding of the next text."""
         if not self._held:
             return
         self._wait()
@@ -396,20 +396,20 @@ class OpenShard:
 
 
 def sync(file: BinaryIO) -> None:
-    """Force what was written to the disk."""
+    """Flush and fsync a file."""
     file.flush()
     os.fsync(file.fileno())
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into a DataError that names the file."""
+    """Turn an OSError into a DataError that names the file."""
     try:
         yield
     except OSError as error:
         if isinstance(error, GroundupError):
             raise
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or mend what is wrong, "
-            "and run the same command again: finished shards are kept"
+            f"{path} cannot be written: {error.strerror or error}; fix that, for example free some disk space, and run "
+            "the same command again: finished shards are kept"
         ) from None

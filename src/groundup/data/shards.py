@@ -1,21 +1,20 @@
-"""Token shards: a text that has been tokenized, on disk, read by memory map.
+"""Token shards: tokenized text on disk, read by memory map.
 
-A folder of
+Files of a data set:
 
-    shard-00000.bin …    token ids, little-endian uint16 (vocab_size <= 65,536) or uint32; nothing but ids
-    documents.bin        uint64 little-endian: where each document starts, in tokens, and at last the number of tokens;
-                         document i is tokens[offset[i] : offset[i + 1]] and its last token is the separator
-    token_lengths.npy    uint32 (vocab_size,): bytes of text that each id stands for; 0 for special tokens (int32 where
-                         a tokenizer puts a space before documents: -1 for the separator, which takes it back)
-    tokenizer/           the tokenizer that made the ids
-    index.json           what there is, with sizes and SHA-256, and how it was made; written last, so a folder that has
-                         it is complete
-    inputs.json          when the input files were last changed, to know them again without reading; may be deleted
+    shard-00000.bin …    token ids, little-endian uint16 (vocab_size <= 65,536) or uint32; no header
+    documents.bin        little-endian uint64: start of each document in tokens, then the total number of tokens;
+                         document i is tokens[offset[i] : offset[i + 1]], and its last token is the separator
+    token_lengths.npy    uint32 (vocab_size,): bytes of text of each id; 0 for special tokens. If the tokenizer puts a
+                         space before documents: int32, with -1 for the separator, which subtracts that space
+    tokenizer/           the tokenizer of the ids
+    index.json           content with sizes and SHA-256, and origin; written last, so a folder with it is complete
+    inputs.json          size, modification time and inode of the inputs, to recognize them unread; may be deleted
 
-Bytes of text are kept beside tokens because bits per byte, unlike loss per token, can be compared between tokenizers.
-They are the sum of ``token_lengths`` over tokens: separators count nothing, nor do special tokens inside a text.
+Bytes of text are stored because bits per byte, unlike loss per token, can be compared between tokenizers. They are the
+sum of ``token_lengths`` over tokens. Separators and special tokens inside a text count 0.
 
-``TokenShards`` also opens a one-dimensional ``.npy`` array of ids; that knows no bytes, documents or tokenizer.
+``TokenShards`` also opens a one-dimensional ``.npy`` array of ids, which has no byte counts, documents or tokenizer.
 """
 
 import os
@@ -55,15 +54,14 @@ _BLOCK = 1 << 22
 class TokenShards:
     """A read-only sequence of token ids over the shards of a folder, or over one ``.npy`` array.
 
-    Open it with ``TokenShards.open``. Nothing is read before it is asked for; only the parts that are asked for
-    are ever in memory.
+    Open it with ``TokenShards.open``. Only the requested parts are read into memory.
 
     Attributes:
         path: the folder, or the ``.npy`` file.
         index: the content of ``index.json``; empty for ``.npy``.
-        dtype: type of the ids on disk.
-        vocab_size: number of ids of the tokenizer; None for ``.npy``.
-        tokenizer_sha256: identity of the tokenizer; None for ``.npy``.
+        dtype: dtype of the ids on disk.
+        vocab_size: vocabulary size of the tokenizer; None for ``.npy``.
+        tokenizer_sha256: SHA-256 of the tokenizer; None for ``.npy``.
         total_bytes: bytes of text; None for ``.npy``.
     """
 
@@ -73,22 +71,22 @@ class TokenShards:
         self.vocab_size: int | None = index.get("vocab_size")
         self.tokenizer_sha256: str | None = index.get("tokenizer_sha256")
         self.total_bytes: int | None = index.get("bytes")
-        # _starts[i] is the position of shard i's first token; one more entry for the end of all.
+        # _starts[i] is the position of shard i's first token; the last entry is the number of tokens.
         self._starts = list(accumulate(map(len, shards), initial=0))
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> "TokenShards":
-        """Opens a folder of shards or a ``.npy`` file; the sizes of all files are checked.
+        """Open a folder of shards or a ``.npy`` file, and check the sizes of all files.
 
         Args:
-            verify: also read everything once: SHA-256 of each file, every id below ``vocab_size``, and byte counts.
+            verify: also read all files once, and check SHA-256, ids below ``vocab_size`` and byte counts.
 
         Raises:
-            FileMissingError: there is nothing at ``path``.
+            FileMissingError: ``path`` does not exist.
             DataError: not a token data set, an unfinished or damaged one, or one without tokens.
         """
         path = Path(path)
-        if not os.path.exists(path):  # which takes a name that is too long for one of no file
+        if not os.path.exists(path):  # False, not an error, for a name that is too long
             raise FileMissingError(f"{path} does not exist; expected a folder of token shards or a .npy file of tokens")
         if path.is_dir():
             index = read_index(path)
@@ -107,10 +105,10 @@ class TokenShards:
         return f"TokenShards({str(self.path)!r}: {len(self):,} tokens, {self.dtype}, {len(self._shards)} files)"
 
     def read(self, start: int, length: int) -> NDArray[np.int64]:
-        """The ids at ``start`` to ``start + length``: int64 ``(length,)``, a copy, across shards where need be.
+        """A copy of the ids from ``start`` to ``start + length``: int64 ``(length,)``; may cross shards.
 
         Raises:
-            DataError: the window does not lie within the data set.
+            DataError: the window is not within the data set.
         """
         self._check_window(start, start, length)
         out = np.empty(length, np.int64)
@@ -127,7 +125,7 @@ class TokenShards:
         Shapes: ``starts (n,)`` -> int64 ``(n, length)``.
 
         Raises:
-            DataError: a window does not lie within the data set.
+            DataError: a window is not within the data set.
         """
         starts = np.asarray(starts, np.int64)
         out = np.empty((len(starts), length), np.int64)
@@ -149,7 +147,7 @@ class TokenShards:
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Bytes of text per token, separators included among the tokens; None for ``.npy``."""
+        """Bytes of text per token, where separators count as tokens; None for ``.npy``."""
         return None if self.total_bytes is None else self.total_bytes / len(self)
 
     @cached_property
@@ -177,24 +175,24 @@ class TokenShards:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the data set: SHA-256 of ``index.json``, which holds that of every file; or of the ``.npy``."""
+        """SHA-256 of the data set: that of ``index.json``, which contains that of every file; or of the ``.npy``."""
         return file_sha256(self.path / INDEX_FILE if self.index else self.path)
 
     def tokenizer(self) -> "Tokenizer":
-        """The tokenizer that made the ids.
+        """The tokenizer of the ids.
 
         Raises:
             DataError: a ``.npy`` file, which has none.
-            TokenizerError, FileMissingError: the copy in the folder is damaged or gone.
+            TokenizerError, FileMissingError: the copy in the folder is damaged or missing.
         """
         if not self.index:
-            raise DataError(f"{self.path} is a bare array and has no tokenizer with it; load the one that made it")
+            raise DataError(f"{self.path} is an array without a tokenizer; load the tokenizer that encoded it")
         from groundup.tokenizer import Tokenizer
 
         return Tokenizer.load(self.path / TOKENIZER_FOLDER)
 
     def check_ids(self, vocab_size: int) -> None:
-        """Reads every token once.
+        """Check every id; reads all tokens once.
 
         Raises:
             DataError: an id is negative or not below ``vocab_size``; names the first one.
@@ -204,14 +202,14 @@ class TokenShards:
             if len(wrong):
                 raise DataError(
                     f"{self.path}: token {position + int(wrong[0])} has the id {block[wrong[0]]}, but vocab_size is "
-                    f"{vocab_size}; the data was made with another tokenizer or is damaged: encode the text again"
+                    f"{vocab_size}; the data was encoded with another tokenizer or is damaged: encode the text again"
                 )
 
     def verify(self) -> None:
-        """Reads every file once and holds it against the index; for ``.npy``, looks for negative ids only.
+        """Check every file against the index; reads all files once. For ``.npy``, check for negative ids only.
 
         Raises:
-            DataError: what is wrong first, with the file's name.
+            DataError: the first fault, with the file name.
         """
         if not self.index:
             return self.check_ids(1 << 63)
@@ -233,7 +231,7 @@ class TokenShards:
             seen = lowest if lowest < 0 else highest
             raise DataError(
                 f"{self.path} has no window of {length} tokens at {seen}; "
-                f"it has {len(self)} tokens, so a start of 0 to {len(self) - length} was expected"
+                f"it has {len(self)} tokens: expected a start from 0 to {len(self) - length}"
             )
 
 
@@ -241,7 +239,7 @@ def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> ND
     dtype = token_dtype(index["vocab_size"])
     path = folder / entry["file"]
     check_size(path, entry["tokens"] * dtype.itemsize)
-    # A plain array over the map: np.memmap costs microseconds for each slice, and batches are made of slices.
+    # A plain array over the map: slicing an np.memmap costs microseconds, and batches consist of slices.
     return np.asarray(map_array(path, dtype))
 
 
@@ -249,11 +247,11 @@ def _map_npy(path: Path) -> NDArray[Any]:
     tokens = load_npy(path, "a one-dimensional array of token ids")
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise DataError(
-            f"{path} holds {tokens.dtype} of shape {tokens.shape}; expected integer token ids of shape (tokens,); "
+            f"{path} contains {tokens.dtype} of shape {tokens.shape}; expected integer token ids of shape (tokens,); "
             "flatten or convert it with numpy first"
         )
     if not len(tokens):
-        raise DataError(f"{path} holds no token; encode a text that is not empty")
+        raise DataError(f"{path} contains no tokens; encode a text that is not empty")
     return np.asarray(tokens)
 
 
@@ -269,22 +267,21 @@ class _Watched:
 class DataGuard:
     """Detector of shards that change while a run reads them.
 
-    A memory-mapped file that is cut off kills the process that reads beyond its new end (SIGBUS), and one that is
-    overwritten silently becomes other training data. A file that is deleted or replaced does no harm: the map keeps
-    the old one alive.
+    If a memory-mapped file is truncated, a read beyond its new end kills the process (SIGBUS). If it is overwritten,
+    the training data changes silently. A file may be deleted or replaced: the map keeps the old one.
 
     Args:
-        stores: the stores that the run reads; None is left out.
+        stores: the data sets that the run reads; None is ignored.
     """
 
     def __init__(self, *stores: TokenShards | None):
         self._files = [file for store in stores if store is not None for file in _watch(store)]
 
     def check(self) -> None:
-        """Compare with what was opened: one system call a file, and its content only where the file was touched.
+        """Compare each file with its state when opened: one system call, and a hash if its modification time changed.
 
         Raises:
-            DataError: a file was cut off or overwritten.
+            DataError: a file was truncated or overwritten.
         """
         for file in self._files:
             try:
@@ -295,15 +292,12 @@ class DataGuard:
                 continue
             if now.st_size < file.size:
                 raise DataError(
-                    f"{file.path} was cut off while the run was reading it: {now.st_size} bytes, expected {file.size}; "
-                    f"bring it back as it was and resume the run"
+                    f"{file.path} was truncated during the run: {now.st_size} bytes, expected {file.size}; restore it "
+                    f"and resume the run"
                 )
             if now.st_mtime_ns != file.modified_ns:
                 if file.sha256 != file_sha256(file.path):
-                    raise DataError(
-                        f"{file.path} was overwritten while the run was reading it; bring it back as it was and "
-                        f"resume the run"
-                    )
+                    raise DataError(f"{file.path} was overwritten during the run; restore it and resume the run")
                 file.modified_ns = now.st_mtime_ns
 
 

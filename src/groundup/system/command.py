@@ -1,4 +1,4 @@
-"""Commands that messages and reports print: they must do what they say when they are pasted into a shell."""
+"""Command lines for messages and reports, quoted so that they can be pasted into a shell."""
 
 import os
 import shlex
@@ -8,8 +8,8 @@ from pathlib import Path
 def command(*words: str | Path) -> str:
     """Return a `groundup` command line, quoted where a shell needs it.
 
-    A path that begins with a dash is written ``./-x``, or it would be taken for an option. A word with characters that
-    a terminal would not show, such as escape codes or bytes that are not UTF-8, is made by printf.
+    A path that begins with a dash is written ``./-x``, so that it is not parsed as an option. A word with unprintable
+    characters, such as escape codes or bytes that are not UTF-8, is written as a call of printf.
     """
     written = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
     return " ".join(map(_quoted, ["groundup", *written]))

@@ -1,15 +1,15 @@
 """Files: strict reading, atomic writes, hashes, locks and deletion.
 
-Every fault of reading is an OSError or a ValueError: a FIFO or a device, which may never end, and TOML that nests too
-deeply, for which tomllib raises RecursionError.
+Every read error is an OSError or a ValueError. This includes FIFOs and devices, which may never end, and TOML that is
+nested too deeply, for which tomllib raises RecursionError.
 
-A crash, a kill or a full disk leaves a file's old content or its new one, never half of it.
+A crash, a kill or a full disk leaves a file's old content or its new content, never half of it.
 
 A network file system keeps a file that another process reads (NFS: as ``.nfs…``), and its folder with it. So a folder
-is deleted in two steps: renamed, which makes it incomplete to every reader, and then deleted as far as possible.
+is deleted in two steps: it is renamed, which makes it incomplete to every reader, and then deleted as far as possible.
 
-Names of files may hold bytes that are not UTF-8. Python has them as lone surrogates; in JSON they are written as
-escapes (``\\udce9``), which read back as the same name.
+File names may contain bytes that are not UTF-8. Python represents them as lone surrogates. JSON has them as escapes
+(``\\udce9``), which are read back as the same name.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-# SMB, FUSE and some network file systems have no fsync for directories, or do not open them.
+# SMB, FUSE and some network file systems cannot fsync or even open directories.
 _NOT_FOR_DIRECTORIES = {
     errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.ENOSYS, errno.EISDIR, errno.EACCES, errno.EPERM,
 }  # fmt: skip
@@ -38,7 +38,7 @@ def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file to read bytes.
 
     Raises:
-        OSError: it is missing, a folder, cannot be read, or is a FIFO, a socket or a device.
+        OSError: it is missing, unreadable, or a folder, FIFO, socket or device.
     """
     try:
         mode = os.stat(path).st_mode
@@ -60,10 +60,10 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path, errors: str = "strict") -> str:
-    """Return the text of a regular file in UTF-8; a byte order mark at its beginning is dropped.
+    """Return the text of a regular UTF-8 file, without a byte order mark.
 
     Args:
-        errors: "surrogateescape" where names of files may stand as bytes that are not UTF-8.
+        errors: "surrogateescape" if the text may contain file names that are not UTF-8.
 
     Raises:
         OSError: as :func:`open_regular`.
@@ -76,16 +76,16 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Return the values of a TOML document.
 
     Raises:
-        ValueError: it is not TOML, nests too deeply, or has a number of thousands of digits.
+        ValueError: it is not TOML, is nested too deeply, or has a number of thousands of digits.
     """
     try:
         return tomllib.loads(text)
     except RecursionError:
-        raise ValueError("it nests too deeply") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def why(error: Exception) -> str:
-    """Return the reason of an OSError or ValueError, without the name of the file."""
+    """Return the reason of an OSError or ValueError, without the file name."""
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start} is not UTF-8"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -93,10 +93,10 @@ def why(error: Exception) -> str:
 
 @contextlib.contextmanager
 def atomic_writer(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the block ends, and vanishes if it ends by an error.
+    """Open a temporary file that replaces ``path`` when the block ends, and is deleted if the block raises.
 
-    A link is followed; a device or pipe is written to as it is. A FIFO without a reader is replaced
-    like a file, since opening it would block forever.
+    A link is followed. A device or pipe is written to directly. A FIFO without a reader is replaced like a file: to
+    open it would block forever.
     """
     path = Path(os.path.realpath(path))
     if path.is_symlink():
@@ -119,38 +119,38 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace ``path`` by ``content``, text as UTF-8 (:func:`text_bytes`)."""
+    """Replace ``path`` by ``content``; a str is encoded by :func:`text_bytes`."""
     with atomic_writer(path) as file:
         file.write(text_bytes(content) if isinstance(content, str) else content)
 
 
 def text_bytes(text: str) -> bytes:
-    """Text as UTF-8. A lone surrogate, which UTF-8 lacks, becomes the escape that JSON has for it."""
+    """Text as UTF-8. A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """A value as JSON, other scripts unescaped, and a line feed after it."""
+    """A value as JSON with a final newline; characters outside ASCII are not escaped."""
     return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by a value as JSON that :func:`read_json` reads back equal, whatever names are in it."""
+    """Replace ``path`` by a value as JSON. :func:`read_json` returns an equal value, for any file names in it."""
     write_atomically(path, json_text(value, indent=1))
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file of ours. Names written as raw bytes, as version 0.1 did, are read as well.
+    """The value in a JSON file that groundup wrote. File names as raw bytes, as in version 0.1, are accepted.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not JSON, nests too deeply, or has a number of thousands of digits.
+        ValueError: it is not JSON, is nested too deeply, or has a number of thousands of digits.
     """
     text = read_bytes(path).decode("utf-8", "surrogateescape")
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("it nests too deeply") from None
+        raise ValueError("it is nested too deeply") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -164,17 +164,17 @@ def file_sha256(path: Path) -> str:
 
 
 SEAL = "content_sha256"
-"""The entry of a sealed record that holds the SHA-256 of all its other entries."""
+"""Key of a sealed record that holds the SHA-256 of all other entries."""
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with the SHA-256 of its content, so that a changed byte shows even where it makes a possible value."""
+    """A record with the SHA-256 of its content, which detects a changed byte even if the changed value is valid."""
     content = {key: value for key, value in record.items() if key != SEAL}
     return {**content, SEAL: hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
 
 
 def is_as_sealed(record: Mapping[str, Any]) -> bool:
-    """Whether a record's content is what :func:`sealed` saw; one without a seal is taken as it is."""
+    """Whether a record's content is unchanged since :func:`sealed`; True for a record without a seal."""
     return SEAL not in record or record[SEAL] == sealed(record)[SEAL]
 
 
@@ -191,7 +191,7 @@ def _open_special(path: Path) -> BinaryIO | None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames within a directory survive a power cut, where the file system can do that for directories.
+    """Make renames within a directory survive a power cut, if the file system supports that for directories.
 
     Raises:
         OSError: the disk is full or broken.
@@ -209,10 +209,11 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, taken: Exception | Callable[[str], Exception], *, keep: bool = True) -> Iterator[None]:
-    """Hold a lock, which goes with the process, however it ends; the file tells the process's id.
+    """Hold a lock file with this process's id in it. The lock ends with the process, even if that is killed.
 
     Args:
-        taken: raised where another process holds it; or makes what is raised from the holder, such as "process 4711".
+        taken: exception to raise if another process holds the lock; or a function that returns one, given the holder
+            ("process 4711").
         keep: whether the file stays after the lock is released.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -237,8 +238,8 @@ def _open_locked(path: Path, taken: Exception | Callable[[str], Exception]) -> T
             with file:
                 raise (taken if isinstance(taken, Exception) else taken(_holder(file))) from None
         except OSError:
-            pass  # some network file systems have no locks, and none is better than no run
-        # The one who held it may have removed the file meanwhile; a lock on a removed file excludes no other process.
+            pass  # some network file systems have no locks; run without one
+        # The last holder may have removed the file meanwhile. A lock on a removed file excludes no other process.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
@@ -252,13 +253,13 @@ def _holder(file: TextIO) -> str:
 
 
 def discard(folder: Path) -> bool:
-    """Rename a folder out of the way and delete it; a missing one is deleted already.
+    """Rename a folder out of the way and delete it.
 
     Returns:
-        Whether all of it is gone. If not, :func:`discarded` lists it.
+        Whether the folder is gone; also True if it did not exist. If not, :func:`discarded` lists it.
 
     Raises:
-        OSError: it cannot be renamed, and is as it was.
+        OSError: it cannot be renamed; it is unchanged.
     """
     if not folder.exists():
         return True
@@ -269,7 +270,7 @@ def discard(folder: Path) -> bool:
 
 
 def delete(path: Path) -> bool:
-    """Delete a file or folder as far as that is possible; returns whether it is gone."""
+    """Delete a file or folder as far as possible; return whether it is gone."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -281,5 +282,5 @@ def delete(path: Path) -> bool:
 
 
 def discarded(folder: Path) -> list[Path]:
-    """What :func:`discard` could not delete in a folder."""
+    """Folders inside ``folder`` that :func:`discard` could not delete."""
     return sorted(folder.glob(f".*{_DISCARDED}"))

@@ -1,4 +1,4 @@
-"""Interruption: a signal stops a run between two steps, not in the middle of one."""
+"""Interruption of a run by a signal: between two steps, never inside one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Interruption:
-    """Within the block, the first SIGINT, SIGTERM, SIGHUP (a closed terminal) or SIGUSR1 is noted in ``signal``.
+    """Context manager that stores the first SIGINT, SIGTERM, SIGHUP (closed terminal) or SIGUSR1 in ``signal``.
 
-    The second has its usual effect. A signal that the process was started to ignore, as ``nohup`` does, stays ignored.
-    SIGUSR1 is a warning, which a scheduler sends some time before SIGTERM (``sbatch --signal=USR1@60``): after it the
-    next signal is still noted, so that the checkpoint gets the time between the two.
+    The second signal has its usual effect. A signal that is ignored from the start, as under ``nohup``, stays ignored.
+    SIGUSR1 is a warning that a scheduler sends before SIGTERM (``sbatch --signal=USR1@60``). The signal after it is
+    still only stored, so the checkpoint can use the time between the two.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Interruption:
         return self
 
     def receive(self, number: int) -> None:
-        """Take a signal that another rank has received; 0 for none."""
+        """Store a signal that another rank received; 0 for none."""
         if number:
             self.signal = signal.Signals(number)
 

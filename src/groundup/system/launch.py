@@ -1,4 +1,4 @@
-"""What ``torchrun`` tells each of the processes that it starts; needs no torch."""
+"""Rank and world size of this process, from the environment variables of ``torchrun``. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Launch:
-    """The place of this process among those that train one model together. Alone: rank 0 of 1."""
+    """Place of this process among the ranks of a job. A process that was not started by torchrun is rank 0 of 1."""
 
     rank: int = 0
-    """Number of the process among all, from 0."""
+    """Rank of the process in the job, from 0."""
     ranks: int = 1
-    """How many there are, on all machines together."""
+    """World size: number of ranks on all machines."""
     local_rank: int = 0
-    """Number of the process among those of its machine, which is also the number of its GPU."""
+    """Rank of the process on its machine; also the index of its GPU."""
     local_ranks: int = 1
-    """How many there are on this machine."""
+    """Number of ranks on this machine."""
     by_torchrun: bool = False
-    """Whether torchrun started it, even if alone."""
+    """Whether torchrun started the process."""
     restarts: int = 0
-    """How often torchrun has started the job again."""
+    """How often torchrun has restarted the job."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Launch:
-        """As torchrun's variables say; without all of them the process is alone."""
+        """Read torchrun's variables; if one of them is missing, return rank 0 of 1."""
         if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
             return cls()
         return cls(
@@ -40,10 +40,10 @@ class Launch:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the record and talks to the user."""
+        """Whether this process writes the record and prints."""
         return self.rank == 0
 
     @property
     def is_first_here(self) -> bool:
-        """Whether this process speaks for its machine, as long as the processes have not met."""
+        """Whether this process prints for its machine before the process group exists."""
         return self.local_rank == 0

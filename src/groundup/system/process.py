@@ -1,12 +1,13 @@
-"""Process-wide settings of a training run: matmul precision, the current GPU, random state and malloc. Restored when
-it ends.
+"""Process-wide settings of a training run: matmul precision, current GPU, random state and malloc.
 
-**Matmul.** torch multiplies float32 through MKL, which on an AMD processor takes kernels of half the width of AVX-512.
-oneDNN, through which torch multiplies bfloat16, takes the full width: 2.2 times the speed on Zen 5, for the same sums
-in another order, with two to three times the rounding error (docs/LAB.md).
+They are restored when the run ends.
 
-**malloc.** A training step on a CPU allocates and frees the same tensors of some megabytes over and over. By default
-glibc maps each anew, and the kernel clears it page by page: a sixth of a step.
+**Matmul.** torch runs float32 matmuls through MKL, which uses kernels of half the AVX-512 width on AMD processors.
+oneDNN, which torch uses for bfloat16, uses the full width: 2.2 times the speed on Zen 5. It adds the same terms in
+another order, with two to three times the rounding error (docs/LAB.md).
+
+**malloc.** A training step on a CPU allocates and frees the same tensors of a few MB again and again. By default glibc
+maps new memory for each, and the kernel clears it page by page. This takes a sixth of a step.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-# mallopt(3): parameters, and their values by default.
+# mallopt(3): parameters and their default values.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024}
 _NEVER = 2**31 - 1
@@ -26,12 +27,12 @@ _NEVER = 2**31 - 1
 
 @contextlib.contextmanager
 def training_settings(device: str, *, matmul_precision: str = "highest", fast: bool = True) -> Iterator[None]:
-    """Within the block, the process multiplies and allocates as a training run on ``device`` wants it.
+    """Context manager with the process settings of a training run on ``device``.
 
     Args:
-        device: "cpu", "mps", "cuda" or "cuda:N"; a GPU becomes the current one.
-        matmul_precision: of float32, as :func:`torch.set_float32_matmul_precision` takes it.
-        fast: on a CPU, keep freed memory and multiply float32 at full width where that is as exact.
+        device: "cpu", "mps", "cuda" or "cuda:N"; a GPU becomes the current device.
+        matmul_precision: float32 precision, for :func:`torch.set_float32_matmul_precision`.
+        fast: on a CPU, keep freed memory, and run float32 matmuls at full width where that is as exact.
     """
     import torch
 
@@ -41,8 +42,7 @@ def training_settings(device: str, *, matmul_precision: str = "highest", fast: b
     try:
         torch.set_float32_matmul_precision(matmul_precision)
         if on_gpu:
-            # Events are recorded on the current device. On another one they would say that copies from this one are
-            # done.
+            # Events are recorded on the current device. On another device they would not wait for copies from this one.
             torch.cuda.set_device(device)
         if on_cpu:
             use_wide_matmul()
@@ -57,9 +57,9 @@ def training_settings(device: str, *, matmul_precision: str = "highest", fast: b
 
 @contextlib.contextmanager
 def keep_freed_memory() -> Iterator[bool]:
-    """Within the block, glibc's malloc keeps large blocks that are freed instead of returning them to the system.
+    """Context manager in which glibc's malloc keeps large freed blocks instead of returning them to the system.
 
-    Where the C library is another one, nothing happens.
+    With another C library it does nothing.
 
     Yields:
         Whether it took effect.
@@ -78,14 +78,14 @@ def keep_freed_memory() -> Iterator[bool]:
 
 
 def use_wide_matmul() -> bool:
-    """Let oneDNN multiply float32 on the CPU where that is as exact and certainly faster.
+    """Use oneDNN for float32 matmuls on the CPU if that is as exact and faster on this processor.
 
-    torch hands float32 to oneDNN only with the permission to round it to bfloat16. Without matrix tiles (AMX) no
-    kernel does so, and matmuls stay float32. This is checked once: if a matmul that rounding would change is not
-    exact, the permission is not given.
+    torch passes float32 to oneDNN only if rounding to bfloat16 is allowed. Without matrix tiles (AMX) no kernel rounds,
+    and matmuls stay in float32. This is checked once: if a matmul that rounding would change is not exact, rounding is
+    not allowed.
 
-    The choice depends on the processor alone and not on a measurement, so that a run can be repeated bit for bit.
-    :func:`torch.set_float32_matmul_precision` takes it back.
+    The choice depends on the processor alone, not on a measurement, so a run can be repeated bit for bit.
+    :func:`torch.set_float32_matmul_precision` undoes it.
 
     Returns:
         Whether it took effect, for the whole process.
@@ -93,8 +93,8 @@ def use_wide_matmul() -> bool:
     import torch
 
     if suits := _suits_this_processor():
-        # oneDNN's own switch would do, but torch.get_float32_matmul_precision(), which torch.compile asks when it
-        # tunes, raises where the two differ. On a GPU, which such a run does not use, this allows TF32.
+        # Not oneDNN's own switch: where the two differ, torch.get_float32_matmul_precision() raises, and torch.compile
+        # calls it when it tunes. On a GPU, which such a run does not use, this allows TF32.
         torch.set_float32_matmul_precision("medium")
     return suits
 
@@ -130,7 +130,7 @@ def _half_the_width_is_idle() -> bool:
 def _matmuls_are_exact() -> bool:
     import torch
 
-    # 1 + 2^-12 would become 1; all sums below are exact in float32.
+    # Rounded to bfloat16, 1 + 2^-12 becomes 1. All sums below are exact in float32.
     for rows, inner, columns in ((8, 8, 8), (64, 128, 256), (300, 512, 1000), (2048, 256, 768)):
         a = torch.full((rows, inner), 1 + 2**-12)
         b = torch.ones(columns, inner)

@@ -1,4 +1,4 @@
-"""SLURM: putting the job that this process belongs to back into the queue; needs no torch."""
+"""Requeueing of the SLURM job that this process belongs to. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from groundup.errors import ConfigError
 
 REQUEUED_AFTER = (signal.SIGUSR1, signal.SIGTERM)
-"""What a scheduler sends before it ends a job. A person's Ctrl-C and a closed terminal end it for good."""
+"""Signals that a scheduler sends before it ends a job. After Ctrl-C or a closed terminal a job is not requeued."""
 _PATIENCE = 60.0
 
 
@@ -19,7 +19,7 @@ def slurm_job(environment: Mapping[str, str] = os.environ) -> str:
     """The id of the SLURM job that this process belongs to.
 
     Raises:
-        ConfigError: it belongs to none, or there is no ``scontrol`` to requeue it with.
+        ConfigError: it belongs to no job, or ``scontrol`` is not on the PATH.
     """
     job = environment.get("SLURM_JOB_ID", "")
     if not job:
@@ -30,7 +30,7 @@ def slurm_job(environment: Mapping[str, str] = os.environ) -> str:
 
 
 def requeue(job: str) -> str:
-    """Put a job back into the queue; returns a line that says how that went."""
+    """Put a job back into the queue; return a message on success or failure."""
     command = ["scontrol", "requeue", job]
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE)

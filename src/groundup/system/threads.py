@@ -1,14 +1,15 @@
-"""The cores of this process, and how its OpenMP threads wait for each other; imports no torch.
+"""Number of available cores, and the wait policy of OpenMP threads. Imports no torch.
 
-A thread that waits for another one either spins (the active wait policy) or sleeps (the passive one). Spinning is
-quicker while every thread has a core. Where other processes run, a spinning thread keeps its core from the thread that
-it waits for, a thousand times a step, and a step takes 50 times as long (docs/LAB.md). The right policy therefore
-follows the load, which comes and goes during a run.
+OpenMP threads wait at barriers, a thousand times a training step. With the active wait policy a waiting thread spins;
+with the passive policy it sleeps. Spinning is faster while every thread has a core. If other processes use the cores, a
+spinning thread takes the core from the thread that it waits for, and a step takes 50 times as long (docs/LAB.md). The
+better policy therefore depends on the load, which changes during a run.
 
-OpenMP reads its policy once, when torch is loaded. But libgomp, the OpenMP of torch's wheels for Linux, spins for 100
-iterations instead of 300,000 while it manages more threads than there are cores. :func:`wait_by_load` switches by that:
-a team of threads that do nothing makes libgomp count too many, and its end makes it count right again. The teams that
-compute keep their size, so results are the same bit for bit.
+OpenMP reads the policy only once, when torch is loaded. But libgomp, the OpenMP library in torch's wheels for Linux,
+spins for 100 iterations instead of 300,000 while it manages more threads than there are cores. :func:`wait_by_load`
+uses this to switch the policy: it starts a team of idle threads, which raises libgomp's thread count above the number
+of cores, and ends the team to restore the count. The teams that compute keep their size, so results are the same bit
+for bit.
 """
 
 from __future__ import annotations
@@ -24,32 +25,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
-"""Environment variables by which a user chooses a wait policy; with one of them groundup leaves it alone."""
+"""Environment variables by which a user chooses a wait policy. If one is set, groundup does not change the policy."""
 _BUSY = 0.5
-"""Running processes per core from which on a machine counts as busy."""
-_LOOK_SECONDS = 0.2
+"""Load average per core at which a machine counts as busy."""
+_POLL_SECONDS = 0.2
 _CONTENDED = 0.05
-"""Share of the time in which threads were ready but had no core, from which on they are to sleep when they wait."""
-_CALM_LOOKS = 10
-"""Looks in a row without contention after which threads may spin again."""
+"""Share of time that threads with work wait for a core, at which the policy becomes passive."""
+_CALM_POLLS = 10
+"""Consecutive polls without contention after which the policy becomes active again."""
 _LEAST_SECONDS = 0.005
+"""Least processor and waiting time between two polls from which a share is computed."""
 _SCHEDULED = "/proc/self/task/{}/schedstat"
 
 _watched = threading.Lock()
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose_wait_policy() -> bool:
     """Set the passive wait policy if the machine is busy and :func:`wait_by_load` cannot switch it during the run.
 
-    OpenMP reads the variable when torch is loaded, so this comes first. A policy that the user has set stays.
+    Call it before torch is loaded: OpenMP reads the variable then. A policy that the user has set is kept.
 
     Returns:
-        Whether it took effect.
+        Whether the policy was set.
     """
     if _user_has_chosen() or "torch" in sys.modules or not hasattr(os, "getloadavg") or _ships_libgomp():
         return False
@@ -61,10 +63,10 @@ def choose_wait_policy() -> bool:
 
 @contextlib.contextmanager
 def wait_by_load() -> Iterator[None]:
-    """Let OpenMP threads sleep instead of spin while other processes want the cores, and spin again afterwards.
+    """Context manager that makes the wait policy passive while other processes compete for the cores.
 
-    Enter it with torch loaded, in the thread that computes. It does nothing where the user has set a policy, where one
-    thread computes, where OpenMP is not libgomp or the kernel does not count waiting time, and inside another
+    Enter it with torch loaded, in the thread that computes. It does nothing if the user has set a policy, if torch uses
+    one thread, if the OpenMP library is not libgomp, if the kernel does not count waiting time, or inside another
     ``wait_by_load``.
     """
     libgomp = _libgomp()
@@ -83,18 +85,19 @@ def wait_by_load() -> Iterator[None]:
 
 
 class Scheduled(NamedTuple):
-    """What the scheduler has counted for a thread since its start, in seconds."""
+    """Scheduler statistics of a thread since its start, in seconds."""
 
     running: float
+    """Time on a core."""
     ready: float
-    """Without a core, though it had work to do."""
+    """Time in the run queue: with work to do, but without a core."""
 
 
 def scheduled() -> dict[int, Scheduled]:
-    """The counts of each thread of this process."""
+    """Scheduler statistics of each thread of this process, by thread id."""
     found = {}
     for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError, ValueError):  # it may have ended
+        with contextlib.suppress(OSError, ValueError):  # the thread may have ended
             with open(_SCHEDULED.format(thread), "rb") as file:
                 running, ready = file.read().split()[:2]
             found[int(thread)] = Scheduled(int(running) / 1e9, int(ready) / 1e9)
@@ -102,9 +105,9 @@ def scheduled() -> dict[int, Scheduled]:
 
 
 def share_without_core(before: Mapping[int, Scheduled], now: Mapping[int, Scheduled]) -> float | None:
-    """Share of the time in which threads with work to do had no core; None if they had next to nothing to do.
+    """Share of time that threads with work waited for a core; None if they had less than 5 ms of work.
 
-    A thread counts that is in both counts.
+    Only threads in both arguments count.
     """
     both = before.keys() & now.keys()
     running = sum(now[thread].running - before[thread].running for thread in both)
@@ -113,31 +116,31 @@ def share_without_core(before: Mapping[int, Scheduled], now: Mapping[int, Schedu
 
 
 class WaitPolicy:
-    """The wait policy by load: passive at the first look with contention, active again after ten looks without.
+    """Wait policy by load: passive at the first poll with contention, active again after ten polls without.
 
-    Contention that is missed costs a multiple, and a passive policy that lasts too long a few percent.
+    Missed contention makes steps several times as slow. A passive policy that is kept too long costs a few percent.
     """
 
     def __init__(self) -> None:
         self.passive = False
         self._calm = 0
 
-    def look(self, share: float | None) -> bool:
-        """Whether to wait passively from now on.
+    def update(self, share: float | None) -> bool:
+        """Take the result of a poll; return whether the policy is passive from now on.
 
         Args:
-            share: of the time since the last look, as :func:`share_without_core` says.
+            share: :func:`share_without_core` since the last poll.
         """
         if share is not None and share >= _CONTENDED:
             self.passive, self._calm = True, 0
         elif share is not None:
             self._calm += 1
-            self.passive = self.passive and self._calm < _CALM_LOOKS
+            self.passive = self.passive and self._calm < _CALM_POLLS
         return self.passive
 
 
 class SurplusTeam:
-    """An OpenMP team that does nothing. While it exists, libgomp counts more threads than cores and hardly spins.
+    """Idle OpenMP team. While it exists, libgomp counts more threads than cores, and waiting threads hardly spin.
 
     Args:
         threads: size of the team that computes.
@@ -145,38 +148,38 @@ class SurplusTeam:
 
     def __init__(self, libgomp: ctypes.CDLL, threads: int):
         self._libgomp = libgomp
-        # The thread that starts a team is not counted, so one more than are missing.
+        # One more thread than is missing: libgomp does not count the thread that starts a team.
         self._size = max(2, available_cores() - threads + 2)
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
 
     @property
     def exists(self) -> bool:
-        """Whether it was started and not ended since."""
+        """Whether the team is started and not ended."""
         return self._thread is not None
 
     def start(self) -> None:
-        """Make it."""
+        """Start the team."""
         self._over.clear()
         self._thread = threading.Thread(target=self._hold, name="surplus OpenMP team", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """End it. libgomp ends a team with the thread that has started it."""
+        """End the team. libgomp ends a team together with the thread that started it."""
         if self._thread is not None:
             self._over.set()
             self._thread.join()
             self._thread = None
 
     def _hold(self) -> None:
-        # A parallel region needs a C function, which each thread of the team calls once; any harmless one will do.
-        nothing = ctypes.cast(self._libgomp.omp_get_thread_num, ctypes.c_void_p)
-        self._libgomp.GOMP_parallel(nothing, None, self._size, 0)
+        # Each thread of a parallel region calls a C function once. This one has no side effects.
+        no_op = ctypes.cast(self._libgomp.omp_get_thread_num, ctypes.c_void_p)
+        self._libgomp.GOMP_parallel(no_op, None, self._size, 0)
         self._over.wait()
 
 
 class _Watcher:
-    """A thread that looks at the load five times a second, and starts and ends a surplus team by it."""
+    """Thread that polls the scheduler statistics five times a second, and starts and ends the surplus team."""
 
     def __init__(self, team: SurplusTeam):
         self._team = team
@@ -194,9 +197,9 @@ class _Watcher:
     def _watch(self) -> None:
         policy = WaitPolicy()
         before = scheduled()
-        while not self._over.wait(_LOOK_SECONDS):
+        while not self._over.wait(_POLL_SECONDS):
             now = scheduled()
-            passive = policy.look(share_without_core(before, now))
+            passive = policy.update(share_without_core(before, now))
             before = now
             if passive and not self._team.exists:
                 self._team.start()
@@ -213,14 +216,14 @@ def _kernel_counts() -> bool:
 
 
 def _ships_libgomp() -> bool:
-    """Whether the torch that would be loaded brings libgomp, so that :func:`wait_by_load` will switch."""
+    """Whether the installed torch ships libgomp, so that :func:`wait_by_load` can switch the policy."""
     torch = importlib.util.find_spec("torch")
     places = (torch.submodule_search_locations if torch else None) or []
     return _kernel_counts() and any(any(Path(place, "lib").glob("libgomp*.so*")) for place in places)
 
 
 def _libgomp() -> ctypes.CDLL | None:
-    """The loaded libgomp; None if another OpenMP is loaded, or none, or the kernel does not count."""
+    """The loaded libgomp; None if torch uses another OpenMP library, or the kernel does not count waiting time."""
     if not _kernel_counts():
         return None
     loaded = ctypes.CDLL(None)

@@ -1,12 +1,12 @@
-"""Batches of documents, of bounded memory."""
+"""Batches of documents in bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 BATCH_BYTES = 32 << 20
-"""Bytes of a stream of documents that are held in memory."""
+"""Bytes of documents that are held in memory at a time."""
 DOCUMENT_OVERHEAD = 64
-"""Bytes of memory of even an empty document, so that a batch of empty documents is bounded too."""
+"""Bytes of memory that an empty document takes. It bounds a batch of empty documents."""
 
 Document = TypeVar("Document", bound=Sized)
 
@@ -15,7 +15,7 @@ def batches_of(documents: Iterable[Document], size_of: Callable[[Document], int]
     """The documents in lists of about BATCH_BYTES.
 
     Args:
-        size_of: bytes of a document in memory.
+        size_of: returns the size of a document in bytes.
     """
     batch: list[Document] = []
     size = 0

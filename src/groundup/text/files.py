@@ -1,4 +1,4 @@
-"""The files that inputs stand for: paths, folders and streams, in an order that depends on the names alone."""
+"""Input files: paths, folders and streams, in an order that depends on the names alone."""
 
 import os
 import stat
@@ -27,25 +27,25 @@ _NAMED_LEFT_OUT = 5
 
 
 class Found(NamedTuple):
-    """Files that inputs stand for."""
+    """Files of the inputs."""
 
     files: list[Path]
     left_out: list[tuple[Path, str]]
-    """Files and folders that the walk through a folder passed over, and why."""
+    """Files and folders inside input folders that are not read, each with the reason."""
 
 
 def find_files(inputs: Inputs, *, any_suffix: bool = False) -> Found:
-    """The files that ``inputs`` stand for, in reading order, checked to exist, be known and not empty.
+    """The files of ``inputs`` in reading order. Each exists, is not empty and has a known format.
 
-    A folder stands for the files in it and its sub-folders with a known suffix, sorted at every level. A folder
-    that is reached a second time, as by a link, is not read again; nor are data sets and tokenizers of ours.
-    ``.json`` files are read only where they are named, since most in a folder of text describe it.
+    A folder means the files in it and its sub-folders with a known suffix, sorted at every level. A folder that is
+    reached a second time, through a link, is not read again. Data sets and tokenizers that groundup wrote are left out.
+    ``.json`` files are read only if named, because most of those in a folder of text are metadata.
 
     Args:
-        any_suffix: take files that are named whatever their suffix is.
+        any_suffix: accept named files with any suffix.
 
     Raises:
-        FileMissingError: an input, or what a link stands for, does not exist.
+        FileMissingError: an input, or the target of a link, does not exist.
         DataError: an input is empty or a device, cannot be read, or has an unknown suffix.
     """
     if isinstance(inputs, str | Path):
@@ -56,7 +56,7 @@ def find_files(inputs: Inputs, *, any_suffix: bool = False) -> Found:
             found.files.append(path)
             continue
         if "\0" in str(path):
-            raise DataError(f"{str(path)!r} has a NUL in it, which no path may have; check the path")
+            raise DataError(f"{str(path)!r} contains a NUL character; expected a path without one: check the path")
         with file_errors(path):
             status = path.stat()
             if stat.S_ISDIR(status.st_mode):
@@ -65,14 +65,14 @@ def find_files(inputs: Inputs, *, any_suffix: bool = False) -> Found:
                 _check_named(path, status, any_suffix)
                 found.files.append(path)
     if not found.files:
-        raise DataError(f"no input was named; give at least one file: {_EXPECTED}, or - for standard input")
+        raise DataError(f"no input is given; give at least one file: {_EXPECTED}, or - for standard input")
     if sum(str(path) == STANDARD_INPUT for path in found.files) > 1:
-        raise DataError("standard input (-) is named more than once, but can be read only once; name it once")
+        raise DataError("standard input (-) is given more than once, but can be read only once; give it once")
     return found
 
 
 def format_of(path: Path) -> tuple[Kind, str] | None:
-    """``("jsonl", ".gz")`` for ``a.jsonl.gz``; None where no reader knows the suffix."""
+    """Format and compression by the suffix: ``("jsonl", ".gz")`` for ``a.jsonl.gz``; None for an unknown suffix."""
     name, compression = path.name.lower(), ""
     for suffix in _COMPRESSIONS:
         if name.endswith(suffix):
@@ -87,7 +87,7 @@ def is_stream(path: Path) -> bool:
 
 
 def left_out_line(left_out: Sequence[tuple[Path, str]]) -> str:
-    """One line on what the walk through folders passed over; empty if that is nothing."""
+    """One line on the files in folders that are not read; empty without any."""
     if not left_out:
         return ""
     folder = Path(os.path.commonpath([path.parent for path, _ in left_out]))
@@ -99,14 +99,14 @@ def left_out_line(left_out: Sequence[tuple[Path, str]]) -> str:
 
 @contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says about ``path`` into one line."""
+    """Turn an OSError about ``path`` into a FileMissingError or DataError of one line."""
     try:
         yield
     except FileMissingError:
         raise
     except FileNotFoundError:
         if path.is_symlink():
-            message = f"{path} is a link to {os.readlink(path)}, which does not exist; mend or remove the link"
+            message = f"{path} is a link to {os.readlink(path)}, which does not exist; fix or remove the link"
         else:
             message = f"{path} does not exist; check the path (the current folder is {Path.cwd()})"
         raise FileMissingError(message) from None
@@ -146,13 +146,13 @@ def _walk(folder: Path, found: Found) -> None:
     if len(found.files) == files_before:
         left_out = left_out_line(found.left_out[left_out_before:])
         raise DataError(
-            f"{folder} holds no text that can be read; expected files ending in {_EXPECTED}"
+            f"{folder} contains no text files; expected files ending in {_EXPECTED}"
             + (f"; {left_out}" if left_out else "")
         )
 
 
 def _of_ours(names: set[str]) -> str:
-    """Kind of a folder that groundup writes and that holds no text to read, by the names of its files; or empty."""
+    """Name of a kind of folder that groundup writes, by its file names; empty for other folders."""
     if names & {"index.json", "progress.json"} and any(name.startswith("shard-") for name in names):
         return "a token data set"
     return "a tokenizer" if {"vocab.json", "merges.txt"} <= names else ""
@@ -165,7 +165,7 @@ def _reason_to_leave_out(path: Path, status: os.stat_result) -> str:
     if known is None:
         return "no known suffix"
     if known[0] == "json":
-        return ".json is read only where it is named"
+        return ".json is read only if named"
     return "" if status.st_size else "empty"
 
 

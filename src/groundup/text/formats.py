@@ -1,4 +1,4 @@
-"""Files that are compressed or in another encoding, as streams of their content in UTF-8."""
+"""Streams of decompressed content, and of text in other encodings as UTF-8."""
 
 import codecs
 import io
@@ -13,7 +13,7 @@ from groundup.text.options import utf8
 _BYTE_ORDER_MARK = "\ufeff"
 _BLOCK_BYTES = 1 << 16
 
-# A zstd block of four bytes can stand for 128 KiB, so what one call may return is bounded by what it is fed.
+# A zstd block of four bytes can decompress to 128 KiB. Small inputs bound the output of one call.
 _ZSTD_FEED_BYTES = 2048
 _ZSTD_MAX_WINDOW = 1 << 31
 
@@ -26,7 +26,7 @@ def open_stream(path: Path, file: BinaryIO, compression: str) -> Iterator[Binary
         compression: ``".gz"``, ``".zst"``, or ``""`` for none.
 
     Raises:
-        DataError: while reading, where the compressed data is broken or stops early.
+        DataError: while reading, if the compressed data is damaged or truncated.
         MissingExtraError: zstandard is not installed.
     """
     if not compression:
@@ -43,15 +43,15 @@ def _gzip(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
 
     try:
         with gzip.GzipFile(fileobj=file) as stream:
-            yield stream  # type: ignore[misc]  # GzipFile reads as a BinaryIO does
+            yield stream  # type: ignore[misc]  # GzipFile has the reading methods of BinaryIO
     except EOFError:
         raise DataError(_truncated(path, "gzip")) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a sound gzip file: {error}; copy or compress it again") from None
+        raise DataError(f"{path} is not a valid gzip file: {error}; copy or compress it again") from None
 
 
 class _ZstdStream(io.RawIOBase):
-    """Decompressor of frame after frame. Unlike the library's own reader it detects a truncated last frame."""
+    """Stream of consecutive zstd frames, decompressed. Unlike zstandard's reader it detects a truncated last frame."""
 
     def __init__(self, path: Path, file: BinaryIO):
         try:
@@ -84,21 +84,21 @@ class _ZstdStream(io.RawIOBase):
             self._ready = self._frame.decompress(self._fed)
         except self._zstandard.ZstdError as error:
             reason = str(error).removeprefix("zstd decompressor error: ")
-            raise DataError(f"{self._path} is not a sound zstd file: {reason}; copy or compress it again") from None
+            raise DataError(f"{self._path} is not a valid zstd file: {reason}; copy or compress it again") from None
         self._fed = b""
         if self._frame.eof:
             self._fed, self._frame = self._frame.unused_data, None
 
 
 def _truncated(path: Path, format_name: str) -> str:
-    return f"{path} stops in the middle of its {format_name} data, so it is cut off; copy it again"
+    return f"{path} is truncated: it ends in the middle of its {format_name} data; copy it again"
 
 
 class Transcoded(io.RawIOBase):
-    """Stream of text in another encoding, as UTF-8, without the byte order mark at its beginning.
+    """Stream that decodes text from another encoding and returns it as UTF-8, without the byte order mark.
 
     Raises:
-        DataError: while reading, at bytes that are not of this encoding; names the first one.
+        DataError: while reading, at bytes that are invalid in this encoding; names the first one.
     """
 
     def __init__(self, path: Path, stream: BinaryIO, encoding: str):

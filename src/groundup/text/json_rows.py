@@ -1,4 +1,4 @@
-"""Rows of JSON: one a line, or the elements of one array; each as the UTF-8 of its text."""
+"""JSON rows, one a line or the elements of one array; each row gives its text as UTF-8."""
 
 import json
 import re
@@ -10,29 +10,29 @@ from groundup.text.options import ReadOptions
 from groundup.text.rows import BadRow, Block, object_of, text_blocks
 
 LONG_ROW = 4 << 20
-"""From this many bytes on a row is read by `long_json`, within twice its size, instead of by ``json``."""
+"""Bytes from which a row is parsed by `long_json`, in less than twice its size of memory, instead of by ``json``."""
 _BLOCK_BYTES = 1 << 20
 
 
-class BrokenArray(Exception):  # noqa: N818 - the reader turns it into a DataError
-    """The brackets or commas of an array are wrong. The message continues the name of the file: " stops"."""
+class BrokenArray(Exception):  # noqa: N818 - internal; the reader turns it into a DataError
+    """The brackets or commas of an array are wrong. The message continues the file name: " is truncated"."""
 
 
 OnBad = Callable[[str, str], None]
-"""Called with the place of a bad row and what is wrong with it."""
+"""Callback with the place of a bad row and the reason."""
 
 Row = bytes | bytearray
 
 _DECODER = json.JSONDecoder()
 _CAREFUL = json.JSONDecoder(parse_int=len, object_pairs_hook=object_of)
-"""Takes integers of any length, whose value does not matter here, and notices repeated keys."""
+"""Decoder that detects repeated keys and accepts integers of any length, whose value is not needed here."""
 
 
 class JsonText:
-    """Finder of the text in rows of JSON.
+    """Extractor of the text of JSON rows.
 
     Args:
-        options: which fields it is made of.
+        options: the fields of the text.
     """
 
     def __init__(self, options: ReadOptions):
@@ -44,7 +44,7 @@ class JsonText:
         """The text of a row, as UTF-8 in blocks.
 
         Raises:
-            BadRow: it is not JSON, or has no such text.
+            BadRow: it is not JSON, or lacks the fields.
         """
         try:
             if isinstance(row, bytearray) and len(row) >= LONG_ROW:
@@ -68,22 +68,22 @@ class JsonText:
             except json.JSONDecodeError:
                 raise
             except ValueError:
-                pass  # an integer of more digits than int() takes
+                pass  # an integer of more digits than int() accepts
         return _CAREFUL.decode(text)
 
     def _may_repeat(self, row: Row) -> bool:
-        """Whether a field may be there twice: a cheap test, for the reader that notices it takes longer."""
-        # A name in letters, digits, _ and - can be written in another way only as \\u00XX.
+        """Whether a field may occur twice: a cheap test, because the decoder that detects it is slower."""
+        # The only other spelling of a name in letters, digits, _ and - is with escapes \\u00XX.
         if self._quoted is None or b"\\u00" in row:
             return True
-        for quoted in self._quoted:  # noqa: SIM110 - any() takes as long as all the rest
+        for quoted in self._quoted:  # noqa: SIM110 - any() with a generator doubles the time of this method
             if row.count(quoted) > 1:
                 return True
         return False
 
 
 def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[Block]]:
-    """The text of each line, as UTF-8 in blocks. Blank lines are passed over."""
+    """The text of each line, as UTF-8 in blocks. Blank lines are skipped."""
     text, number = JsonText(options), 0
     line: Row
     while line := lines.readline(LONG_ROW):
@@ -102,7 +102,7 @@ def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Ite
 
 
 def _with_rest(line: bytes, lines: BinaryIO) -> bytearray:
-    # A bytearray grows in place, where readline would join parts and so hold the line twice.
+    # A bytearray grows in place. readline() joins its parts and so holds the line twice.
     whole = bytearray(line)
     while not whole.endswith(b"\n") and (part := lines.readline(_BLOCK_BYTES)):
         whole += part
@@ -113,7 +113,7 @@ def json_array_texts(stream: BinaryIO, options: ReadOptions, on_bad: OnBad) -> I
     """The text of each element of an array, as UTF-8 in blocks.
 
     Raises:
-        BrokenArray: no end, brackets that do not match, or something after the array.
+        BrokenArray: the array is truncated, its brackets do not match, or there is content after it.
     """
     text = JsonText(options)
     for number, element in enumerate(array_elements(stream), 1):
@@ -131,7 +131,7 @@ _CLOSING = {0x5D: 0x5B, 0x7D: 0x7B}
 
 
 def array_elements(stream: BinaryIO) -> Iterator[Row]:
-    """The bytes of each element of the array that the stream holds; they need not be JSON. One is held at a time.
+    """The bytes of each element of an array in a stream, one at a time. Elements need not be valid JSON.
 
     Raises:
         BrokenArray: as for `json_array_texts`.
@@ -143,12 +143,12 @@ def array_elements(stream: BinaryIO) -> Iterator[Row]:
 
 
 class _ArraySplitter:
-    """Finder of the commas between the elements of an array, in blocks that end anywhere."""
+    """Splitter of an array into its elements, in blocks that may end anywhere."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._position = 0  # up to here the buffer has been searched
-        self._opened: list[int] = []  # brackets around the position, the array's own first
+        self._position = 0  # the buffer is searched up to here
+        self._opened: list[int] = []  # open brackets at the position, the array's own first
         self._in_string = False
         self._ended = False
         self._count = 0
@@ -161,7 +161,7 @@ class _ArraySplitter:
             start = self._begin()
         while not self._ended and (end := self._next_end()) >= 0:
             self._count += 1
-            if end - start >= LONG_ROW:  # what follows is copied, and not what is long
+            if end - start >= LONG_ROW:  # copy the short rest, not the long element
                 element, self._buffer = self._buffer, self._buffer[end + 1 :]
                 del element[end:], element[:start]
                 self._position -= end + 1
@@ -174,14 +174,14 @@ class _ArraySplitter:
             yield element
             del element
         if self._ended and self._buffer[start:].strip():
-            raise BrokenArray(" has something after the end of its array; expected one array of objects, or JSON lines")
+            raise BrokenArray(" has content after the end of its array; expected one array of objects, or JSON lines")
         del self._buffer[:start]
         self._position -= start
 
     def finish(self) -> None:
         """Raise BrokenArray if the array has not ended."""
         if not self._ended:
-            raise BrokenArray(" stops in the middle of its array, so it is cut off; copy it again")
+            raise BrokenArray(" is truncated: it ends in the middle of its array; copy it again")
 
     def _begin(self) -> int:
         self._position = len(self._buffer) - len(self._buffer.lstrip()) + 1
@@ -189,7 +189,7 @@ class _ArraySplitter:
         return self._position
 
     def _next_end(self) -> int:
-        """End of the current element, or -1 if it is not in the buffer."""
+        """Position of the end of the current element; -1 if it is not in the buffer."""
         buffer, opened = self._buffer, self._opened
         while True:
             if self._in_string:

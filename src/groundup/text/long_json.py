@@ -1,9 +1,9 @@
-"""A long row of JSON, read within little more than its size.
+"""Parser of a long JSON row in little more memory than its size.
 
-``json`` makes a str of the row, which takes up to four bytes a character, and then a str of the text in it. Here the
-bytes are read where they lie: strings are checked and decoded a block at a time, numbers, arrays and other fields are
-checked and passed over, and the text that was asked for is written as UTF-8 over the string that it was, which is never
-shorter. What is JSON and what is not is as in ``json``, which does the work on each block of a string.
+``json`` makes a str of the row, which takes up to four bytes a character, and then a str of the text. This parser works
+on the bytes in place. Strings are checked and decoded a block at a time. Numbers, arrays and other fields are checked
+and skipped. The requested text is written as UTF-8 over its own JSON string, which is never shorter. The parser accepts
+the same JSON as ``json``, which decodes each block of a string.
 """
 
 import codecs
@@ -29,13 +29,13 @@ _BACKSLASH = ord("\\")
 
 
 def read_long_row(row: bytearray, fields: Sequence[str]) -> object:
-    """The value of a row, of which only the strings named by ``fields`` are complete.
+    """The value of a row, in which only the strings named by ``fields`` are complete.
 
-    The row is overwritten. Other values have the right type and no content; of objects whose content nothing asks
-    for, no key is there.
+    The row is overwritten. Other values have the right type and no content; objects without requested fields have no
+    keys.
 
     Raises:
-        BadRow: it is not JSON.
+        BadRow: the row is not JSON.
         RecursionError: it is nested too deeply.
     """
     reader = _Reader(row)
@@ -47,7 +47,7 @@ def read_long_row(row: bytearray, fields: Sequence[str]) -> object:
 
 
 def string_end(data: bytes | bytearray, position: int) -> int:
-    """Position of the closing quote of a string, at or after a position inside it; -1 if it is not there."""
+    """Position of the closing quote of a string, searched from a position inside it; -1 without one."""
     while (quote := data.find(b'"', position)) >= 0:
         run = quote
         while run and data[run - 1] == _BACKSLASH:
@@ -71,10 +71,10 @@ class _Reader:
         return found.end() if found else position
 
     def value(self, position: int, wanted: list[str]) -> tuple[object, int]:
-        """A value and where it ends.
+        """A value and the position of its end.
 
         Args:
-            wanted: names of the fields that are asked for in it; "" stands for the value itself.
+            wanted: names of the requested fields inside it; "" for the value itself.
         """
         first = self._data[position : position + 1]
         if first == b'"':
@@ -131,7 +131,7 @@ class _Reader:
             position = self.space(position + 1)
 
     def _key(self, begin: int) -> tuple[str | None, int]:
-        """A key and where it ends; None for one that is too long to be the name of a field."""
+        """A key and the position of its end; None for a key that is too long for a field name."""
         plain = _PLAIN_STRING.match(self._data, begin)
         end = plain.end() - 1 if plain else self._end_of_string(begin)
         if end - begin > _LONGEST_KEY:
@@ -163,7 +163,7 @@ class _Reader:
             pass
 
     def _blocks(self, begin: int, end: int) -> Iterator[bytes]:
-        """The string as UTF-8. Halves of a surrogate pair that two blocks hold are put together."""
+        """The string as UTF-8. The halves of a surrogate pair in two blocks are joined."""
         high = ""
         for text in self._decoded(begin, end):
             text = high + text
@@ -173,7 +173,7 @@ class _Reader:
             yield utf8(high)
 
     def _decoded(self, begin: int, end: int) -> Iterator[str]:
-        """The string, a block at a time, none of which begins or ends inside an escape sequence."""
+        """The string, a block at a time. No block begins or ends inside an escape sequence."""
         characters = codecs.getincrementaldecoder("utf-8")()
         while begin < end:
             cut = self._cut(begin, min(begin + _BLOCK_BYTES, end)) if end - begin > _BLOCK_BYTES else end
@@ -190,7 +190,7 @@ class _Reader:
             begin = cut
 
     def _cut(self, begin: int, cut: int) -> int:
-        """End of a block: ``cut``, or the beginning of an escape sequence that crosses it."""
+        """End of a block: ``cut``, or the begin of an escape sequence that crosses it."""
         backslash = self._data.rfind(b"\\", max(begin, cut - 5), cut)
         if backslash < 0:
             return cut
@@ -202,7 +202,7 @@ class _Reader:
 
 
 def _names_inside(key: str, wanted: Sequence[str]) -> list[str]:
-    """Names wanted in the value of a key: ``["text"]`` in ``meta`` for ``meta.text``; ``[""]`` for the value itself."""
+    """Requested names inside the value of a key: ``["text"]`` in ``meta`` for ``meta.text``; ``[""]`` for all of it."""
     inside = []
     for name in wanted:
         if name == key:

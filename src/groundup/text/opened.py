@@ -1,4 +1,4 @@
-"""An input as a stream of UTF-8, with the format that its suffix and its first bytes tell."""
+"""Inputs as streams of UTF-8, with the format detected from the suffix and the first bytes."""
 
 import io
 import json
@@ -20,7 +20,7 @@ from groundup.text.options import ReadOptions
 
 _BUFFER_BYTES = 1 << 20
 HEAD_BYTES = 1 << 16
-"""Size of the head of an input, from which its format is detected."""
+"""Size of the head of an input: the bytes from which its format is detected."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -69,25 +69,25 @@ class OpenedInput:
 
     kind: Kind
     stream: BinaryIO
-    """Text as UTF-8; for parquet the file, in which one can seek."""
+    """Text as UTF-8; for parquet the seekable file."""
     position: Callable[[], int]
-    """Returns the number of bytes of the input read so far."""
+    """Returns the number of input bytes read so far."""
     is_array: bool
-    """Whether a JSON text is one array, and not one row a line."""
+    """Whether JSON is one array, not one row a line."""
     is_plain: bool
-    """Whether the bytes of the file are its text."""
+    """Whether the bytes of the file are its text, unchanged."""
     notes: list[str] = field(default_factory=list)
     """Notes to the user on how the input is read."""
 
 
 @contextmanager
 def open_input(path: Path, options: ReadOptions) -> Iterator[OpenedInput]:
-    """Open an input and find out what it is.
+    """Open an input and detect its format.
 
     Raises:
         FileMissingError: it does not exist.
-        DataError: it cannot be read, is not text, is of another encoding, or is compressed in a broken way. When the
-            block ends: a file changed while it was read.
+        DataError: it cannot be read, is not text, has another encoding, or its compressed data is damaged. At the end
+            of the block: the file changed while it was read.
         MissingExtraError: zstandard is needed and not installed.
     """
     with file_errors(path), ExitStack() as stack:
@@ -120,7 +120,7 @@ def _opened(
     compression = named_compression or compression_of(head)
     if compression:
         if not named_compression and not is_stream(path):
-            notes.append(f"{path} is compressed ({compression}) though its name does not say so; it is decompressed")
+            notes.append(f"{path} is compressed ({compression}) without a suffix that says so; it is decompressed")
         unpacked = stack.enter_context(open_stream(path, file, compression))
         file = _buffered(_Stream(unpacked))
         head = _peek(file)
@@ -141,12 +141,12 @@ def _opened(
     _check_head(path, head, options)
     if options.is_utf8 and head.startswith(BYTE_ORDER_MARK):
         is_plain = False
-        notes.append(f"{path} begins with a UTF-8 byte order mark, which is not part of its text")
+        notes.append(f"{path} begins with a UTF-8 byte order mark; it is left out of the text")
         file.read(len(BYTE_ORDER_MARK))
     return OpenedInput(kind, file, position, is_array(head, kind), is_plain and kind == "txt", notes)
 
 
-_INSTEAD = dict.fromkeys(("jsonl", "json"), "; --format txt would take it as plain text")
+_INSTEAD = dict.fromkeys(("jsonl", "json"), "; --format txt reads it as plain text")
 _KIND_NAMES = {"jsonl": "JSON lines", "json": "a JSON array", "parquet": "parquet"}
 
 
@@ -160,7 +160,7 @@ def _check_head(path: Path, head: bytes, options: ReadOptions) -> None:
 
 
 def _peek(file: BinaryIO) -> bytes:
-    """The first bytes, which stay to be read."""
+    """The first bytes, without consuming them."""
     if isinstance(file, io.BufferedReader) and isinstance(file.raw, _Stream | Transcoded):
         return file.peek(HEAD_BYTES)[:HEAD_BYTES]
     head = file.read(HEAD_BYTES)
@@ -180,7 +180,7 @@ def _buffered(stream: io.RawIOBase) -> BinaryIO:
 
 @contextmanager
 def _on_disk(stream: BinaryIO) -> Iterator[BinaryIO]:
-    """A stream as a temporary file, for formats in which one has to seek."""
+    """A stream as a temporary file, for formats that need a seekable file."""
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(stream, file, _BUFFER_BYTES)
         file.seek(0)
@@ -188,7 +188,7 @@ def _on_disk(stream: BinaryIO) -> Iterator[BinaryIO]:
 
 
 class _Stream(io.RawIOBase):
-    """Stream that fills every buffer completely, and counts its bytes."""
+    """Stream that fills every buffer completely and counts its bytes."""
 
     def __init__(self, stream: BinaryIO):
         self._stream, self.count = stream, 0
@@ -204,22 +204,22 @@ class _Stream(io.RawIOBase):
 
 
 def compression_of(head: bytes) -> str:
-    """``.gz`` or ``.zst`` where the bytes are compressed so, or an empty string."""
+    """Compression of the data: ``.gz``, ``.zst``, or empty for none."""
     if head.startswith(_GZIP):
         return ".gz"
     return ".zst" if head.startswith(_ZSTD) or _ZSTD_SKIPPABLE.match(head) else ""
 
 
 def is_parquet(head: bytes) -> bool:
-    """Whether a parquet file begins so."""
+    """Whether the data begins like a parquet file."""
     return head.startswith(_PARQUET)
 
 
 def kind_of(head: bytes) -> Kind:
     """The format of a stream that has no suffix.
 
-    JSON lines: the first line that is not blank is a JSON object (or, where it is longer than the head, begins like
-    one). A JSON array: it begins with ``[`` and an object. Anything else is plain text.
+    JSON lines: the first line that is not blank is a JSON object (or begins like one, if it is longer than the head).
+    A JSON array: the data begins with ``[`` and an object. Everything else is plain text.
     """
     if is_parquet(head):
         return "parquet"
@@ -236,16 +236,16 @@ def kind_of(head: bytes) -> Kind:
 
 
 def is_array(head: bytes, kind: Kind) -> bool:
-    """Whether text of this kind is one array of rows. In JSON lines it has to begin with an object, as no row does."""
+    """Whether JSON is one array of rows. With the suffix of JSON lines it must begin with ``[{``, as no row does."""
     text = head.removeprefix(BYTE_ORDER_MARK).lstrip()
     return text.startswith(b"[") if kind == "json" else kind == "jsonl" and bool(_ARRAY_OF_OBJECTS_BEGINS.match(text))
 
 
 def check_encoding(path: Path, head: bytes) -> None:
-    """Refuse text of another encoding than UTF-8, which would be encoded as the bytes it is.
+    """Refuse text in another encoding than UTF-8, whose bytes would otherwise be tokenized.
 
     Raises:
-        DataError: a byte order mark of UTF-16 or UTF-32, or NULs where these have them in European text.
+        DataError: a byte order mark of UTF-16 or UTF-32, or NULs in the places where European text in these has them.
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if head.startswith(mark):
@@ -261,10 +261,10 @@ def check_encoding(path: Path, head: bytes) -> None:
 
 
 def check_wide(path: Path, head: bytes, encoding: str) -> None:
-    """Refuse plain ASCII under the name of UTF-16 or UTF-32, which would become other characters.
+    """Refuse plain ASCII that is declared as UTF-16 or UTF-32, because it would decode to other characters.
 
     Raises:
-        DataError: no byte order mark, no NUL and nothing but ASCII.
+        DataError: only ASCII, without a byte order mark or a NUL.
     """
     is_wide = encoding.lower().replace("_", "-").startswith(("utf-16", "utf-32", "utf16", "utf32"))
     if is_wide and len(head) >= 16 and head.isascii() and b"\0" not in head:
@@ -272,14 +272,14 @@ def check_wide(path: Path, head: bytes, encoding: str) -> None:
 
 
 def check_text(path: Path, head: bytes) -> None:
-    """Refuse what is not text.
+    """Refuse binary data.
 
     Raises:
-        DataError: the bytes begin as those of a known binary format, or too many of them are control characters.
+        DataError: the data begins like a known binary format, or contains too many control characters.
     """
     for magic, name in _BINARY:
         if head.startswith(magic):
-            raise DataError(f"{path} is {name}, not text; extract the text first (--format txt takes the bytes as is)")
+            raise DataError(f"{path} is {name}, not text; extract the text first (--format txt reads the bytes as is)")
     control = len(head) - len(head.translate(None, _CONTROL))
     share = control / len(head) if head else 0.0
     if share > _MOST_CONTROL_IN_TEXT or (
@@ -287,7 +287,7 @@ def check_text(path: Path, head: bytes) -> None:
     ):
         raise DataError(
             f"{path} is not text: {share:.0%} of its first {len(head)} bytes are control characters; give text "
-            "(--format txt takes the bytes as is)"
+            "(--format txt reads the bytes as is)"
         )
 
 
@@ -298,7 +298,7 @@ def _wide_encoding(head: bytes) -> str:
         columns = [head[i::width] for i in range(width)]
         zeros = [column.count(0) / len(column) for column in columns]
         for order, suffix in ((zeros, "le"), (zeros[::-1], "be")):
-            # The low byte is rarely 0, and the others nearly always are.
+            # The low byte is rarely 0; the other bytes nearly always are.
             if order[0] < 0.02 and min(order[1:]) > 0.7:
                 return f"{name}-{suffix}"
     return ""
@@ -308,5 +308,5 @@ def _is_utf8(head: bytes) -> bool:
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.start >= len(head) - 3  # the end of the head may be inside a character
+        return error.start >= len(head) - 3  # the head may end inside a character
     return True

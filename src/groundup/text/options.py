@@ -1,4 +1,4 @@
-"""Options for reading text, shared by all verbs that do; and text as the bytes that are encoded."""
+"""Options for reading text, shared by all verbs that read text; and conversion of text to UTF-8."""
 
 import codecs
 import dataclasses
@@ -17,27 +17,27 @@ DEFAULT_FIELD = "text"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    r"""Options for reading, the same for all inputs of a call.
+    r"""Options for reading text, the same for all inputs of a call.
 
-    A field ``meta.text`` is the field ``text`` inside ``meta``, unless there is a field whose name has the dot in it.
-    In a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
-    the encoding utf-8 nothing is decoded, and invalid bytes stay as they are.
+    The field ``meta.text`` is the field ``text`` inside ``meta``, unless a field has the name ``meta.text`` itself. In
+    a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
+    the encoding utf-8 nothing is decoded, and invalid bytes are kept.
 
     Raises:
-        DataError: an option has an impossible value, or a field is given beside a template.
+        DataError: an option has an invalid value, or both a field and a template are given.
     """
 
     # The docstrings of the fields are the help of the flags.
     field: str | None = None
-    """JSON field or parquet column that holds the text; meta.text for one inside another. By default text."""
+    """JSON field or parquet column with the text; meta.text for a nested field. Default: text."""
     template: str | None = None
     r"""Text of a row from several fields, such as '{title}\n\n{body}'; instead of --field."""
     format: TextFormat = "auto"
-    """What the inputs are. By default the suffix tells it, and for standard input the first bytes."""
+    """Format of the inputs. By default it is detected from the suffix, for standard input from the first bytes."""
     encoding: str = "utf-8"
     """Encoding of plain text and JSON, such as utf-16, latin-1, cp1252 or gb18030."""
     on_bad_row: OnBadRow = "error"
-    """What to do at a row without text, or that is not JSON: stop, or count it and skip it."""
+    """At a row that is not JSON or has no text: stop (error), or count it and skip it (skip)."""
 
     def __post_init__(self) -> None:
         if self.field is not None and self.template is not None:
@@ -45,7 +45,7 @@ class ReadOptions:
                 f"both a field ({self.field!r}) and a template ({self.template!r}) are given; give one of them"
             )
         if self.field == "":
-            raise DataError("the field is empty; name the JSON field or parquet column that holds the text")
+            raise DataError("the field name is empty; name the JSON field or parquet column with the text")
         for name, values in (("format", TextFormat), ("on_bad_row", OnBadRow)):
             if getattr(self, name) not in get_args(values):
                 raise DataError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(get_args(values))}")
@@ -66,11 +66,11 @@ class ReadOptions:
 
     @cached_property
     def is_utf8(self) -> bool:
-        """Whether bytes are taken as they are."""
+        """Whether the encoding is UTF-8, so that bytes are not decoded."""
         return codecs.lookup(self.encoding).name == "utf-8"
 
     def with_field(self, field: str) -> "ReadOptions":
-        """These options in a call that also has an argument ``field``, whose default is ``text``.
+        """These options, combined with the argument ``field`` of a call, whose default is ``text``.
 
         Raises:
             DataError: the two contradict each other.
@@ -82,7 +82,7 @@ class ReadOptions:
         return dataclasses.replace(self, field=field)
 
     def record(self) -> dict[str, Any]:
-        """The options other than the field that differ from the defaults, for the record of a data set."""
+        """The options, without the field, that differ from the defaults; for the record of a data set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "field"}
         defaults = ReadOptions.__dataclass_fields__
         return {name: value for name, value in values.items() if value != defaults[name].default}
@@ -115,7 +115,7 @@ def _template_parts(template: str) -> "list[bytes | str]":
 def _check_encoding(encoding: str) -> None:
     try:
         codecs.getincrementaldecoder(encoding)
-        b"a".decode(encoding, "ignore")  # refuses codecs that are not of text, such as base64
+        b"a".decode(encoding, "ignore")  # refuses codecs that are not text encodings, such as base64
     except (LookupError, ValueError):
         raise DataError(
             f"encoding {encoding!r} is not known; expected a name such as utf-8, utf-16, latin-1 or cp1252 "
@@ -124,7 +124,7 @@ def _check_encoding(encoding: str) -> None:
 
 
 def utf8(text: str) -> bytes:
-    """The text in UTF-8: a lone surrogate becomes U+FFFD, a pair of them the character that they stand for."""
+    """The text in UTF-8. A lone surrogate becomes U+FFFD, a surrogate pair the character that it encodes."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -135,11 +135,13 @@ def separator_bytes(separator: str) -> bytes:
     """The separator of documents in UTF-8.
 
     Raises:
-        DataError: it is empty, or no text has it.
+        DataError: it is empty, or contains a lone surrogate.
     """
     if not separator:
         raise DataError("the separator is empty; name a token such as <|endoftext|>, or None for one document a file")
     try:
         return separator.encode()
     except UnicodeEncodeError:
-        raise DataError(f"the separator {separator!r} has a lone surrogate, which no text has; use another") from None
+        raise DataError(
+            f"the separator {separator!r} contains a lone surrogate, which UTF-8 cannot encode; use another"
+        ) from None

@@ -1,8 +1,8 @@
-"""Rows of parquet, each as the bytes of its text, in memory that does not depend on the size of the file.
+"""Parquet rows, each as the bytes of its text, in memory that does not depend on the file size.
 
-Pages are read one after the other, and rows are taken from them a few MB at a time. What bounds memory is the largest
-page, which is decompressed whole, and the longest row. Writers end a page at about 1 MB, but look at its size only
-every 1,024 rows or so: a page of long rows can be larger.
+Pages are read one after the other, and rows are taken from them a few MB at a time. Memory depends on the largest page,
+which is decompressed whole, and on the longest row. Writers end a page at about 1 MB, but check its size only about
+every 1,024 rows, so a page of long rows can be larger.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ def parquet_texts(
     """The text of each row as bytes in blocks, with the fraction of rows read so far.
 
     Args:
-        on_bad: called with the place of a row without text and what is wrong with it.
+        on_bad: called with the place of a row without text and the reason.
 
     Raises:
-        DataError: not a parquet file, no such column, or no text in it.
+        DataError: the file is not parquet, or the column is missing or does not contain text.
         MissingExtraError: pyarrow is not installed.
     """
     try:
@@ -41,7 +41,7 @@ def parquet_texts(
     except ImportError:
         raise MissingExtraError.for_package("pyarrow", "parquet", f"reading {path.name}") from None
     try:
-        # Without a separate buffer a column is read whole, up to the end of its row group, and pages are read ahead.
+        # Without these arguments Arrow reads a column of a row group whole, and reads pages ahead.
         with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES) as file:
             schema = file.schema_arrow
             for name in options.fields:
@@ -51,7 +51,7 @@ def parquet_texts(
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{path} is not a sound parquet file: {reason}; copy or write it again") from None
+        raise DataError(f"{path} is not a valid parquet file: {reason}; copy or write it again") from None
 
 
 def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterator[tuple[float, list[Block]]]:
@@ -68,7 +68,7 @@ def _rows(path: Path, file: Any, options: ReadOptions, on_bad: OnBad) -> Iterato
             else:
                 yield row / rows, values[0] if options.template is None else _filled(options, values)
         if number % _RELEASED_EVERY == 0:
-            # Otherwise Arrow keeps what it has freed, several times as much as it uses.
+            # Otherwise Arrow's memory pool keeps freed memory, several times what is in use.
             pyarrow.default_memory_pool().release_unused()
 
 
@@ -78,7 +78,7 @@ def _filled(options: ReadOptions, values: Sequence[list[Block]]) -> list[Block]:
 
 
 def _batch_rows(file: Any, names: Sequence[str]) -> int:
-    """Number of rows of these columns that fit into the memory limit, about."""
+    """Approximate number of rows of these columns that fit into a batch."""
     metadata = file.metadata
     columns = [i for i in range(metadata.num_columns) if metadata.schema.column(i).path in names]
     size = sum(
@@ -90,7 +90,7 @@ def _batch_rows(file: Any, names: Sequence[str]) -> int:
 
 
 def _texts(array: Any) -> Iterator[list[Block] | None]:
-    """The bytes of each value in blocks; None for null. As binary, text is taken as it lies in the file."""
+    """The bytes of each value in blocks; None for null. Strings are viewed as binary, so they are not decoded."""
     import pyarrow
     import pyarrow.types as types
 
@@ -117,10 +117,10 @@ def _texts(array: Any) -> Iterator[list[Block] | None]:
 
 
 def _column_path(path: Path, schema: Any, name: str) -> list[str]:
-    """The column, and the fields of structs inside it, that a name stands for. The longest name wins.
+    """Path of a name: the column, then the fields of nested structs. The longest matching column name wins.
 
     Raises:
-        DataError: there is none or more than one, or it does not hold text.
+        DataError: no column or more than one matches, or it does not contain text.
     """
     steps, fields, rest = [], [schema.field(i) for i in range(len(schema.names))], name
     while True:
@@ -128,7 +128,7 @@ def _column_path(path: Path, schema: Any, name: str) -> list[str]:
         head = next((head for head in _heads(rest) if head in names), None)
         if head is None:
             listed = ", ".join(map(repr, schema.names))
-            raise DataError(f"{path} has no column {name!r}; it has {listed}; name the column that holds the text")
+            raise DataError(f"{path} has no column {name!r}; it has {listed}; name the column with the text")
         places = [i + 1 for i, other in enumerate(names) if other == head]
         if len(places) > 1:
             at = " and ".join(map(str, places))

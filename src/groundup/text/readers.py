@@ -1,32 +1,32 @@
 """Readers of text files: documents as bytes, in bounded memory.
 
-Formats, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.json``, one array of objects;
-``.parquet``; all but the last also as ``.gz`` and ``.zst``. What a file without a known suffix is, is told by
-``--format``. ``-`` is standard input, and a named pipe is read like it: compression and format are told by the first
-bytes (`sniff`). A folder stands for the files in it and in its sub-folders, in sorted order; what it leaves out is in
-``TextReader.left_out``.
+**Formats**, by suffix: ``.txt``; ``.jsonl`` or ``.ndjson``, one object a line; ``.json``, one array of objects;
+``.parquet``; all but the last also as ``.gz`` and ``.zst``. ``--format`` gives the format of files without a known
+suffix. ``-`` is standard input. Standard input and named pipes are read alike: compression and format are detected from
+the first bytes (`opened`). A folder means the files in it and in its sub-folders, in sorted order; files that are not
+read are in ``TextReader.left_out``.
 
-A ``.json`` file that begins with ``[``, and a ``.jsonl`` file that begins with ``[{``, is one array; in any other each
-line is a row. A row is an object: a line that is a string is a bad row.
+A ``.json`` file that begins with ``[`` and a ``.jsonl`` file that begins with ``[{`` are one array. In any other JSON
+file each line is a row. A row is an object; a line that is a string is a bad row.
 
-Text is bytes. Nothing is decoded, so invalid UTF-8, NUL and CRLF reach the tokenizer as they are in the file. Two
-exceptions: a UTF-8 byte order mark at the beginning of a file is not part of its text, and what is given with another
-``encoding`` becomes UTF-8. UTF-16 without that option, and what is not text at all, is refused. In JSON a lone
-surrogate, which UTF-8 cannot write, becomes U+FFFD, as in ``Tokenizer.encode``.
+**Text is bytes.** Nothing is decoded, so invalid UTF-8, NUL and CRLF reach the tokenizer unchanged. There are two
+exceptions: a UTF-8 byte order mark at the beginning of a file is removed, and text in another ``encoding`` is converted
+to UTF-8. UTF-16 without that option and binary data are refused. In JSON a lone surrogate, which UTF-8 cannot encode,
+becomes U+FFFD, as in ``Tokenizer.encode``.
 
-Memory: plain text is held a block at a time, however long a document is; a row of JSON of n bytes takes little more
-than n from 4 MB on (`long_json`), and up to 9 n below that; parquet is read by pages (`parquet_rows`).
+**Memory.** Plain text is held a block at a time, for documents of any length. A JSON row of n bytes takes little more
+than n from 4 MB on (`long_json`), and up to 9 n below that. Parquet is read by pages (`parquet_rows`).
 
-Which line break belongs to the separator of plain text: if the separator stands alone on its line, the line break
-before it and the one after it are part of it; anywhere else, only the separator itself is. Hence
+**Line breaks at the separator of plain text.** If the separator is alone on its line, the line breaks before and after
+it belong to the separator. Otherwise only the separator itself is removed. Hence
 
     one\\n<|endoftext|>\\ntwo      two documents, "one" and "two"
     one\\n\\n<|endoftext|>\\n two   two documents, "one\\n" and " two"
     one<|endoftext|>\\ntwo        two documents, "one" and "\\ntwo"
 
-so that writing every document followed by ``\\n<|endoftext|>\\n`` gives the same documents back, byte for byte.
-A line break is ``\\n``, or ``\\r\\n`` where the separator's own line ends in ``\\r\\n`` or with the file.
-What follows the last separator is a document if it is not empty; a file never joins a document with the next file.
+so documents that are each written with ``\\n<|endoftext|>\\n`` after them are read back the same, byte for byte.
+A line break is ``\\n``, or ``\\r\\n`` if the separator's own line ends in ``\\r\\n`` or at the end of the file.
+Text after the last separator is a document if it is not empty. A document never continues in the next file.
 """
 
 from collections import deque
@@ -63,14 +63,14 @@ _LONGEST_PIECE = 4 << 20
 
 
 class Piece(NamedTuple):
-    """A part of a document: the bytes, and whether the document ends with them."""
+    """Part of a document: its bytes, and whether the document ends with them."""
 
     data: bytes
     ends_document: bool
 
 
 class SkippedRow(NamedTuple):
-    """A skipped row: its file, its place in the file, and what is wrong with it."""
+    """A skipped row: its file, its place in the file, and the reason."""
 
     path: Path
     place: str
@@ -90,34 +90,34 @@ class SkippedRows:
 
 
 class TextReader:
-    """The documents of some inputs, in order, as pieces of at most about ``block_bytes``.
+    """The documents of the inputs, in order, as pieces of at most about ``block_bytes``.
 
-    Plain text is never held beyond one block, however long a document is. A row of a file is one piece, unless it is
-    longer than 1 MiB or so.
+    At most one block of plain text is held, for documents of any length. A row is one piece, unless it is longer than
+    about 4 MiB.
 
     Args:
-        inputs: a path, or several; ``-`` for standard input; a folder for the files in it.
+        inputs: one or more paths; ``-`` for standard input; a folder for the files in it.
         separator: token between the documents of plain text; None: each file is one document.
-        field: name of the JSON field, or parquet column, that holds the text.
-        template, format, encoding, on_bad_row: see ``ReadOptions``. They are for inputs of any kind, and an input takes
-            no notice of those that are not for its kind.
-        block_bytes: how much plain text is read at a time.
-        read: the same options as one object, instead. One that has no meaning for any of the inputs is refused.
+        field: JSON field or parquet column with the text.
+        template, format, encoding, on_bad_row: see ``ReadOptions``. Options that do not apply to an input's format are
+            ignored for that input.
+        block_bytes: bytes of plain text that are read at a time.
+        read: the same options as one object, instead. An option that applies to none of the inputs is refused.
 
     Attributes:
-        files: what is read, in order.
-        left_out: files and folders that the walk through a folder passed over, each with the reason.
-        notes: what the user should know of how inputs are read, one line each.
-        current: the file that the last piece came from.
-        skipped_rows: how many rows were passed over so far (``count``), and what was wrong with the ``first`` few.
+        files: the files that are read, in order.
+        left_out: files and folders inside input folders that are not read, each with the reason.
+        notes: notes to the user on how inputs are read, one line each.
+        current: the file of the last piece.
+        skipped_rows: number of rows skipped so far (``count``), and the ``first`` few with the reason.
         separator: token between the documents of plain text.
-        options: how inputs are read.
+        options: the options for reading.
 
     Raises:
         FileMissingError: an input does not exist.
-        DataError: an input is empty, cannot be read, is not text, or has a suffix that no reader knows; an option is
-            impossible or has no meaning. While reading: a broken, truncated or changed file, a row without text, or no
-            text in any input.
+        DataError: an input is empty, cannot be read, is not text, or has an unknown suffix; an option is invalid or
+            does not apply. While reading: a damaged, truncated or changed file, a row without text, or no text in any
+            input.
         MissingExtraError: zstandard or pyarrow is needed and not installed.
     """
 
@@ -152,7 +152,7 @@ class TextReader:
         self._plain: set[Path] = set()
         self._streams_read: set[Path] = set()
         for path in dict.fromkeys(self.files):
-            if not is_stream(path):  # before hours of work, what would stop it
+            if not is_stream(path):  # find errors before hours of work
                 with open_input(path, self.options) as opened:
                     self._learn(path, opened)
         if not any(map(is_stream, self.files)):
@@ -160,18 +160,18 @@ class TextReader:
 
     @property
     def bytes_total(self) -> int | None:
-        """Size of all inputs on disk (compressed ones as compressed); None if one is standard input."""
+        """Size of all inputs on disk, compressed files as compressed; None if an input is a stream."""
         if not self.is_repeatable:
             return None
         return sum(path.stat().st_size for path in self.files)
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether the inputs can be read again, giving the same documents in the same order; not so for streams."""
+        """Whether the inputs can be read again with the same documents in the same order; False with streams."""
         return not any(map(is_stream, self.files))
 
     def is_plain(self, path: Path) -> bool:
-        """Whether the bytes of a file are its text: not compressed, without rows, in UTF-8."""
+        """Whether the bytes of a file are its text: uncompressed plain text in UTF-8."""
         return path in self._plain
 
     @property
@@ -191,10 +191,10 @@ class TextReader:
         if empty:
             skipped = self.skipped_rows
             why = f"; {skipped.count} rows were skipped, the first: {skipped.first[0]}" if skipped.count else ""
-            raise DataError(f"{_named(self.files)}: no text in it; expected at least one document{why}")
+            raise DataError(f"{_named(self.files)}: no text found; expected at least one document{why}")
 
     def documents(self) -> Generator[bytes, None, None]:
-        """Whole documents. Memory is that of the longest one: use the pieces where that is not known."""
+        """Whole documents. The longest must fit in memory; otherwise iterate over the pieces."""
         parts: list[bytes] = []
         for data, ends_document in self:
             parts.append(data)
@@ -203,12 +203,12 @@ class TextReader:
                 parts.clear()
 
     def say_left_out(self, say: Callable[[str], object]) -> None:
-        """Pass a line on the files that the walk through folders passed over to `say`, if there are any."""
+        """Call `say` with a line on the files in folders that are not read, if there are any."""
         if line := left_out_line(self.left_out):
             say(line)
 
     def say_how_read(self, say: Callable[[str], object]) -> None:
-        """Pass lines on what only reading could tell to `say`: how inputs were taken, and rows that were skipped."""
+        """Call `say` with each line on how inputs were read and which rows were skipped; complete after reading."""
         lines = [f"note: {note}" for note in self.notes[:_NOTES_SHOWN]]
         if len(self.notes) > _NOTES_SHOWN:
             lines.append(f"note: and {len(self.notes) - _NOTES_SHOWN} more inputs with notes like these")
@@ -220,7 +220,7 @@ class TextReader:
 
     def _pieces(self, path: Path) -> Iterator[Piece]:
         if path in self._streams_read:
-            raise DataError(f"{path} is a stream and has been read; write it to a file to read it again")
+            raise DataError(f"{path} is a stream that has been read; write it to a file to read it again")
         if is_stream(path):
             self._streams_read.add(path)
         with open_input(path, self.options) as opened:
@@ -258,7 +258,7 @@ class TextReader:
 
     def _bad_row(self, path: Path, place: str, reason: str) -> None:
         if self.options.on_bad_row == "error":
-            raise DataError(f"{path}, {place}{reason}; mend or remove it, or skip such rows with --on-bad-row skip")
+            raise DataError(f"{path}, {place}{reason}; fix or remove it, or skip such rows with --on-bad-row skip")
         self.skipped_rows.count += 1
         if len(self.skipped_rows.first) < _SKIPPED_SHOWN:
             self.skipped_rows.first.append(SkippedRow(path, place, reason.lstrip(": ")))
@@ -270,9 +270,9 @@ class TextReader:
             self._plain.add(path)
 
     def _check_meaning(self) -> None:
-        """Raise DataError if a given option has no meaning for any of the inputs."""
+        """Raise DataError if a given option applies to none of the inputs."""
         if len(self._kinds) < len(set(self.files)):
-            return  # there are streams that may turn out to be what the option is for
+            return  # the option may apply to a stream that is not read yet
         kinds = set(self._kinds.values())
         given = {
             "--field": self._given.field is not None,
@@ -285,7 +285,7 @@ class TextReader:
         if without_meaning:
             what = "plain text, which has no fields and rows" if kinds == {"txt"} else "parquet, whose text is UTF-8"
             raise DataError(
-                f"{' and '.join(without_meaning)} has no meaning for {_named(self.files)}: it is read as {what}; "
+                f"{' and '.join(without_meaning)} does not apply to {_named(self.files)}, which is read as {what}; "
                 "leave the option out, or name the format of the input with --format"
             )
 
@@ -294,7 +294,7 @@ def _pieces_of_row(blocks: list[Block]) -> Iterator[Piece]:
     if sum(map(len, blocks)) <= _LONGEST_PIECE:
         yield Piece(b"".join(blocks), True)
         return
-    rest = deque(blocks)  # each block is freed as soon as it is used
+    rest = deque(blocks)  # so that each block is freed after its use
     blocks.clear()
     while rest:
         data = rest.popleft()
@@ -308,20 +308,20 @@ def read_documents(
     field: str = DEFAULT_FIELD,
     read: ReadOptions | None = None,
 ) -> Iterator[bytes]:
-    """The documents of ``inputs``, each whole; arguments and errors as for ``TextReader``."""
+    """Whole documents of ``inputs``; arguments and errors as for ``TextReader``."""
     return TextReader(inputs, separator=separator, field=field, read=read).documents()
 
 
 def split_documents(read: Callable[[int], bytes], separator: bytes | None, block_bytes: int) -> Iterator[Piece]:
-    """Split plain text at ``separator`` by the rule at the head of this file, wherever the reads end.
+    """Split plain text at ``separator`` by the rule in this module's docstring; reads may end anywhere.
 
     Args:
-        read: returns up to the number of bytes asked for, and b"" only at the end.
+        read: returns at most the given number of bytes, and b"" only at the end.
         separator: None for one document.
-        block_bytes: how much to ask for at a time. A document shorter than this is always one piece.
+        block_bytes: bytes of a read. A document shorter than this is always one piece.
     """
     buffer, start, searched = b"", 0, 0
-    at_line_start = True  # at a line start, and no byte of this document has left yet
+    at_line_start = True  # at a line start, and no byte of this document is yielded yet
     at_end = False
     while not at_end:
         block = read(block_bytes)
@@ -336,9 +336,9 @@ def split_documents(read: Callable[[int], bytes], separator: bytes | None, block
             start = searched = following
             at_line_start = alone
         else:
-            # The beginning of a separator may be the end of the buffer.
+            # The buffer may end inside a separator.
             searched = max(searched, len(buffer) - len(separator or b"") + 1)
-        # Two bytes stay behind: they may be the line break that belongs to a separator still to come.
+        # The last two bytes stay in the buffer: they may be the line break before the next separator.
         if searched - 2 - start >= block_bytes:
             yield Piece(buffer[start : searched - 2], False)
             start, at_line_start = searched - 2, False
@@ -347,9 +347,9 @@ def split_documents(read: Callable[[int], bytes], separator: bytes | None, block
 
 
 def _whole_line(buffer: bytes, start: int, found: int, after: int, at_line_start: bool) -> tuple[int, int, bool]:
-    """End of the document before the separator, start of the next, and whether the separator stands alone on its line.
+    """End of the document before the separator, start of the next, and whether the separator is alone on its line.
 
-    ``buffer[found:after]`` is the separator; ``buffer[start:found]`` is what is left of its document.
+    ``buffer[found:after]`` is the separator; ``buffer[start:found]`` is the rest of the document before it.
     """
     if buffer.startswith(b"\r\n", after):
         following, line_break = after + 2, b"\r\n"

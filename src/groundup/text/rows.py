@@ -1,4 +1,4 @@
-"""The text in a row of JSON: which field holds it, what a template makes of several, and what a bad row is."""
+"""Text of a JSON row: from a field, or from several by a template; and the errors of bad rows."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ _MOST_NAMES = 20
 _LONGEST_NAME = 60
 
 
-class BadRow(Exception):  # noqa: N818 - the reader turns it into a DataError, or counts it
-    """A row without the text that was asked for. The message continues the name of the place: " is not JSON"."""
+class BadRow(Exception):  # noqa: N818 - internal; the reader turns it into a DataError, or counts it
+    """A row without the requested text. The message continues the place of the row: " is not JSON"."""
 
 
 _BLOCK_BYTES = 1 << 20
@@ -20,14 +20,14 @@ Block: TypeAlias = bytes | memoryview
 
 
 class LongText:
-    """The text of a string that is too long to be held more than once: UTF-8 in the memory of its row."""
+    """Text of a string that is too long to copy: UTF-8 in the memory of its row, in blocks."""
 
     def __init__(self, data: memoryview):
         self.blocks = [data[begin : begin + _BLOCK_BYTES] for begin in range(0, max(len(data), 1), _BLOCK_BYTES)]
 
 
 class RepeatedKeys(dict[str, object]):
-    """An object in which some keys stand more than once; the last value counts, as in ``json``."""
+    """A JSON object with repeated keys; the last value of a key counts, as in ``json``."""
 
     def __init__(self, pairs: Sequence[tuple[str, object]]):
         super().__init__(pairs)
@@ -36,19 +36,19 @@ class RepeatedKeys(dict[str, object]):
 
 
 def object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """The object of these keys and values."""
+    """The JSON object of these pairs; RepeatedKeys if a key repeats."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else RepeatedKeys(pairs)
 
 
 def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[Block]:
-    """The text of a row, in blocks whose sum it is.
+    """The text of a row, as consecutive blocks.
 
     Args:
-        parts: bytes for themselves, and names of fields, as in ``ReadOptions.parts``.
+        parts: literal bytes and field names, as in ``ReadOptions.parts``.
 
     Raises:
-        BadRow: the row is not an object, has no such field, or no string in it.
+        BadRow: the row is not an object, lacks a field, or the field is not a string.
     """
     blocks: list[Block] = []
     for part in parts:
@@ -68,19 +68,19 @@ def text_blocks(row: object, parts: Sequence[bytes | str]) -> list[Block]:
 def _field(row: object, name: str) -> object:
     if not isinstance(row, dict):
         raise BadRow(f" holds {type_name(row)}; expected an object with the field {name!r}")
-    if name in row:  # the common case first
+    if name in row:  # the common case
         return _value(row, name)
     found = _inner(row, name)
     if not found:
         names = [key if len(key) <= _LONGEST_NAME else f"{key[:_LONGEST_NAME]}…" for key in list(row)[:_MOST_NAMES]]
         more = f" and {len(row) - len(names)} more" if len(row) > len(names) else ""
         listed = ", ".join(map(repr, names)) or "no field at all"
-        raise BadRow(f" has no field {name!r}; it has {listed}{more}; name the field that holds the text")
+        raise BadRow(f" has no field {name!r}; it has {listed}{more}; name the field with the text")
     return found[0]
 
 
 def _inner(row: dict[str, object], name: str) -> list[object]:
-    """The value of ``meta.text``, in a list; an empty list if there is none. The longest key wins."""
+    """The value of a nested field such as ``meta.text``, in a list; empty without one. The longest key wins."""
     if name in row:
         return [_value(row, name)]
     dot = len(name)
@@ -99,7 +99,7 @@ def _value(row: dict[str, object], name: str) -> object:
 
 
 def type_name(value: object) -> str:
-    """JSON's name of the type of a value."""
+    """JSON name of the type of a value."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
     if isinstance(value, LongText):
         return "a string"

@@ -169,7 +169,7 @@ def compiled_pattern(expression: str) -> Any:
     try:
         return regex.compile(expression)
     except (regex.error, RecursionError) as error:
-        why = "it nests too deeply" if isinstance(error, RecursionError) else error
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise TokenizerError(f"pattern {expression!r} is not a regular expression: {why}; mend it") from None
 
 

@@ -1,4 +1,4 @@
-"""Limits of a run: the time of a session, and whether memory and disk are large enough, checked before it begins."""
+"""Limits of a run: time limit of a session, and checks of memory and disk space before the run begins."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from groundup.errors import ConfigError
 from groundup.train.ranks.collective import Ranks
 
 _WITH_WASTE = 1.2
-"""Memory of a process relative to its tensors: the allocator's holes and the libraries (docs/explanation/costs.md)."""
+"""Memory of a process over that of its tensors: allocator fragmentation and libraries (docs/explanation/costs.md)."""
 _FLOAT32 = 4
 _BYTES_OF_IDS = 16
-"""Inputs and targets of a batch, each 8 bytes a token; the whole batch is made at once."""
+"""Bytes of a token of a batch: input and target, int64 each. The whole batch is in memory at once."""
 
 
 class TimeLimit:
     """Time limit of a session (``train.max_minutes``).
 
-    With ``train.finish_schedule`` the learning rate comes down within that time: :meth:`progress` is the share of the
-    run that is done, by steps or by time, whichever is more. The session then ends with a step at the schedule's very
-    end, which may be over a step or two after the limit, and the run is finished. Such a run depends on the machine's
-    speed, so that it cannot be repeated step by step; interrupted and resumed, it goes on from the progress that it
-    had reached, and spends the rest of the schedule in the new session's time.
+    With ``train.finish_schedule`` the learning-rate schedule ends within the time limit: :meth:`progress` is the larger
+    of the shares of the run done by steps and by elapsed time. The session ends with a step at the end of the schedule,
+    which may end a step or two after the limit, and the run is finished. Such a run depends on the machine's speed and
+    cannot be repeated step by step. If it is interrupted and resumed, it continues from the progress that it had
+    reached, and the rest of the schedule takes the time of the new session.
 
     Args:
         reached: progress at the start of the session.
         minutes: limit of the session, in place of the config's.
-        clock: seconds; the session begins now.
+        clock: returns seconds; the session begins with the first call.
     """
 
     def __init__(
@@ -61,37 +61,37 @@ class TimeLimit:
 
     @property
     def is_set(self) -> bool:
-        """Whether there is a limit at all."""
+        """Whether there is a limit."""
         return bool(self._limit)
 
     @property
     def schedule_finished(self) -> bool:
-        """Whether the step that :meth:`progress` was asked for last is the schedule's end; only by finish_schedule."""
+        """Whether the step of the last :meth:`progress` call ends the schedule; False without finish_schedule."""
         return bool(self._limit) and self._finish and self._progress >= 1
 
     @property
     def passed(self) -> bool:
-        """Whether the session is to end; never without a limit."""
+        """Whether the session must end; False without a limit."""
         if not self._limit:
             return False
         return self.schedule_finished if self._finish else self._clock() - self._began >= self._limit
 
     @property
     def why(self) -> str:
-        """The reason, for a message, if the time limit ended the session; empty otherwise."""
+        """The reason, for a message, if the time limit ends the session; empty otherwise."""
         if not self.passed:
             return ""
-        end = "the schedule is at its end" if self._finish else "the time is up"
+        end = "the schedule has ended" if self._finish else "the time is up"
         return f"train.max_minutes = {self._limit / 60:g}: {end}; "
 
     def progress(self, steps: float) -> float:
-        """Return the share of the run that is done after the coming step, in [0, 1]; ask once before each step.
+        """Return the share of the run that is done after the next step, in [0, 1]. Call it once before each step.
 
-        It is 1 for the step that ends when the time does, judged by the quickest step so far (others may have been
-        followed by an evaluation), and never less than it was.
+        It is 1 for the step that reaches the time limit, estimated from the fastest step so far (others may include an
+        evaluation). It never decreases.
 
         Args:
-            steps: the coming step over the number of all steps.
+            steps: number of the next step over the number of all steps.
         """
         if not (self._limit and self._finish):
             return steps
@@ -101,7 +101,7 @@ class TimeLimit:
         self._last_asked = now
         ends = now + (self._step_seconds if self._step_seconds < math.inf else 0.0)
         share = min(1.0, (ends - self._began) / self._limit)
-        # 1 - (1 - a)(1 - b) and not a + (1 - a) b, which rounding can keep from 1.
+        # 1 - (1 - a)(1 - b), not a + (1 - a) b, which rounding can keep below 1.
         by_clock = 1 - (1 - self._reached) * (1 - share)
         self._progress = min(1.0, max(self._progress, steps, by_clock))
         return self._progress
@@ -111,50 +111,51 @@ class TimeLimit:
 
 
 def check_fits(config: RunConfig, device: str, ranks: Ranks, valid_tokens: int = 0) -> str:
-    """Refuse a run whose least memory is more than there is.
+    """Refuse a run that needs more memory than is available.
 
-    The least is the peak of its tensors. A process takes more than that, so that nothing is refused that would fit;
-    a run that may not fit gets a note.
+    The estimate is a lower bound, the peak of the run's tensors; a process needs more. So a run that fits is never
+    refused. A run that may not fit gets a note.
 
     Args:
-        config: resolved, with the vocabulary's size.
-        valid_tokens: length of the validation data; 0 without any.
+        config: resolved, with the vocabulary size.
+        valid_tokens: number of validation tokens; 0 without validation data.
 
     Returns:
-        A note if it fits only just; empty otherwise.
+        A note if the run may not fit; empty otherwise.
 
     Raises:
-        ConfigError: it cannot fit; says how much it needs, how much there is, and what would fit.
+        ConfigError: it cannot fit; says how much it needs, how much is available, and what would fit.
     """
     here = ranks.launch.local_ranks
     ids = _BYTES_OF_IDS * (config.data.batch_size // ranks.size) * config.model.context_length
     if ids > (host := available_memory() / here):
         raise ConfigError(
             f"data.batch_size = {config.data.batch_size}: the token ids of one batch take {_size(ids)}, but "
-            f"{_size(host)} are available on this machine; use a smaller batch, or go on with --force"
+            f"{_size(host)} are available on this machine; use a smaller batch, or override with --force"
         )
     memory = _memory(config, device, ranks)
     there = memory_left(device) if device.startswith("cuda") else host
     least = _least(config, memory, ranks)
     if least > there:
         raise ConfigError(_too_large(config, memory, least, there, device, ranks))
-    fixed = memory.weights + memory.optimizer_state if least == memory.peak else 0  # FSDP keeps a share of them
+    fixed = memory.weights + memory.optimizer_state if least == memory.peak else 0  # FSDP shards them
     if valid_tokens and (evaluation := fixed + _evaluation_bytes(config, valid_tokens)) > there:
         raise ConfigError(
             f"train.eval_batch_size = {config.train.eval_batch_size}: an evaluation needs at least "
-            f"{_size(evaluation)} of memory, but {_size(there)} are available; use a smaller one, or go on with --force"
+            f"{_size(evaluation)} of memory, but {_size(there)} are available; use a smaller one, or override with "
+            f"--force"
         )
     needed = _WITH_WASTE * memory.needed
     if least == memory.peak and needed > there:
         return (
             f"memory may run out: about {_size(needed)} are needed and {_size(there)} are available; a smaller "
-            f"data.micro_batch_size, or train.background_checkpoints = false, needs less"
+            f"data.micro_batch_size or train.background_checkpoints = false needs less"
         )
     return ""
 
 
 def memory_left(device: str) -> float:
-    """Return the bytes of a CUDA device that are free, or cached by this process."""
+    """Return the free memory of a CUDA device in bytes, including what this process's allocator caches."""
     free, _ = torch.cuda.mem_get_info(device)
     return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
@@ -175,12 +176,12 @@ def _memory(config: RunConfig, device: str, ranks: Ranks) -> StepMemory:
 def _least(config: RunConfig, memory: StepMemory, ranks: Ranks) -> float:
     if ranks.size == 1 or config.train.parallel == "ddp":
         return memory.peak
-    # FSDP: a share of what does not depend on the batch, and the rank's own activations.
+    # FSDP: a shard of what does not depend on the batch, and the rank's own activations.
     return memory.fixed / ranks.size + memory.activations
 
 
 def _evaluation_bytes(config: RunConfig, valid_tokens: int) -> float:
-    """Least memory of a batch of an evaluation: its ids, the residual stream, and the input of the FFN."""
+    """Least memory of an evaluation batch: token ids, residual stream and FFN input."""
     context = config.model.context_length
     windows = -(-valid_tokens // context)
     batch_size = min(config.train.eval_batch_size, config.train.eval_windows or windows, windows)
@@ -193,14 +194,14 @@ def _too_large(config: RunConfig, memory: StepMemory, least: float, there: float
         f"the run needs at least {_size(least)} of memory (weights {_size(memory.weights)}, gradients "
         f"{_size(memory.gradients)}, optimizer {_size(memory.optimizer_state)}, activations "
         f"{_size(memory.activations)}), but {_size(there)} are available {where}; "
-        f"{_what_fits(config, there, device, ranks)}, or go on with --force"
+        f"{_what_fits(config, there, device, ranks)}, or override with --force"
     )
 
 
 def _what_fits(config: RunConfig, there: float, device: str, ranks: Ranks) -> str:
     data, kind = config.data, _kind(device)
     share = data.batch_size // ranks.size
-    # The least has no copy of a checkpoint, so what is compared with it has none either.
+    # The lower bound does not include a copy for a background checkpoint, so neither does this.
     train = dataclasses.replace(config.train, background_checkpoints=False)
     most = largest_batch(config.model, config.optim, train, there, micro_batches=2, device=kind)
     if fitting := [batch for batch in nearest_divisors(share, most + 1) if 0 < batch <= most]:
@@ -235,7 +236,7 @@ def _kind(device: str) -> str:
 
 
 def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Size of one checkpoint: weights, and the optimizer's moments in float32, one for Muon and two for AdamW."""
+    """Size of a checkpoint in bytes: weights, and float32 moments of the optimizer (one for Muon, two for AdamW)."""
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     moments = sum(
         4 * p.numel() * (1 if group.get("algorithm") == "muon" else 2)
@@ -246,7 +247,7 @@ def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
 
 
 def most_checkpoints(config: TrainConfig, *, evaluates: bool) -> int:
-    """Most checkpoints on the disk at once: those kept, the best, and one being written."""
+    """Largest number of checkpoints on the disk at once: those kept, the best, and one being written."""
     written = -(-config.max_iters // config.checkpoint_interval)
     if evaluates:
         written += config.max_iters // config.eval_interval
@@ -254,23 +255,23 @@ def most_checkpoints(config: TrainConfig, *, evaluates: bool) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space of the disk that a folder lies on, or will lie on when it is made."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     while not folder.exists():
         folder = folder.absolute().parent
     return shutil.disk_usage(folder).free
 
 
 def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Refuse a run if the disk cannot take even one checkpoint: all its steps would be lost.
+    """Refuse a run if the disk has no room for one checkpoint: all its steps would be lost.
 
     Raises:
-        ConfigError: says how much one takes, and how much is free.
+        ConfigError: says how large a checkpoint is and how much space is free.
     """
     needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
     if needed > free:
         raise ConfigError(
-            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
-            f"free some space, choose another --runs_dir, or go on with --force"
+            f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free on the disk of {config.run_dir}; "
+            f"free some space, choose another --runs_dir, or override with --force"
         )
 
 
@@ -282,6 +283,6 @@ def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Opt
     if needed <= free:
         return ""
     return (
-        f"the checkpoints may take {size_text(needed)}, but {size_text(free)} are free where {config.run_dir} lies; "
+        f"checkpoints may take {size_text(needed)}, but {size_text(free)} are free on the disk of {config.run_dir}; "
         f"keep fewer (train.keep_checkpoints = {config.train.keep_checkpoints}) or choose another --runs_dir"
     )

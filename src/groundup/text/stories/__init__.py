@@ -1,11 +1,11 @@
-"""The built-in stories: an endless, reproducible text for trying everything without a download.
+"""The built-in stories: endless, reproducible text to try everything without a download.
 
-In the spirit of TinyStories (Eldan & Li 2023): a small vocabulary, and plots in which things have causes. Grammar,
-words and plots are our own. A story is a walk through a script of beats (``screenplay``), each of which can be told in
-several ways, by a cast chosen for it (``casting``). Characters keep their pronouns, things that are mentioned early
-matter later, and feelings follow from what happens.
+They follow TinyStories (Eldan & Li 2023): a small vocabulary, and plots in which events have causes. Grammar, words and
+plots are groundup's own. A plot is a script of beats (``screenplay``), each of which can be told in several ways. Its
+cast is chosen at random (``casting``). Characters keep their pronouns, things that are mentioned early matter later,
+and feelings follow from events.
 
-Story i of a seed is a function of (seed, i) alone: the same bytes on every machine and Python, alone or in a row.
+Story i of a seed is a function of (seed, i) alone: the same bytes on every machine and Python version.
 """
 
 import shutil
@@ -24,7 +24,7 @@ from groundup.text.stories.plots import PLOTS
 
 @dataclass(frozen=True, kw_only=True)
 class StoryStats:
-    """Numbers on the file that ``write_stories`` wrote."""
+    """Statistics of a file that ``write_stories`` wrote."""
 
     stories: int
     bytes: int
@@ -33,7 +33,7 @@ class StoryStats:
 
 
 def story(seed: int, index: int) -> str:
-    """Story number ``index`` of ``seed``: 80 to 250 words (a few have more), paragraphs separated by an empty line.
+    """Story ``index`` of ``seed``: 80 to 250 words (a few have more), paragraphs separated by an empty line.
 
     Raises:
         DataError: ``seed`` or ``index`` is negative or not below 2^64.
@@ -41,7 +41,7 @@ def story(seed: int, index: int) -> str:
     for name, value in (("seed", seed), ("index", index)):
         if not 0 <= value < 1 << 64:
             raise DataError(f"{name} = {value} is outside 0 to 2^64 - 1; choose one inside")
-    # Of Random, only its seeding by an integer and random() are promised never to change.
+    # Python guarantees only that seeding with an integer and random() never change.
     teller = Cast(Random(seed << 64 | index).random)
     plot = teller.choose(PLOTS)
     plot.cast(teller)
@@ -50,35 +50,36 @@ def story(seed: int, index: int) -> str:
 
 
 def stories(seed: int = 0) -> Iterator[str]:
-    """``story(seed, 0)``, ``story(seed, 1)``, … without end."""
+    """Endless iterator over ``story(seed, 0)``, ``story(seed, 1)``, …"""
     return (story(seed, index) for index in count())
 
 
 def _check_room(path: Path, size_bytes: int) -> None:
-    """Raise DataError at once if the disk would be full after hours."""
+    """Raise DataError if the disk has no room for the file, before hours of writing."""
     if path.exists() and not path.is_file():
         return  # a device or a pipe
     free = shutil.disk_usage(path.parent).free
     if size_bytes > free:
         raise DataError(
-            f"{path} cannot be written: {size_bytes:,} bytes are asked for, and {free:,} are free on the disk"
+            f"{path} cannot be written: it needs {size_bytes:,} bytes, but {free:,} are free on the disk; ask for "
+            "fewer bytes, or choose another disk"
         )
 
 
 def write_stories(path: str | Path, size_bytes: int, seed: int = 0, separator: str = END_OF_TEXT) -> StoryStats:
     """Write the first stories of ``seed`` to a text file, each followed by a line with ``separator``.
 
-    ``text.readers`` reads the same stories back. The file appears when it is whole; it ends with the story that
+    ``text.readers`` reads the same stories back. The file appears when it is complete. It ends with the story that
     reaches ``size_bytes``, so it is larger by less than one story.
 
     Raises:
-        DataError: ``size_bytes`` is not positive or more than the disk has free, ``separator`` is empty, or the file
+        DataError: ``size_bytes`` is not positive or exceeds the free disk space, ``separator`` is empty, or the file
             cannot be written.
     """
     if size_bytes < 1:
-        raise DataError(f"size_bytes = {size_bytes} must be at least 1; 5,000,000 makes a small model talk")
+        raise DataError(f"size_bytes = {size_bytes}; expected at least 1, or 5,000,000 to train a small model")
     if not separator:
-        raise DataError("the separator is empty; stories need one between them, such as <|endoftext|>")
+        raise DataError("the separator is empty; expected a token to write after each story, such as <|endoftext|>")
     path, end = Path(path), f"\n{separator}\n"
     written = words = number = 0
     try:

@@ -1,4 +1,4 @@
-"""Cast of a story: characters, place and time, which all plots choose alike."""
+"""Cast of a story: characters, place and time, chosen in the same way by all plots."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ DAYS = ("Monday", "Tuesday", "Friday", "Saturday", "Sunday")
 
 
 class Cast(Teller):
-    """A teller with a world of people, or of animals that talk. The hero is in slot ``h``."""
+    """Teller with a world of people or of talking animals. The hero is in slot ``h``."""
 
     world = ""
 
@@ -36,10 +36,10 @@ class Cast(Teller):
         self.set(one_day=self.choose(openings), sky=self.choose(words.SKY[weather]))
 
     def add(self, slot: str) -> None:
-        """Add a child, or a young animal, different from those in the story."""
+        """Add a child or a young animal with a name that is not in the story yet."""
         others = self.characters
         girl = self.random() < 0.5
-        # Of two, one is a girl and one a boy more often than chance has it: then "she" and "he" are clear.
+        # Make a girl and a boy of two more often than by chance, so that "she" and "he" are unambiguous.
         if others and self.random() < 0.6:
             girl = others[0].he == "he"
         people = self.world == "people"
@@ -76,5 +76,5 @@ class Cast(Teller):
         self.slots[slot] = self.choose(words.HUMAN_THINGS if self.world == "people" else words.ANIMAL_THINGS)
 
     def row(self, table: Sequence[Mapping[str, str]]) -> None:
-        """Choose a row of a table and set a slot for each of its columns."""
+        """Choose a row of a table and set a slot for each column."""
         self.set(**self.choose(table))

@@ -1,7 +1,7 @@
-"""The parts of speech that stories put into their sentences: strings that know their articles and pronouns.
+"""Parts of speech of the stories: strings with their articles and pronouns as attributes.
 
-A template says ``{o}`` for the bare noun, ``{o.a}`` for "a red kite", ``{h.his}`` for "her". Everything that English
-makes agree (a/an, he/she, it/them, was/were) is decided here, and not in the sentences.
+In a template ``{o}`` is the bare noun, ``{o.a}`` "a red kite", ``{h.his}`` "her". All agreement of English (a/an,
+he/she, it/them, was/were) is decided here, not in the sentences.
 """
 
 _PRONOUNS = {
@@ -11,19 +11,19 @@ _PRONOUNS = {
 
 
 def with_article(phrase: str) -> str:
-    """``"old boat"`` -> ``"an old boat"``; in our vocabulary, every vowel letter at the front is a vowel sound."""
+    """``"old boat"`` -> ``"an old boat"``; in this vocabulary every initial vowel letter is a vowel sound."""
     return f"{'an' if phrase[0] in 'aeiouAEIOU' else 'a'} {phrase}"
 
 
 class Character(str):
-    """A name, with the pronouns of its bearer.
+    """Name of a character, with pronouns.
 
     Attributes:
         he, him, his, himself, He, His: pronouns, named by their masculine form.
         kind: ``"girl"``, ``"rabbit"``.
-        a, A: ``"a curious girl"``, ``"A curious girl"``; as a character is first described.
-        intro: how a second character is named first: ``"Ben"``, or ``"Hazel the squirrel"``.
-        talks: False for pets and wild animals beside people.
+        a, A: first description: ``"a curious girl"``, ``"A curious girl"``.
+        intro: first mention of a second character: ``"Ben"``, or ``"Hazel the squirrel"``.
+        talks: False for pets and wild animals in a world of people.
     """
 
     he: str
@@ -51,7 +51,7 @@ class Character(str):
 
 
 class Thing(str):
-    """A noun for one thing, with an adjective that suits it.
+    """Noun for one thing, with an adjective.
 
     Attributes:
         a, the, full: ``"a red kite"``, ``"the red kite"``, ``"red kite"``.
@@ -69,7 +69,7 @@ class Thing(str):
 
 
 class Food(str):
-    """Something to eat, one or many.
+    """Noun for food, singular or plural.
 
     Attributes:
         some: ``"a honey cake"`` or ``"some berries"``.

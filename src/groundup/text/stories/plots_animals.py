@@ -1,4 +1,4 @@
-"""Plots about animals in need, in the house and outside, and about a mystery."""
+"""Plots about animals: a noise in the house, a rescue, a mystery."""
 
 from groundup.text.stories.casting import Cast
 from groundup.text.stories.scenes import SCENES

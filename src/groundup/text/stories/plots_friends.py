@@ -1,4 +1,4 @@
-"""Plots about others: new, proud, grumpy, and those one builds with."""
+"""Plots about friends: a newcomer, a race, a grumpy neighbor, building together."""
 
 from groundup.text.stories import vocabulary as words
 from groundup.text.stories.casting import Cast

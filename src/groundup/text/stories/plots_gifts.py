@@ -1,4 +1,4 @@
-"""Plots about getting and giving: earned, traded, made in secret, shared when hungry."""
+"""Plots about gifts: earned, traded, made in secret, shared when hungry."""
 
 from groundup.text.stories import vocabulary as words
 from groundup.text.stories.casting import Cast

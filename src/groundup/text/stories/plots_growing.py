@@ -1,4 +1,4 @@
-"""Plots about growing: being afraid, learning, waiting."""
+"""Plots about growing up: fear, learning, patience in a garden."""
 
 from groundup.text.stories.casting import Cast
 from groundup.text.stories.scenes import SCENES

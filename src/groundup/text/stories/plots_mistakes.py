@@ -1,4 +1,4 @@
-"""Plots about mistakes and making them good: wanting too much, forgetting, not listening."""
+"""Plots about mistakes and how they are put right: greed, a forgotten promise, a warning that is not heeded."""
 
 from groundup.text.stories.casting import Cast
 from groundup.text.stories.scenes import SCENES

@@ -1,4 +1,4 @@
-"""Plots about being lost, being awake, and things that go away: the way home, a night, a snowman, a star."""
+"""Plots about getting lost, a sleepless night, a snowman and a star."""
 
 from groundup.text.stories import vocabulary as words
 from groundup.text.stories.casting import Cast

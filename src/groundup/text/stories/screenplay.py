@@ -1,15 +1,15 @@
-"""The notation that plots are written in, and the telling of a plot.
+"""Parser of the notation of plots, and teller that makes a story of a plot.
 
-A script is a list of beats, one after the other:
+A script is a list of beats:
 
-    - Mia ran home. // h: Where is my {o}?      a beat; // puts several parts one after the other
-    | Mia looked everywhere.                    another way to tell the beat: one way is chosen
+    - Mia ran home. // h: Where is my {o}?      a beat; // separates its parts
+    | Mia looked everywhere.                    a variant of the beat above; one variant is chosen
     -40 The sun was shining.                    a beat that is told in 40 of 100 stories of middle length
-    - h (softly): I am lost.                    speech of the character in slot h, and how it is said
+    - h (softly): I am lost.                    speech of the character in slot h, and its manner
     @name                                       the beats of a shared scene
 
-An empty line begins a new paragraph, and so does speech that answers other speech. A line that begins otherwise goes on
-with the line above. ``{slot}`` is filled from the story's slots, or by one of ``vocabulary.WORDS``.
+An empty line begins a new paragraph. Speech that answers other speech does so too. Any other line continues the line
+above. ``{slot}`` is filled from the story's slots, or with one of ``vocabulary.WORDS``.
 """
 
 import re
@@ -34,7 +34,7 @@ Variant: TypeAlias = tuple[Part, ...]
 
 
 class Beat(NamedTuple):
-    """Alternative ways to tell one thing; without any, a new paragraph."""
+    """Variants of one event of a story, with the chance that it is told; without variants, a new paragraph."""
 
     chance: float
     variants: tuple[Variant, ...]
@@ -49,7 +49,7 @@ _FIRST_SENTENCE = re.compile(r"(.+?(?<!Mr)(?<!Mrs)[.!?]) (.+)")
 
 
 def parse(text: str, scenes: Mapping[str, Script] | None = None) -> Script:
-    """A script from its notation; ``@name`` is looked up in ``scenes``."""
+    """Parse a script; ``@name`` is looked up in ``scenes``."""
     beats: list[tuple[float, list[str]] | Beat] = []
     for line in map(str.strip, text.strip().splitlines()):
         if not line:
@@ -60,7 +60,7 @@ def parse(text: str, scenes: Mapping[str, Script] | None = None) -> Script:
             beats.append((int(match[1] or 100) / 100, [match[2]]))
         else:
             variants = beats[-1][1]
-            assert isinstance(variants, list), f"nothing to go on with: {line}"
+            assert isinstance(variants, list), f"no beat to continue: {line}"
             if line.startswith("| "):
                 variants.append(line[2:])
             else:
@@ -79,7 +79,7 @@ def _part(text: str) -> Part:
 
 
 class Slots(dict[str, Any]):
-    """Values of the slots in a story's templates."""
+    """Slot values of a story's templates; a missing slot gets one of ``vocabulary.WORDS``."""
 
     def __init__(self, choose: Callable[[Sequence[str]], str]):
         super().__init__()
@@ -93,15 +93,15 @@ class Teller:
     """Teller of one story: makes the choices, fills the slots, and joins the sentences.
 
     Args:
-        random: uniform numbers in [0, 1); nothing else of a random generator is used, so that a story does not
-            depend on how a library happens to choose.
+        random: returns uniform numbers in [0, 1). No other method of a random generator is used, so a story does not
+            depend on a library's algorithms.
     """
 
     def __init__(self, random: Callable[[], float]):
         self.random = random
         self.slots = Slots(self.choose)
         self.characters: list[Character] = []
-        # Some stories tell nearly every optional beat, some nearly none.
+        # Share of the optional beats that the story tells.
         self.fullness = self.choose((0.0, 0.25, 0.5, 0.75, 1.0))
         self._paragraphs: list[str] = []
         self._sentences: list[str] = []
@@ -110,12 +110,12 @@ class Teller:
         self._just_spoke = False
 
     def choose(self, options: Sequence[T]) -> T:
-        """One of ``options``, each as likely."""
+        """One of ``options``, with equal probability."""
         return options[int(self.random() * len(options))]
 
     def choose_early(self, options: Sequence[T]) -> T:
-        """One of ``options``, the first ones far more often, as names are given in life."""
-        # Products, not a power: those are the same to the last bit everywhere.
+        """One of ``options``, the first ones far more often, as with names in real life."""
+        # Products, not a power: products are the same to the last bit on every machine.
         return options[int(self.random() * self.random() * self.random() * len(options))]
 
     def draw(self, options: Sequence[T], count: int) -> list[T]:
@@ -128,7 +128,7 @@ class Teller:
         return template.format_map(self.slots)
 
     def set(self, **slots: object) -> None:
-        """Set slots. Strings may contain slots, and set a second, capitalized one: ``{Fear}``."""
+        """Set slots. A string may contain slots; it also sets a second, capitalized slot: ``{Fear}``."""
         for name, value in slots.items():
             if type(value) is str:
                 value = self.fill(value)
@@ -177,7 +177,7 @@ class Teller:
     def _speak(self, part: Part, line: str) -> None:
         speaker: Character = self.slots[part.speaker]
         if not speaker.talks:
-            raise ValueError(f"{speaker} does not talk, but a script lets {speaker.him} say: {line}")
+            raise ValueError(f"{speaker} does not talk, but a script has {speaker.him} say: {line}")
         if self._just_spoke and self._last_speaker == speaker:
             last = self._sentences[-1]
             self._sentences[-1] = f'{last[:-1]} {line}"' if last.endswith('"') else f'{last} "{line}"'
@@ -188,7 +188,7 @@ class Teller:
         self._subject, self._last_speaker, self._just_spoke = speaker, speaker, True
 
     def _quote(self, speaker: Character, line: str, manner: str) -> str:
-        """The line in quotes, and who says it: before it, after it, or after its first sentence."""
+        """The line in quotes, with its speaker before it, after it, or after its first sentence."""
         way, rest = self.random(), ""
         if way > 0.6 and (match := _FIRST_SENTENCE.fullmatch(line)):
             line, rest = match[1], f' "{match[2]}"'

@@ -1,8 +1,8 @@
-"""The words stories are made of. Everything here can be read aloud to a four-year-old."""
+"""Vocabulary of the stories: words that a four-year-old understands."""
 
 from groundup.text.stories.grammar import Food, Place, Thing
 
-# Names stand in the order in which they are common: a story takes the first ones far more often.
+# Names by frequency: a story takes the first ones far more often.
 GIRLS = tuple(
     "Lily Mia Anna Lucy Emma Rosa Nora Ella Ada Amy Bella Cara Clara Cleo Dora Elsie Eva Fay Flora Gina Greta Holly "
     "Ida Jane Jenny June Kate Kira Lena Lola Luna Mabel Maya Mila Mina Molly Nell Nina Olga Polly Rita Ruby Sara "
@@ -28,7 +28,7 @@ TRAITS = tuple(
     "thoughtful".split()
 )
 
-# Each kind of animal with the home it has.
+# Each kind of animal with its home.
 ANIMALS = {
     "badger": "in a cozy den under a hill",
     "bear": "in a warm cave near the river",
@@ -131,7 +131,7 @@ GIFTS = _things(
     {name: _CARRIED[name] for name in ("bell", "book", "hat", "lantern", "scarf", "umbrella")}
     | {"teapot": "blue round old"}
 )
-# Hard things that two can pull at.
+# Hard things that two characters can pull at.
 PLAYTHINGS = _things(
     {
         name: (_CARRIED | _CHILDREN_S)[name]
@@ -198,8 +198,8 @@ SKY = {
 }
 FAIR = ("sunny", "sunny", "warm", "windy", "cloudy", "cool")
 
-# Words that a template may ask for by their plain form: ``{happy}`` is any of these. All begin with a consonant, so
-# that "a {sad} dog" is right whichever it becomes.
+# Alternatives for a word in a template: ``{happy}`` becomes any of these. All begin with a consonant, so that
+# "a {sad} dog" is right for each.
 WORDS = {
     "happy": ("happy", "glad", "happy", "so happy", "very happy", "full of joy"),
     "sad": ("sad", "very sad", "so sad", "sad"),

@@ -1,1 +1,1 @@
-"""What can be known about a run without making it, and measurements of one."""
+"""Description, dry run and profile of a run."""

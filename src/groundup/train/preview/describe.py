@@ -18,7 +18,7 @@ from groundup.train.limits import checkpoint_bytes, disk_warning, free_bytes, mo
 def describe(
     config: RunConfig, train: TokenShards, valid: TokenShards | None, device: str, ranks: int = 1
 ) -> dict[str, str]:
-    """Describe a resolved run, derived values included."""
+    """Names and values of a resolved run, derived values included."""
     model, data = config.model, config.data
     micro = f" in {data.micro_batches(ranks)} micro-batches" if data.micro_batches(ranks) > 1 else ""
     step_tokens = data.batch_size * model.context_length
@@ -40,12 +40,12 @@ def describe(
     rows["MFU"] = (
         f"of {peak / 1e12:,.1f} TFLOP/s, counting {MFU_CONVENTION}"
         if peak
-        else "n/a: no data sheet of this device is known; set train.peak_tflops"
+        else "n/a: the peak of this device is not known; set train.peak_tflops"
     )
     if ranks > 1:
         rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
     if config.train.max_minutes:
-        how = ", the schedule finished by then" if config.train.finish_schedule else ""
+        how = ", and the learning-rate schedule ends within them" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
     return rows
 
@@ -71,7 +71,7 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
 
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
-    """Table of the disk space that checkpoints take, and what is free."""
+    """Table of the disk space that checkpoints take and the free space."""
     one, count = checkpoint_bytes(model, optimizer), most_checkpoints(config.train, evaluates=bool(config.data.valid))
     rows = [
         ("one checkpoint", size_text(one)),

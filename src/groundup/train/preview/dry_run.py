@@ -1,4 +1,4 @@
-"""Dry run: the plan, cost and speed of a run, without making it."""
+"""Dry run: plan, cost and speed of a run. Writes nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def seconds_per_step(config: RunConfig, steps: int = TIMED_STEPS) -> float:
 
 @wait_by_load()
 def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
-    """Return the median seconds of a step at learning rate 0; the first two allocate and compile, and do not count."""
+    """Return the median seconds of a step at learning rate 0, without the first two, which allocate and compile."""
     times = []
     for _ in range(steps + 2):
         synchronize(trainer.device)
@@ -61,12 +61,12 @@ def dry_run(
 ) -> Iterator[Section]:
     """Yield the plan of a run, table by table. Writes nothing.
 
-    What follows from the config comes first: a run that is too large for the machine shows it before the timed steps
-    fail.
+    Tables that follow from the config come first: if the run is too large for the machine, they show it before the
+    timed steps fail.
 
     Args:
         resume: plan the rest of the run in config.run_dir, after its latest checkpoint.
-        overwrite: do not mention an existing run, which would be deleted.
+        overwrite: do not mention an existing run.
         adopt_config, force: as for :func:`groundup.train.train`.
 
     Raises:
@@ -100,7 +100,7 @@ def _memory_section(trainer: Trainer) -> Section:
     kind = trainer.device.partition(":")[0]
     values = memory_values(trainer.config, kind)
     section = memory_section(values, "memory", total=total_memory(trainer.device))
-    left_out = " Left out: torch itself, and what the allocator cannot fill."
+    left_out = " Not included: torch itself, and fragmentation of the allocator."
     return section._replace(note=section.note + left_out)
 
 
@@ -112,7 +112,7 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
     peak = known_peak(config.train, device)
     measured = measure_matmul_flops(device, multiplied_in(config.train, device))
     rows = [
-        ("a step", f"{step_seconds * 1e3:,.1f} ms for {step_flops:.2e} FLOPs, the median of {TIMED_STEPS} timed now"),
+        ("a step", f"{step_seconds * 1e3:,.1f} ms for {step_flops:.2e} FLOPs, median of {TIMED_STEPS} steps timed now"),
         ("speed", f"{step_tokens / step_seconds:,.0f} tokens/s"),
         ("MFU", f"{rate / peak:.1%}" if peak else "n/a"),
         ("of a matmul", f"{rate / measured:.1%} of {measured / 1e12:,.3g} TFLOP/s, measured now"),
@@ -122,15 +122,15 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
         windows = -(-(len(trainer.valid_store) - 1) // config.model.context_length)
         windows = min(windows, config.train.eval_windows or windows)
         count = evaluations_left(config.train, done)
-        # Forward only: a third of the work.
+        # Forward only: a third of the FLOPs.
         seconds = count * windows * config.model.context_length / step_tokens * step_seconds / 3
         rows.append(("evaluation", f"about {time_text(seconds)}: {count:,} times {windows:,} windows"))
-    rows.append(("memory taken", f"{size_text(peak_memory(device))} at the most in these steps, {_whose(device)}"))
-    return Section("time", (), rows, "Left out: samples, checkpoints, and the compiler's time.")
+    rows.append(("memory", f"{size_text(peak_memory(device))} at the peak of these steps, {_whose(device)}"))
+    return Section("time", (), rows, "Not included: samples, checkpoints and compilation.")
 
 
 def evaluations_left(config: TrainConfig, done: int) -> int:
-    """How often a run is still evaluated: before its first step, at every interval, and after its last step."""
+    """Number of evaluations left: before the first step, at every interval, and after the last step."""
     after_steps = -(-config.max_iters // config.eval_interval) - done // config.eval_interval
     return (after_steps if done < config.max_iters else 0) + (done == 0)
 

@@ -1,4 +1,4 @@
-"""Profiler of training steps: torch's profiler over a few steps, and a page that sums up where their time goes."""
+"""Profiler of training steps: torch's profiler over a few steps, and a summary page of their time by kind of work."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ _OUTER = {"Optimizer.": OPTIMIZER, DATA: BATCHES, CLIPPING: NORM}
 
 
 class StepProfiler:
-    """Profiles steps 10 to 14 of a session (earlier and fewer of a shorter one) and writes what it has seen.
+    """Profile steps 10 to 14 of a session (earlier and fewer in a shorter one), and write a trace and a summary.
 
-    The profiler only watches: the numbers of the run stay as they are, bit for bit. The profiled steps are slower, and
-    the device is waited for after each of them.
+    The profiler does not change the results of the run, bit for bit. Profiled steps are slower, and the device is
+    synchronized after each of them.
 
     Args:
-        config: profiles where ``train.profile`` is set.
-        run_dir: ``trace.json.gz`` and ``summary.md`` go into its folder ``profile``.
-        left: steps that the session may make.
-        note: told where the profile is, or why there is none.
+        config: the run; it is profiled if ``train.profile`` is set.
+        run_dir: ``trace.json.gz`` and ``summary.md`` are written to its folder ``profile``.
+        left: steps that the session may take.
+        note: called with the path of the profile, or with the reason that it was not written.
     """
 
     def __init__(self, config: RunConfig, device: str, run_dir: Path, left: int, note: Callable[[str], None]):
@@ -74,7 +74,7 @@ class StepProfiler:
 
     @contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """Within the block the run makes a step."""
+        """Context manager around one step of the run."""
         if len(self._profiled) == self._count:
             yield
             return
@@ -99,7 +99,7 @@ class StepProfiler:
             self.close()
 
     def close(self) -> None:
-        """Write what was profiled, if anything was and is not yet written; a full disk costs the profile only."""
+        """Write the profile, if there is one that is not written yet. If the disk is full, only the profile is lost."""
         if self._profile is None:
             return
         profile = self._stop()
@@ -116,17 +116,19 @@ class StepProfiler:
                 summary(self._config, self._device, profile.events(), timing), encoding="utf-8"
             )
         except OSError as error:
-            self._note(f"the profile cannot be written to {self._folder}: {error.strerror or error}; going on")
+            self._note(
+                f"the profile cannot be written to {self._folder}: {error.strerror or error}; training continues"
+            )
         else:
             self._note(f"steps {self._profiled[0]:,} to {self._profiled[-1]:,} profiled: {self._folder / 'summary.md'}")
 
     def _start(self) -> None:
-        # Its library tells standard error about every start and stop, and asks for the level when it is first used.
+        # Kineto logs every start and stop to standard error. It reads this log level when it is first used.
         os.environ.setdefault("KINETO_LOG_LEVEL", "6")
         from torch.profiler import ProfilerActivity, profile
 
         cuda = [ProfilerActivity.CUDA] if self._device.startswith("cuda") else []
-        # Events are wanted once only, but without acc_events torch warns that later ones would replace them.
+        # The events are read once. Without acc_events torch warns that later events would replace them.
         self._profile = profile(activities=[ProfilerActivity.CPU, *cuda], acc_events=True)
         self._profile.start()
         training_step.profiling = True
@@ -140,27 +142,27 @@ class StepProfiler:
 
 
 class Timing(NamedTuple):
-    """Which steps were profiled, and how long one takes when none is."""
+    """The profiled steps, and the time of a step without the profiler."""
 
     steps: Sequence[int]
     plain_seconds: float | None
-    """Median of the steps before; None if there were too few."""
+    """Median of the steps before the profiled ones; None if there were too few."""
 
 
 class Spent(NamedTuple):
-    """Milliseconds of one profiled step, on average. Those of the groups sum to the whole."""
+    """Mean milliseconds of a profiled step. The groups sum to the whole step."""
 
     step: float
     groups: dict[str, float]
     operators: list[tuple[str, str, float, float]]
-    """Name, group, calls a step and milliseconds of all operators, the slowest first."""
+    """Name, group, calls a step and milliseconds of each operator, the slowest first."""
 
 
 def group_of(chain: Sequence[str]) -> str:
     """The group of an operator.
 
     Args:
-        chain: its name, that of the operator which called it, and so on outwards, without the step itself.
+        chain: names of the operator, of its caller, and so on outwards, without the step itself.
     """
     if not chain:
         return REST
@@ -183,14 +185,14 @@ def group_of(chain: Sequence[str]) -> str:
 def spent(events: Iterable[Any], *, on_gpu: bool) -> Spent:
     """Sum up the events of a profile.
 
-    On a CPU an operator's time is what passes within it and within none that it calls; on a GPU it is that of the
-    kernels which it launched. What is left of a step is time in which neither happens.
+    On a CPU the time of an operator is its self time, without the operators that it calls. On a GPU it is the time of
+    the kernels that it launched. The rest of the step goes to the group REST.
 
     Args:
         events: torch's ``FunctionEvent`` objects, with a scope ROOT around every step.
     """
     events = list(events)
-    # A GPU's trace has the scopes a second time, as stretches of the device's time.
+    # A GPU trace has each scope a second time, as a range of device time.
     roots = [event for event in events if event.name == ROOT and event.device_type.name == "CPU"]
     groups: Counter[str] = Counter()
     milliseconds: Counter[tuple[str, str]] = Counter()
@@ -214,7 +216,7 @@ def spent(events: Iterable[Any], *, on_gpu: bool) -> Spent:
 
 
 def _within(event: Any, roots: Sequence[Any]) -> bool:
-    # By start and end time, not by the call chain: on a GPU the backward pass runs in another thread.
+    # By start time, not by the call chain: on a GPU the backward pass runs in another thread.
     return any(root.time_range.start <= event.time_range.start <= root.time_range.end for root in roots)
 
 
@@ -227,7 +229,7 @@ def _chain(event: Any) -> list[str]:
 
 
 def _label(chain: Sequence[str]) -> str:
-    """The operator, and what of the model's or of autograd's has called it: ``mul in _SiLUGateBackward``."""
+    """The operator and the module or autograd function that called it: ``mul in _SiLUGateBackward``."""
     own = _short(chain[0])
     callers = (name for name in chain[1:] if not name.startswith(("aten::", "autograd::")))
     caller = next(callers, "")
@@ -243,7 +245,7 @@ def _short(name: str) -> str:
 
 
 def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timing) -> str:
-    """The page, in Markdown that also reads well as it is."""
+    """The summary page in Markdown."""
     found = spent(events, on_gpu=device.startswith("cuda"))
     step_tokens = config.data.batch_size * config.model.context_length
     columns = [timing.plain_seconds, found.step / 1e3]
@@ -263,8 +265,8 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
             ],
         ),
         "",
-        f"Most memory so far: {size_text(peak_memory(device))}. MFU counts {MFU_CONVENTION}"
-        f"{'' if peak else '; set train.peak_tflops to have it'}.",
+        f"Peak memory so far: {size_text(peak_memory(device))}. MFU counts {MFU_CONVENTION}"
+        f"{'' if peak else '; set train.peak_tflops to see it'}.",
         "",
         table(
             ("what", "ms a step", "share"),
@@ -274,7 +276,7 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
             ],
         ),
         "",
-        f"## The {TOP} operators that take most",
+        f"## The {TOP} slowest operators",
         "",
         table(
             ("operator", "group", "calls", "ms a step", "share"),
@@ -284,8 +286,8 @@ def summary(config: RunConfig, device: str, events: Iterable[Any], timing: Timin
             ],
         ),
         "",
-        "Every operator on a time line: open trace.json.gz at https://ui.perfetto.dev (it stays on your machine), or",
-        "in chrome://tracing.",
+        "To see every operator on a time line, open trace.json.gz at https://ui.perfetto.dev (the file stays on your",
+        "machine) or in chrome://tracing.",
         "",
     ]
     return "\n".join(lines)
