@@ -33,10 +33,9 @@ class TokenStore(Protocol):
 class Batches:
     """Training batches of a run.
 
-    order "shuffled": each epoch visits every window of context_length + 1 tokens once, in a new order. Consecutive windows
-    share one token, so that inputs do not overlap. The windows begin at a new offset each epoch, so that document
-    positions shift. Fewer than two windows of tokens at the
-    ends are skipped, different ones each epoch.
+    order "shuffled": each epoch visits every window of context_length + 1 tokens once, in a new order. Consecutive
+    windows share one token, so that inputs do not overlap. The windows begin at a new offset each epoch, so that
+    document positions shift. Fewer than two windows of tokens at the ends are skipped, different ones each epoch.
     order "random": uniformly random windows.
 
     Args:
