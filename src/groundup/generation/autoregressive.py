@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from groundup.config import END_OF_TEXT, check_sampling
-from groundup.errors import ConfigError, TokenizerError
-from groundup.generation.sample import next_token
+from groundup.errors import ConfigError
+from groundup.generation.engine import check_prompt, end_of_text
+from groundup.generation.sampling import next_token
+from groundup.generation.text import TextPieces
 from groundup.nn import KVCache, TransformerLM
 
 if TYPE_CHECKING:
@@ -55,14 +56,9 @@ def stream(
 ) -> Iterator[int]:
     """Only the new ids, each as soon as it is chosen; arguments and errors as for :func:`generate`."""
     check_sampling(temperature, top_p)
-    ids = [int(i) for i in prompt_ids]
-    if not ids:
-        raise ConfigError(f"the prompt is empty; give at least one token, such as {END_OF_TEXT} to begin a document")
+    ids = check_prompt(prompt_ids, model.vocab_size)
     if max_tokens < 0:
         raise ConfigError(f"max_tokens = {max_tokens}; expected 0 or greater")
-    for i in ids:
-        if not 0 <= i < model.vocab_size:
-            raise TokenizerError(f"prompt id {i} is outside the model's vocabulary of {model.vocab_size}")
     return _stream(model, ids, max_tokens, temperature, top_p, eos_token_id, generator)
 
 
@@ -128,7 +124,7 @@ def continue_text(
     """
     ids = prompt_ids(tokenizer, prompt)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    end = _end_of_text(tokenizer)
+    end = end_of_text(tokenizer)
     return _text(stream(model, ids, max_tokens, temperature, top_p, end, generator=generator), tokenizer, end)
 
 
@@ -138,33 +134,18 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
     Raises:
         ConfigError: the prompt is empty, and the tokenizer has no end-of-text token.
     """
-    end = _end_of_text(tokenizer)
+    end = end_of_text(tokenizer)
     if not prompt and end is None:
         raise ConfigError(f"the prompt is empty, and the tokenizer has no {END_OF_TEXT} to begin a document with")
     return ([end] if end is not None else []) + (tokenizer.encode(prompt) if prompt else [])
 
 
 def _text(ids: Iterator[int], tokenizer: Tokenizer, end: int | None) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = TextPieces(tokenizer)
     for chosen in ids:
         if chosen == end:
             break
-        if piece := decoder.decode(_bytes_of(chosen, tokenizer)):
+        if piece := pieces.push(chosen):
             yield piece
-    if rest := decoder.decode(b"", final=True):
+    if rest := pieces.finish():
         yield rest
-
-
-def _bytes_of(token_id: int, tokenizer: Tokenizer) -> bytes:
-    # A model's vocabulary may be larger than the tokenizer's, rounded up for speed: such an id is shown as U+FFFD.
-    try:
-        return tokenizer.vocab[token_id]  # not decoded: a space at the beginning belongs to what is continued
-    except KeyError:
-        return b"\xff"
-
-
-def _end_of_text(tokenizer: Tokenizer) -> int | None:
-    try:
-        return tokenizer.token_id(END_OF_TEXT)
-    except TokenizerError:
-        return None

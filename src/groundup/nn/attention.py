@@ -83,6 +83,13 @@ class RotaryPositionalEmbedding(nn.Module):
             )
         return self.cos[:length], self.sin[:length]
 
+    def extend(self, positions: int) -> None:
+        """Make room for at least this many positions, at least twice those there are."""
+        if positions > self.max_seq_len:
+            self.max_seq_len = max(positions, 2 * self.max_seq_len)
+            for name, table in self._compute_tables(self.cos.device, self.cos.dtype).items():
+                setattr(self, name, table)
+
     def forward(self, x: Tensor, token_positions: Tensor | None = None) -> Tensor:
         """Rotate ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.
 
@@ -141,6 +148,9 @@ class KVCache:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.length = 0
+
+    mask: Tensor | None = None
+    """Which keys each query may attend to; None: causal, the last query aligned with the last key."""
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store ``(..., G, S, K)`` after the cached tokens and return all of them, ``(..., G, T, K)``."""
@@ -204,9 +214,11 @@ class MultiHeadSelfAttention(nn.Module):
             token_positions: ``(..., S)``, broadcast over the batch; by default they continue those of the cache.
         """
         q_BHSK, k_BGTK, v_BGTK = self.project(x, token_positions, cache)
+        mask = None
         if cache is not None:
             k_BGTK, v_BGTK = cache.append(k_BGTK, v_BGTK)
-        attended_BHSK = self.attend(q_BHSK, self._repeated(k_BGTK), self._repeated(v_BGTK))
+            mask = cache.mask
+        attended_BHSK = self.attend(q_BHSK, self._repeated(k_BGTK), self._repeated(v_BGTK), mask)
         return self.output_proj(attended_BHSK.transpose(-3, -2).flatten(-2))
 
     def project(
@@ -229,9 +241,10 @@ class MultiHeadSelfAttention(nn.Module):
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, kv_heads={self.num_kv_heads}"
 
-    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
-        """Causal attention of the queries, the last of which is aligned with the last key."""
-        mask = causal_mask(q_BHSK.shape[-2], k_BHTK.shape[-2], q_BHSK.device)
+    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attention of the queries; without a mask causal, the last query aligned with the last key."""
+        if mask is None:
+            mask = causal_mask(q_BHSK.shape[-2], k_BHTK.shape[-2], q_BHSK.device)
         return scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, mask)
 
     def _repeated(self, x_BGTK: Tensor) -> Tensor:

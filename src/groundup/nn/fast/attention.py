@@ -36,12 +36,14 @@ class _FastAttention(MultiHeadSelfAttention):
 class FlashAttention(_FastAttention):
     """Self-attention with torch's fused kernel, which never holds all scores."""
 
-    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
+    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None = None) -> Tensor:
         queries, keys = q_BHSK.shape[-2], k_BHTK.shape[-2]
         # is_causal aligns the first query with the first key; with a cache the last ones have to be aligned.
-        mask = None if queries in (1, keys) else causal_mask(queries, keys, q_BHSK.device)
+        causal = mask is None and queries == keys
+        if mask is None and queries not in (1, keys):
+            mask = causal_mask(queries, keys, q_BHSK.device)
         return torch.nn.functional.scaled_dot_product_attention(
-            q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=queries == keys
+            q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, is_causal=causal
         )
 
 
@@ -74,10 +76,10 @@ class FusedQKVAttention(_FastAttention):
 class FusedQKVFlashAttention(FusedQKVAttention, FlashAttention):
     """Self-attention with both: fused projections, and a fused kernel."""
 
-    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
-        if q_BHSK.shape[-2] == k_BHTK.shape[-2] and suits(q_BHSK):
+    def attend(self, q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None and q_BHSK.shape[-2] == k_BHTK.shape[-2] and suits(q_BHSK):
             return causal_attention(q_BHSK, k_BHTK, v_BHTK)
-        return super().attend(q_BHSK, k_BHTK, v_BHTK)
+        return super().attend(q_BHSK, k_BHTK, v_BHTK, mask)
 
 
 def rotated_heads(

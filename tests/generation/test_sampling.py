@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup.errors import ConfigError, TrainingError
-from groundup.generation import next_token
+from groundup.generation import Sampling, next_token
+from groundup.generation.sampling import Sampler, finite, probabilities
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -118,3 +119,91 @@ def test_logits_of_diverged_weights_are_refused(logits):
 def test_settings_without_a_meaning_are_refused(temperature, top_p):
     with pytest.raises(ConfigError, match=r"temperature = |top_p = "):
         next_token(torch.zeros(3), temperature, top_p, generator())
+
+
+SETTINGS = [
+    {"top_k": 1}, {"top_k": 5}, {"top_k": 40}, {"top_k": 1000}, {"top_p": 0.3}, {"top_p": 0.95}, {"min_p": 0.05},
+    {"min_p": 1.0}, {"typical_p": 0.3}, {"typical_p": 0.9}, {"repetition_penalty": 1.3}, {"repetition_penalty": 0.7},
+    {"temperature": 0.2, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "typical_p": 0.95, "repetition_penalty": 1.1},
+    {"temperature": 3.0, "top_p": 0.6, "typical_p": 0.7},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_what_is_sampled_from_is_what_transformers_samples_from(settings):
+    from transformers.generation import logits_process as theirs
+
+    for seed in range(20):
+        random = generator(seed)
+        logits = 3 * torch.randn(50, generator=random, dtype=torch.float64)
+        prompt = torch.randint(50, (1, 8), generator=random)
+        sampling = Sampling(**settings)
+        chain = theirs.LogitsProcessorList()
+        if sampling.repetition_penalty != 1:
+            chain.append(theirs.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+        if sampling.temperature != 1:
+            chain.append(theirs.TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k:
+            chain.append(theirs.TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            chain.append(theirs.TopPLogitsWarper(sampling.top_p))
+        if sampling.min_p:
+            chain.append(theirs.MinPLogitsWarper(sampling.min_p))
+        if sampling.typical_p < 1:
+            chain.append(theirs.TypicalLogitsWarper(sampling.typical_p))
+        expected = chain(prompt, logits[None].clone())[0].softmax(-1)
+        sampler = Sampler(sampling, prompt[0].tolist())
+        found = probabilities(sampler._changed(finite(logits)), sampling)
+        torch.testing.assert_close(found / found.sum(), expected)
+
+
+def test_presence_and_frequency_penalties_are_openais_formula():
+    """mu[j] -= c[j] * frequency + (c[j] > 0) * presence, over the new text and not the prompt."""
+    sampling = Sampling(temperature=0, presence_penalty=0.6, frequency_penalty=0.25)
+    logits = torch.tensor([2.0, 1.91, 1.03], dtype=torch.float64)
+    sampler, counts, found = Sampler(sampling, [0, 0, 0]), Counter(), []
+    for _ in range(12):
+        expected = [logits[j] - counts[j] * 0.25 - (counts[j] > 0) * 0.6 for j in range(3)]
+        found.append(sampler.next(logits))
+        assert found[-1] == int(np.argmax(expected))
+        counts[found[-1]] += 1
+    assert set(found) == {0, 1, 2}
+
+
+def test_a_bias_bans_or_forces_a_token():
+    logits = torch.tensor([2.0, 1.0, 0.0])
+    assert Sampler(Sampling(temperature=0, logit_bias={0: -math.inf})).next(logits) == 1
+    assert Sampler(Sampling(logit_bias={2: 100.0}, seed=0)).next(logits) == 2
+
+
+def test_of_equal_logits_the_first_is_taken():
+    logits = torch.zeros(1000)
+    logits[[17, 400, 999]] = 1.0
+    assert Sampler(Sampling(temperature=0)).next(logits) == 17
+
+
+def test_a_seed_repeats_a_text_and_without_one_texts_differ():
+    logits = torch.zeros(1000)
+
+    def text(seed):
+        sampler = Sampler(Sampling(seed=seed))
+        return [sampler.next(logits) for _ in range(5)]
+
+    assert text(3) == text(3) != text(4)
+    assert text(None) != text(None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"top_k": -1}, {"min_p": -0.1}, {"min_p": 2},
+        {"typical_p": 0}, {"repetition_penalty": 0}, {"repetition_penalty": math.inf}, {"presence_penalty": math.nan},
+        {"max_tokens": -1},
+        {"frequency_penalty": math.inf}, {"logit_bias": {3: math.nan}}, {"logit_bias": {3: math.inf}}, {"seed": -1},
+        {"seed": 2**63}, {"stop": ("",)}, {"log_probabilities": -1},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_setting_outside_its_range_is_named(settings):
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        Sampling(**settings)

@@ -1,0 +1,356 @@
+"""Generation engine: many texts at once, which join and leave between steps."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from groundup.config import END_OF_TEXT
+from groundup.errors import ConfigError, TokenizerError
+from groundup.generation.cache import BatchedCache
+from groundup.generation.sampling import Sampler, Sampling
+from groundup.generation.text import TextPieces
+from groundup.nn import RotaryPositionalEmbedding, TransformerLM
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+# Shapes: B active rows, S tokens, V vocabulary.
+
+Beyond = Literal["stop", "slide"]
+FinishReason = Literal["end", "stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token."""
+
+    token_id: int
+    text: str
+    """What may be shown now: whole characters that cannot become part of a stop string."""
+    log_probability: float | None = None
+    """Of the model itself, before bias, penalties and temperature; None unless it was asked for."""
+    alternatives: tuple[tuple[int, float], ...] = ()
+    """Most probable tokens with their log-probabilities."""
+
+
+class Generation:
+    """One text that is being generated.
+
+    Attributes:
+        prompt_ids: what it continues.
+        tokens: so far.
+        finish_reason: "end" at the end-of-text token, "stop" at a stop string, "length" at max_tokens or at the end of
+            the context, "cancelled"; None while it goes on.
+        error: raised by the sampler, for example because the logits are not finite.
+    """
+
+    def __init__(self, prompt_ids: Sequence[int], sampling: Sampling, pieces: TextPieces | None):
+        self.prompt_ids, self.sampling = tuple(prompt_ids), sampling
+        self.tokens: list[Token] = []
+        self.finish_reason: FinishReason | None = None
+        self.error: Exception | None = None
+        self.began = time.monotonic()
+        self.first_token_seconds: float | None = None
+        self._sampler = Sampler(sampling, prompt_ids)
+        self._pieces = pieces
+
+    @property
+    def token_ids(self) -> list[int]:
+        """The new ids, the end-of-text token included."""
+        return [token.token_id for token in self.tokens]
+
+    @property
+    def text(self) -> str:
+        """The new text, as far as it may be shown."""
+        return "".join(token.text for token in self.tokens)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no token follows."""
+        return self.finish_reason is not None
+
+    def cancel(self) -> None:
+        """End it; its place is free before the next step."""
+        if not self.is_over:
+            self.finish_reason = "cancelled"
+
+
+class Engine:
+    """Generates the texts of all requests together, one token of each a step (continuous batching; Yu et al. 2022).
+
+    A request joins as soon as there is a free row: its prompt is computed, at most ``prefill_tokens`` a step, and its
+    rows leave when it ends. Each text is the one that it would be alone: the rows share matmuls and nothing else.
+
+    Args:
+        model: its mode is set to evaluation.
+        tokenizer: for texts and stop strings; without it only ids are generated.
+        rows: most texts at once.
+        beyond: what follows when a text is as long as the context. "stop" ends it; "slide" goes on with sliding-window
+            attention of that width, without computing anything again (:class:`BatchedCache`). The model was not
+            trained for that; today's :func:`groundup.generate` computes the whole window anew for each token instead.
+        prefill_tokens: most prompt tokens a step, so that a long prompt does not keep the other texts waiting.
+        look_up: tokens that are guessed at once from an earlier occurrence of the last tokens (prompt-lookup decoding;
+            Saxena 2023), while a single text is generated. The guesses are checked: the text is the same.
+    """
+
+    def __init__(
+        self,
+        model: TransformerLM,
+        tokenizer: Tokenizer | None = None,
+        *,
+        rows: int = 32,
+        beyond: Beyond = "stop",
+        prefill_tokens: int = 512,
+        look_up: int = 0,
+    ):
+        for name, value, least in (("rows", rows, 1), ("prefill_tokens", prefill_tokens, 1), ("look_up", look_up, 0)):
+            if value < least:
+                raise ConfigError(f"{name} = {value}; expected at least {least}")
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.beyond, self.rows, self.prefill_tokens, self.look_up = beyond, rows, prefill_tokens, look_up
+        self.cache = BatchedCache(model, limit=model.context_length)
+        self.end = end_of_text(tokenizer) if tokenizer is not None else None
+        self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
+        self._waiting: deque[Generation] = deque()
+        self._active: list[Generation] = []
+        """In the order of their rows; the one whose prompt is not computed yet comes after them."""
+        self._prefilling: Generation | None = None
+        self.generated = 0
+        """Tokens in all."""
+
+    def submit(self, prompt_ids: Sequence[int], sampling: Sampling | None = None) -> Generation:
+        """Queue a request.
+
+        Args:
+            prompt_ids: at least one id; more than the context holds are cut to the last ones that it does, if beyond
+                is "slide".
+
+        Raises:
+            ConfigError: an empty prompt, one that leaves no room for a token, or stop strings without a tokenizer.
+            TokenizerError: a prompt id the model has no embedding for.
+        """
+        sampling = sampling or Sampling()
+        ids = check_prompt(prompt_ids, self.model.vocab_size)
+        context = self.model.context_length
+        if len(ids) > context and self.beyond == "slide":
+            ids = ids[-context:]
+        if len(ids) > context:
+            raise ConfigError(
+                f"the prompt has {len(ids)} tokens, but the context of the model holds {context}; "
+                f"shorten it, or let the context slide"
+            )
+        if sampling.stop and self.tokenizer is None:
+            raise ConfigError("stop strings need the tokenizer of the model")
+        bad = [token for token in sampling.logit_bias if not 0 <= token < self.model.vocab_size]
+        if bad:
+            raise ConfigError(f"logit_bias names token {bad[0]}; expected 0 to {self.model.vocab_size - 1}")
+        pieces = None if self.tokenizer is None else TextPieces(self.tokenizer, sampling.stop)
+        generation = Generation(ids, sampling, pieces)
+        if sampling.max_tokens == 0:
+            generation.finish_reason = "length"
+        else:
+            self._waiting.append(generation)
+        return generation
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self._waiting or self._active or self._prefilling)
+
+    @property
+    def running(self) -> int:
+        """Texts that have a row."""
+        return len(self._active) + (self._prefilling is not None)
+
+    @property
+    def waiting(self) -> int:
+        """Texts without a row yet."""
+        return len(self._waiting)
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Generation, Token]]:
+        """Compute prompts of waiting requests, and one more token of each text.
+
+        Returns:
+            The new tokens. A text that has ended has its ``finish_reason``.
+        """
+        self._drop_cancelled()
+        new = self._prefill()
+        new += self._decode()
+        self.generated += len(new)
+        for generation in [text for text in self._active if text.is_over]:
+            self._leave(generation)
+        return new
+
+    def run(self, generation: Generation) -> Iterator[Token]:
+        """Step until this text has ended; yields its tokens."""
+        done = 0
+        while True:
+            yield from generation.tokens[done:]
+            done = len(generation.tokens)
+            if generation.is_over or self.is_idle:
+                break
+            self.step()
+        if generation.error is not None:
+            raise generation.error
+
+    def _prefill(self) -> list[tuple[Generation, Token]]:
+        new: list[tuple[Generation, Token]] = []
+        room = self.prefill_tokens
+        while room > 0:
+            if self._prefilling is None:
+                if not self._waiting or len(self._active) >= self.rows:
+                    break
+                self._prefilling = self._waiting.popleft()
+                self.cache.reserve(len(self._active) + 1, len(self._prefilling.prompt_ids))
+                self.cache.lengths[len(self._active)] = 0
+            generation, row = self._prefilling, len(self._active)
+            done = self.cache.lengths[row]
+            chunk = generation.prompt_ids[done : done + room]
+            room -= len(chunk)
+            logits_V = self._forward(slice(row, row + 1), torch.tensor([chunk]))[0, -1]
+            if done + len(chunk) == len(generation.prompt_ids):
+                self._prefilling = None
+                self._active.append(generation)
+                new += self._sample(generation, logits_V)
+        return new
+
+    def _decode(self) -> list[tuple[Generation, Token]]:
+        texts = [text for text in self._active if not text.is_over]
+        if not texts:
+            return []
+        if len(texts) != len(self._active):  # one ended with its first token
+            for text in [text for text in self._active if text.is_over]:
+                self._leave(text)
+        longest = max(self.cache.lengths[: len(texts)]) + 1 + self.look_up
+        self.cache.reserve(len(texts) + (self._prefilling is not None), longest)
+        if self.look_up and len(texts) == 1 and self._prefilling is None:
+            return self._decode_guessing(texts[0])
+        last_B1 = torch.tensor([[text.tokens[-1].token_id] for text in texts])
+        logits_BV = self._forward(slice(0, len(texts)), last_B1)[:, -1]
+        if all(text.sampling.is_plain_greedy for text in texts) and logits_BV.max(-1).values.isfinite().all():
+            chosen = logits_BV.argmax(-1).tolist()
+            return [pair for text, token in zip(texts, chosen, strict=True) for pair in self._accept(text, token)]
+        return [pair for text, logits_V in zip(texts, logits_BV, strict=True) for pair in self._sample(text, logits_V)]
+
+    def _decode_guessing(self, text: Generation) -> list[tuple[Generation, Token]]:
+        """Several tokens in one pass, as far as the sampled ones are those that were guessed."""
+        room = self.cache.capacity - self.cache.lengths[0] - 1
+        left = text.sampling.max_tokens - len(text.tokens) - 1
+        guess = guessed([*text.prompt_ids, *text.token_ids], min(self.look_up, room, left))
+        ids = [text.tokens[-1].token_id, *guess]
+        logits_SV = self._forward(slice(0, 1), torch.tensor([ids]))[0]
+        new: list[tuple[Generation, Token]] = []
+        for i, logits_V in enumerate(logits_SV):
+            new += self._sample(text, logits_V)
+            if text.is_over or i == len(guess) or text.tokens[-1].token_id != guess[i]:
+                self.cache.lengths[0] -= len(guess) - i  # what was guessed wrong is forgotten
+                break
+        return new
+
+    def _forward(self, rows: slice, ids_BS: Tensor) -> Tensor:
+        positions_BS = self.cache.begin(rows, ids_BS.shape[1])
+        if self.beyond == "slide" and self._rope is not None:
+            self._rope.extend(max(self.cache.lengths[rows]))
+        device = self.model.token_embeddings.weight.device
+        logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers)
+        return logits
+
+    def _sample(self, text: Generation, logits_V: Tensor) -> list[tuple[Generation, Token]]:
+        try:
+            chosen = text._sampler.next(logits_V)
+        except Exception as error:  # of this text only: the others go on
+            text.error, text.finish_reason = error, "cancelled"
+            return []
+        return self._accept(text, chosen, logits_V)
+
+    def _accept(self, text: Generation, chosen: int, logits_V: Tensor | None = None) -> list[tuple[Generation, Token]]:
+        """Add a token to a text, and see whether it ends."""
+        sampling = text.sampling
+        ends = chosen == self.end and not sampling.ignore_end
+        piece = ""
+        if text._pieces is not None and not ends:
+            piece = text._pieces.push(chosen)
+        full = len(text.prompt_ids) + len(text.tokens) >= self.model.context_length and self.beyond == "stop"
+        if ends:
+            text.finish_reason = "end"
+        elif text._pieces is not None and text._pieces.stopped:
+            text.finish_reason = "stop"
+        elif full or len(text.tokens) + 1 >= sampling.max_tokens:
+            text.finish_reason = "length"
+        if text.is_over and text._pieces is not None:
+            piece += text._pieces.finish()
+        found: tuple[float | None, tuple[tuple[int, float], ...]] = (None, ())
+        if sampling.log_probabilities is not None and logits_V is not None:
+            found = log_probabilities(logits_V, chosen, sampling.log_probabilities)
+        token = Token(chosen, piece, *found)
+        if text.first_token_seconds is None:
+            text.first_token_seconds = time.monotonic() - text.began
+        text.tokens.append(token)
+        return [(text, token)]
+
+    def _leave(self, text: Generation) -> None:
+        """Free the row of a text; the last one moves into its place."""
+        row = self._active.index(text)
+        last = len(self._active) - 1
+        if row != last:
+            self.cache.copy(last, row)
+            self._active[row] = self._active[last]
+        self._active.pop()
+        if self._prefilling is not None:  # it stays the one after the active ones
+            self.cache.copy(last + 1, last)
+
+    def _drop_cancelled(self) -> None:
+        self._waiting = deque(text for text in self._waiting if not text.is_over)
+        if self._prefilling is not None and self._prefilling.is_over:
+            self._prefilling = None
+        for text in [text for text in self._active if text.is_over]:
+            self._leave(text)
+
+
+def check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> list[int]:
+    """The prompt as a list of ints.
+
+    Raises:
+        ConfigError: it is empty.
+        TokenizerError: an id the model has no embedding for.
+    """
+    ids = [int(i) for i in prompt_ids]
+    if not ids:
+        raise ConfigError(f"the prompt is empty; give at least one token, such as {END_OF_TEXT} to begin a document")
+    for i in ids:
+        if not 0 <= i < vocab_size:
+            raise TokenizerError(f"prompt id {i} is outside the model's vocabulary of {vocab_size}")
+    return ids
+
+
+def end_of_text(tokenizer: Tokenizer) -> int | None:
+    """Id of the end-of-text token; None if the tokenizer has none."""
+    try:
+        return tokenizer.token_id(END_OF_TEXT)
+    except TokenizerError:
+        return None
+
+
+def guessed(ids: Sequence[int], most: int, longest: int = 3) -> list[int]:
+    """What followed the last tokens when they occurred before: at most ``most`` ids, by the longest match."""
+    for n in range(min(longest, len(ids) - 1), 0, -1):
+        end = ids[-n:]
+        for start in range(len(ids) - n - 1, -1, -1):
+            if ids[start : start + n] == end:
+                return list(ids[start + n : start + n + max(most, 0)])
+    return []
+
+
+def log_probabilities(logits_V: Tensor, chosen: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Log-probability of the chosen token, and the ``count`` most probable tokens with theirs."""
+    log_p_V = logits_V.double().log_softmax(-1)
+    values, ids = log_p_V.topk(min(count, len(log_p_V)))
+    return float(log_p_V[chosen]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
