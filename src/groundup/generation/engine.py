@@ -14,6 +14,7 @@ from torch import Tensor
 from groundup.config import END_OF_TEXT
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation.cache import BatchedCache
+from groundup.generation.native import NativeDecoder, suits
 from groundup.generation.sampling import Sampler, Sampling
 from groundup.generation.text import TextPieces
 from groundup.nn import RotaryPositionalEmbedding, TransformerLM
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Shapes: B active rows, S tokens, V vocabulary.
 
+_GEMM_ROWS = 1000
+"""From this many rows on torch's matmuls are faster than the C++ decoder."""
 Beyond = Literal["stop", "slide"]
 FinishReason = Literal["end", "stop", "length", "cancelled"]
 
@@ -98,6 +101,9 @@ class Engine:
         prefill_tokens: most prompt tokens a step, so that a long prompt does not keep the other texts waiting.
         look_up: tokens that are guessed at once from an earlier occurrence of the last tokens (prompt-lookup decoding;
             Saxena 2023), while a single text is generated. The guesses are checked: the text is the same.
+        native: compute a step by the C++ decoder; by default where it knows the model and fewer than
+            ``_GEMM_ROWS`` texts are generated.
+        threads: of the C++ decoder; by default torch's.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class Engine:
         beyond: Beyond = "stop",
         prefill_tokens: int = 512,
         look_up: int = 0,
+        native: bool | None = None,
+        threads: int | None = None,
     ):
         for name, value, least in (("rows", rows, 1), ("prefill_tokens", prefill_tokens, 1), ("look_up", look_up, 0)):
             if value < least:
@@ -118,6 +126,11 @@ class Engine:
         self.cache = BatchedCache(model, limit=model.context_length)
         self.end = end_of_text(tokenizer) if tokenizer is not None else None
         self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
+        self._native: NativeDecoder | None = None
+        self._most_native = 0
+        if suits(model) if native is None else native:
+            self._native = NativeDecoder(model, threads=threads or torch.get_num_threads())
+            self._most_native = _GEMM_ROWS if native is None else rows
         self._waiting: deque[Generation] = deque()
         self._active: list[Generation] = []
         """In the order of their rows; the one whose prompt is not computed yet comes after them."""
@@ -259,6 +272,8 @@ class Engine:
         positions_BS = self.cache.begin(rows, ids_BS.shape[1])
         if self.beyond == "slide" and self._rope is not None:
             self._rope.extend(max(self.cache.lengths[rows]))
+        if self._native is not None and ids_BS.shape[1] == 1 and len(ids_BS) <= self._most_native:
+            return self._native.step(ids_BS[:, 0], positions_BS[:, 0], rows.start, self.cache)[:, None]
         device = self.model.token_embeddings.weight.device
         logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers)
         return logits

@@ -66,14 +66,14 @@ def pack(weights: Sequence[nn.Parameter]) -> None:
     An optimization only: a copy, another device or dtype, FSDP and ``load_state_dict(assign=True)`` separate them
     again, and :func:`packed_linear` gives the same result either way.
     """
-    if _buffer_of(weights) is None:
+    if as_one_matrix(weights) is None:
         buffer = torch.cat([weight.detach() for weight in weights])
         for weight, part in zip(weights, buffer.split([len(weight) for weight in weights]), strict=True):
             weight.data = part
 
 
-def _buffer_of(weights: Sequence[Tensor]) -> Tensor | None:
-    """The weights as one matrix if they are packed, else None."""
+def as_one_matrix(weights: Sequence[Tensor]) -> Tensor | None:
+    """Return the weights as one matrix ``(M, D)`` that shares their memory if they are packed, else None."""
     first = weights[0].detach()
     if not first.is_contiguous():
         return None
@@ -92,7 +92,7 @@ class _PackedLinear(torch.autograd.Function):
         all_MD = _side_by_side(weights_MD, x.dtype)
         # A copy of separate weights is made again for the gradient: FSDP gathers weights only while they are needed,
         # and a saved copy would stay in memory.
-        separate = _buffer_of(weights_MD) is None
+        separate = as_one_matrix(weights_MD) is None
         ctx.save_for_backward(x, *(weights_MD if separate else [all_MD]))
         ctx.sizes, ctx.dtype = [len(weight) for weight in weights_MD], weights_MD[0].dtype
         return x @ all_MD.T
@@ -109,7 +109,7 @@ class _PackedLinear(torch.autograd.Function):
 
 
 def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    all_MD = _buffer_of(weights_MD)
+    all_MD = as_one_matrix(weights_MD)
     if all_MD is None:
         all_MD = torch.cat([weight.to(dtype) for weight in weights_MD])
     return all_MD.to(dtype)

@@ -1,0 +1,4 @@
+#define WIDTH 8
+#define NAME kAvx2Kernels
+#define LABEL "avx2"
+#include "kernels.inc"

@@ -1,0 +1,139 @@
+"""The decoder step on a CPU in C++ (``native/decoder``): one token of each row through the whole model.
+
+It computes what the modules compute, in float32, with weights in float32, bfloat16 or int8. A model with an option that
+it does not know keeps to its modules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import ModelConfig
+from groundup.generation.cache import BatchedCache
+from groundup.generation.weights import QuantizedLinear
+from groundup.nn import Linear, RMSNorm, RotaryPositionalEmbedding, TransformerLM
+
+_KNOWN = {
+    "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "head_size", "num_kv_heads", "d_ff",
+    "rope_theta", "rope_scaling", "rope_factor", "rope_original_context", "rope_low_frequency", "rope_high_frequency",
+    "norm", "position", "ffn", "tie_embeddings", "embedding_scale", "norm_eps", "qk_norm", "qkv_bias",
+}  # fmt: skip
+"""Options that the C++ decoder computes; of any other one only the default."""
+_NORMS = {"pre": 0, "post": 1, "none": 2}
+
+
+def suits(model: TransformerLM) -> bool:
+    """Whether the C++ decoder computes this model: on a CPU, in float32, and only with options it knows."""
+    weight = model.token_embeddings.weight
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and model.compute_dtype is None
+        and knows(model.config)
+        and _module() is not None
+    )
+
+
+def knows(config: ModelConfig) -> bool:
+    """Whether all options that differ from their defaults are known."""
+    fields = (field for field in dataclasses.fields(config) if field.name not in _KNOWN)
+    return all(getattr(config, field.name) == field.default for field in fields)
+
+
+class NativeDecoder:
+    """A model's weights laid out for the C++ step; float32 weights are shared with the model where they are packed.
+
+    Args:
+        threads: of each step.
+    """
+
+    def __init__(self, model: TransformerLM, *, threads: int = 1):
+        module: Any = _module()
+        config = model.config
+        self._alive: list[Tensor] = []  # C++ holds pointers
+        layers = []
+        for block in model.layers:
+            attention: Any = block.attn
+            feed_forward: Any = block.ffn
+            up = [feed_forward.w1, feed_forward.w3] if config.ffn == "swiglu" else [feed_forward.w1]
+            layers.append(
+                module.Layer(
+                    self._matrix([attention.q_proj, attention.k_proj, attention.v_proj]),
+                    self._matrix([attention.output_proj]),
+                    self._matrix(up),
+                    self._matrix([feed_forward.w2]),
+                    self._gain(getattr(block, "ln1", None)),
+                    self._gain(getattr(block, "ln2", None)),
+                    self._gain(attention.q_norm),
+                    self._gain(attention.k_norm),
+                )
+            )
+        sizes = [config.vocab_size, config.d_model, config.num_heads, config.kv_heads, config.head_dim, config.ffn_dim]
+        table = module.Matrix(self._kept(model.token_embeddings.weight.detach()), None, None)
+        self._decoder = module.Decoder(
+            sizes, _NORMS[config.norm], config.ffn == "swiglu", config.position == "rope", config.norm_eps,
+            model.embedding_scale, layers, table, self._matrix([model.lm_head]), self._gain(model.ln_final), threads,
+        )  # fmt: skip
+        self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
+        self._tables: Tensor | None = None
+        self._keys: Tensor | None = None
+
+    def step(self, ids_B: Tensor, positions_B: Tensor, first_row: int, cache: BatchedCache) -> Tensor:
+        """Logits ``(B, V)`` after one more token in each of B rows of the cache.
+
+        Args:
+            ids_B, positions_B: int64, on the CPU.
+        """
+        if self._rope is not None and self._rope.cos is not self._tables:
+            self._tables = self._rope.cos
+            self._decoder.set_rotations(self._rope.cos, self._rope.sin)
+        if cache.layers[0].keys is not self._keys:
+            self._keys = cache.layers[0].keys
+            self._decoder.set_cache([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
+        logits_BV = torch.empty(len(ids_B), self._head_rows)
+        self._decoder.step(ids_B, positions_B, first_row, logits_BV)
+        return logits_BV
+
+    def _matrix(self, linears: list[Linear | QuantizedLinear]) -> Any:
+        """One matrix of several layers, one below the other."""
+        self._head_rows = sum(len(linear.weight) for linear in linears)
+        scales = bias = None
+        if isinstance(linears[0], QuantizedLinear):
+            weight = self._joined([linear.weight for linear in linears])
+            if linears[0].scales is not None:
+                scales = self._joined([linear.scales for linear in linears])  # type: ignore[misc]
+        else:
+            weight = self._joined([linear.weight.detach() for linear in linears])
+        if linears[0].bias is not None:
+            bias = self._joined([linear.bias.detach() for linear in linears if linear.bias is not None])
+        if weight.dtype == torch.bfloat16:
+            weight = weight.view(torch.int16)
+        return _module().Matrix(weight, scales, bias)  # type: ignore[union-attr]
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        if len(parts) == 1:
+            return self._kept(parts[0])
+        from groundup.nn.fast.layers import as_one_matrix
+
+        packed = as_one_matrix(parts) if parts[0].ndim == 2 else None
+        return self._kept(torch.cat(parts) if packed is None else packed)
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        self._alive.append(tensor.contiguous())
+        return self._alive[-1]
+
+    def _gain(self, norm: RMSNorm | nn.Module | None) -> Tensor | None:
+        return None if norm is None else self._kept(norm.weight.detach().float())
+
+
+def _module() -> Any:
+    """The C++ module; None where it was not built."""
+    try:
+        from groundup.generation import _decoder  # type: ignore[attr-defined]
+    except ImportError:
+        return None
+    return _decoder
