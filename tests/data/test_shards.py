@@ -143,15 +143,15 @@ class TestArrays:
         assert absent == (None, None, None, None)
         assert shards.document_offsets is None
         assert shards.sha256 == hashlib.sha256((tmp_path / "tokens.npy").read_bytes()).hexdigest()
-        with pytest.raises(DataError, match="has no tokenizer with it"):
+        with pytest.raises(DataError, match="without a tokenizer"):
             shards.tokenizer()
 
     @pytest.mark.parametrize(
         ("array", "complaint"),
         [
-            (np.zeros((2, 3), np.uint16), r"holds uint16 of shape \(2, 3\); expected integer token ids"),
-            (np.zeros(3, np.float32), r"holds float32 of shape \(3,\)"),
-            (np.zeros(3, bool), r"holds bool of shape \(3,\)"),
+            (np.zeros((2, 3), np.uint16), r"contains uint16 of shape \(2, 3\); expected integer token ids"),
+            (np.zeros(3, np.float32), r"contains float32 of shape \(3,\)"),
+            (np.zeros(3, bool), r"contains bool of shape \(3,\)"),
             (np.zeros(0, np.uint16), "contains no tokens"),
         ],
     )
@@ -199,7 +199,7 @@ class TestDamage:
     def test_missing(self, tmp_path):
         with pytest.raises(FileMissingError, match="tokens does not exist"):
             TokenShards.open(tmp_path / "tokens")
-        with pytest.raises(DataError, match=r"has no index\.json, so it is no token data set"):
+        with pytest.raises(DataError, match=r"has no index\.json, so it is not a token data set"):
             TokenShards.open(tmp_path)
 
     def test_without_its_index_it_was_interrupted(self, folder):

@@ -410,6 +410,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         if isinstance(error, GroundupError):
             raise
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; fix that, for example free some disk space, and run "
-            "the same command again: finished shards are kept"
+            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or fix the fault, and "
+            "run the same command again: finished shards are kept"
         ) from None
