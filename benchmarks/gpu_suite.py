@@ -99,9 +99,9 @@ def measure(model: str, optimizer: str, compile: bool, kernels: str, loss: str, 
     shape, batch_size = ModelConfig(**MODELS[model].shape), MODELS[model].batch_size
     config = RunConfig(
         model=shape,
-        optim=OptimConfig(optimizer=optimizer),  # type: ignore[arg-type]
+        optim=OptimConfig(optimizer=optimizer),
         train=TrainConfig(
-            precision="bf16", compile=compile, kernels=kernels, device=device,  # type: ignore[arg-type]
+            precision="bf16", compile=compile, kernels=kernels, device=device,
             attention="plain" if kernels == "plain" else "flash",
         ),
     )  # fmt: skip

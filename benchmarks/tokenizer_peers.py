@@ -167,7 +167,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
     """
     labelled(library)
     if library == OURS:
-        import numpy  # noqa: F401
+        import numpy  # noqa: F401 - groundup imports it later
 
         from groundup.tokenizer import Tokenizer
         from groundup.tokenizer.encoders import load_core
@@ -175,7 +175,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
         load_core()
         return lambda: Tokenizer.load(vocabulary / OURS)
     if library == "gigatoken":
-        import awkward  # noqa: F401
+        import awkward  # noqa: F401 - gigatoken imports it later
         import gigatoken
 
         return lambda: gigatoken.Tokenizer(vocabulary / "tokenizer.json")

@@ -133,7 +133,7 @@ def muon(bench: Bench) -> tuple[dict[str, dict[float, float]], dict[str, list[Ro
     sweeps, at = {}, {}
     for optimizer, centre in (("adamw", bench.options.adamw_rate), ("muon", bench.options.muon_rate)):
         settings = replace(bench.base, optimizer=optimizer, precision=precision)
-        losses = sweep(centre, lambda rate: bench.runs.result(replace(settings, rate=rate))["final_loss"])  # noqa: B023
+        losses = sweep(centre, lambda rate: bench.runs.result(replace(settings, rate=rate))["final_loss"])  # noqa: B023 - called at once
         rate = min(losses, key=losses.__getitem__)
         for tried, loss in sorted(losses.items()):
             bench.report.add(

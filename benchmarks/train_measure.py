@@ -237,7 +237,7 @@ def checkpoints(model: dict[str, Any], batch_size: int, steps: int, background: 
         for number in range(CHECKPOINTS + 1):
             alone += [step(i) for i in range(steps)]
             began = time.perf_counter()
-            saved = timed(lambda: save(number))  # noqa: B023
+            saved = timed(lambda: save(number))  # noqa: B023 - called at once
             during = []
             for i in range(steps):
                 if not writer.idle:

@@ -234,7 +234,7 @@ def checkpoints(bench: Bench) -> None:
             [call],
             lambda _: bench.measure(
                 "checkpoints", threads, model=shape, batch_size=scale.batch_size, steps=scale.steps_between,
-                background=background,  # noqa: B023
+                background=background,  # noqa: B023 - called at once
             ),
         )  # fmt: skip
         if rows := found.get(call):
@@ -256,7 +256,7 @@ def startup(bench: Bench) -> None:
     for threads in bench.options.threads:
         given = {"shards": data["shards"], "folder": str(bench.scratch), "options": bench.scale.startup}
         bench.measure("startup", threads, **given)
-        rows = bench.rounds(["start"], lambda _: bench.measure("startup", threads, **given)).get("start")  # noqa: B023
+        rows = bench.rounds(["start"], lambda _: bench.measure("startup", threads, **given)).get("start")  # noqa: B023 - called at once
         if rows:
             bench.report.add(
                 {"what": "start-up to the first step", "who": labelled(OURS), "call": "groundup train, no compile",

@@ -169,7 +169,7 @@ class TestArrays:
         cut_off = path.read_bytes()[:-8]
         for content in (pickled, cut_off, b"", b"\0\1\2\3"):
             path.write_bytes(content)
-            with pytest.raises(DataError, match="is not a valid .npy file") as error:  # noqa: RUF043
+            with pytest.raises(DataError, match=r"is not a valid \.npy file") as error:
                 TokenShards.open(path)
             message(error)
         path.write_bytes(b"text")
@@ -177,7 +177,7 @@ class TestArrays:
             TokenShards.open(path)
         message(error)
         np.savez(tmp_path / "tokens.npz", np.arange(3))
-        with pytest.raises(DataError, match="is an .npz archive"):  # noqa: RUF043
+        with pytest.raises(DataError, match=r"is an \.npz archive"):
             TokenShards.open(tmp_path / "tokens.npz")
 
     def test_ids_outside_a_vocabulary_are_found(self, tmp_path):

@@ -84,9 +84,9 @@ class EncodeStats:
             f"({self.bytes_per_token:.2f} bytes each) in {self.shards} shard{'s' * (self.shards > 1)}"
         )
         if self.repaired:
-            return f"{found}; repaired: {', '.join(self.repaired)}, {seconds:.1f} s"
+            return f"{found}; damaged files written again: {', '.join(self.repaired)}, {seconds:.1f} s"
         if self.already_complete:
-            return f"{found}; already complete"
+            return f"{found}; already complete, nothing to do"
         kept = f", {self.tokens_kept:,} of the tokens from before" if self.tokens_kept else ""
         return f"{found}{kept}, {seconds:.1f} s"
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from groundup.errors import DataError
 from groundup.text.files import STANDARD_INPUT, Kind, file_errors, format_of, is_stream
@@ -184,7 +184,7 @@ def _on_disk(stream: BinaryIO) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(stream, file, _BUFFER_BYTES)
         file.seek(0)
-        yield cast(BinaryIO, file)
+        yield file
 
 
 class _Stream(io.RawIOBase):

@@ -32,6 +32,7 @@ Text after the last separator is a document if it is not empty. A document never
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -246,7 +247,7 @@ class TextReader:
             size = 0 if is_stream(path) else path.stat().st_size
             for done, blocks in parquet_texts(path, opened.stream, self.options, on_bad):
                 if size:
-                    self._position = lambda done=done: int(done * size)  # type: ignore[misc]
+                    self._position = partial(int, done * size)
                 yield blocks
         elif opened.is_array:
             try:

@@ -154,7 +154,7 @@ def _read_ranks(path: Path, text: str) -> dict[bytes, int]:
         if not line.rstrip("\r"):
             continue
         try:
-            encoded, digits = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]
+            encoded, digits = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]  # AttributeError: see below
             token = base64.b64decode(encoded, validate=True)
         except (AttributeError, binascii.Error):
             raise TokenizerError(

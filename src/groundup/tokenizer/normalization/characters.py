@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup.errors import TokenizerError
-from groundup.text.options import utf8
-from groundup.tokenizer.arguments import plain_ids
+from groundup.tokenizer.arguments import as_bytes, plain_ids
 from groundup.tokenizer.encoders import load_core
 from groundup.tokenizer.streams import DecodeStream
 from groundup.tokenizer.vocabulary import Rules, rule_array
@@ -173,8 +172,7 @@ class CharacterDecodeStream(DecodeStream):
         """Return the characters that these ids complete. Arguments and errors as for `DecodeStream.feed`."""
         if not isinstance(ids, int | list) and hasattr(ids, "tolist"):
             ids = ids.tolist()
-        several = isinstance(ids, Iterable)
-        tokens = [*self._run, *self._written(plain_ids(ids if several else [ids]))]  # type: ignore[arg-type, list-item]
+        tokens = [*self._run, *self._written(plain_ids(ids if isinstance(ids, Iterable) else [ids]))]
         held = len(tokens)
         while held > 0 and byte_of(tokens[held - 1]) is not None:
             held -= 1
@@ -207,7 +205,7 @@ def character_offsets(
     """
     import numpy as np
 
-    data = utf8(text) if isinstance(text, str) else bytes(text)
+    data = as_bytes(text)
     array = np.frombuffer(data, np.uint8)
     copies = np.ones(len(data), np.int64)  # number of bytes in the written text from each byte
     begin = 0

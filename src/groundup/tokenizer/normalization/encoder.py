@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from groundup.text.options import utf8
-from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.arguments import as_bytes, checked_text
 from groundup.tokenizer.encoders import TextEncoder, load_core, offsets_of
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, begins_anew, is_normal, normal_spans
 from groundup.tokenizer.streams import EncodeStream
@@ -124,7 +124,7 @@ class NormalizingEncoder:
         sizes_in_bytes: list[int] = []  # of the characters of the normalized text
         origins: list[NDArray[np.int64]] = []  # begin and end of each of them in the original text
         begin = 0
-        for piece, special in self._pieces(_as_bytes(text), self._parts_of(specials)):
+        for piece, special in self._pieces(as_bytes(text), self._parts_of(specials)):
             original = str(piece, "utf-8", "surrogateescape")
             normal, origin = (original, None) if special is not None else normal_spans(self._normalizer, original)
             # Start of each character of the piece, and end of the last.
@@ -158,7 +158,7 @@ class NormalizingEncoder:
 
         normalized = self._parts_of(specials).normalized
         ids = [np.empty(0, np.uint32)]
-        for piece, special in self._pieces(_as_bytes(text), self._parts_of(specials)):
+        for piece, special in self._pieces(as_bytes(text), self._parts_of(specials)):
             if special is not None:
                 ids.append(np.array([special], np.uint32))
             else:
@@ -200,7 +200,7 @@ class NormalizingStream:
         self._reset()
 
     def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
-        text = self._characters.decode(utf8(data) if isinstance(data, str) else bytes(checked_text(data)))  # type: ignore[arg-type]
+        text = self._characters.decode(as_bytes(checked_text(data)))
         return self._advance(text, complete=False)
 
     def finish(self) -> "NDArray[np.uint32]":
@@ -254,10 +254,6 @@ class NormalizingStream:
             if begins_anew(self._normalizer, text[place]):
                 return from_here + len(_bytes_of(text[:place]))
         return 0
-
-
-def _as_bytes(text: "str | Buffer") -> bytes:
-    return utf8(text) if isinstance(text, str) else bytes(text)
 
 
 def _bytes_of(text: str) -> bytes:
