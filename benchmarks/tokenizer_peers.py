@@ -1,8 +1,8 @@
-"""How each library is asked to encode and to train: the public call that is its fastest for the result compared.
+"""Calls of each library to encode and to train: its fastest public call for the compared result.
 
-Everyone gets the same vocabulary, written by `write_vocabulary` in the form that each reads, and the same text as the
-type that its call takes (bytes where it takes bytes), made before the clock starts. Special tokens in a text that is
-encoded as a whole are recognized by all.
+All libraries get the same vocabulary, written by `write_vocabulary` in their formats, and the same text, converted to
+the type of their call (bytes if possible) before the clock starts. All recognize special tokens in a text that is
+encoded as a whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Encode = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One library's way to encode one kind of input to one kind of result."""
+    """A library's call to encode one type of input to one type of result."""
 
     library: str
     text: str
@@ -38,11 +38,11 @@ class Call:
 
     @property
     def method(self) -> str:
-        """What the library's tokenizer must have for it."""
+        """Name of the method that the library's tokenizer must have."""
         return self.text.split("(")[0]
 
     def fits(self, threads: int) -> bool:
-        """Whether this is the call to make for so many threads."""
+        """Whether this is the call for this number of threads."""
         return self.fewest_threads <= threads <= self.most_threads
 
     def named(self, threads: int) -> str:
@@ -63,7 +63,7 @@ _TIKTOKEN_ARRAY = Call(
 )  # fmt: skip
 _TOKENIZERS_ENCODE = Call("tokenizers", "encode(str).ids", lambda t, _: lambda text: t.encode(text).ids, slow=True)
 _GIGATOKEN_ARRAY = Call("gigatoken", "encode(str)", lambda t, _: t.encode)
-_ANY = 1 << 10  # as many threads as are asked for
+_ANY = 1 << 10  # for any number of threads
 
 CALLS: dict[str, list[Call]] = {
     "encode bytes to array": [
@@ -118,10 +118,10 @@ CALLS: dict[str, list[Call]] = {
 
 
 def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
-    """Writes the tokenizer as each library reads it: our folder, a tokenizer.json, and ranks for tiktoken.
+    """Write the tokenizer in the format of each library: groundup's folder, tokenizer.json, and ranks for tiktoken.
 
     Raises:
-        UnavailableError: the pattern is not GPT-2's, or ids have gaps; the peers are set up for neither here.
+        UnavailableError: the pattern is not GPT-2's, or ids have gaps, which the peers do not support here.
     """
     from groundup.tokenizer import Tokenizer
     from groundup.tokenizer.formats.gpt2 import printable
@@ -160,7 +160,7 @@ def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
 
 
 def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
-    """Imports the library, and all that it imports later; returns what makes its tokenizer from files.
+    """Import the library and everything that it imports later; return the function that loads its tokenizer.
 
     Raises:
         UnavailableError: it is not installed.
@@ -193,7 +193,7 @@ def _tiktoken(vocabulary: Path) -> Any:
 
     from groundup.tokenizer.patterns import GPT2
 
-    # Not tiktoken.load, which keeps a copy by the file's path and would read that the next time.
+    # Not tiktoken.load, which caches a copy by the file's path.
     lines = (vocabulary / "ranks.tiktoken").read_bytes().split(b"\n")
     ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
     specials = json.loads((vocabulary / "specials.json").read_text(encoding="utf-8"))
@@ -201,7 +201,7 @@ def _tiktoken(vocabulary: Path) -> Any:
 
 
 def flat_ids(result: Any) -> tuple[Any, Any]:
-    """Any library's result as ids, uint32 (N,), and where documents end in them, int64 (documents,), or None."""
+    """A library's result as ids, uint32 (N,), and document ends in them, int64 (documents,), or None."""
     import numpy as np
 
     if isinstance(result, tuple):
@@ -225,12 +225,12 @@ _PIECE_BYTES = 16 << 20
 
 
 def train(who: str, path: Path, vocab_size: int, threads: int) -> Merges:
-    """Trains with ``LIBRARY`` or ``LIBRARY:TIE_RULE`` on a file with documents between separators.
+    """Train with ``LIBRARY`` or ``LIBRARY:TIE_RULE`` on a file with documents between separators.
 
-    The vocabulary has the 256 bytes, the separator and the merges, for everyone.
+    The vocabulary of every library has the 256 bytes, the separator and the merges.
 
     Raises:
-        UnavailableError: the library is not installed, or there is no such library or tie rule.
+        UnavailableError: the library is not installed, or the library or tie rule is unknown.
     """
     library, _, tie_rule = who.partition(":")
     trainers = {OURS: _train_ours, "gigatoken": _train_gigatoken, "tokenizers": _train_hf, "rustbpe": _train_rustbpe}
@@ -285,13 +285,13 @@ def _train_rustbpe(path: Path, vocab_size: int, threads: int, tie_rule: str) -> 
     from groundup.tokenizer.patterns import GPT2
 
     tokenizer = rustbpe.Tokenizer()
-    tokenizer.train_from_iterator(documents_of(path), vocab_size - 1, pattern=GPT2)  # it knows no special tokens
+    tokenizer.train_from_iterator(documents_of(path), vocab_size - 1, pattern=GPT2)  # it has no special tokens
     learned = sorted((rank, bytes(token)) for token, rank in tokenizer.get_mergeable_ranks() if rank >= 256)
     return [(token, b"") for _, token in learned]
 
 
 def documents_of(path: Path) -> Iterator[str]:
-    """The documents of a file, for those who take no path; a long file is never in memory as a whole."""
+    """Documents of a file, for libraries that take no path; a long file is never in memory as a whole."""
     separator, rest = SEPARATOR.encode(), b""
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):

@@ -102,7 +102,7 @@ class EncodeStats:
             met = ", ".join(f"{name} × {count:,}" for name, count in self.special_tokens_met.items())
             is_encoded = self.special_tokens == "encode"
             taken = "as special tokens" if is_encoded else "as text (--special-tokens encode: as special tokens)"
-            yield f"names of special tokens in documents were encoded {taken}: {met}"
+            yield f"names of special tokens in documents were taken {taken}: {met}"
 
 
 def encode_with_summary(
