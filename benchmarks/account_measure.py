@@ -25,7 +25,7 @@ from groundup.train.step import build_loss
 
 Row = dict[str, Any]
 PRODUCT = 1024
-"""Rows and columns of the product that a machine is measured by, as in groundup.train.device."""
+"""Rows and columns of the matmul that measures the machine, as in groundup.train.device."""
 
 
 class Step:

@@ -31,9 +31,9 @@ from side_by_side import Row
 from train_peers import OURS, Llama
 
 LEAST_TO_PEAK = 0.1
-"""Rate at the last step over the peak."""
+"""Learning rate at the last step over the peak."""
 WARM_UP = 0.05
-"""Part of the steps."""
+"""Share of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,17 +43,17 @@ class Settings:
     who: Literal["groundup", "transformers"]
     optimizer: Literal["adamw", "muon"]
     rate: float
-    """Peak of the cosine."""
+    """Peak learning rate of the cosine schedule."""
     steps: int
     seed: int
-    """Of the weights and the batches."""
+    """Seed of the weights and the batches."""
     precision: Literal["fp32", "bf16"]
     model: Mapping[str, int]
     """Keywords of `ModelConfig`."""
     batch_size: int
     weight_decay: float
     eval_interval: int
-    """Steps between evaluations; there is one before the first step and one after the last too."""
+    """Steps between evaluations; the run is also evaluated before the first and after the last step."""
     eval_windows: int
     train_sha256: str
     valid_sha256: str

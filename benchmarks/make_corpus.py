@@ -29,7 +29,7 @@ from side_by_side import SEPARATOR
 
 HEAPS_FACTOR, HEAPS_EXPONENT = 3.45, 0.62
 NEW_PER_CHANGE = 0.6
-"""How many of the changes make a pretoken that was not there before; measured on web text, 250 to 450 MB."""
+"""Share of the changes that make a new pretoken; measured on web text, 250 to 450 MB."""
 BLOCK_BYTES = 16 << 20
 
 _LOWER = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
@@ -53,7 +53,7 @@ def main() -> None:
     if not options.separator:
         parser.error("--separator is empty; give the text between documents")
     if not options.input.is_file() or options.input.stat().st_size == 0:
-        parser.error(f"{options.input} is no file with text in it")
+        parser.error(f"{options.input} is not a file with text; give a text file")
     if options.out.exists() and options.out.samefile(options.input):
         parser.error(f"{options.out} is the input itself; choose another name")
     partial = options.out.with_name(options.out.name + ".part")

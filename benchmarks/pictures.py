@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 WIDTH = 104
 STEPS = 1780
-"""Steps of the demo that is drawn: what two free cores of an AMD EPYC do in its two and a half minutes."""
+"""Steps of the pictured demo: what two free cores of an AMD EPYC do in two and a half minutes."""
 THEME = TerminalTheme(
     (23, 27, 34),
     (221, 225, 230),

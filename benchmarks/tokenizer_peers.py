@@ -27,13 +27,13 @@ class Call:
 
     library: str
     text: str
-    """The call as it is written in rows; {threads} and {parallel} are filled in."""
+    """The call as shown in rows, with {threads} and {parallel} to be filled in."""
     bind: Callable[[Any, int], Encode]
-    """From the library's tokenizer and a number of threads to what is timed."""
+    """Returns the timed call for the library's tokenizer and a number of threads."""
     most_threads: int = 1
     fewest_threads: int = 1
     slow: bool = False
-    """Gets only the beginning of the text: there is no cache that would make it faster on more."""
+    """Whether it gets only the beginning of the text: without a cache it is not faster on longer text."""
     takes_bytes: bool = False
 
     @property
@@ -114,7 +114,7 @@ CALLS: dict[str, list[Call]] = {
         Call("tokenizers", "encode_batch_fast(list[str])", _hugging_face_batch, _ANY, slow=True),
     ],
 }  # fmt: skip
-"""Ours first in each. Latency is that of the calls for documents one by one."""
+"""Calls by kind, groundup's first. Latency is measured with the calls for single documents."""
 
 
 def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
@@ -185,7 +185,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
         return lambda: tokenizers.Tokenizer.from_file(str(vocabulary / "tokenizer.json"))
     if library == "tiktoken":
         return lambda: _tiktoken(vocabulary)
-    raise UnavailableError(f"{library!r} is no peer for encoding; choose gigatoken, tiktoken or tokenizers")
+    raise UnavailableError(f"{library!r} is not a peer for encoding; choose gigatoken, tiktoken or tokenizers")
 
 
 def _tiktoken(vocabulary: Path) -> Any:
@@ -219,7 +219,7 @@ def flat_ids(result: Any) -> tuple[Any, Any]:
 
 
 Merges = list[tuple[bytes, bytes]]
-"""What a training learned, in order. rustbpe does not tell the two halves, and has all bytes in the first."""
+"""Learned merges, in order. rustbpe does not return the two parts of a merge; the first has all bytes."""
 
 _PIECE_BYTES = 16 << 20
 
@@ -235,7 +235,7 @@ def train(who: str, path: Path, vocab_size: int, threads: int) -> Merges:
     library, _, tie_rule = who.partition(":")
     trainers = {OURS: _train_ours, "gigatoken": _train_gigatoken, "tokenizers": _train_hf, "rustbpe": _train_rustbpe}
     if library not in trainers:
-        raise UnavailableError(f"{library!r} is no trainer; choose one of: {', '.join(trainers)}")
+        raise UnavailableError(f"{library!r} is not a trainer; choose one of: {', '.join(trainers)}")
     labelled(library)
     return trainers[library](path, vocab_size, threads, tie_rule)
 

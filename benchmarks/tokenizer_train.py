@@ -27,7 +27,7 @@ from tokenizer_peers import OURS
 
 OUR_DEFAULT, OUR_HUGGING_FACE = f"{OURS}:bytes", f"{OURS}:huggingface"
 SAME_RULE = {"gigatoken:huggingface": OUR_HUGGING_FACE, "tokenizers": OUR_HUGGING_FACE}
-"""Who must learn the merges that we learn with this rule."""
+"""Peers that must learn the same merges as groundup with this tie rule."""
 PEERS = [
     "gigatoken:huggingface", "gigatoken:assembled_bytes", "gigatoken:raw_token_ids", "tokenizers", "rustbpe",
 ]  # fmt: skip

@@ -56,11 +56,11 @@ class Findings(NamedTuple):
     """The runs behind the rows, for the plot. A part that was not requested is empty."""
 
     parity: dict[str, list[Row]]
-    """By who: a run a seed."""
+    """By contender: one run a seed."""
     sweep: dict[str, dict[float, float]]
-    """By optimizer: final loss of each rate."""
+    """By optimizer: final loss of each learning rate."""
     best: dict[str, list[Row]]
-    """By optimizer: a run a seed, at its best rate."""
+    """By optimizer: one run a seed, at its best learning rate."""
     budgets: dict[float, list[Row]]
     """Muon's runs by share of the tokens."""
 

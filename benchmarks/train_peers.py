@@ -177,7 +177,7 @@ def make(who: str, model: Mapping[str, Any], **optim: Any) -> Trainee:
     """
     package, _, way = who.partition(":")
     if who not in SETTINGS:
-        raise UnavailableError(f"there is no {who!r}; choose from {', '.join(SETTINGS)}")
+        raise UnavailableError(f"unknown contender {who!r}; choose from {', '.join(SETTINGS)}")
     plain = "plain" if way == "plain" else None
     config = RunConfig(
         model=ModelConfig(**model),
