@@ -76,7 +76,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     """A TOML file as nested plain values.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         ConfigError: it cannot be read, or is not valid TOML.
     """
     try:

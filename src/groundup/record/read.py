@@ -1,4 +1,4 @@
-"""Tolerant reader of run directories: missing files are no error, damage is described."""
+"""Tolerant reader of run directories: missing files are not errors, damage is described."""
 
 from __future__ import annotations
 

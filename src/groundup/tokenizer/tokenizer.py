@@ -110,7 +110,7 @@ class Tokenizer(TokenizerBase):
             special_tokens: names with ids; names alone get the ids after the largest rank. A known encoding has them.
 
         Raises:
-            FileMissingError: there is no such file.
+            FileMissingError: the file does not exist.
             TokenizerError: it is damaged, or the special tokens do not fit it.
         """
         return cls.from_content(read_tiktoken(Path(path), pattern, special_tokens or []))

@@ -12,7 +12,7 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: it is empty, a folder, or cannot be read.
     """
     try:

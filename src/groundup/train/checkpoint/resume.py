@@ -42,7 +42,7 @@ def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], obje
         False if the run has no checkpoint yet, so that it has to begin at step 0.
 
     Raises:
-        FileMissingError: there is no such run.
+        FileMissingError: the run does not exist.
         ConfigError: an option that decides the result has changed.
         CheckpointError: the checkpoint is broken, or was made on other data.
     """
