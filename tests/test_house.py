@@ -27,6 +27,7 @@ FLOORS = (
     "account",
     "generation",
     "train",
+    "interop",
     "language_model",
     "sweeps",
     "studies.tokenizer_report",

@@ -180,8 +180,9 @@ def sample_line(
     pieces: list[str] = []
     try:
         for piece in continue_text(
-            model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed
-        ):
+            model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed,
+            begin_token=settings.begin_token, end_token=settings.end_token,
+        ):  # fmt: skip
             pieces.append(piece)
             if stop():
                 return None
