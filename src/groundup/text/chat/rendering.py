@@ -54,7 +54,7 @@ class Renderer:
         special_tokens: names that only the template can write.
         now: ISO date that ``strftime_now`` formats; None for today's. Data sets have a fixed one, so that they are
             the same on every day.
-        seconds: most processor time of a conversation.
+        seconds: most processor time of a conversation; by default PROCESSOR_SECONDS.
 
     Attributes:
         names: special tokens that the template writes, as far as its text and a short conversation tell.
@@ -71,12 +71,12 @@ class Renderer:
         special_tokens: Sequence[str] = (),
         *,
         now: str | None = None,
-        seconds: float = PROCESSOR_SECONDS,
+        seconds: float | None = None,
     ):
         _check_jinja()
         self.template = template
         self.met: Counter[str] = Counter()
-        self._seconds = seconds
+        self._seconds = PROCESSOR_SECONDS if seconds is None else seconds
         self.protect(special_tokens)
         self._process = subprocess.Popen(
             # -P: the worker's folder is not a place to import from.
@@ -86,7 +86,7 @@ class Renderer:
             stderr=subprocess.DEVNULL,
         )
         try:
-            answer = self._asked({"template": template.text, "now": now, "seconds": seconds})
+            answer = self._asked({"template": template.text, "now": now, "seconds": self._seconds})
             if "error" in answer:
                 raise DataError(f"{self._named()} cannot be used: {answer['error']}; mend it, or name another")
         except BaseException:

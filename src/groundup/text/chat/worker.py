@@ -178,7 +178,7 @@ def described(template: Template) -> dict[str, Any]:
                 raise
         else:
             break
-    return {"names": sorted({*_NAME.findall(template.literals), *_NAME.findall(text)})}
+    return {"names": list(dict.fromkeys([*_NAME.findall(text), *_NAME.findall(template.literals)]))}
 
 
 def rendered(template: Template, request: dict[str, Any]) -> dict[str, Any]:
