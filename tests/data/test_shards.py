@@ -247,7 +247,9 @@ class TestDamage:
         ("changes", "complaint"),
         [
             ({"format": "someone else's"}, "has the format \"someone else's\"; expected 'groundup-token-shards'"),
-            ({"version": 2}, "has format version 2, but this groundup reads 1"),
+            ({"version": 3}, "has format version 3, but this groundup reads 1 and 2"),
+            ({"version": 2}, "its shards have 0 masks"),
+            ({"counted": 5}, "its shards have 0 masks, which count 0 tokens, but it is of version 1 and says 5"),
             ({"dtype": "uint32"}, "dtype is uint32, but ids below vocab_size = 300 are stored as uint16"),
             ({"dtype": "float32"}, 'dtype is "float32", which is not valid'),
             ({"tokens": 99}, "its shards have 100 tokens together, but it says 99"),

@@ -111,7 +111,9 @@ def _opened(
     path: Path, options: ReadOptions, stack: ExitStack, file: BinaryIO, position: Callable[[], int]
 ) -> OpenedInput:
     known = format_of(path)
-    kind = options.format if options.format != "auto" else known[0] if known else None
+    kind: Kind | None = known[0] if known else None
+    if options.format != "auto" and options.format != "chat":
+        kind = options.format
     named_compression = known[1] if known else ""
     head = _peek(file)
     if kind == "parquet" and not is_stream(path):
