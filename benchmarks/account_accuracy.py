@@ -1,15 +1,15 @@
-"""What `groundup account` predicts, beside what happens: memory by three measures, and the time of a step.
+"""Accuracy of `groundup account`: memory by three measures and the time of a step, predicted and measured.
 
     python benchmarks/account_accuracy.py [--what kept peak process time] [--threads 1 2] [--rounds 3] [--out FILE]
         [--quick]
 
-    kept      bytes that autograd saves in a forward pass, by its own hook
-    peak      the most bytes of tensors in a step, by the profiler's record of every allocation
-    process   growth of a process's resident memory over three steps: with an allocator that wastes nothing, and with
-              glibc's heap as `groundup train` sets it, which keeps what is freed
-    time      median seconds of a step with AdamW in float32, predicted from a square product timed between the steps
+    kept      bytes that autograd saves in a forward pass, by its saved-tensors hook
+    peak      peak bytes of tensors in a step, from the profiler's record of every allocation
+    process   growth of a process's resident memory over three steps: with an allocator without waste, and with glibc's
+              malloc as `groundup train` sets it, which keeps freed memory
+    time      median seconds of a step with AdamW in float32, predicted from a square matmul timed between the steps
 
-Every measurement but the first two kinds has a process of its own. --quick takes toy shapes, to try the script.
+Each measurement of `process` and `time` runs in a separate process. --quick uses toy shapes, to try the script.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ EXACT = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
 
 
 def run_config(run: dict[str, Any], base: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """A run as nested values."""
+    """Options of a run as nested values."""
     return {
         "model": base | (run.get("model", {}) if base is BASE else {}),
         "data": {"batch_size": run.get("batch", 8)},
@@ -67,17 +67,17 @@ def run_config(run: dict[str, Any], base: dict[str, Any]) -> dict[str, dict[str,
 
 
 def predicted(config: RunConfig) -> StepMemory:
-    """What the account says of the memory of a step."""
+    """Predicted memory of a step."""
     return step_memory(config.model, config.optim, config.train, batch_size=config.data.batch_size)
 
 
 def about(what: str, name: str) -> Row:
-    """The beginning of a row."""
+    """First columns of a row."""
     return {"what": what, "ours": f"groundup {VERSION}", "run": name}
 
 
 def compared(said: float, found: float, unit: str, scale: float) -> Row:
-    """Prediction and measurement, and the first by the second."""
+    """Prediction, measurement, and their ratio."""
     return {
         f"predicted_{unit}": short(said / scale),
         f"found_{unit}": short(found / scale),
@@ -86,7 +86,7 @@ def compared(said: float, found: float, unit: str, scale: float) -> Row:
 
 
 def memory(report: Report, what: list[str], base: dict[str, Any]) -> None:
-    """The rows of memory."""
+    """Rows on memory."""
     for name, run in RUNS.items():
         values = run_config(run, base)
         config = run_of(values)
@@ -113,7 +113,7 @@ def memory(report: Report, what: list[str], base: dict[str, Any]) -> None:
 
 
 def step_times(report: Report, threads: list[int], rounds: int, base: dict[str, Any], seconds: float) -> None:
-    """The rows of time; the ratio is the median of rounds."""
+    """Rows on time; the ratio is the median over rounds."""
     for count in threads:
         for name, run in SHAPES.items():
             arguments = {"run": run_config(run, base), "seconds": seconds}

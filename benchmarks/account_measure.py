@@ -1,6 +1,6 @@
-"""What a training step really takes: memory by three measures, and time.
+"""Measured memory (by three measures) and time of a training step.
 
-Used by `account_accuracy.py`, and by the tests that hold `groundup account` to it.
+`account_accuracy.py` and the tests of `groundup account` use it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from groundup.train.step import build_loss
 
 Row = dict[str, Any]
 PRODUCT = 1024
-"""Rows and columns of the product that a machine is measured by, as in groundup.train.device."""
+"""Rows and columns of the matmul that measures the machine, as in groundup.train.device."""
 
 
 class Step:
-    """A training step of a run on synthetic tokens, to be made again and again; nothing of the process is set."""
+    """A repeatable training step of a run on synthetic tokens; it changes no process settings."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -50,12 +50,12 @@ class Step:
 
 
 def run_of(run: dict[str, dict[str, Any]]) -> RunConfig:
-    """A run from nested values: ``{"model": {…}, "data": {"batch_size": 8}}``."""
+    """RunConfig from nested values: ``{"model": {…}, "data": {"batch_size": 8}}``."""
     return from_dict(RunConfig, run)
 
 
 def saved_by_autograd(config: RunConfig) -> int:
-    """Bytes of the distinct pieces of memory that autograd's own hook is shown in a forward pass, weights aside."""
+    """Bytes of the distinct storages that autograd saves in a forward pass, without weights."""
     step = Step(config)
     weights = {p.untyped_storage().data_ptr() for p in step.model.parameters()}
     seen: dict[int, int] = {}
@@ -64,7 +64,7 @@ def saved_by_autograd(config: RunConfig) -> int:
         memory = tensor.untyped_storage()
         if memory.data_ptr() not in weights:
             seen[memory.data_ptr()] = memory.nbytes()
-        return tensor.detach()  # keeps the memory, so that no address is given out twice
+        return tensor.detach()  # keeps the memory allocated, so that no address is reused
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = step.loss(step.x, step.x.clone())
@@ -73,10 +73,10 @@ def saved_by_autograd(config: RunConfig) -> int:
 
 
 def allocated_at_most(step: Callable[[], None]) -> int:
-    """The most bytes of tensors that a step has at once beyond what was there, by the profiler's record of them."""
+    """Peak bytes of tensors that a step allocates beyond those before it, from the profiler's record."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]  # type: ignore[union-attr]
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     now = most = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         now += event.nbytes()
@@ -85,7 +85,7 @@ def allocated_at_most(step: Callable[[], None]) -> int:
 
 
 def tensor_peak(config: RunConfig) -> int:
-    """The most bytes of tensors in a step after the first, weights and optimizer state included."""
+    """Peak bytes of tensors in a step after the first, including weights and optimizer state."""
     step = Step(config)
     step()
     step.optimizer.zero_grad(set_to_none=True)
@@ -95,10 +95,10 @@ def tensor_peak(config: RunConfig) -> int:
 
 
 def process_growth(run: dict[str, dict[str, Any]], prepared: bool = False) -> Row:
-    """By how much three steps raise the most that this process has had resident. Linux only.
+    """Growth of this process's peak resident memory over three steps. Linux only.
 
     Args:
-        prepared: set the process as `groundup train` does, so that the C library keeps what is freed.
+        prepared: use the process settings of `groundup train`, with which the C library keeps freed memory.
     """
     torch.set_num_threads(1)
     config = run_of(run)
@@ -123,9 +123,9 @@ def _resident(field: str) -> int:
 
 
 def step_time(run: dict[str, dict[str, Any]], seconds: float = 6.0) -> Row:
-    """Median seconds of a step, and what is predicted from the matrix throughput measured between the steps.
+    """Median seconds of a step, and the prediction from the matmul throughput measured between the steps.
 
-    On one thread it is CPU time, which others on the machine disturb less; on several it is time on the clock.
+    On one thread it is CPU time, which other processes disturb less; on several threads it is wall-clock time.
     """
     config = run_of(run)
     with process_settings(config.train, "cpu"):

@@ -1,15 +1,15 @@
-"""What a sweep costs beside the training: per cell, and for handing out many cells.
+"""Overhead of a sweep: per trial, and for scheduling many trials.
 
     python benchmarks/experiments.py [--cells 200] [--workers 2] [--executors inline pool ray] [--out FILE] [--quick]
 
-The plan has so many cells of one tiny model, on random tokens; each trains for about a tenth of a second, so that all
-but the training weighs as much as it can. For each executor, one row:
+The plan has --cells trials of one tiny model, on random tokens. Each trains for about a tenth of a second, so that the
+overhead has the largest weight. One row for each executor:
 
-    overhead_s      median over the cells: from when a cell was handed out until its outcome was there, less what its
-                    run has spent by its own clock (left are making the model, the record, and the way there and back)
-    idle_share      part of the slots' time, from the first cell to the last, in which a slot had none
-    first_cell_s    from the start of the sweep until the first outcome: processes, and their import of torch
-    plan_s          reading the plan and making its cells
+    overhead_s      median over the trials of the time from submission to outcome, minus the run's own training time
+                    (what remains: building the model, writing the record, communication)
+    idle_share      share of the slots' time between the first and the last trial in which a slot had none
+    first_cell_s    time from the start of the sweep to the first outcome: start of processes, and import of torch
+    plan_s          time to read the plan and make its trials
 
 `bare` is the row without a sweep: the same configs, one `train` after the other in this process.
 """
@@ -53,7 +53,7 @@ seeds = {cells}
 
 
 class Timed:
-    """An executor with a stopwatch for each job."""
+    """Executor that times each job."""
 
     def __init__(self, inner: Executor):
         self._inner = inner
@@ -63,7 +63,7 @@ class Timed:
 
     @property
     def slots(self) -> int:
-        self.known_slots = self._inner.slots  # nobody can say after it is closed
+        self.known_slots = self._inner.slots  # not available after it is closed
         return self.known_slots
 
     @property
@@ -85,7 +85,7 @@ class Timed:
 
 
 def executor(name: str, workers: int, folder: Path) -> Executor:
-    """An executor by its name, each cell on one thread."""
+    """An executor by its name, with one thread a trial."""
     if name == "pool":
         return Pool(workers, folder / "log", threads=1)
     if name == "ray":
@@ -96,14 +96,14 @@ def executor(name: str, workers: int, folder: Path) -> Executor:
 
 
 def measure(name: str, workers: int, plan: Plan, folder: Path) -> Row:
-    """A whole sweep on one executor."""
+    """Row of a whole sweep on one executor."""
     began = time.perf_counter()
     timed = Timed(executor(name, workers, folder))
     result = run_sweep(plan, timed, directory=folder / "sweep")
     whole = time.perf_counter() - began
     spent = {cell: timed.ended[cell] - timed.given[cell] for cell in timed.ended}
     own = {cell: found.seconds for cell, found in result.results.items()}
-    # The first of each worker waits for its process, which is no cost of a cell.
+    # The first trial of each worker waits for its process, which is not an overhead of a trial.
     later = sorted(spent, key=timed.given.__getitem__)[timed.known_slots :]
     overhead = [spent[cell] - own[cell] for cell in later]
     span = max(timed.ended.values()) - min(timed.given.values())
@@ -116,7 +116,7 @@ def measure(name: str, workers: int, plan: Plan, folder: Path) -> Row:
 
 
 def measure_bare(plan: Plan, folder: Path) -> Row:
-    """The same runs without a sweep."""
+    """Row of the same runs without a sweep."""
     own, overhead = {}, []
     for cell in plan.trials(folder / "bare"):
         began = time.perf_counter()
@@ -126,7 +126,7 @@ def measure_bare(plan: Plan, folder: Path) -> Row:
 
 
 def row(name: str, workers: int, own: dict[str, float], overhead: list[float]) -> Row:
-    """What all rows have."""
+    """Common columns of all rows."""
     return {
         "what": "sweep", "executor": name, "workers": workers, "cells": len(own),
         "cell_s": round(statistics.median(own.values()), 3),
@@ -141,7 +141,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--executors", nargs="+", default=["inline", "pool"], choices=["inline", "pool", "ray"])
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true", help="few cells, to try the script")
+    parser.add_argument("--quick", action="store_true", help="few trials, to try the script")
     options = parser.parse_args()
     if options.quick:
         options.cells, options.steps = 4, 4

@@ -1,9 +1,9 @@
-"""How long a report on many runs takes, and how large it is; and the list of them.
+"""Time and size of a report on many runs, and time of the list of runs.
 
     python benchmarks/experiments_report.py [--runs 500] [--points 5000] [--rounds 3] [--out FILE]
 
-The runs are made up, two seeds of each of many learning rates, and lie in a temporary folder. Every measurement has a
-process of its own; importing is part of it, as it is of the command.
+The runs are synthetic, two seeds of each of many learning rates, in a temporary folder. Each measurement runs in a
+separate process and includes imports, as the command does.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIME_LIMIT = 600
 
 
 def make(folder: str, runs: int, points: int) -> Row:
-    """Run directories with so many points each."""
+    """Make run directories with --points points each."""
     from made_runs import make_run
 
     for number in range(runs):
@@ -34,7 +34,7 @@ def make(folder: str, runs: int, points: int) -> Row:
 
 
 def report(folder: str, out: str) -> Row:
-    """Both forms of the report."""
+    """Measure both forms of the report."""
     start = clocks()
     from groundup.reports.report import write_report
 
@@ -45,7 +45,7 @@ def report(folder: str, out: str) -> Row:
 
 
 def index(folder: str, rebuild: bool) -> Row:
-    """The list of all runs."""
+    """Measure the list of all runs."""
     start = clocks()
     from groundup.reports.run_list import list_runs
 

@@ -1,13 +1,13 @@
-"""Training on a GPU, all in one call: tokens/s, MFU, the optimizer's share of the step, and memory.
+"""Benchmark of training on a GPU: tokens/s, MFU, the optimizer's share of the step, and memory.
 
     PYTHONPATH=src python benchmarks/gpu_suite.py [--out FILE] [--minutes 9] [--seconds 10] [--quick]
 
-Synthetic tokens, so that nothing but the package is needed. The cases come in order of importance, each in a process of
-its own; rows are written as they come, and what does not fit into --minutes is left out, by name. bfloat16 throughout.
+Tokens are synthetic, so only the package is needed. Cases run in order of importance, each in a separate process. Rows
+are written as they come; cases that do not fit into --minutes are listed as left out. All cases use bfloat16.
 
-MFU counts 3 x the forward matrix products (2mnp, attention in full) over the card's dense bfloat16 peak as its maker
-gives it; `share_of_measured_peak` is over the fastest product seen in the same process. Steps are timed in blocks, so
-that the device is not waited for after each. --quick takes toy shapes, to try the script on a CPU.
+MFU counts 3 x the forward matmuls (2mnp, attention in full) over the card's dense bfloat16 peak from its data sheet;
+`share_of_measured_peak` is over the fastest matmul measured in the same process. Steps are timed in blocks, so that the
+device is not synchronized after each. --quick uses toy shapes, to try the script on a CPU.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from train_peers import Groundup
 
 
 class Model(NamedTuple):
-    """A shape and a batch, and the best that others have published for it."""
+    """A model shape and batch size, with the best published result for it."""
 
     shape: dict[str, Any]
     batch_size: int
@@ -42,7 +42,7 @@ class Model(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One measurement; ``loss`` only of memory: "ours", or "full" for all logits at once."""
+    """One measurement; ``loss`` is for memory only: "ours", or "full" for all logits at once."""
 
     model: str
     optimizer: str = "adamw"
@@ -88,20 +88,20 @@ QUICK = [
     Case("toy", compile=False, loss="ours"),
 ]
 LEAST_SECONDS = 20
-LOSS_TOLERANCE = 1e-2  # of a bfloat16 forward pass
+LOSS_TOLERANCE = 1e-2  # tolerance of a bfloat16 forward pass
 BLOCK = 5
 
 
 def measure(model: str, optimizer: str, compile: bool, kernels: str, loss: str, seconds: float) -> Row:
-    """One case, in the process that calls it."""
+    """Measure one case in the calling process."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     shape, batch_size = ModelConfig(**MODELS[model].shape), MODELS[model].batch_size
     config = RunConfig(
         model=shape,
-        optim=OptimConfig(optimizer=optimizer),  # type: ignore[arg-type]
+        optim=OptimConfig(optimizer=optimizer),
         train=TrainConfig(
-            precision="bf16", compile=compile, kernels=kernels, device=device,  # type: ignore[arg-type]
+            precision="bf16", compile=compile, kernels=kernels, device=device,
             attention="plain" if kernels == "plain" else "flash",
         ),
     )  # fmt: skip
@@ -113,20 +113,20 @@ def measure(model: str, optimizer: str, compile: bool, kernels: str, loss: str, 
 
 
 def speed(trainee: Groundup, batches: list[tuple[torch.Tensor, torch.Tensor]], seconds: float, device: str) -> Row:
-    """Blocks of steps for about so many seconds, and blocks of the optimizer's part between them; medians."""
+    """Medians over blocks of steps for about ``seconds``, and over blocks of optimizer steps between them."""
     shape, (batch_size, _) = trainee.config.model, batches[0][0].shape
     first_step = timed(partial(trainee.step, *batches[0]), device)
     block = BLOCK if device != "cpu" else 1
 
     def steps() -> None:
         results = [trainee.step(*batches[i % len(batches)]) for i in range(block)]
-        results[-1]()  # which raises if the loss is no number any more
+        results[-1]()  # raises if the loss is not finite
 
     def optimizer_steps() -> None:
         for _ in range(block):
             trainee.optimizer_step()
 
-    steps()  # the clocks of the device settle
+    steps()  # until the device's clock speed is stable
     shapes = matmul_shapes(shape, batch_size, [8192 if device != "cpu" else 256])
     peak = matmul_peak(shapes, device, torch.bfloat16)
     if device != "cpu":
@@ -147,7 +147,7 @@ def speed(trainee: Groundup, batches: list[tuple[torch.Tensor, torch.Tensor]], s
 
 
 def memory_beside_the_account(config: RunConfig, batch_size: int, device: str) -> Row:
-    """The most that was allocated, and what `groundup account` says of it; a compiled model is counted uncompiled."""
+    """Peak allocated memory and the prediction of `groundup account`, which counts a compiled model as uncompiled."""
     if device == "cpu":
         return {"peak_memory_gb": None}
     predicted = step_memory(config.model, config.optim, config.train, batch_size=batch_size, device="cuda").peak
@@ -170,7 +170,7 @@ def _alternate(
 
 
 def row_of(case: Case, found: Row) -> Row:
-    """What was measured, with what it was measured on and what others have reached."""
+    """Row of a measurement, with the hardware and the best published result."""
     model = MODELS[case.model]
     shape = ModelConfig(**model.shape)
     way = f"{case.kernels} kernels, " + ("compiled" if case.compile else "eager")
@@ -190,11 +190,11 @@ def row_of(case: Case, found: Row) -> Row:
 
 
 def main() -> None:
-    """Measure the cases, as many as fit into the time."""
+    """Measure as many cases as fit into the time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--minutes", type=float, default=9, help="of all cases together")
-    parser.add_argument("--seconds", type=float, default=10, help="of a case's timed steps")
+    parser.add_argument("--minutes", type=float, default=9, help="time limit for all cases")
+    parser.add_argument("--seconds", type=float, default=10, help="time of the timed steps of a case")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"

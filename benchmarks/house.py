@@ -1,9 +1,9 @@
-"""How far a reader has to go: files entered, and switches between them, on the ways that a reader follows.
+"""Locality of the code: files entered, and switches between files, on paths that a reader of the code follows.
 
     python benchmarks/house.py --out house.json
 
-Each way runs in a separate process under `sys.setprofile`. A file counts if a function of it is called; a switch is a
-call from one of our files into another one. Class bodies and modules that are being imported do not count.
+Each path runs in a separate process under `sys.setprofile`. A file counts if one of its functions is called. A switch
+is a call from one file of the package into another. Class bodies and module imports do not count.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ WAYS = (
 
 
 class Trace:
-    """What is called while it is on, in all threads."""
+    """Recorder of the calls in all threads while it is on."""
 
     def __init__(self) -> None:
         self.files: collections.Counter[str] = collections.Counter()
         self.switches = 0
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         sys.setprofile(self._seen)
 
     def stop(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         sys.setprofile(None)
 
     def _seen(self, frame: Any, event: str, argument: object) -> None:
@@ -60,12 +60,12 @@ class Trace:
             self.switches += 1
 
     def result(self) -> dict[str, Any]:
-        """Counts, and the files by name."""
+        """Counts, and the names of the files."""
         return {"files": len(self.files), "switches": self.switches, "names": sorted(self.files)}
 
 
 def own_file(frame: Any) -> str | None:
-    """Name of the frame's file below the package; None for one that is not ours."""
+    """Name of the frame's file in the package; None for other files."""
     path = frame.f_code.co_filename
     return os.path.relpath(path, SOURCE) if path.startswith(f"{SOURCE}{os.sep}") else None
 

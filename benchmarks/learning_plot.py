@@ -1,4 +1,4 @@
-"""What `train_learning.py` found, as a picture that can be read at half a page."""
+"""Plot of the results of `train_learning.py`, readable at half a page."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, which people of all kinds of colour vision tell apart.
+# The palette of Okabe & Ito, which is safe for all kinds of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#777777"
 COLOURS = {OURS: BLUE, PEER: ORANGE, "adamw": BLUE, "muon": GREEN}
 MARKERS = {"adamw": "o", "muon": "s"}
 NAMES = {"adamw": "AdamW", "muon": "Muon"}
 LOSS = "validation loss (nats a token)"
-# The first losses, ln V, would take the whole axis.
+# The first losses, about ln V, would take most of the axis.
 SHOWN_FROM = 0.12
 
 
 class Found(Protocol):
-    """What there is to draw; `train_learning.Findings` is one."""
+    """Interface of the data to plot; `train_learning.Findings` implements it."""
 
     @property
     def parity(self) -> dict[str, list[Row]]: ...
@@ -40,19 +40,19 @@ class Found(Protocol):
 
 
 def check_plot() -> None:
-    """Finds out beforehand whether a picture can be drawn.
+    """Check in advance that plotting is possible.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 - only checks that it is installed
     except ImportError:
         raise MissingExtraError.for_package("matplotlib", "plot", "--plot") from None
 
 
 def draw(found: Found, title: str) -> Figure:
-    """Two panels for each part that was measured. Raises as `check_plot`."""
+    """Draw two panels for each measured part. Raises as `check_plot`."""
     check_plot()
     from matplotlib import rc_context
     from matplotlib.figure import Figure

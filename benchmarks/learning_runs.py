@@ -1,8 +1,8 @@
-"""One training run of `train_learning.py`: its settings, how it is trained, and a file of the runs that are done.
+"""A training run of `train_learning.py`: its settings, its training, and the file of finished runs.
 
-Ours is a run of `groundup train`, loop and all. The peer is transformers' Llama with torch's AdamW, clipping and
-cross-entropy, trained by the loop below: it takes from us the initial weights, the batches, the values of the schedule
-and the places of the validation windows, and nothing else.
+groundup's run is a whole `groundup train`. The peer is transformers' Llama with torch's AdamW, clipping and
+cross-entropy, trained by the loop below. It takes from groundup only the initial weights, the batches, the values of
+the schedule and the positions of the validation windows.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ from side_by_side import Row
 from train_peers import OURS, Llama
 
 LEAST_TO_PEAK = 0.1
-"""Rate at the last step over the peak."""
+"""Learning rate at the last step over the peak."""
 WARM_UP = 0.05
-"""Part of the steps."""
+"""Share of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that a run's result depends on but rounding; the key of a finished run."""
+    """Everything that a run's result depends on, up to rounding; the key of a finished run."""
 
     who: Literal["groundup", "transformers"]
     optimizer: Literal["adamw", "muon"]
     rate: float
-    """Peak of the cosine."""
+    """Peak learning rate of the cosine schedule."""
     steps: int
     seed: int
-    """Of the weights and the batches."""
+    """Seed of the weights and the batches."""
     precision: Literal["fp32", "bf16"]
     model: Mapping[str, int]
     """Keywords of `ModelConfig`."""
     batch_size: int
     weight_decay: float
     eval_interval: int
-    """Steps between evaluations; there is one before the first step and one after the last too."""
+    """Steps between evaluations; the run is also evaluated before the first and after the last step."""
     eval_windows: int
     train_sha256: str
     valid_sha256: str
 
     @property
     def tokens(self) -> int:
-        """That the run trains on."""
+        """Number of tokens that the run trains on."""
         return self.steps * self.batch_size * self.model["context_length"]
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token shards of two splits, and where they are trained on."""
+    """Token shards of two splits, and the device of the training."""
 
     train: Path
     valid: Path
@@ -77,9 +77,9 @@ class Corpus:
 
 
 class Runs:
-    """Finished runs, one JSON object a line; a run that is asked for again is not made again.
+    """File of finished runs, one JSON object a line. A finished run is not repeated.
 
-    The key does not know our code: after a change that could change a loss, begin a new file.
+    The key does not include the version of the code: after a change that may change a loss, begin a new file.
     """
 
     def __init__(self, path: Path, corpus: Corpus) -> None:
@@ -88,18 +88,18 @@ class Runs:
         if path.exists():
             text = path.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
-            if whole != text:  # killed while it wrote the last line
+            if whole != text:  # the process was killed while it wrote the last line
                 path.write_text(whole, encoding="utf-8")
             self._done = {_key(row["settings"]): row for row in map(json.loads, whole.splitlines())}
 
     def result(self, settings: Settings) -> Row:
-        """The run's ``settings``, ``curve`` (tokens and validation loss), ``final_loss`` and ``seconds``.
+        """Return the run's ``settings``, ``curve`` (tokens and validation loss), ``final_loss`` and ``seconds``.
 
-        The final loss is infinite, and the curve short, where loss or gradients were no longer finite.
+        If the run diverged, the final loss is infinite and the curve is short.
 
         Raises:
             UnavailableError: transformers is not installed.
-            SystemExit: a signal stopped the run; those before it are in the file.
+            SystemExit: a signal stopped the run; the runs before it are in the file.
         """
         key = _key(asdict(settings))
         if key in self._done:
@@ -126,7 +126,7 @@ class Runs:
 
 
 def run_config(settings: Settings, corpus: Corpus) -> RunConfig:
-    """The options of `groundup train` that the settings stand for."""
+    """RunConfig of the settings, for `groundup train`."""
     return RunConfig(
         name="learning",
         model=ModelConfig(**settings.model),
@@ -147,7 +147,7 @@ def run_config(settings: Settings, corpus: Corpus) -> RunConfig:
 
 
 class _Curve(Silent):
-    """Keeps what a run says of its validation loss."""
+    """Display that keeps the validation losses of a run."""
 
     def __init__(self) -> None:
         self.points: list[tuple[int, float]] = []
@@ -158,7 +158,7 @@ class _Curve(Silent):
 
 
 def train_ours(config: RunConfig) -> list[tuple[int, float]]:
-    """Tokens seen and validation loss of a run of `groundup train`; it ends early if that had to stop it.
+    """Tokens and validation losses of a run of `groundup train`; the curve is short if the run diverged.
 
     Raises:
         SystemExit: a signal stopped it.
@@ -176,7 +176,7 @@ def train_ours(config: RunConfig) -> list[tuple[int, float]]:
 
 
 def train_peer(config: RunConfig) -> list[tuple[int, float]]:
-    """The same of transformers' Llama and torch's AdamW, float32.
+    """The same for transformers' Llama and torch's AdamW, in float32.
 
     Raises:
         UnavailableError: transformers is not installed.
@@ -203,7 +203,7 @@ def train_peer(config: RunConfig) -> list[tuple[int, float]]:
 
 @torch.no_grad()
 def validation_loss(llama: nn.Module, split: TokenShards, config: RunConfig) -> float:
-    """Mean nats a token, from the model's logits by torch's cross-entropy."""
+    """Mean cross-entropy in nats per token, by torch from the model's logits."""
     device = config.train.device
     llama.eval()
     nats, tokens = 0.0, 0

@@ -1,4 +1,4 @@
-"""Loss curves by tokens: their mean, and the tokens that a loss takes."""
+"""Loss curves by tokens: their mean, and the tokens to reach a loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Points = Sequence[tuple[int, float]]
 
 
 def tokens_to_reach(curve: Points, loss: float) -> float | None:
-    """Tokens at which the linearly interpolated curve first reaches the loss; None if it never does."""
+    """Number of tokens at which the linearly interpolated curve first reaches the loss; None if it never does."""
     before: tuple[int, float] | None = None
     for tokens, value in curve:
         if value <= loss:

@@ -1,13 +1,13 @@
-"""A big text file from a small one: the documents again and again, in another order and with new words each time.
+"""Generator of a large text file from a small one: its documents repeated, each time shuffled and with new words.
 
     python benchmarks/make_corpus.py webtext.txt big.txt --bytes 10e9 --seed 0
 
-Text that merely repeats has no new words, which is too easy for whatever counts or caches them. In real text the number
-of different words grows with a power of its length (Heaps' law). So the first time round the documents are what they
-are, and from then on single letters and digits are changed so often that about as many new words appear as the law
-says for text of that length: D(n) = 3.45 n^0.62 in bytes n, as others measured on web text (1.3 million in 1 GB, 5.5
-million in 10 GB). A changed letter becomes another letter of its case, changes places with the next, or gets a letter
-put before it; a changed digit becomes another digit. Everything else stays, so UTF-8 stays UTF-8 and separators stay.
+Repeated text has no new words, which is too easy for code that counts or caches words. In real text the number of
+distinct words grows with a power of its length (Heaps' law). So the first pass over the documents is unchanged, and
+later passes change single letters and digits at the rate at which new words appear by that law: D(n) = 3.45 n^0.62 for
+n bytes, as measured on web text (1.3 million in 1 GB, 5.5 million in 10 GB). A changed letter is replaced by another
+letter of its case, swapped with the next one, or preceded by an inserted letter; a changed digit becomes another digit.
+Everything else is kept, so UTF-8 stays valid and separators stay.
 
 The same input, size and seed give the same bytes. Memory does not grow with the output; the input is mapped.
 """
@@ -29,22 +29,22 @@ from side_by_side import SEPARATOR
 
 HEAPS_FACTOR, HEAPS_EXPONENT = 3.45, 0.62
 NEW_PER_CHANGE = 0.6
-"""How many of the changes make a pretoken that was not there before; measured on web text, 250 to 450 MB."""
+"""Share of the changes that make a new pretoken; measured on web text, 250 to 450 MB."""
 BLOCK_BYTES = 16 << 20
 
 _LOWER = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8)
-_KIND = np.zeros(256, np.uint8)  # 1 lower-case letter, 2 upper-case letter, 3 digit, 0 what never changes
+_KIND = np.zeros(256, np.uint8)  # 1 lower-case letter, 2 upper-case letter, 3 digit, 0 never changed
 _KIND[_LOWER], _KIND[_LOWER - 32], _KIND[ord("0") : ord("9") + 1] = 1, 2, 3
 
 
 def main() -> None:
-    """Writes the file, by way of OUT.part."""
+    """Write the file, through OUT.part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="text file")
-    parser.add_argument("out", type=Path, help="what to write; replaced if it is there")
+    parser.add_argument("out", type=Path, help="output file; an existing file is replaced")
     parser.add_argument("--bytes", type=float, required=True, help="size of the result, such as 10e9")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--separator", default=SEPARATOR, help="between documents; kept as it is")
+    parser.add_argument("--separator", default=SEPARATOR, help="separator of documents; never changed")
     options = parser.parse_args()
     if options.bytes < 1:
         parser.error(f"--bytes {options.bytes} must be at least 1")
@@ -53,7 +53,7 @@ def main() -> None:
     if not options.separator:
         parser.error("--separator is empty; give the text between documents")
     if not options.input.is_file() or options.input.stat().st_size == 0:
-        parser.error(f"{options.input} is no file with text in it")
+        parser.error(f"{options.input} is not a file with text; give a text file")
     if options.out.exists() and options.out.samefile(options.input):
         parser.error(f"{options.out} is the input itself; choose another name")
     partial = options.out.with_name(options.out.name + ".part")
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def write_corpus(text: bytes | mmap.mmap, out: BinaryIO, size: int, seed: int, separator: bytes) -> int:
-    """Writes ``size`` bytes, or up to three fewer so as to end after a whole character; returns how many."""
+    """Write ``size`` bytes, or up to three fewer to end at a whole character; return the number."""
     written = 0
     for block in blocks(text, separator, np.random.default_rng(seed)):
         if written + len(block) >= size:
@@ -84,7 +84,7 @@ def write_corpus(text: bytes | mmap.mmap, out: BinaryIO, size: int, seed: int, s
 
 
 def blocks(text: bytes | mmap.mmap, separator: bytes, rng: np.random.Generator) -> Iterator[bytes]:
-    """The text as it is, then without end its documents in ever new orders with changes; 16 to 32 MiB at a time."""
+    """Yield the unchanged text, then endlessly its shuffled documents with changes; 16 to 32 MiB at a time."""
     documents = document_spans(text, separator)
     for start in range(0, len(text), BLOCK_BYTES):
         yield text[start : start + BLOCK_BYTES]
@@ -95,7 +95,7 @@ def blocks(text: bytes | mmap.mmap, separator: bytes, rng: np.random.Generator) 
         parts: list[bytes] = []
         size = 0
         for start, end in documents[rng.permutation(len(documents))].tolist():
-            # A document of any length goes through in pieces.
+            # A document of any length is yielded in pieces.
             for piece in range(start, end, BLOCK_BYTES):
                 parts.append(text[piece : min(end, piece + BLOCK_BYTES)])
                 size += len(parts[-1])
@@ -110,7 +110,7 @@ def blocks(text: bytes | mmap.mmap, separator: bytes, rng: np.random.Generator) 
 
 
 def document_spans(text: bytes | mmap.mmap, separator: bytes) -> NDArray[np.int64]:
-    """Where documents start and end: int64 (documents, 2). Empty ones are left out; a text has at least one."""
+    """Start and end of each document: int64 (documents, 2). Empty documents are left out; a text has at least one."""
     spans = []
     start = 0
     while start < len(text):
@@ -123,13 +123,13 @@ def document_spans(text: bytes | mmap.mmap, separator: bytes) -> NDArray[np.int6
 
 
 def changes_per_byte(position: int) -> float:
-    """How many changes a byte of output gets there, for as many new words as Heaps' law has at that length."""
+    """Changes per byte at a position of the output that give the number of new words of Heaps' law."""
     return HEAPS_FACTOR * HEAPS_EXPONENT * position ** (HEAPS_EXPONENT - 1) / NEW_PER_CHANGE
 
 
 def changed(data: bytes, rate: float, separator: bytes, rng: np.random.Generator) -> bytes:
-    """The data with about ``rate`` changes a byte where it has ASCII letters and digits."""
-    # Drawn among all bytes, then those that are no letter or digit are dropped: so more are drawn than are wanted.
+    """The data with about ``rate`` changes per byte, at ASCII letters and digits."""
+    # Positions are drawn among all bytes, and those without a letter or digit are dropped, so more are drawn.
     kinds = _KIND[np.frombuffer(data, np.uint8)[::64]]
     share = max(float((kinds > 0).mean()), 0.01)
     places = np.unique(rng.integers(0, len(data) - 1, int(len(data) * min(rate / share, 0.5)))) if len(data) > 1 else []
@@ -151,7 +151,7 @@ def changed(data: bytes, rate: float, separator: bytes, rng: np.random.Generator
 
 
 def _touches(data: bytes, place: int, separator: bytes) -> bool:
-    """Whether the byte there or the next one is part of a separator."""
+    """Whether the byte at a position or the next one is part of a separator."""
     return separator in data[max(0, place - len(separator) + 1) : place + 1 + len(separator)]
 
 
@@ -165,7 +165,7 @@ def _inserted(data: bytes, places: NDArray[np.int64], letters: NDArray[np.uint8]
 
 
 def whole_characters(data: bytes) -> bytes:
-    """The data without the beginning of a UTF-8 character at its end."""
+    """The data without an incomplete UTF-8 character at its end."""
     for back in range(1, min(4, len(data) + 1)):
         byte = data[-back]
         if byte >= 0xC0:

@@ -1,4 +1,4 @@
-"""The parts of a training step beside torch's own: cross-entropy, AdamW, the embedding's gradient, RoPE.
+"""Benchmark of parts of a training step against torch: cross-entropy, AdamW, the embedding's gradient, RoPE.
 
     python benchmarks/model_parts.py [--out FILE] [--threads 2] [--rounds 7]
 
@@ -24,7 +24,7 @@ Work = Callable[[], object]
 
 
 def cross_entropy_pair() -> tuple[str, Work, Work]:
-    """The loss over 8,192 positions and 10,000 tokens."""
+    """Cross-entropy over 8,192 positions and 10,000 tokens."""
     logits, targets = torch.randn(8192, 10_000, requires_grad=True), torch.randint(10_000, (8192,))
 
     def run(function: Callable[..., torch.Tensor]) -> Work:
@@ -38,7 +38,7 @@ def cross_entropy_pair() -> tuple[str, Work, Work]:
 
 
 def adamw_pair(*, fused: bool) -> tuple[str, Work, Work]:
-    """A step over the tensors of an 8 M parameter model."""
+    """AdamW step over the tensors of an 8 M parameter model."""
     shapes = [(10_000, 256)] * 2 + [(256, 256)] * 16 + [(704, 256)] * 12 + [(256,)] * 9
 
     def parameters() -> list[torch.nn.Parameter]:
@@ -52,7 +52,7 @@ def adamw_pair(*, fused: bool) -> tuple[str, Work, Work]:
 
 
 def embedding_pair() -> tuple[str, Work, Work]:
-    """The gradient of a table of 10,000 x 256 from 8,192 ids, unevenly frequent."""
+    """Gradient of a 10,000 x 256 embedding from 8,192 ids of uneven frequency."""
     table = Embedding(10_000, 256)
     ids = (torch.rand(32, 256) ** 6 * 10_000).long()
     upstream = torch.randn(32, 256, 256)
@@ -72,7 +72,7 @@ def embedding_pair() -> tuple[str, Work, Work]:
 
 
 def rope_pair() -> tuple[str, Work, Work]:
-    """Rotation of 32 x 4 x 256 x 64 against the same in real arithmetic."""
+    """RoPE of a 32 x 4 x 256 x 64 tensor, against the same in real arithmetic."""
     rope = RotaryPositionalEmbedding(10_000.0, 64, 256)
     x = torch.randn(32, 4, 256, 64, requires_grad=True)
 
@@ -87,7 +87,7 @@ def rope_pair() -> tuple[str, Work, Work]:
 
 
 def compare(what: str, ours: Work, theirs: Work, rounds: int) -> dict[str, object]:
-    """Both in every round; medians, and the median of the rounds' ratios."""
+    """Medians of both over the rounds, and the median ratio within a round."""
     times: list[tuple[float, float]] = []
     for _ in range(rounds + 1):
         pair = []

@@ -1,4 +1,4 @@
-"""The pictures of the README and of the documentation, each made from a real run.
+"""Pictures of the README and the documentation, each from a real run.
 
     python benchmarks/pictures.py demo      # docs/images/demo.svg: an excerpt of what `groundup demo` prints
     python benchmarks/pictures.py report    # docs/images/report.png: the page of `groundup report`; needs chromium
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 WIDTH = 104
 STEPS = 1780
-"""Steps of the demo that is drawn: what two free cores of an AMD EPYC do in its two and a half minutes."""
+"""Steps of the pictured demo: what two free cores of an AMD EPYC do in two and a half minutes."""
 THEME = TerminalTheme(
     (23, 27, 34),
     (221, 225, 230),
@@ -68,7 +68,7 @@ def groundup(*arguments: object, folder: Path) -> str:
 
 
 def excerpt(printed: str) -> list[str]:
-    """The lines of the demo that fit on one screen: files, plan, a few evaluations, one story and the curve."""
+    """Lines of the demo that fit on one screen: files, plan, a few evaluations, one story and the curve."""
     parts = re.split(r"^(\d  .*?) ─+$", printed, flags=re.MULTILINE)
     body = dict(zip(parts[1::2], parts[2::2], strict=True))
     lines = [f"$ groundup demo --steps {STEPS}"]
@@ -92,7 +92,7 @@ def excerpt(printed: str) -> list[str]:
 
 
 def styled(line: str) -> Text:
-    """A line in the colours of its kind."""
+    """A styled line."""
     if line.startswith("$"):
         return Text(line, "bold")
     if re.match(r"\d  [a-z]", line):
@@ -114,12 +114,12 @@ def demo() -> Path:
 
 
 def draw(lines: list[str]) -> Path:
-    """Lines of a terminal as an SVG that needs no font from elsewhere."""
+    """Terminal lines as an SVG without external fonts."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for line in lines:
         console.print(styled(line), no_wrap=True, overflow="crop")
     drawn = console.export_svg(title="groundup demo", theme=THEME, font_aspect_ratio=0.6, unique_id="demo")
-    # The font that rich names comes from a server; the reader's own monospace needs none.
+    # rich names a web font; the reader's monospace font needs no server.
     drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
     drawn = re.sub("Fira Code", "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono", drawn)
     path = IMAGES / "demo.svg"
@@ -149,7 +149,7 @@ def report() -> Path:
 
 
 def chromium(width: int, height: int) -> Any:
-    """A context manager of a headless browser with a window of this size."""
+    """Context manager of a headless browser with a window of this size."""
     import contextlib
     import shutil
 
@@ -181,7 +181,7 @@ def site() -> Path:
 
 
 def main() -> None:
-    """Make the picture that is asked for."""
+    """Make the requested picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", choices=["demo", "report", "site"])
     print({"demo": demo, "report": report, "site": site}[parser.parse_args().picture]())

@@ -3,9 +3,9 @@
     python benchmarks/read_memory.py --megabytes 10 100 --out read_memory.json
     python benchmarks/read_memory.py --megabytes 10 100 1000                      # 1 GB of disk and some minutes
 
-Each input is made in a temporary folder, encoded in a fresh process and deleted. The base is what the same command
-takes for 2 MB of plain text, with which the caches of the tokenizer are full. Wanted: parquet within 300 MB whatever
-its size; a line of JSON of n bytes within 3 n beyond the base.
+Each input is made in a temporary folder, encoded in a fresh process and deleted. The base is the memory of the same
+command for 2 MB of plain text, which fill the tokenizer's caches. Required: parquet within 300 MB for any size; a JSON
+line of n bytes within 3 n beyond the base.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _TIME_LIMIT = 3600
 
 
 def main() -> None:
-    """Measures each kind of input at each size."""
+    """Measure each kind of input at each size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100], help="sizes of the text")
-    parser.add_argument("--tokenizer", type=Path, help="folder; by default one of 1,000 tokens is learned")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer folder; default: train one of 1,000 tokens")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--out", type=Path, help="file for the rows, as JSON")
     options = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def report_input(report: Report, kind: str, megabytes: int, base_mb: float, tokenizer: Path, folder: Path) -> None:
-    """Adds the row of one input."""
+    """Add the row of one input."""
     path = folder / f"input{KINDS[kind][0]}"
     KINDS[kind][1](path, megabytes * 1_000_000)
     found, size = measure(path, tokenizer, folder), path.stat().st_size
@@ -75,14 +75,14 @@ def report_input(report: Report, kind: str, megabytes: int, base_mb: float, toke
 
 
 def measure(path: Path, tokenizer: Path, folder: Path) -> Row:
-    """Peak memory and seconds of encoding the file, in a fresh process."""
+    """Measure peak memory and seconds of encoding a file, in a fresh process."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         arguments = {"path": str(path), "tokenizer": str(tokenizer), "out": out}
         return in_fresh_process("read_memory:encode", arguments, threads=1, time_limit=_TIME_LIMIT)
 
 
 def encode(path: str, tokenizer: str, out: str) -> Row:
-    """`groundup encode` in this process; returns its peak memory."""
+    """Run `groundup encode` in this process; return its peak memory."""
     import time
 
     from groundup.cli.main import main
@@ -97,7 +97,7 @@ def encode(path: str, tokenizer: str, out: str) -> Row:
 
 
 def learn_tokenizer(folder: Path) -> Path:
-    """A small tokenizer of the made-up text."""
+    """Train a small tokenizer on the synthetic text."""
     from groundup.tokenizer import Tokenizer, train_bpe_from_documents
 
     vocab, merges = train_bpe_from_documents(texts(1_000_000), 1_000, ["<|endoftext|>"])
@@ -106,7 +106,7 @@ def learn_tokenizer(folder: Path) -> Path:
 
 
 def texts(size: int) -> Iterator[str]:
-    """Made-up text of about so many bytes, in pieces of about 5 kB: words of two scripts, quotes and line breaks."""
+    """Synthetic text of about ``size`` bytes, in pieces of about 5 kB: words of two scripts, quotes and line breaks."""
     draw = random.Random(0)
     words = [f"w{draw.randrange(30_000)}" for _ in range(5_000)] + ['"said"', "\n", "été", "文字"] * 200
     pieces = [" ".join(draw.choices(words, k=_ROW_BYTES // 7)) for _ in range(200)]

@@ -1,8 +1,8 @@
-"""What the benchmarks share: a process for each measurement, rounds of turns, and rows.
+"""Shared parts of the benchmarks: a process for each measurement, rounds, and rows of results.
 
-A measurement has a process of its own, so that a first pass is the first for everyone's caches, and a peak of memory
-belongs to one library. In a round everyone takes a turn, so that a disturbance of the machine hits all, and ratios are
-taken within a round. `run_turns` does that; a `Report` collects the rows as JSON and as a Markdown table.
+Each measurement runs in a separate process, so that all caches are cold in a first pass, and peak memory belongs to one
+library. In a round each contender has one turn, so that a disturbance of the machine affects all, and ratios are taken
+within a round (`run_turns`). A `Report` collects the rows as JSON and as a Markdown table.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ Clocks = tuple[float, float]
 
 
 class UnavailableError(Exception):
-    """A library is not installed, or lacks the call that is to be measured. The message is for the user."""
+    """A library is not installed, or lacks the measured call. The message is for the user."""
 
 
 def clocks() -> Clocks:
-    """Seconds of CPU (user and system, all threads of this process) and of wall time."""
+    """Clock of CPU time (user and system, all threads of this process) and wall-clock time, in seconds."""
     return time.process_time(), time.perf_counter()
 
 
@@ -44,9 +44,9 @@ def since(start: Clocks) -> Clocks:
 
 
 def peak_mb() -> float:
-    """The most memory, in MB, that was resident in this process at a time, mapped files included."""
+    """Peak resident memory of this process in MB, including mapped files."""
     try:
-        # Not ru_maxrss where it can be helped: a child's begins at what its parent had when it started it.
+        # Not ru_maxrss if possible: in a child it starts at the parent's value.
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
@@ -66,17 +66,17 @@ def in_fresh_process(
     variables: Mapping[str, str] | None = None,
     checkout: Path | None = None,
 ) -> Row:
-    """What ``function`` ("module:name" of this folder) returns for the arguments, from a new process.
+    """Call ``function`` ("module:name" in this folder) in a new process, and return its result.
 
-    Both are passed as JSON; ``threads`` is for tokenizers, ``math_threads`` for matrix products, ``variables`` go into
-    the environment. ``checkout`` is another checkout, whose benchmarks run with the `.venv` that it has. Instead of the
-    function's result it is ``{"unavailable": why}``, ``{"timed_out_s": seconds}`` or ``{"error": last lines of
-    stderr}`` if there is none.
+    Arguments and result are passed as JSON. ``threads`` is for tokenizers, ``math_threads`` for matmuls; ``variables``
+    are set in the environment. ``checkout`` is another checkout, whose benchmarks run with its own `.venv`. If the
+    function does not return, the result is ``{"unavailable": why}``, ``{"timed_out_s": seconds}`` or ``{"error": last
+    lines of stderr}``.
     """
     environment = os.environ | {
         "RAYON_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": str(threads > 1).lower(),
-        # NumPy's BLAS starts threads that spin for a while when it is loaded, which would count as CPU time.
+        # On import, NumPy's BLAS starts threads that spin for a while, which would count as CPU time.
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": str(math_threads),
         "MKL_NUM_THREADS": str(math_threads),
@@ -87,7 +87,7 @@ def in_fresh_process(
         script = checkout / "benchmarks" / Path(__file__).name if checkout else Path(__file__)
         command = [python_of(checkout), str(script), function, str(result)]
         try:
-            # Libraries print to stdout, so the result goes through a file.
+            # Libraries print to stdout, so the result is passed in a file.
             done = subprocess.run(
                 command, input=json.dumps(arguments).encode(), env=environment, timeout=time_limit,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -101,7 +101,7 @@ def in_fresh_process(
 
 
 def python_of(checkout: Path | None) -> str:
-    """The interpreter of a checkout's `.venv`; this process's own where there is none."""
+    """The interpreter of a checkout's `.venv`; without one, that of this process."""
     python = checkout / ".venv" / "bin" / "python" if checkout else None
     return str(python) if python and python.exists() else sys.executable
 
@@ -112,7 +112,7 @@ def _worker(function: str, result: str) -> None:
     try:
         found = getattr(importlib.import_module(module), name)(**arguments)
     except Exception as error:
-        # By name: run as a script, this file is loaded a second time when the module imports it.
+        # By name: as a script, this file is loaded a second time when the module imports it.
         if type(error).__name__ != UnavailableError.__name__:
             raise
         found = {"unavailable": str(error)}
@@ -120,17 +120,17 @@ def _worker(function: str, result: str) -> None:
 
 
 def failed(result: Row) -> bool:
-    """Whether `in_fresh_process` says that there is no result."""
+    """Whether `in_fresh_process` returned a failure."""
     return any(key in result for key in ("unavailable", "timed_out_s", "error"))
 
 
 def run_turns(
     turns: Sequence[Turn], rounds: int, measure: Callable[[Turn], Row], *, needs_first: bool = True
 ) -> dict[Turn, list[Row]]:
-    """The results of each turn, one a round. Who fails has only that result, and no further turns.
+    """Results of each contender, one a round. A contender that fails has only that result, and no further turns.
 
-    If the first of the turns fails the others have nothing to be compared with, and are not measured any more, unless
-    ``needs_first`` is False. Each round begins with another turn, so that nobody always runs after the same neighbour.
+    If the first contender fails, the others cannot be compared and are not measured any more, unless ``needs_first`` is
+    False. Each round begins with another contender, so that none always runs after the same one.
     """
     unique = list(dict.fromkeys(turns))
     results: dict[Turn, list[Row]] = {turn: [] for turn in unique}
@@ -147,18 +147,18 @@ def run_turns(
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float], name: str = "ratio") -> Row:
-    """Median and least of the rounds' ratios, as ``NAME_median`` and ``NAME_min``."""
+    """Median and minimum of the ratios of the rounds, as ``NAME_median`` and ``NAME_min``."""
     each = [above / below for above, below in zip(numerators, denominators, strict=True)]
     return {f"{name}_median": short(statistics.median(each)), f"{name}_min": short(min(each))}
 
 
 def short(value: float) -> float:
-    """Four significant digits."""
+    """The value rounded to four significant digits."""
     return float(f"{value:.4g}")
 
 
 def labelled(package: str) -> str:
-    """The package with its version, as it appears in rows.
+    """Name and version of a package, as in rows.
 
     Raises:
         UnavailableError: it is not installed.
@@ -170,9 +170,9 @@ def labelled(package: str) -> str:
 
 
 class Report:
-    """Rows as they come, to stderr and to the file, and in the end as tables on stdout.
+    """Writer of rows: to stderr and a file as they come, and at the end as tables to stdout.
 
-    The file is complete after every row, so that an interrupted run keeps what it has measured.
+    The file is complete after every row, so that an interrupted run keeps its measurements.
     """
 
     def __init__(self, out: Path | None, **about_the_machine: object) -> None:
@@ -183,14 +183,14 @@ class Report:
         self._add(machine() | about_the_machine)
 
     def add(self, row: Row) -> None:
-        """A measured row. One whose ids or losses differ stays, and the run ends with exit code 1."""
+        """Add a measured row. If its ids or losses differ, the row is kept, and the run ends with exit code 1."""
         for key in ("identical_ids", "identical_merges", "same_merges_as_one_thread", "bytes_kept", "losses_agree"):
             if row.get(key) is False:
                 self._failures.append(f"{key} is false: {json.dumps(row)}")
         self._add(row)
 
     def add_failure(self, about: Row, result: Row) -> None:
-        """What there is instead of a row: a peer that is not installed, ran out of time, or raised an error."""
+        """Add a failure instead of a row: a peer that is not installed, timed out, or raised an error."""
         if "unavailable" in result:
             if result["unavailable"] not in self._left_out:
                 print(f"left out: {result['unavailable']}", file=sys.stderr)
@@ -201,7 +201,7 @@ class Report:
         self._add(about | result)
 
     def finish(self, columns: Sequence[str]) -> None:
-        """Prints a table for each kind of row; raises SystemExit if anything went wrong on the way."""
+        """Print a table for each kind of row; raise SystemExit if a measurement failed."""
         for what in dict.fromkeys(row["what"] for row in self.rows[1:]):
             print(f"{what}\n\n{markdown([row for row in self.rows[1:] if row['what'] == what], columns)}\n")
         if self._failures:
@@ -218,7 +218,7 @@ class Report:
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """A Markdown table of those columns that any row has."""
+    """A Markdown table of the columns that any row has."""
     used = [column for column in columns if any(row.get(column) is not None for row in rows)]
     lines = [[column.replace("_", " ") for column in used], ["---"] * len(used)]
     lines += [[_cell(row.get(column)) for column in used] for row in rows]
@@ -236,7 +236,7 @@ def _cell(value: object) -> str:
 
 
 def machine() -> Row:
-    """What the figures depend on, without anything that names the machine."""
+    """Environment that the figures depend on, without anything that identifies the machine."""
     return {
         "what": "machine",
         "cpu": _cpu_fact("model name") or platform.processor() or platform.machine(),

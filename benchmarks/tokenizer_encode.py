@@ -2,13 +2,13 @@
 
     python benchmarks/tokenizer_encode.py webtext.txt --tokenizer gpt2/ --rounds 5 --out rows.json
 
-A fresh process for each measurement, and in a round everyone takes a turn. "cold" is the first pass of a process, after
-imports and after the tokenizer was made from its files (that is "construct"); tables that a library makes with its
-first text are in it. "warm" is the median of the passes after. Rates are 10^6 bytes of text per second of CPU time (all
-threads), and per second of wall time; figures are medians over rounds, and ratios are taken within a round. Libraries
-without a cache worth the name get only the beginning of the text; "same_input_ratio" then has ours on as little.
+Each measurement runs in a fresh process, and in a round each library has one turn. "construct" is loading the tokenizer
+from its files. "cold" is the first pass of a process after that, including tables that a library builds with its first
+text. "warm" is the median of the later passes. Rates are 10^6 bytes of text per second of CPU time (all threads) and
+per second of wall-clock time. Figures are medians over rounds, and ratios are taken within a round. Libraries without
+an effective cache get only the beginning of the text; "same_input_ratio" then compares with groundup on the same part.
 
-Nothing is said of a library whose ids are not ours: the row says so, and the run ends with exit code 1.
+If a library's ids differ from groundup's, the row says so, and the run ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tokenizer_measure import HARD
 from tokenizer_peers import CALLS, OURS
 
 REPORTED_MB_PER_S = 0.67
-"""What the report on the first version of this system measured for its tokenizer."""
+"""Results of the report on the first version of groundup's tokenizer."""
 SLOW_MEGABYTES = {"tiktoken": 12.0, "tokenizers": 4.0}
 COLUMNS = (
     "peer peer_call input phase threads ours_mb_per_cpu_s peer_mb_per_cpu_s ratio_median ratio_min "
@@ -63,7 +63,7 @@ class Turn(NamedTuple):
 
 
 class Bench:
-    """What all measurements of a run have in common."""
+    """Common options of all measurements of a run."""
 
     def __init__(self, options: argparse.Namespace, vocabulary: Path, report: Report) -> None:
         self.options, self.vocabulary, self.report = options, str(vocabulary), report
@@ -183,7 +183,7 @@ def latency(bench: Bench) -> None:
 
 
 def hard_inputs(bench: Bench) -> None:
-    """Rows of our speed on texts made to be hard, relative to that on the input."""
+    """Rows of groundup's speed on adversarial texts, relative to that on the input."""
     kinds = ["normal text", *bench.options.hard]
 
     def measure(kind: str) -> Row:
@@ -211,7 +211,7 @@ def hard_inputs(bench: Bench) -> None:
 
 
 def linearity(bench: Bench) -> None:
-    """Rows of our speed on whole files of different sizes."""
+    """Rows of groundup's speed on whole files of different sizes."""
     files = [bench.options.input, *bench.options.linearity]
 
     def measure(path: Path) -> Row:
@@ -307,7 +307,7 @@ WHAT: dict[str, Callable[[Bench], None]] = {
 
 
 def main() -> None:
-    """Measures what is asked for and prints a table; the rows go to --out."""
+    """Measure the requested calls and print a table; the rows are written to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help=f"text file with documents separated by {SEPARATOR}")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a tokenizer, such as GPT-2's")
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--slow-megabytes", type=float, help="for slow peers (tiktoken 12, tokenizers 4)")
     parser.add_argument("--documents", type=int, default=100_000, help="small documents in the batch, at most")
     parser.add_argument("--latency-blocks", type=int, default=200)
-    parser.add_argument("--hard", nargs="+", choices=HARD, default=list(HARD), help="the texts made to be hard")
+    parser.add_argument("--hard", nargs="+", choices=HARD, default=list(HARD), help="size of the adversarial texts")
     parser.add_argument("--hard-megabytes", type=float, default=50)
     parser.add_argument("--linearity", type=Path, nargs="*", default=[], help="more files, smaller and larger")
     parser.add_argument(
@@ -339,7 +339,7 @@ def main() -> None:
     report = Report(options.out)
     with tempfile.TemporaryDirectory() as vocabulary:
         bench = Bench(options, Path(vocabulary), report)
-        # In a process of its own: what this one has in memory, the commands that it starts begin with.
+        # In a separate process: the memory of this one would count in the commands that it starts.
         written = bench.measure("write_vocabularies", {"tokenizer": str(options.tokenizer)})
         if failed(written):
             sys.exit(f"tokenizer_encode: {written.get('unavailable') or written.get('error') or written}")

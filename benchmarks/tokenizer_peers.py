@@ -1,8 +1,8 @@
-"""How each library is asked to encode and to train: the public call that is its fastest for the result compared.
+"""Calls of each library to encode and to train: its fastest public call for the compared result.
 
-Everyone gets the same vocabulary, written by `write_vocabulary` in the form that each reads, and the same text as the
-type that its call takes (bytes where it takes bytes), made before the clock starts. Special tokens in a text that is
-encoded as a whole are recognized by all.
+All libraries get the same vocabulary, written by `write_vocabulary` in their formats, and the same text, converted to
+the type of their call (bytes if possible) before the clock starts. All recognize special tokens in a text that is
+encoded as a whole.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ Encode = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Call:
-    """One library's way to encode one kind of input to one kind of result."""
+    """A library's call to encode one type of input to one type of result."""
 
     library: str
     text: str
-    """The call as it is written in rows; {threads} and {parallel} are filled in."""
+    """The call as shown in rows, with {threads} and {parallel} to be filled in."""
     bind: Callable[[Any, int], Encode]
-    """From the library's tokenizer and a number of threads to what is timed."""
+    """Returns the timed call for the library's tokenizer and a number of threads."""
     most_threads: int = 1
     fewest_threads: int = 1
     slow: bool = False
-    """Gets only the beginning of the text: there is no cache that would make it faster on more."""
+    """Whether it gets only the beginning of the text: without a cache it is not faster on longer text."""
     takes_bytes: bool = False
 
     @property
     def method(self) -> str:
-        """What the library's tokenizer must have for it."""
+        """Name of the method that the library's tokenizer must have."""
         return self.text.split("(")[0]
 
     def fits(self, threads: int) -> bool:
-        """Whether this is the call to make for so many threads."""
+        """Whether this is the call for this number of threads."""
         return self.fewest_threads <= threads <= self.most_threads
 
     def named(self, threads: int) -> str:
@@ -63,7 +63,7 @@ _TIKTOKEN_ARRAY = Call(
 )  # fmt: skip
 _TOKENIZERS_ENCODE = Call("tokenizers", "encode(str).ids", lambda t, _: lambda text: t.encode(text).ids, slow=True)
 _GIGATOKEN_ARRAY = Call("gigatoken", "encode(str)", lambda t, _: t.encode)
-_ANY = 1 << 10  # as many threads as are asked for
+_ANY = 1 << 10  # for any number of threads
 
 CALLS: dict[str, list[Call]] = {
     "encode bytes to array": [
@@ -114,14 +114,14 @@ CALLS: dict[str, list[Call]] = {
         Call("tokenizers", "encode_batch_fast(list[str])", _hugging_face_batch, _ANY, slow=True),
     ],
 }  # fmt: skip
-"""Ours first in each. Latency is that of the calls for documents one by one."""
+"""Calls by kind, groundup's first. Latency is measured with the calls for single documents."""
 
 
 def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
-    """Writes the tokenizer as each library reads it: our folder, a tokenizer.json, and ranks for tiktoken.
+    """Write the tokenizer in the format of each library: groundup's folder, tokenizer.json, and ranks for tiktoken.
 
     Raises:
-        UnavailableError: the pattern is not GPT-2's, or ids have gaps; the peers are set up for neither here.
+        UnavailableError: the pattern is not GPT-2's, or ids have gaps, which the peers do not support here.
     """
     from groundup.tokenizer import Tokenizer
     from groundup.tokenizer.formats.gpt2 import printable
@@ -160,14 +160,14 @@ def write_vocabulary(tokenizer_folder: Path, out: Path) -> None:
 
 
 def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
-    """Imports the library, and all that it imports later; returns what makes its tokenizer from files.
+    """Import the library and everything that it imports later; return the function that loads its tokenizer.
 
     Raises:
         UnavailableError: it is not installed.
     """
     labelled(library)
     if library == OURS:
-        import numpy  # noqa: F401
+        import numpy  # noqa: F401 - groundup imports it later
 
         from groundup.tokenizer import Tokenizer
         from groundup.tokenizer.encoders import load_core
@@ -175,7 +175,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
         load_core()
         return lambda: Tokenizer.load(vocabulary / OURS)
     if library == "gigatoken":
-        import awkward  # noqa: F401
+        import awkward  # noqa: F401 - gigatoken imports it later
         import gigatoken
 
         return lambda: gigatoken.Tokenizer(vocabulary / "tokenizer.json")
@@ -185,7 +185,7 @@ def opener(library: str, vocabulary: Path) -> Callable[[], Any]:
         return lambda: tokenizers.Tokenizer.from_file(str(vocabulary / "tokenizer.json"))
     if library == "tiktoken":
         return lambda: _tiktoken(vocabulary)
-    raise UnavailableError(f"{library!r} is no peer for encoding; choose gigatoken, tiktoken or tokenizers")
+    raise UnavailableError(f"{library!r} is not a peer for encoding; choose gigatoken, tiktoken or tokenizers")
 
 
 def _tiktoken(vocabulary: Path) -> Any:
@@ -193,7 +193,7 @@ def _tiktoken(vocabulary: Path) -> Any:
 
     from groundup.tokenizer.patterns import GPT2
 
-    # Not tiktoken.load, which keeps a copy by the file's path and would read that the next time.
+    # Not tiktoken.load, which caches a copy by the file's path.
     lines = (vocabulary / "ranks.tiktoken").read_bytes().split(b"\n")
     ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
     specials = json.loads((vocabulary / "specials.json").read_text(encoding="utf-8"))
@@ -201,7 +201,7 @@ def _tiktoken(vocabulary: Path) -> Any:
 
 
 def flat_ids(result: Any) -> tuple[Any, Any]:
-    """Any library's result as ids, uint32 (N,), and where documents end in them, int64 (documents,), or None."""
+    """A library's result as ids, uint32 (N,), and document ends in them, int64 (documents,), or None."""
     import numpy as np
 
     if isinstance(result, tuple):
@@ -219,23 +219,23 @@ def flat_ids(result: Any) -> tuple[Any, Any]:
 
 
 Merges = list[tuple[bytes, bytes]]
-"""What a training learned, in order. rustbpe does not tell the two halves, and has all bytes in the first."""
+"""Learned merges, in order. rustbpe does not return the two parts of a merge; the first has all bytes."""
 
 _PIECE_BYTES = 16 << 20
 
 
 def train(who: str, path: Path, vocab_size: int, threads: int) -> Merges:
-    """Trains with ``LIBRARY`` or ``LIBRARY:TIE_RULE`` on a file with documents between separators.
+    """Train with ``LIBRARY`` or ``LIBRARY:TIE_RULE`` on a file with documents between separators.
 
-    The vocabulary has the 256 bytes, the separator and the merges, for everyone.
+    The vocabulary of every library has the 256 bytes, the separator and the merges.
 
     Raises:
-        UnavailableError: the library is not installed, or there is no such library or tie rule.
+        UnavailableError: the library is not installed, or the library or tie rule is unknown.
     """
     library, _, tie_rule = who.partition(":")
     trainers = {OURS: _train_ours, "gigatoken": _train_gigatoken, "tokenizers": _train_hf, "rustbpe": _train_rustbpe}
     if library not in trainers:
-        raise UnavailableError(f"{library!r} is no trainer; choose one of: {', '.join(trainers)}")
+        raise UnavailableError(f"{library!r} is not a trainer; choose one of: {', '.join(trainers)}")
     labelled(library)
     return trainers[library](path, vocab_size, threads, tie_rule)
 
@@ -285,13 +285,13 @@ def _train_rustbpe(path: Path, vocab_size: int, threads: int, tie_rule: str) -> 
     from groundup.tokenizer.patterns import GPT2
 
     tokenizer = rustbpe.Tokenizer()
-    tokenizer.train_from_iterator(documents_of(path), vocab_size - 1, pattern=GPT2)  # it knows no special tokens
+    tokenizer.train_from_iterator(documents_of(path), vocab_size - 1, pattern=GPT2)  # it has no special tokens
     learned = sorted((rank, bytes(token)) for token, rank in tokenizer.get_mergeable_ranks() if rank >= 256)
     return [(token, b"") for _, token in learned]
 
 
 def documents_of(path: Path) -> Iterator[str]:
-    """The documents of a file, for those who take no path; a long file is never in memory as a whole."""
+    """Documents of a file, for libraries that take no path; a long file is never in memory as a whole."""
     separator, rest = SEPARATOR.encode(), b""
     with path.open("rb") as file:
         while piece := file.read(_PIECE_BYTES):

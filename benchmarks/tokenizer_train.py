@@ -3,13 +3,13 @@
     python benchmarks/tokenizer_train.py webtext.txt --rounds 3 --out rows.json
     python benchmarks/tokenizer_train.py webtext.txt --what size --more 10gb.txt --threads 1 2 --out rows.json
 
-Each training has a fresh process, which is where CPU seconds (user and system, all threads), wall seconds and the peak
-of memory are taken; imports are not in the clocks, reading the file is. In a round everyone takes a turn; figures are
-medians over rounds, and ratios are taken within a round. "peers" compares on the first --megabytes and on the whole
-file, "vocabulary" on the first --megabytes with vocabularies up to 128,000, "size" on growing parts of the file.
+Each training runs in a fresh process, which measures CPU seconds (user and system, all threads), wall-clock seconds and
+peak memory. Times include reading the file, but not imports. In a round each library has one turn; figures are medians
+over rounds, and ratios are taken within a round. "peers" compares on the first --megabytes and on the whole file,
+"vocabulary" on the first --megabytes with vocabularies up to 128,000, "size" on growing parts of the file.
 
-Equally frequent pairs leave a choice. gigatoken and tokenizers are compared with our tie rule "huggingface" and must
-have learned the same merges; the other rules have no counterpart, and the share of tokens in common is in the row.
+Equally frequent pairs may merge in any order. gigatoken and tokenizers are compared with the tie rule "huggingface" and
+must learn the same merges. The other rules have no counterpart, and the row has the share of common tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tokenizer_peers import OURS
 
 OUR_DEFAULT, OUR_HUGGING_FACE = f"{OURS}:bytes", f"{OURS}:huggingface"
 SAME_RULE = {"gigatoken:huggingface": OUR_HUGGING_FACE, "tokenizers": OUR_HUGGING_FACE}
-"""Who must learn the merges that we learn with this rule."""
+"""Peers that must learn the same merges as groundup with this tie rule."""
 PEERS = [
     "gigatoken:huggingface", "gigatoken:assembled_bytes", "gigatoken:raw_token_ids", "tokenizers", "rustbpe",
 ]  # fmt: skip
@@ -48,14 +48,14 @@ class Turn(NamedTuple):
 
 
 class Bench:
-    """Texts, rows and what was learned."""
+    """Texts, rows and learned merges."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path, report: Report) -> None:
         self.options, self.report = options, report
         self._scratch = scratch
 
     def first(self, megabytes: float) -> Path:
-        """A file with the first megabytes of the input, in whole documents; the input itself if it is no longer."""
+        """A file with the first megabytes of the input, in whole documents; the input itself if it is not larger."""
         if megabytes * 1e6 >= self.options.input.stat().st_size:
             return self.options.input
         part = self._scratch / f"{megabytes:g}.txt"
@@ -92,7 +92,7 @@ class Bench:
 
 
 def compare(bench: Bench, what: str, text: Path, vocab_size: int, threads: int, peers: Sequence[str]) -> None:
-    """Rows of our training against every peer's."""
+    """Rows of groundup's training against every peer's."""
     ours = Turn(OUR_DEFAULT, text, vocab_size, threads)
     pairs = [(ours._replace(who=SAME_RULE.get(peer, OUR_DEFAULT)), ours._replace(who=peer)) for peer in peers]
     results = run_turns([ours, *(turn for pair in pairs for turn in pair)], bench.options.rounds, bench.measure)
@@ -123,7 +123,7 @@ def compare(bench: Bench, what: str, text: Path, vocab_size: int, threads: int, 
 
 
 def sizes(bench: Bench) -> None:
-    """Rows of our training on texts of different sizes, and how much sooner more threads are done."""
+    """Rows of groundup's training on texts of different sizes, and the speed-up by more threads."""
     options = bench.options
     texts = list(dict.fromkeys(bench.first(megabytes) for megabytes in options.sizes))
     for text in [*texts, *([] if options.input in texts else [options.input]), *options.more]:
@@ -176,7 +176,7 @@ def _in_common(ours: list[tuple[bytes, bytes]], theirs: list[tuple[bytes, bytes]
 
 
 def main() -> None:
-    """Measures what is asked for and prints a table; the rows go to --out."""
+    """Measure the requested parts and print a table; the rows are written to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help=f"text file with documents separated by {SEPARATOR}")
     parser.add_argument("--what", nargs="+", choices=WHAT, default=list(WHAT))

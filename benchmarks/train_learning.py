@@ -1,19 +1,19 @@
-"""Whether we learn as well as the peer, and how many tokens fewer Muon needs than AdamW.
+"""Benchmark of learning: final loss against a peer, and the tokens that Muon saves against AdamW.
 
     python benchmarks/train_learning.py TRAIN_SHARDS VALID_SHARDS --name stories [--what parity muon] [--seeds 3]
         [--tokens 819200] [--threads 2] [--out FILE] [--plot FILE] [--runs FILE]
 
     parity  `groundup train` against transformers' Llama with torch's AdamW, both in float32: the same shape, initial
             weights, batches, schedule, decay and clipping, and the same validation windows. The difference is taken
-            seed by seed, and is noise where its mean is smaller than the standard deviation over the seeds. The two
+            per seed, and is noise if its mean is smaller than the standard deviation over the seeds. The optimizers
             differ by design: torch adds eps to the bias-corrected root, and decays before the update.
-    muon    five peak rates for AdamW and for Muon, a factor of two apart, and further ones while the best is at an
-            edge; then the best of each over all seeds. Muon's curve says at which share of the tokens it has AdamW's
-            final loss; but there its schedule is not over, so Muon is also trained on 50, 62.5 and 75 % of the tokens
-            to the end of a schedule as short. Required: AdamW's final loss with at most 75 %.
+    muon    five peak learning rates for AdamW and for Muon, a factor of two apart, and further ones while the best is
+            at an edge; then the best of each over all seeds. Muon's curve shows at which share of the tokens it reaches
+            AdamW's final loss. Its schedule is not finished there, so Muon is also trained on 50, 62.5 and 75 % of the
+            tokens with a full schedule. Required: AdamW's final loss with at most 75 %.
 
-The shards are of `groundup encode`, with a vocabulary of about 4,096 for models so small. Every finished run is a line
-of --runs, and is not made again: an interrupted script goes on where it was, and a finished one only draws.
+The shards come from `groundup encode`, with a vocabulary of about 4,096 for these small models. Every finished run is a
+line of --runs and is not repeated: an interrupted script continues, and a finished one only plots.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ COLUMNS = """ours peer optimizer input seeds rate adamw_rate muon_rate budget to
 
 
 class Findings(NamedTuple):
-    """The runs behind the rows, for the picture. Empty where a part was not asked for."""
+    """The runs behind the rows, for the plot. A part that was not requested is empty."""
 
     parity: dict[str, list[Row]]
-    """By who: a run a seed."""
+    """By contender: one run a seed."""
     sweep: dict[str, dict[float, float]]
-    """By optimizer: final loss of each rate."""
+    """By optimizer: final loss of each learning rate."""
     best: dict[str, list[Row]]
-    """By optimizer: a run a seed, at its best rate."""
+    """By optimizer: one run a seed, at its best learning rate."""
     budgets: dict[float, list[Row]]
     """Muon's runs by share of the tokens."""
 
 
 class Bench:
-    """Options, rows, and the settings that all runs share."""
+    """Options, rows, and the common settings of all runs."""
 
     def __init__(self, options: argparse.Namespace, report: Report) -> None:
         self.options, self.report = options, report
@@ -92,7 +92,7 @@ class Bench:
         }
 
     def over_seeds(self, settings: Settings) -> list[Row]:
-        """A run for each seed.
+        """One run for each seed.
 
         Raises:
             TrainingError: one of them diverged.
@@ -107,8 +107,8 @@ class Bench:
 
 
 def parity(bench: Bench) -> dict[str, list[Row]]:
-    """The row that compares us with the peer."""
-    labelled(PEER)  # before an hour is spent on our own runs
+    """The row that compares groundup with the peer."""
+    labelled(PEER)  # before an hour of groundup's runs
     found = {who: bench.over_seeds(replace(bench.base, who=who)) for who in (OURS, PEER)}
     ours, theirs = (final_losses(found[who]) for who in (OURS, PEER))
     difference = paired(ours, theirs)
@@ -128,12 +128,12 @@ def parity(bench: Bench) -> dict[str, list[Row]]:
 
 
 def muon(bench: Bench) -> tuple[dict[str, dict[float, float]], dict[str, list[Row]], dict[float, list[Row]]]:
-    """The rows of the sweeps, of Muon against AdamW over the seeds, and of Muon with fewer tokens."""
+    """Rows of the sweeps, of Muon against AdamW over the seeds, and of Muon with fewer tokens."""
     precision = choose_precision("auto", bench.options.device)
     sweeps, at = {}, {}
     for optimizer, centre in (("adamw", bench.options.adamw_rate), ("muon", bench.options.muon_rate)):
         settings = replace(bench.base, optimizer=optimizer, precision=precision)
-        losses = sweep(centre, lambda rate: bench.runs.result(replace(settings, rate=rate))["final_loss"])  # noqa: B023
+        losses = sweep(centre, lambda rate: bench.runs.result(replace(settings, rate=rate))["final_loss"])  # noqa: B023 - called at once
         rate = min(losses, key=losses.__getitem__)
         for tried, loss in sorted(losses.items()):
             bench.report.add(
@@ -161,7 +161,7 @@ def muon(bench: Bench) -> tuple[dict[str, dict[float, float]], dict[str, list[Ro
 
 
 def sweep(centre: float, loss_of: Callable[[float], float]) -> dict[float, float]:
-    """Losses of five rates around the centre, and of more while the best is the smallest or the largest of them."""
+    """Losses of five learning rates around the centre, and of more while the best is the smallest or the largest."""
     losses = {rate: loss_of(rate) for rate in (centre * SWEEP_FACTOR**k for k in range(-2, 3))}
     for _ in range(MOST_EXTRA_RATES):
         best = min(losses, key=losses.__getitem__)
@@ -176,7 +176,7 @@ def sweep(centre: float, loss_of: Callable[[float], float]) -> dict[float, float
 
 
 def tokens_saved(best: dict[str, list[Row]], budgets: dict[float, list[Row]]) -> Row:
-    """What Muon needs of AdamW's tokens: on the way of a long schedule, and at the end of a short one.
+    """Share of AdamW's tokens that Muon needs: during a long schedule, and at the end of a short one.
 
     Args:
         best: runs of "adamw" and "muon" over the seeds, on all tokens.
@@ -202,7 +202,7 @@ def tokens_saved(best: dict[str, list[Row]], budgets: dict[float, list[Row]]) ->
 
 
 def share_to_reach(curve: Sequence[tuple[int, float]], loss: float, tokens: int) -> float:
-    """Share of the tokens at which the curve has the loss; infinite if it never has."""
+    """Share of the tokens at which the curve reaches the loss; infinite if it never does."""
     reached = tokens_to_reach(curve, loss)
     return math.inf if reached is None else reached / tokens
 
@@ -213,7 +213,7 @@ def final_losses(rows: Sequence[Row]) -> list[float]:
 
 
 def spread(name: str, losses: Sequence[float]) -> Row:
-    """Mean and standard deviation over the seeds, and each of them."""
+    """Mean and standard deviation over the seeds, and the value of each seed."""
     return {
         f"{name}_mean": round(statistics.mean(losses), 5),
         f"{name}_deviation": short(statistics.stdev(losses)),
@@ -222,12 +222,12 @@ def spread(name: str, losses: Sequence[float]) -> Row:
 
 
 def finite(value: float) -> float | None:
-    """Five digits, or None where JSON has no such number."""
+    """The value rounded to five digits; None if it is not finite."""
     return round(value, 5) if math.isfinite(value) else None
 
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path, help="folder of token shards")
     parser.add_argument("valid", type=Path, help="folder of token shards")
@@ -261,7 +261,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """Make the runs that are missing, and report."""
+    """Make the missing runs, and report."""
     options = options_of()
     try:
         if options.plot:

@@ -1,7 +1,7 @@
-"""What a process of its own measures for `train_step.py` and `gpu_suite.py`.
+"""Measurements of training for `train_step.py` and `gpu_suite.py`, each for a fresh process.
 
-Every function takes and returns what JSON can hold, and is called by name through `side_by_side.in_fresh_process`,
-whose environment sets the number of threads.
+Every function takes and returns JSON values, and is called by name through `side_by_side.in_fresh_process`, whose
+environment sets the number of threads.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ CHECKPOINTS = 3
 
 
 def make_batches(shape: ModelConfig, batch_size: int, device: str = "cpu") -> list[tuple[Tensor, Tensor]]:
-    """The same few batches for everyone: inputs and targets ``(batch_size, context_length)``.
+    """A few batches, the same for all contenders: inputs and targets ``(batch_size, context_length)``.
 
-    Low ids are frequent, as in text, so that the gradients of some rows of the embedding are sums of many.
+    Low ids are frequent, as in text, so that the gradients of some embedding rows are sums of many terms.
     """
     generator = torch.Generator().manual_seed(1)
     size = (BATCHES, batch_size, shape.context_length + 1)
@@ -55,11 +55,11 @@ def speed(
     squares: Sequence[int],
     same_products: bool = False,
 ) -> Row:
-    """Whole steps for about so many seconds, after the first ones; and the process's matmul peak around them.
+    """Time whole steps for about ``seconds``, after the warm-up, and the process's matmul peak before and after.
 
     Args:
-        squares: sizes of square products that the peak is looked for in, beside the model's own.
-        same_products: whoever it is multiplies by the library that we take.
+        squares: sizes of square matmuls for the peak, in addition to the model's own.
+        same_products: use groundup's matmul library for every contender.
     """
     if same_products:
         use_wide_matmul()
@@ -93,7 +93,7 @@ def speed(
 
 
 def matmul_shapes(shape: ModelConfig, batch_size: int, squares: Sequence[int]) -> list[tuple[int, int, int]]:
-    """(m, n, p) of square products, and of the model's own largest."""
+    """(m, n, p) of square matmuls, and of the model's largest matmuls."""
     tokens, d, f, v = batch_size * shape.context_length, shape.d_model, shape.ffn_dim, shape.vocab_size
     return [(n, n, n) for n in squares] + [(tokens, d, f), (tokens, f, d), (f, tokens, d), (tokens, d, v)]
 
@@ -101,9 +101,9 @@ def matmul_shapes(shape: ModelConfig, batch_size: int, squares: Sequence[int]) -
 def matmul_peak(
     shapes: Sequence[tuple[int, int, int]], device: str = "cpu", dtype: torch.dtype = torch.float32, repeats: int = 5
 ) -> float:
-    """FLOP/s of the fastest of these products, each at its best of ``repeats``.
+    """FLOP/s of the fastest of these matmuls, each at its best of ``repeats``.
 
-    The right factor is transposed as a layer's weight is, which is also the layout that the kernels like best.
+    The right factor is transposed like a layer's weight, which is also the fastest layout.
     """
     best = 0.0
     for m, n, p in shapes:
@@ -118,7 +118,7 @@ def matmul_peak(
 
 
 def timed(work: Callable[[], object], device: str = "cpu") -> float:
-    """Wall seconds until the work is done on the device."""
+    """Wall-clock seconds until the work is done on the device."""
     synchronize(device)
     began = time.perf_counter()
     work()
@@ -127,15 +127,15 @@ def timed(work: Callable[[], object], device: str = "cpu") -> float:
 
 
 def synchronize(device: str) -> None:
-    """Wait for the device, so that a clock means something."""
+    """Synchronize the device, so that times are valid."""
     if device != "cpu":
         torch.cuda.synchronize()
 
 
 def memory(who: str, model: dict[str, Any], batch_size: int, full_logits: bool) -> Row:
-    """How much the process grows in one forward and backward pass, gradients included, beyond model and batch.
+    """Memory growth of the process in one forward and backward pass, with gradients, beyond model and batch.
 
-    With ``full_logits`` the contender's model gives all logits, and torch's cross-entropy takes them in float32.
+    With ``full_logits`` the contender's model returns all logits, and torch's cross-entropy takes them in float32.
     """
     shape = ModelConfig(**model)
     trainee = make(who, model)
@@ -144,7 +144,7 @@ def memory(who: str, model: dict[str, Any], batch_size: int, full_logits: bool) 
 
 
 def memory_of_a_pass(trainee: Trainee, x: Tensor, y: Tensor, *, full_logits: bool) -> Row:
-    """MB of growth in forward and backward; and the loss, which does not depend on the way."""
+    """MB of growth in forward and backward; and the loss, which is the same for all methods."""
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         if not full_logits:
@@ -152,7 +152,7 @@ def memory_of_a_pass(trainee: Trainee, x: Tensor, y: Tensor, *, full_logits: boo
         logits = trainee.model(x)
         return torch.nn.functional.cross_entropy(logits.flatten(0, -2).float(), y.flatten())
 
-    loss(x[:1, :16], y[:1, :16]).backward()  # libraries make their buffers and threads
+    loss(x[:1, :16], y[:1, :16]).backward()  # libraries allocate buffers and start threads
     trainee.model.zero_grad(set_to_none=True)
     value = 0.0
 
@@ -166,7 +166,7 @@ def memory_of_a_pass(trainee: Trainee, x: Tensor, y: Tensor, *, full_logits: boo
 
 
 def peak_growth(work: Callable[[], object], device: str = "cpu") -> float:
-    """MB that the work takes at its peak beyond what is there before: of the process, or of the device's tensors.
+    """Peak MB of the work beyond the memory before it: of the process, or of the device's tensors.
 
     Raises:
         UnavailableError: this system does not let a process reset its peak.
@@ -191,14 +191,14 @@ def _reset_peak() -> float:
 
 
 def optimizer(who: str, model: dict[str, Any], batch_size: int, steps: int, optimizer: str) -> Row:
-    """Seconds of whole steps, and of the optimizer's part alone."""
+    """Seconds of whole steps, and of the optimizer step alone."""
     shape = ModelConfig(**model)
     trainee, batches = make(who, model, optimizer=optimizer), make_batches(shape, batch_size)
     trainee.step(*batches[0])()
     whole, alone = [], []
     for x, y in islice(cycle(batches), steps):
         whole.append(timed(lambda x=x, y=y: trainee.step(x, y)()))
-        # Alone, right after a step: with the same gradients, and the caches as cold as they are within one.
+        # Alone, right after a step: with the same gradients, and caches as cold as within a step.
         alone.append(timed(trainee.optimizer_step))
     return {
         "step_s": statistics.median(whole), "optimizer_s": statistics.median(alone),
@@ -207,10 +207,10 @@ def optimizer(who: str, model: dict[str, Any], batch_size: int, steps: int, opti
 
 
 def checkpoints(model: dict[str, Any], batch_size: int, steps: int, background: bool) -> Row:
-    """Seconds of steps without a checkpoint, of steps that one is saved after, and of those while it is written.
+    """Seconds of steps without a checkpoint, of saving one, and of the steps while it is written.
 
     Args:
-        steps: between two checkpoints; enough that one is written by then.
+        steps: number of steps between two checkpoints; enough to write one.
     """
     shape = ModelConfig(**model)
     trainee, batches = make("groundup", model), make_batches(shape, batch_size)
@@ -237,20 +237,20 @@ def checkpoints(model: dict[str, Any], batch_size: int, steps: int, background: 
         for number in range(CHECKPOINTS + 1):
             alone += [step(i) for i in range(steps)]
             began = time.perf_counter()
-            saved = timed(lambda: save(number))  # noqa: B023
+            saved = timed(lambda: save(number))  # noqa: B023 - called at once
             during = []
             for i in range(steps):
                 if not writer.idle:
                     during.append(step(i))
             while not writer.idle:
                 time.sleep(0.001)
-            if number:  # the first makes the buffers
+            if number:  # the first allocates the buffers
                 saving.append(saved)
                 beside += during
                 writing.append(time.perf_counter() - began)
         writer.close()
     usual = statistics.median(alone)
-    # The time that a checkpoint costs beyond the steps that were made meanwhile, over the time that those take.
+    # Extra time of a checkpoint beyond the steps during it, over the normal time of those steps.
     cost = statistics.median(saving) + sum(beside) / len(writing) - usual * len(beside) / len(writing)
     return {
         "step_s": usual, "save_s": statistics.median(saving), "beside_s": statistics.median(beside or [usual]),
@@ -260,7 +260,7 @@ def checkpoints(model: dict[str, Any], batch_size: int, steps: int, background: 
 
 
 def startup_data(folder: str) -> Row:
-    """Stories, a tokenizer and token shards to train on, in ``folder``."""
+    """Write stories, a tokenizer and token shards to train on into ``folder``."""
     from groundup.data.encode import encode_files
     from groundup.text.stories import write_stories
     from groundup.tokenizer import Tokenizer, train_bpe
@@ -275,7 +275,7 @@ def startup_data(folder: str) -> Row:
 def startup(shards: str, folder: str, options: Mapping[str, object]) -> Row:
     """Seconds from the start of `groundup train` until the metrics of its first step are written.
 
-    The machine's own part is `import torch`, measured beside it.
+    The time of `import torch` alone is measured for comparison.
     """
     imported = timed(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True))
     given = {

@@ -1,11 +1,11 @@
-"""Who is compared in the training benchmarks: a model, its loss and its optimizer behind one call, `Trainee.step`.
+"""Contenders of the training benchmarks: a model, its loss and its optimizer behind one call, `Trainee.step`.
 
-A contender is "package:way". All start from our initial weights and see the same batches, so that their losses have to
-agree; a difference means that they do not train the same model, and no ratio of their speeds would mean anything.
+A contender is "package:variant". All start from groundup's initial weights and see the same batches, so their losses
+must agree. If they differ, the contenders do not train the same model, and a ratio of their speeds is meaningless.
 
     groundup                     fast kernels, eager          transformers                LlamaForCausalLM, eager
     groundup:compiled            the same, compiled           transformers:compiled       the same, torch.compile
-    groundup:plain               one formula after the other  transformers:max-autotune   with inductor's tuned products
+    groundup:plain               plain formulas, unfused      transformers:max-autotune   with inductor's tuned matmuls
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ class Trainee(Protocol):
         ...
 
     def step(self, x: Tensor, y: Tensor) -> Callable[[], float]:
-        """One whole optimizer step, clipping included. What it returns gives the loss, and waits for it."""
+        """Launch one whole optimizer step with clipping. Returns a function that waits for the loss and returns it."""
         ...
 
     def optimizer_step(self) -> None:
-        """The optimizer's part of the step again, with the gradients of the last one."""
+        """Repeat the optimizer's part of the last step, with its gradients."""
         ...
 
 
 class Groundup:
-    """Our own path, through the functions that `groundup train` calls."""
+    """groundup's model, through the functions that `groundup train` calls."""
 
     def __init__(self, config: RunConfig, device: str = "cpu") -> None:
         self.config = config
@@ -86,14 +86,14 @@ class Groundup:
 
 
 class Llama:
-    """transformers' model of the same shape, and the fastest of what torch has around it.
+    """transformers' model of the same shape, with torch's fastest optimizer and clipping.
 
     Raises:
         UnavailableError: transformers is not installed.
     """
 
     def __init__(self, config: RunConfig, mode: str | None) -> None:
-        labelled(PEER)  # says how to get it
+        labelled(PEER)  # raises with a hint how to install it
         from transformers import LlamaConfig, LlamaForCausalLM
 
         shape = config.model
@@ -107,7 +107,7 @@ class Llama:
                 tie_word_embeddings=shape.tie_embeddings, attn_implementation="sdpa",
             )
         )  # fmt: skip
-        # Without process_settings: they would be the peer's too.
+        # Without process_settings, which would apply to the peer too.
         torch.manual_seed(config.train.seed)
         ours = TransformerLM.from_config(shape).state_dict()
         self.model.load_state_dict(llama_weights(ours, shape.num_heads), strict=not shape.tie_embeddings)
@@ -125,7 +125,7 @@ class Llama:
         )  # fmt: skip
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        # shift_labels: the targets are shifted already, so that the last position counts as it does for us.
+        # shift_labels: the targets are already shifted, so the last position counts, as in groundup.
         return self._forward(input_ids=x, labels=y, shift_labels=y).loss
 
     def step(self, x: Tensor, y: Tensor) -> Callable[[], float]:
@@ -141,10 +141,10 @@ class Llama:
 
 
 def llama_weights(ours: Mapping[str, Tensor], num_heads: int) -> dict[str, Tensor]:
-    """Our state under transformers' names.
+    """groundup's state dict under transformers' names.
 
-    We turn the features (2k, 2k + 1) of a head as a pair, Llama (k, k + K/2): the rows of the query and key matrices
-    change places within a head.
+    groundup rotates the features (2k, 2k + 1) of a head as a pair, Llama (k, k + K/2). So the rows of the query and key
+    matrices are permuted within each head.
     """
     names = {
         "token_embeddings": "model.embed_tokens", "ln_final": "model.norm", "lm_head": "lm_head",
@@ -173,11 +173,11 @@ def make(who: str, model: Mapping[str, Any], **optim: Any) -> Trainee:
         optim: keywords of `OptimConfig`.
 
     Raises:
-        UnavailableError: not installed, or no such contender.
+        UnavailableError: not installed, or unknown.
     """
     package, _, way = who.partition(":")
     if who not in SETTINGS:
-        raise UnavailableError(f"there is no {who!r}; choose from {', '.join(SETTINGS)}")
+        raise UnavailableError(f"unknown contender {who!r}; choose from {', '.join(SETTINGS)}")
     plain = "plain" if way == "plain" else None
     config = RunConfig(
         model=ModelConfig(**model),
@@ -187,6 +187,6 @@ def make(who: str, model: Mapping[str, Any], **optim: Any) -> Trainee:
             device="cpu",
         ),
     )  # fmt: skip
-    # torch.compile imports what torch itself deprecates.
+    # torch.compile imports modules that torch itself deprecates.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     return Groundup(config) if package == OURS else Llama(config, COMPILE_MODES.get(way))

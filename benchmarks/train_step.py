@@ -4,18 +4,18 @@
         [--sizes 256 512] [--rounds 5] [--who groundup groundup:compiled ...] [--same-malloc] [--same-products]
         [--out FILE] [--quick]
 
-    speed      whole steps (forward, loss, backward, clipping, optimizer) in float32: ours against transformers' Llama
-               of the same shape from the same weights, eager and compiled, and against our own plain path
-    share      matrix products of the model per second of these steps, over the fastest product of anyone in the round
-    memory     growth in forward and backward at a vocabulary of 32,000 and 16,384 tokens: our loss, and all logits
+    speed      whole steps (forward, loss, backward, clipping, optimizer) in float32: groundup against transformers'
+               Llama of the same shape and weights, eager and compiled, and against groundup's plain kernels
+    share      matmul FLOPs of the model per second of these steps, over the fastest matmul in the round
+    memory     growth in forward and backward at a vocabulary of 32,000 and 16,384 tokens: chunked loss, and all logits
     optimizer  AdamW's and Muon's part of a step of the GPT-2 small shape
-    checkpoints  steps while a checkpoint is written beside them, and what it costs in all, in steps
+    checkpoints  steps while a checkpoint is written in the background, and its total cost in steps
     startup    from the command to the first finished step
 
-Every figure is from a process of its own; everyone has a turn in each round, and ratios are of the same round. The time
-of compiling is in no step: `first_step_s` has it, of the first round, where nothing is in the compiler's cache.
-FLOPs are those of MFU: 2mnp a product, attention in full, backward twice the forward. `train_measure.py` says what is
-measured, `train_peers.py` who is. --quick takes toy shapes, to try the script.
+Each figure is measured in a separate process; in a round each contender has one turn, and ratios are taken within a
+round. Compile time is not part of the steps; `first_step_s` has it, from the first round, with an empty compiler cache.
+FLOPs are those of MFU: 2mnp a matmul, attention in full, backward twice the forward. `train_measure.py` has the
+measurements, `train_peers.py` the contenders. --quick uses toy shapes, to try the script.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from side_by_side import Report, Row, failed, in_fresh_process, labelled, ratios, run_turns, short
 from train_peers import OURS, PEER, SETTINGS
 
-# Ours, and with whom it is compared; of several, with the fastest.
+# groundup's variants, and the contenders each is compared with; of several, the fastest.
 PAIRS = [
     ("groundup", ["transformers"]),
     ("groundup:compiled", ["transformers:compiled", "transformers:max-autotune"]),
@@ -45,12 +45,12 @@ COLUMNS = """ours_call peer_call who call input threads rounds ours_tokens_per_s
     matmul_gflops step_s optimizer_s share_median share_min share_max save_s slower_beside writing_s
     cost_steps seconds_median seconds_max import_torch_s
     losses_agree timed_out_s error""".split()
-# What groundup.system.allocator asks of glibc for its own process, for everyone (mallopt(3)).
+# The malloc settings of groundup.system.process, for every contender (mallopt(3)).
 KEEP_FREED_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 
 
 class Scale(NamedTuple):
-    """How large everything is. Sizes of ``speed`` are d_model; the rest follows."""
+    """Sizes of the measurements. Those of ``speed`` are d_model, which determines the rest."""
 
     layers: int
     vocab_size: int
@@ -87,7 +87,7 @@ QUICK = Scale(
 
 
 class Bench:
-    """Options, rows, and measurements in processes of their own."""
+    """Options, rows, and measurements in separate processes."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path, report: Report) -> None:
         self.options, self.report, self.scratch = options, report, scratch
@@ -102,7 +102,7 @@ class Bench:
         )  # fmt: skip
 
     def rounds(self, turns: Sequence[str], measure: Callable[[str], Row]) -> dict[str, list[Row]]:
-        """Everyone's results. Those who have none are reported, and left out."""
+        """Results of all contenders. Contenders without a result are reported as failures and left out."""
         results = run_turns(turns, self.options.rounds, measure, needs_first=False)
         for who, rows in results.items():
             if failed(rows[0]):
@@ -138,7 +138,7 @@ def speed_and_share(bench: Bench, d_model: int, threads: int) -> None:
                 peer = max(present, key=lambda who: _median(found[who], "tokens_per_s"))
                 bench.report.add(_speed_row(ours, peer, found) | about)
     if "share" in options.what:
-        # What the machine can do, whoever found out: a library that multiplies slowly has no smaller peak.
+        # The peak of the machine is the best of all contenders: a slow library does not lower it.
         peaks = [
             max(rows[i]["matmul_flops_per_s"] for rows in found.values() if i < len(rows))
             for i in range(options.rounds)
@@ -173,7 +173,7 @@ def _speed_row(ours: str, peer: str, found: dict[str, list[Row]]) -> Row:
 
 
 def memory(bench: Bench) -> None:
-    """Rows of our loss against those that hold all logits."""
+    """Rows of groundup's loss against losses that hold all logits."""
     scale, threads = bench.scale, max(bench.options.threads)
     ours, full, plain = "our loss", "all logits, torch's cross_entropy", "all logits, our plain path"
     llama = "LlamaForCausalLM with its own loss"
@@ -203,7 +203,7 @@ def memory(bench: Bench) -> None:
 
 
 def optimizer(bench: Bench) -> None:
-    """Rows of the optimizer's part of a step, for this batch: it is the smaller, the more tokens a step has."""
+    """Rows of the optimizer's share of a step for this batch size; the share falls with the tokens of a step."""
     scale, threads = bench.scale, max(bench.options.threads)
     found = bench.rounds(
         ["adamw", "muon"],
@@ -223,7 +223,7 @@ def optimizer(bench: Bench) -> None:
 
 
 def checkpoints(bench: Bench) -> None:
-    """Rows of what writing checkpoints costs the steps, in the background and in line with them."""
+    """Rows of the cost of checkpoints, written in the background and in line."""
     scale, threads = bench.scale, max(bench.options.threads)
     shape = {"vocab_size": scale.vocab_size, "context_length": scale.context_length,
              "d_model": bench.options.sizes[-1], "num_layers": scale.layers,
@@ -234,7 +234,7 @@ def checkpoints(bench: Bench) -> None:
             [call],
             lambda _: bench.measure(
                 "checkpoints", threads, model=shape, batch_size=scale.batch_size, steps=scale.steps_between,
-                background=background,  # noqa: B023
+                background=background,  # noqa: B023 - called at once
             ),
         )  # fmt: skip
         if rows := found.get(call):
@@ -256,7 +256,7 @@ def startup(bench: Bench) -> None:
     for threads in bench.options.threads:
         given = {"shards": data["shards"], "folder": str(bench.scratch), "options": bench.scale.startup}
         bench.measure("startup", threads, **given)
-        rows = bench.rounds(["start"], lambda _: bench.measure("startup", threads, **given)).get("start")  # noqa: B023
+        rows = bench.rounds(["start"], lambda _: bench.measure("startup", threads, **given)).get("start")  # noqa: B023 - called at once
         if rows:
             bench.report.add(
                 {"what": "start-up to the first step", "who": labelled(OURS), "call": "groundup train, no compile",
@@ -280,7 +280,7 @@ def _in_words(shape: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure the parts that are asked for, one after the other."""
+    """Measure the requested parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
@@ -288,8 +288,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--who", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--time-limit", type=float, default=900, help="seconds of one measurement")
-    parser.add_argument("--same-malloc", action="store_true", help="peers too keep the memory that a step frees")
-    parser.add_argument("--same-products", action="store_true", help="peers too multiply by the library we take")
+    parser.add_argument("--same-malloc", action="store_true", help="keep freed memory in peers too")
+    parser.add_argument("--same-products", action="store_true", help="use groundup's matmul library in peers too")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

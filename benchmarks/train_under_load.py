@@ -1,15 +1,15 @@
-"""Training beside other programs that come and go: what of its fair share of the processor becomes steps?
+"""Benchmark of training beside other processes that start and stop: speed relative to the fair share of the cores.
 
     python benchmarks/train_under_load.py --out benchmarks/results/train_under_load-DATE.json
 
-The demo's model is trained, without pause, while 0, 1, 2, 4 and 8 busy processes run beside it, which start and end
-after the run has begun. The wait policies of OpenMP take turns: `by load` is ours
-(`groundup.system.threads.wait_by_load`), the others are libgomp's own, set for the whole run.
+The demo's model is trained continuously while 0, 1, 2, 4 and 8 busy processes run beside it, which start and stop
+during the run. The OpenMP wait policies are measured in turn: `by load` is `groundup.system.threads.wait_by_load`, the
+others are libgomp's own, set for the whole run.
 
-Fair share: as many cores as the scheduler owes the run's threads beside that many busy ones, T / (T + busy) of all
-cores and at most T. Its speed is that share of the speed on an idle machine with the active policy. Other programs on
-the machine, and a hypervisor's, spoil both, so `others_cores` says how many cores they took; quiet is below 0.1.
-`neighbours_cores` is what one of the busy processes got: the scheduler's own measure of what is fair to one thread.
+The fair share of the run's T threads beside that many busy processes is T / (T + busy) of all cores, and at most T. The
+fair speed is that share of the speed on an idle machine with the active policy. Other programs on the machine or its
+hypervisor distort both, so `others_cores` is the number of cores they took; below 0.1 is quiet. `neighbours_cores` is
+the number of cores that one busy process got, which the scheduler considers fair for one thread.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COLUMNS = (
 
 
 def trainee(seconds: float) -> None:
-    """Train for so many seconds, and print when each step ended; a process of its own calls it."""
+    """Train for ``seconds``, and print the time at the end of each step. Runs in a separate process."""
     from groundup.config import load_recipe, override
     from groundup.system.threads import wait_by_load
     from train_measure import make_batches
@@ -67,7 +67,7 @@ def trainee(seconds: float) -> None:
 
 
 def run_policy(policy: str, phases: Sequence[int], seconds: float) -> list[Row]:
-    """A row for each phase of a run that begins alone."""
+    """One row for each phase of a run; the first phase has no busy processes."""
     total = (seconds + 1) * len(phases)
     command = [sys.executable, __file__, "--trainee", str(total)]
     environment = {
@@ -79,7 +79,7 @@ def run_policy(policy: str, phases: Sequence[int], seconds: float) -> list[Row]:
     found = []
     for count in phases:
         with busy_processes(count) as others:
-            time.sleep(1)  # the wait policy has a look five times a second, and the scheduler settles
+            time.sleep(1)  # the wait policy polls five times a second, and the scheduler needs time to adapt
             began = usage(process.pid, others)
             time.sleep(seconds)
             found.append(began | {"until": usage(process.pid, others)})
@@ -90,7 +90,7 @@ def run_policy(policy: str, phases: Sequence[int], seconds: float) -> list[Row]:
 
 @contextlib.contextmanager
 def busy_processes(count: int) -> Iterator[list[int]]:
-    """Ids of so many processes that compute all the time."""
+    """Context manager of ``count`` busy processes; yields their ids."""
     processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield [process.pid for process in processes]
@@ -101,7 +101,7 @@ def busy_processes(count: int) -> Iterator[list[int]]:
 
 
 def usage(run: int, others: Sequence[int]) -> dict[str, Any]:
-    """Clock, and seconds of processor time so far: of the run, of the busy processes, and of the whole machine."""
+    """Time, and processor seconds so far of the run, of the busy processes, and of the whole machine."""
     ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
     idle = ticks[3] + ticks[4]
     return {
@@ -113,7 +113,7 @@ def usage(run: int, others: Sequence[int]) -> dict[str, Any]:
 
 
 def _cpu_seconds(process: int) -> float:
-    # After the name, which may hold anything, utime and stime are the 12th and the 13th field.
+    # After the name, which may contain any character, utime and stime are the 12th and the 13th field.
     fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -133,7 +133,7 @@ def _phase(count: int, began: dict[str, Any], ends: Sequence[float]) -> Row:
 
 
 def tokens_between(ends: Sequence[float], begin: float, end: float, tokens: int = BATCH_SIZE * 256) -> float:
-    """Tokens of the steps in a span of time; a step that lies partly in it counts in part."""
+    """Tokens of the steps in a time span; a step that is partly inside counts in part."""
     steps = 0.0
     for start, stop in itertools.pairwise(ends):
         inside = min(stop, end) - max(start, begin)
@@ -142,12 +142,12 @@ def tokens_between(ends: Sequence[float], begin: float, end: float, tokens: int 
 
 
 def fair_cores(busy: int, threads: int, cores: int) -> float:
-    """Cores that threads of equal right get beside busy ones."""
+    """Number of cores that ``threads`` get in a fair share beside busy ones."""
     return min(threads, cores * threads / (threads + busy))
 
 
 def summarize(report: Report, found: dict[str, list[list[Row]]], phases: Sequence[int], threads: int) -> None:
-    """Rows by policy and phase, and the idle costs of the policies against active waiting."""
+    """Rows by policy and phase, and the cost of each policy on an idle machine against the active one."""
     cores = len(os.sched_getaffinity(0))
     alone = {
         policy: [statistics.median(row["tokens_per_s"] for row in rows if not row["busy_processes"]) for rows in runs]
@@ -188,7 +188,7 @@ def _median(rows: Sequence[Row], name: str) -> float | None:
 
 
 def main() -> None:
-    """Turns of all policies."""
+    """Measure all policies in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="write the rows to this file")
     parser.add_argument("--rounds", type=int, default=3)
@@ -203,7 +203,7 @@ def main() -> None:
     if "active" not in options.policies:
         parser.error("--policies needs active, which the others are measured by")
     threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    # Alone, beside each number of busy processes, and alone again: those come and go.
+    # Without busy processes, with each number of them, and without again.
     phases = [0, *(count for count in options.busy if count), 0]
     report = Report(options.out, seconds=options.seconds)
     found: dict[str, list[list[Row]]] = {policy: [] for policy in options.policies}

@@ -1,11 +1,11 @@
-"""The speed tables' calls in two checkouts of groundup, side by side: is the newer one slower anywhere?
+"""Regression benchmark: the calls of the speed tables in two checkouts of groundup, side by side.
 
     git worktree add ../old COMMIT && make -C ../old .venv/test.stamp
     python benchmarks/two_checkouts.py --old ../old webtext.txt --tokenizer gpt2/ --out rows.json
 
-Each checkout runs its own code with its own `.venv`, in a fresh process for each measurement, and both take turns in
-every round. "ratio" is the new speed over the old one within a round, in CPU time; 0.98 means two per cent slower. The
-ids, merges and losses of both have to be the same, or the run ends with exit code 1.
+Each checkout runs its own code with its own `.venv`, in a fresh process for each measurement, and both have one turn in
+each round. "ratio" is the new speed over the old one within a round, in CPU time; 0.98 means two per cent slower. If
+ids, merges or losses differ, the run ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ Measure = Callable[[str], Row]
 
 
 class Bench:
-    """Both checkouts, and what their rows have in common."""
+    """Both checkouts, and the common columns of their rows."""
 
     def __init__(self, options: argparse.Namespace, scratch: Path, report: Report) -> None:
         self.options, self.scratch, self.report = options, scratch, report
         self.checkouts = {"old": options.old.resolve(), "new": options.new.resolve()}
 
     def call(self, function: str, arguments: Row, threads: int = 1, *, vocabulary: bool = True) -> Measure:
-        """A measurement of one of the benchmarks' functions, in the checkout that is named."""
+        """Call one of the benchmarks' functions in a checkout."""
 
         def measure(who: str) -> Row:
             given = {"vocabulary": str(self.scratch / who)} | arguments if vocabulary else arguments
@@ -51,11 +51,11 @@ class Bench:
         return measure
 
     def wanted(self, what: str) -> bool:
-        """Whether rows of this name are asked for."""
+        """Whether rows of this name are requested."""
         return not self.options.only or any(word in what for word in self.options.only)
 
     def compare(self, about: Row, measure: Measure, clocks: Callable[[Row], dict[str, Clocks]]) -> None:
-        """A row for each phase: `clocks` gives its CPU and wall seconds for a fixed amount of work."""
+        """One row for each phase; `clocks` returns its CPU and wall-clock seconds for a fixed amount of work."""
         if not self.wanted(about["what"]):
             return
         results = run_turns(["old", "new"], self.options.rounds, measure, needs_first=False)
@@ -185,7 +185,7 @@ def _compare_runs(bench: Bench) -> None:
 
 
 def _run(checkout: Path, arguments: list[str]) -> Row:
-    """CPU and wall seconds of a command, as "whole"."""
+    """CPU and wall-clock seconds of a command, as "whole"."""
     command = [python_of(checkout), "-m", "groundup", *arguments]
     with tempfile.TemporaryFile() as messages:
         began = time.perf_counter()
@@ -207,13 +207,13 @@ def _made(folder: Path) -> str:
 
 
 def main() -> None:
-    """Measures what is asked for and prints a table; the rows go to --out."""
+    """Measure the requested calls and print a table; the rows are written to --out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help=f"text file with documents separated by {SEPARATOR}")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a tokenizer, such as GPT-2's")
     parser.add_argument("--old", type=Path, required=True, help="checkout with a .venv, to compare with")
     parser.add_argument("--new", type=Path, default=HERE, help="checkout with a .venv; by default this one")
-    parser.add_argument("--only", nargs="+", help="rows whose name has one of these words in it")
+    parser.add_argument("--only", nargs="+", help="measure only rows with one of these words in their name")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--megabytes", type=float, default=32)
     parser.add_argument("--document-megabytes", type=float, default=8)
@@ -229,7 +229,7 @@ def main() -> None:
             written = bench.call("tokenizer_measure:write_vocabularies", into)(who)
             if failed(written):
                 parser.error(f"{who}: {written}")
-        # The beginning of the text is what tokenizers are trained on.
+        # Tokenizers are trained on the beginning of the text.
         prefix = {"input": str(options.input), "megabytes": 32, "out": str(bench.scratch / "sample.txt")}
         bench.call("tokenizer_measure:write_prefix", prefix, vocabulary=False)("new")
         for part in (encoding, files, steps):

@@ -97,7 +97,7 @@ def python_page() -> str:
 
 def described(name: str, thing: object, is_property: bool = False) -> str:
     """Signature and docstring of a name, as Markdown."""
-    signature = "" if is_property else str(inspect.signature(thing)).replace("'", "")  # type: ignore[arg-type]
+    signature = "" if is_property else str(inspect.signature(thing)).replace("'", "")
     signature = re.sub(r"\b(?:collections\.abc|typing|torch\.nn\.parameter|groundup[\w.]*)\.(?=\w)", "", signature)
     if len(name + signature) > 100:
         signature = "(\n" + "".join(f"    {part},\n" for part in split_arguments(signature)) + ")" + returned(signature)

@@ -37,10 +37,10 @@ using Characters = nb::ndarray<const uint32_t, nb::shape<-1, 2>, nb::c_contig, n
 using Numbers = nb::ndarray<const uint64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Specials = std::shared_ptr<const SpecialTokens>;
 
-// Below this it takes longer to give the GIL away and get it back than to encode.
+// Below this size, releasing and acquiring the GIL takes longer than encoding.
 constexpr size_t kQuickBytes = 4096;
 
-// Up to this much text the ids are copied into an array that NumPy makes, which is quicker than handing memory over.
+// Up to this size, copying the ids into a NumPy array is faster than passing the memory to NumPy.
 constexpr size_t kShortBytes = size_t{1} << 16;
 
 std::string newest_unicode() { return std::string(kUnicodeVersions.back()); }
@@ -73,7 +73,7 @@ std::vector<std::pair<std::string, uint32_t>> named_ids(const std::vector<std::p
 
 std::span<const uint64_t> span_of(const Numbers& numbers) { return {numbers.data(), numbers.shape(0)}; }
 
-// Hands the memory over to NumPy.
+// A NumPy array that takes over the memory.
 nb::ndarray<nb::numpy, uint32_t, nb::ndim<1>> array_of(IdBuffer ids) {
     ids.shrink();
     const size_t size = ids.size();
@@ -89,7 +89,7 @@ nb::ndarray<nb::numpy, Element, nb::ndim<1>> array_of(std::vector<Element> eleme
     return {owner->data(), {owner->size()}, capsule};
 }
 
-// Gives Python its turn: signal handlers (Ctrl-C) run, then progress(done) is called unless it is None.
+// Heartbeat that runs Python's signal handlers (Ctrl-C), and then calls progress(done) unless it is None.
 Heartbeat heartbeat_to(const nb::object& progress) {
     return [&progress](uint64_t done) {
         nb::gil_scoped_acquire acquire;
@@ -98,7 +98,7 @@ Heartbeat heartbeat_to(const nb::object& progress) {
     };
 }
 
-// Python's integers for the ids that were seen, made once: a list then only counts references.
+// Cache of Python integers for ids: making a list then only increments reference counts.
 class IdObjects {
    public:
     PyObject* operator[](uint32_t id) {
@@ -123,7 +123,7 @@ class IdObjects {
     std::vector<nb::object> objects_;
 };
 
-// An encoder, and what it needs to answer Python.
+// Python class of an encoder.
 class Encoder {
    public:
     Encoder(const std::vector<int64_t>& byte_ids, const Rules& rules,
@@ -133,7 +133,7 @@ class Encoder {
                                                 checked_pattern(pattern), checked_unicode(unicode_version))) {
     }
 
-    // Of whole texts on characters. `prefix`: a SpacePrefix.
+    // Encoder of whole texts on characters. `prefix`: a SpacePrefix.
     static Encoder of_characters(const Characters& characters, const std::vector<int64_t>& byte_ids, const Rules& rules,
                                  uint8_t prefix, bool every_space) {
         if (prefix > static_cast<uint8_t>(SpacePrefix::FirstUnlessThere)) throw nb::value_error("no such prefix");
@@ -283,7 +283,7 @@ std::optional<std::array<uint64_t, 3>> find_special(const SpecialTokens& special
     return std::array<uint64_t, 3>{match.begin, match.begin + match.length, match.id};
 }
 
-// Counts of pretokens, from texts and from elsewhere.
+// Python class of pretoken counts.
 class Counts {
    public:
     Counts(const std::string& pattern, const std::vector<nb::bytes>& special_tokens, size_t threads, size_t chunk_bytes)
@@ -315,7 +315,7 @@ class Counts {
         counter_.add(bytes.bytes(), span_of(ends), span_of(counts));
     }
 
-    // All pretokens one after the other, where each ends, and how often it occurs; in the order of their bytes.
+    // All pretokens concatenated, the end of each, and the count of each; in the order of their bytes.
     nb::tuple arrays() {
         struct Counted {
             std::string bytes;
@@ -347,7 +347,7 @@ class Counts {
                                      max_token_length.value_or(SIZE_MAX)};
         const Heartbeat heartbeat = heartbeat_to(progress);
         nb::gil_scoped_release release;
-        // The counts are laid out anew by the trainer, and not needed beside it.
+        // The trainer copies the counts into its own layout, so they are freed.
         BpeTrainer trainer(counter_.take(), options, heartbeat);
         return trainer.learn(heartbeat);
     }
@@ -389,7 +389,7 @@ nb::bytes character_classes(const std::string& unicode_version) {
 
 NB_MODULE(_native, module) {
 #ifdef NDEBUG
-    // A process that ends while its modules still hold tokenizers has lost nothing: no report in release builds.
+    // Tokenizers in module variables at the end of the process are not leaks: no report in release builds.
     nb::set_leak_warnings(false);
 #endif
     const nb::object tokenizer_error = nb::module_::import_("groundup.errors").attr("TokenizerError");
@@ -444,7 +444,7 @@ NB_MODULE(_native, module) {
         .def_prop_ro("bytes_counted", &Counts::bytes_counted)
         .def("__len__", &Counts::size);
 
-    // For the tests, which hold these against the `regex` package.
+    // For the tests, which compare these with the `regex` package.
     module.def("pretokens", &pretokens, "data"_a, "pattern"_a, "unicode_version"_a = newest_unicode());
     module.def("character_classes", &character_classes, "unicode_version"_a = newest_unicode());
     module.def("simd_name", [] { return std::string(simd_name()); });

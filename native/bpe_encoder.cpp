@@ -40,13 +40,13 @@ BpeEncoder::BorrowedWorkspace::BorrowedWorkspace(const BpeEncoder& encoder) : en
 }
 
 BpeEncoder::BorrowedWorkspace::~BorrowedWorkspace() {
-    // One enormous text must not leave its memory behind.
+    // Free the memory of an exceptionally long text.
     constexpr size_t kKeptSymbols = size_t{1} << 18;
     const MergeScratch& scratch = workspace_->scratch;
     if (std::max(scratch.symbols.capacity(), scratch.result.capacity()) > kKeptSymbols) workspace_->scratch = {};
     if (workspace_->rare_ids.capacity() > kKeptSymbols) workspace_->rare_ids = {};
     if (workspace_->prefixed.capacity() > kKeptSymbols) workspace_->prefixed = {};
-    workspace_->miss_count = 0;  // not so after an exception
+    workspace_->miss_count = 0;  // it is not 0 after an exception
     for (std::atomic<Workspace*>& place : encoder_.idle_) {
         Workspace* expected = nullptr;
         if (place.compare_exchange_strong(expected, workspace_.get(), std::memory_order_release)) {
@@ -67,7 +67,8 @@ void BpeEncoder::encode(Splitter& splitter, const SpecialTokens& specials, std::
     insert_misses(workspace, ids);
 }
 
-// The first pretoken of a stretch as if a space stood before it, if one is put there; returns where it ends, or `begin`.
+// Encodes the first pretoken of a stretch with a space before it, if the prefix option says so; returns its end, or
+// `begin` without a prefix.
 size_t BpeEncoder::encode_prefixed(const Splitter& splitter, std::span<const uint8_t> text, size_t begin,
                                    std::span<const uint64_t> ends, Workspace& workspace, IdBuffer& ids) const {
     const std::span<const uint8_t> first = text.subspan(begin, ends.front() - begin);
@@ -88,7 +89,7 @@ size_t BpeEncoder::encode_prefixed(const Splitter& splitter, std::span<const uin
 void BpeEncoder::encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
                                   Workspace& workspace, IdBuffer& ids) const {
     ShortPretokenCache& cache = workspace.short_pretokens;
-    // Two passes, so that the memory of all slots is on its way before the first is looked at.
+    // Two passes: the first prefetches all slots, the second reads them.
     const auto home_of = cache.home();
     PretokenKey* const keys = workspace.keys.data();
     ShortPretokenCache::Slot** const homes = workspace.homes.data();
@@ -144,10 +145,10 @@ IdBuffer EncodeStream::advance(bool complete) {
         const BpeEncoder::BorrowedWorkspace workspace(*encoder_);
         encoder_->encode(splitter_, *specials_, held_, complete, *workspace, ids);
     } catch (...) {
-        reset();  // the ids before the error are lost, so this text cannot be continued
+        reset();  // the ids before the error are lost, so the text cannot be continued
         throw;
     }
-    // Moving the rest to the front only when it is the smaller part keeps the cost of a byte constant.
+    // Move the rest to the front only when it is the smaller part: the cost per byte is then constant.
     if (splitter_.start() > held_.size() / 2) {
         held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(splitter_.start()));
         splitter_.drop_front(splitter_.start());

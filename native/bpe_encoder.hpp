@@ -1,4 +1,4 @@
-// Bytes to token ids.
+// Encoder from bytes to token ids.
 #pragma once
 
 #include <array>
@@ -27,32 +27,32 @@
 
 namespace groundup {
 
-// What a vocabulary says; never changes once made, so that any number of threads may encode with it.
+// Encoder of one vocabulary. It is immutable, so any number of threads may encode with it.
 class BpeEncoder {
    public:
-    // A pretoken that was not found where it is looked for first.
+    // A pretoken that the first look-up did not find.
     struct Miss {
         const uint8_t* bytes;
         size_t size;
         PretokenKey key;
         ShortPretokenCache::Slot* home;
-        size_t ids_before;            // of those that were found, and of special tokens
-        uint64_t hash;                // for LongPretokenCache; 0 if it was not needed yet
+        size_t ids_before;            // ids of the found pretokens and special tokens before it
+        uint64_t hash;                // for LongPretokenCache; 0 until it is needed
         uint32_t first_id, id_count;  // in Workspace::rare_ids
 
         std::span<const uint8_t> pretoken() const { return {bytes, size}; }
     };
 
-    // What is noted of it at once: its place among the pretokens that are looked up together, and how many ids of those
-    // come before.
+    // What is stored of a miss at first: its index among the pretokens that are looked up together, and the number of
+    // their ids before it.
     struct Missed {
         uint32_t index, ids_before;
     };
 
-    // So many misses are dealt with together, or somewhat more, since this is asked after some pretokens.
+    // Number of misses that are handled together. It may be exceeded, because it is checked only between batches.
     static constexpr size_t kManyMisses = 64;
 
-    // What one thread at a time works with.
+    // Caches and buffers of one thread at a time.
     struct Workspace {
         ShortPretokenCache short_pretokens;
         LongPretokenCache long_pretokens;
@@ -63,14 +63,14 @@ class BpeEncoder {
         std::array<Missed, PretokenEnds::kCapacity> missed;
         std::array<Miss, kManyMisses + PretokenEnds::kCapacity> misses;
         std::array<Miss*, kManyMisses + PretokenEnds::kCapacity> unseen, others;
-        size_t miss_count = 0;  // whose ids are still to come
-        IdBuffer rare_ids;      // of the misses
-        IdBuffer moved;         // ids between which those are put
+        size_t miss_count = 0;  // misses whose ids are not inserted yet
+        IdBuffer rare_ids;      // ids of the misses
+        IdBuffer moved;         // ids around the misses
         IdBuffer ids;           // for short results
         std::vector<uint8_t> prefixed;  // a piece of text with a space before it
     };
 
-    // Gives the workspace back when the call ends, also by an exception.
+    // Returns the workspace when the call ends, also by an exception.
     class BorrowedWorkspace {
        public:
         explicit BorrowedWorkspace(const BpeEncoder& encoder);
@@ -85,30 +85,31 @@ class BpeEncoder {
         std::unique_ptr<Workspace> workspace_;
     };
 
-    // `whole`: pretokens that are one id, whatever the merges make of them.
+    // `whole`: pretokens with one id, regardless of the merges.
     BpeEncoder(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules,
                const std::vector<std::pair<std::string, uint32_t>>& whole, Pattern pattern, UnicodeTable unicode = {});
 
-    // Of whole texts on characters; the pretokens are then pieces that give the same ids (CharacterCuts).
+    // Encoder of whole texts on characters. Its pretokens are pieces whose ids do not depend on the cuts
+    // (CharacterCuts).
     explicit BpeEncoder(CharacterMerges characters);
     ~BpeEncoder();
 
-    // A splitter for a text, or for what follows a cut in one.
+    // A splitter for a text, or for the part of a text after a cut.
     Splitter splitter(bool begins_text = true) const {
         return characters_ ? Splitter(characters_->cuts(), begins_text) : Splitter(pattern_, unicode_);
     }
 
-    // Whether cutting a text before `position` leaves the ids as they are.
+    // Whether cutting a text before `position` leaves the ids unchanged.
     bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials) const {
         return characters_ ? is_safe_cut_of_characters(text, position, characters_->cuts(), specials)
                            : groundup::is_safe_cut(text, position, specials, unicode_);
     }
 
-    // Appends the ids of a text, or of what is certain of it while it is not complete.
+    // Appends the ids of a text; while it is not complete, only those that later text cannot change.
     void encode(Splitter& splitter, const SpecialTokens& specials, std::span<const uint8_t> text, bool complete,
                 Workspace& workspace, IdBuffer& ids) const;
 
-    // encode_pretokens() for what the splitter has just handed out, with the space that may be put before it.
+    // encode_pretokens() for the last output of the splitter, with a space before it if the prefix option says so.
     void encode_found(const Splitter& splitter, std::span<const uint8_t> text, size_t begin,
                       std::span<const uint64_t> ends, Workspace& workspace, IdBuffer& ids) const {
         if (characters_ && splitter.at_stretch()) [[unlikely]] {
@@ -118,12 +119,12 @@ class BpeEncoder {
         encode_pretokens(text.data(), text.size(), begin, ends, workspace, ids);
     }
 
-    // Appends the ids of pretokens that follow one another from `begin` on, some of them not before insert_misses(). Of
-    // the text `readable` bytes may be read, until then.
+    // Appends the ids of consecutive pretokens that begin at `begin`. Ids of misses are added by insert_misses(); until
+    // then `readable` bytes of the text must stay readable.
     void encode_pretokens(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends,
                           Workspace& workspace, IdBuffer& ids) const;
 
-    // Puts the ids of all misses where they belong.
+    // Inserts the ids of all misses at their positions.
     void insert_misses(Workspace& workspace, IdBuffer& ids) const;
 
    private:
@@ -139,7 +140,7 @@ class BpeEncoder {
     void merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const;
     static void set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& workspace);
     static void remember(const Miss& miss, Workspace& workspace);
-    // Whether pretokens are more than bytes that merge.
+    // Whether pretokens need more than byte merges.
     bool merges_one_by_one() const { return characters_.has_value() || !whole_.empty(); }
     std::span<const uint32_t> merged_ids(std::span<const uint8_t> pretoken, Workspace& workspace) const;
 
@@ -153,22 +154,22 @@ class BpeEncoder {
     std::unordered_map<std::string, uint32_t> whole_;
     Pattern pattern_;
     UnicodeTable unicode_;
-    std::optional<CharacterMerges> characters_;  // then the others are empty
-    // Workspaces outlive a call, so that the next text finds the caches filled. They lie in places that are taken and
-    // filled by atomic exchange: a lock could be held for ever in a child that was forked.
+    std::optional<CharacterMerges> characters_;  // if set, the other tables are empty
+    // Workspaces outlive a call, so that the next text finds the caches filled. They are taken and returned by atomic
+    // exchange: a forked child could find a lock held forever.
     mutable std::array<std::atomic<Workspace*>, kIdleWorkspaces> idle_{};
 };
 
-// A text that arrives in pieces. The ids of all calls together are those of the whole text, however it was cut.
+// Encoder of a text that arrives in pieces. The ids of all calls together are those of the whole text, for any pieces.
 class EncodeStream {
    public:
     EncodeStream(std::shared_ptr<const BpeEncoder> encoder, std::shared_ptr<const SpecialTokens> specials)
         : encoder_(std::move(encoder)), specials_(std::move(specials)), splitter_(encoder_->splitter()) {}
 
-    // The ids that are certain after these bytes. What may still change is held back.
+    // The ids that later bytes cannot change. The rest of the text is held back.
     IdBuffer feed(std::span<const uint8_t> piece);
 
-    // The ids of what was held back. The stream is then ready for another text.
+    // The ids of the text held back. The stream is then ready for another text.
     IdBuffer finish();
 
    private:

@@ -1,5 +1,5 @@
-// Byte-pair encoding of one pretoken of any length: again and again, the pair that was learned first merges, leftmost
-// first.
+// Byte-pair encoding of one pretoken of any length. The pair of the lowest rank merges first; of equal pairs, the
+// leftmost.
 #pragma once
 
 #include <algorithm>
@@ -21,28 +21,28 @@ struct MergeCandidate {
     uint32_t position;
     uint32_t left, right;
 
-    // For a heap, on top of which is what comes first.
+    // Order of a heap whose top merges first.
     bool operator<(const MergeCandidate& other) const {
         return rank != other.rank ? rank > other.rank : position > other.position;
     }
 };
 
-// What is as short as this merges by looking at every pair (merge_lanes.hpp).
+// Pretokens up to this length merge by a scan of all pairs (merge_lanes.hpp).
 using ShortLanes = MergeLanes<64, 8>;
 inline constexpr size_t kLongestShort = ShortLanes::Lane::kMostBytes;
 
 // Sweeps take 8 bytes a symbol.
 inline constexpr size_t kLongestSwept = 4096;
 
-// Memory that is kept from one pretoken to the next.
+// Buffers that are reused from one pretoken to the next.
 struct MergeScratch {
     ShortLanes lanes;
     std::vector<uint32_t> symbols;
-    std::vector<uint32_t> ranks;           // of merge_in_sweeps
-    std::vector<uint32_t> previous, next;  // the linked list of merge_by_heap
+    std::vector<uint32_t> ranks;           // for merge_in_sweeps
+    std::vector<uint32_t> previous, next;  // linked list of merge_by_heap
     std::vector<MergeCandidate> heap;
 
-    // Of merge_in_blocks: a join, the token at it, and how things were before.
+    // A join of BlockMerger: the token at it, and the state before.
     struct Join {
         size_t begin_before, result_before;
         uint32_t token;
@@ -51,7 +51,7 @@ struct MergeScratch {
     std::array<std::vector<uint32_t>, 8> blocks;  // encoded at the same time
     std::vector<Join> joins;
 
-    // Long blocks and their symbols. Text that needs long blocks repeats itself: rules of dashes, indentation.
+    // Cache of long blocks and their symbols. Text that needs long blocks is repetitive: rules of dashes, indentation.
     struct LongBlock {
         std::vector<uint8_t> bytes;
         std::vector<uint32_t> symbols;
@@ -59,8 +59,8 @@ struct MergeScratch {
     std::array<LongBlock, 32> long_blocks;
 };
 
-// The definition in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale when its two
-// symbols are no longer the ones it was made for.
+// The definition in O(n log n): a heap of candidate pairs over a doubly linked list. A candidate is stale if one of its
+// two symbols has changed.
 template <typename Merges>
 void merge_by_heap(const Merges& merges, MergeScratch& scratch) {
     constexpr uint32_t kMerged = UINT32_MAX;  // the symbol was absorbed by its left neighbour
@@ -70,7 +70,7 @@ void merge_by_heap(const Merges& merges, MergeScratch& scratch) {
     next.resize(count);
     std::vector<MergeCandidate>& heap = scratch.heap;
     heap.clear();
-    // Whether a pair begins at `left` that merges; then it is the last candidate.
+    // Whether the pair that begins at `left` merges; if so, it is appended to the candidates.
     const auto consider = [&](uint32_t left) {
         const uint32_t right = next[left];
         if (right == count) return false;
@@ -103,13 +103,13 @@ void merge_by_heap(const Merges& merges, MergeScratch& scratch) {
     symbols.erase(std::remove(symbols.begin(), symbols.end(), kMerged), symbols.end());
 }
 
-// The definition for proper merges of bytes that repeat themselves, as in rules of dashes: all merges of the lowest
-// rank in one sweep, since what a merge makes has only later merges, none of which could come between. False if so many
-// different merges apply that other ways are faster; then scratch.symbols holds nothing of use.
+// The definition for proper merges of repetitive bytes, such as rules of dashes: all merges of the lowest rank in one
+// sweep. This is correct because the product of a merge has only later merges. Returns false if so many different
+// merges apply that other algorithms are faster; scratch.symbols is then undefined.
 inline bool merge_in_sweeps(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch) {
     std::vector<uint32_t>&symbols = scratch.symbols, &ranks = scratch.ranks;
     symbols.assign(bytes.begin(), bytes.end());
-    ranks.resize(bytes.size());  // of the pairs that begin at each symbol
+    ranks.resize(bytes.size());  // ranks[i]: rank of the pair that begins at symbol i
     for (size_t i = 0; i + 1 < bytes.size(); ++i) ranks[i] = merges.byte_rank(bytes[i], bytes[i + 1]);
     ranks.back() = kNoRank;
     for (size_t swept = 0; swept < 3 * bytes.size(); swept += symbols.size()) {
@@ -152,7 +152,7 @@ inline std::span<uint32_t> merge_at_once(const MergeTable& merges, std::span<con
     return scratch.symbols;
 }
 
-// The same, with the long blocks that were merged before remembered.
+// The same, with a cache of long blocks.
 inline std::span<const uint32_t> merge_block(const MergeTable& merges, std::span<const uint8_t> bytes,
                                              MergeScratch& scratch) {
     constexpr size_t kLongestKept = 1024;
@@ -167,12 +167,12 @@ inline std::span<const uint32_t> merge_block(const MergeTable& merges, std::span
     return kept.symbols;
 }
 
-// The same in O(n), for the pretoken that is a megabyte of one letter: block by block, into scratch.result.
+// The same in O(n), for pretokens such as a megabyte of one letter: block by block, into scratch.result.
 //
-// If the merges are proper, then tokens one after the other are what their bytes encode to if and only if any two
-// neighbours are what theirs encode to. So two encodings of overlapping blocks may be joined at a token that both have
-// in the same place: no neighbours meet that were not neighbours in one of them. The block that is cut off at its end
-// differs from the next one only near that end, and that one from it only near its beginning.
+// If the merges are proper, a sequence of tokens is the encoding of its bytes if and only if every two neighbours are
+// the encoding of theirs. So the encodings of two overlapping blocks may be joined at a token that both have at the
+// same position: all neighbours in the result are neighbours in one of them. The encoding of a block differs from that
+// of the whole pretoken only near the ends of the block.
 class BlockMerger {
    public:
     BlockMerger(const MergeTable& merges, std::span<const uint8_t> bytes, MergeScratch& scratch)
@@ -186,7 +186,7 @@ class BlockMerger {
         size_t next_try = 0;
         while (end_ < bytes_.size()) {
             if (begin_ >= next_try && begin_ >= hard_ && join_many()) continue;
-            // Where that fails it does so for a while.
+            // If this fails, it usually fails again for the next blocks.
             if (begin_ >= next_try) next_try = begin_ + 16 * kLongestShort;
             if (!join_next()) lengthen();
         }
@@ -202,16 +202,17 @@ class BlockMerger {
 
     void take(std::span<const uint32_t> symbols) { block_.assign(symbols.begin(), symbols.end()); }
 
-    // The first `kept` tokens of the block, of so many bytes, are certain; the rest is in the block after it.
+    // Keeps the first `kept` tokens of the block, which cover `kept_bytes`; the next block covers the rest.
     void keep(size_t kept, size_t kept_bytes) {
         joins_.push_back({begin_, result_.size(), block_[kept]});
         result_.insert(result_.end(), block_.begin(), block_.begin() + static_cast<ptrdiff_t>(kept));
         begin_ += kept_bytes;
     }
 
-    // Joins several blocks that begin anywhere, and can therefore be encoded at the same time; false if it joined none.
+    // Joins several blocks whose starts do not depend on tokens, so that they are encoded at the same time; returns
+    // whether it joined any.
     bool join_many() {
-        constexpr size_t kStep = kLongestShort - 20;  // enough for the tokens that are cut off at either side
+        constexpr size_t kStep = kLongestShort - 20;  // an overlap of 20 is enough for the tokens cut at either side
         const size_t first = end_ - (kLongestShort - kStep);
         const size_t last_end = first + kStep * (kBlocks - 1) + kLongestShort;
         if (end_ - begin_ > kLongestShort || last_end > bytes_.size()) return false;
@@ -228,7 +229,7 @@ class BlockMerger {
         return true;
     }
 
-    // Joins a block with the one before, at the first token behind its beginning that both have in the same place.
+    // Joins a block with the previous one, at the first token after its begin that both have at the same position.
     bool join(const Symbols& next, size_t next_begin) {
         size_t position = begin_, next_position = next_begin, i = 0, j = 0;
         while (i < block_.size() && j < next.size()) {
@@ -251,7 +252,7 @@ class BlockMerger {
 
     // Joins a block that begins with a token of this one.
     bool join_next() {
-        // The last token to begin in the first six eighths is tried first; the rest is enough for most cut-off tokens.
+        // Try the last token that begins in the first six eighths first; the rest is long enough for most cut tokens.
         size_t kept = 0, kept_bytes = 0;
         while (kept_bytes + merges_.length(block_[kept]) <= (end_ - begin_) * 6 / 8) {
             kept_bytes += merges_.length(block_[kept++]);
@@ -268,8 +269,8 @@ class BlockMerger {
         return false;
     }
 
-    // After a token about as long as the block. A longer block may begin with another token than the one it was joined
-    // at; then that join was none, and the block before has to be longer as well.
+    // Doubles the block, after a token about as long as the block. The longer block may begin with another token than
+    // the one it was joined at. Then that join is undone, and the previous block is lengthened too.
     void lengthen() {
         size_t size = 2 * (end_ - begin_);
         take(encode_block(begin_, end_ = begin_ + size));
@@ -286,8 +287,8 @@ class BlockMerger {
     const MergeTable& merges_;
     std::span<const uint8_t> bytes_;
     MergeScratch& scratch_;
-    Symbols& block_;   // what the bytes from begin_ to end_ encode to
-    Symbols& result_;  // what precedes encodes to
+    Symbols& block_;   // encoding of the bytes from begin_ to end_
+    Symbols& result_;  // encoding of the bytes before begin_
     std::vector<MergeScratch::Join>& joins_;
     static constexpr size_t kBlocks = std::tuple_size_v<decltype(MergeScratch::blocks)>;
     size_t begin_ = 0, end_ = kLongestShort;

@@ -4,7 +4,7 @@
 
 namespace groundup {
 
-static constexpr size_t kPlacesPerLook = size_t{1} << 16;  // places that are gone through before the clock is looked at
+static constexpr size_t kPlacesPerLook = size_t{1} << 16;  // positions between two readings of the clock
 
 BpeTrainer::BpeTrainer(const PretokenCounts& pretokens, const TrainerOptions& options, const Heartbeat& heartbeat)
     : options_(options), order_(options.tie_rule) {
@@ -39,7 +39,7 @@ void BpeTrainer::lay_out(const PretokenCounts& pretokens, PacedHeartbeat& heartb
     });
 }
 
-// Pairs of bytes fit an array, so they are counted first, and then each position goes where it belongs.
+// Pairs of bytes fit in an array, so they are counted first; then each position is stored with its pair.
 void BpeTrainer::index_pairs(PacedHeartbeat& heartbeat) {
     struct Found {
         uint64_t count = 0;
@@ -83,9 +83,9 @@ void BpeTrainer::Side::meet(uint32_t token, Position position, uint64_t count) {
 // Positions come in ascending order, so overlapping occurrences (aaa) merge from the left: after the first, the
 // position of the second no longer begins with the pair.
 //
-// What changes is gathered by neighbour first: a frequent pair occurs in many places with few neighbours, and the
-// table of pairs is asked once for each of those. Every place where x stood before the pair (left, right) loses a pair
-// (x, left) and gains a pair (x, product), so one count serves both; likewise behind it.
+// Changes are grouped by neighbour first: a frequent pair occurs at many positions with few neighbours, and the table
+// of pairs is looked up once for each neighbour. Every position with x before the pair (left, right) loses a pair (x,
+// left) and gains a pair (x, product), so both have the same count; likewise after the pair.
 template <typename Look>
 void BpeTrainer::merge_everywhere(uint32_t pair, uint32_t product, Look&& look) {
     constexpr size_t kFarAhead = 24, kAhead = 12;
@@ -111,7 +111,7 @@ void BpeTrainer::merge_everywhere(uint32_t pair, uint32_t product, Look&& look) 
         }
         if (places_[next].token != kBorder) right_side_.meet(places_[next].token, left, count);
         places_[left].token = product;
-        places_[right].token = kLength;  // no token begins here any more, also where the next line does not write
+        places_[right].token = kLength;  // no token begins here any more, even if the next line does not write here
         places_[left + 1].token = places_[next - 1].token = kLength | (next - left);
     }
     add_new_pairs(left_side_, product, false);
@@ -160,7 +160,7 @@ Merges BpeTrainer::learn(const Heartbeat& heartbeat) {
         order_.add_product(left, right);
         const uint32_t first_new_pair = pairs_.size();
         merge_everywhere(pair, product, [&] { paced.look(merges.size()); });
-        // Only pairs with the product in them have become more frequent, and those are all new.
+        // Only pairs with the product have become more frequent, and all of them are new.
         for (uint32_t created = first_new_pair; created < pairs_.size(); ++created) queue_.add(created, pairs_, order_);
         paced(merges.size());
     }

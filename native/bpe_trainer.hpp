@@ -1,4 +1,4 @@
-// Learning the merges of byte-pair encoding from counted pretokens (Sennrich, Haddow and Birch 2016; on bytes as in
+// Trainer of byte-pair encoding: learns merges from counted pretokens (Sennrich, Haddow and Birch 2016; on bytes as in
 // Radford et al. 2019).
 #pragma once
 
@@ -27,15 +27,15 @@ struct TrainerOptions {
 
 using Merges = std::vector<std::pair<uint32_t, uint32_t>>;
 
-// All distinct pretokens lie one after the other in a sequence of positions, one position a byte. A token is kept at
-// the first position it covers; the second and the last then hold its length, so that the neighbours of a token are
-// found in one step either way, and a merge moves nothing.
+// All distinct pretokens are concatenated in a sequence of positions, one a byte. A token is stored at the first
+// position that it covers; the second and the last position hold its length. So the neighbours of a token are found in
+// one step on either side, and a merge moves no data.
 class BpeTrainer {
    public:
     BpeTrainer(const PretokenCounts& pretokens, const TrainerOptions& options, const Heartbeat& heartbeat);
 
-    // Again and again the most frequent pair of neighbours merges, until the limit is reached or no pair is left.
-    // Token 256 + i is the product of merge i. `heartbeat` gets the number of merges made.
+    // Merges the most frequent pair of neighbours repeatedly, until the limit is reached or no pair is left. Token
+    // 256 + i is the product of merge i. `heartbeat` gets the number of merges made.
     Merges learn(const Heartbeat& heartbeat);
 
    private:
@@ -44,22 +44,22 @@ class BpeTrainer {
     static constexpr uint32_t kLength = uint32_t{1} << 31;  // a length, not a token
     static constexpr uint32_t kBorder = kLength - 1;        // between pretokens, and at both ends
 
-    // What stands beside a token, in one place: reading it brings the neighbours along.
+    // Token and pretoken of a position, in one cache line.
     struct Place {
         uint32_t token;
-        uint32_t pretoken;  // whose count applies
+        uint32_t pretoken;  // its count applies
     };
 
-    // New pairs with the product of a merge, gathered by the token on the other side of them.
+    // New pairs with the product of a merge, grouped by the other token of the pair.
     struct Side {
         struct Neighbour {
             uint64_t count = 0;
             uint32_t places = 0;
             uint32_t pair = 0;
         };
-        std::vector<Neighbour> of_token;                    // by token; empty but for those in `tokens`
-        std::vector<uint32_t> tokens;                       // the neighbours met, in order
-        std::vector<std::pair<uint32_t, Position>> places;  // neighbour, and where the new pair begins
+        std::vector<Neighbour> of_token;                    // by token; only those in `tokens` are set
+        std::vector<uint32_t> tokens;                       // neighbours, in order of their first occurrence
+        std::vector<std::pair<uint32_t, Position>> places;  // neighbour, and start of the new pair
 
         void meet(uint32_t token, Position position, uint64_t count);
     };

@@ -1,4 +1,4 @@
-// The kinds of character that the patterns tell apart.
+// Character classes that the patterns distinguish.
 #pragma once
 
 #include <array>
@@ -12,8 +12,8 @@
 
 namespace groundup {
 
-// A set of characters, one bit a class. Every character has exactly one class, the bit of its number in
-// unicode_tables.hpp.
+// A set of character classes, one bit each. Every character has exactly one class; its number in unicode_tables.hpp is
+// the index of the bit.
 using CharacterSet = uint16_t;
 
 inline constexpr CharacterSet kUpper = 1 << 0;        // \p{Lu} \p{Lt}
@@ -22,7 +22,7 @@ inline constexpr CharacterSet kOtherLetter = 1 << 2;  // \p{Lm} \p{Lo}
 inline constexpr CharacterSet kMark = 1 << 3;         // \p{M}
 inline constexpr CharacterSet kNumber = 1 << 4;       // \p{N}
 inline constexpr CharacterSet kNewline = 1 << 5;      // \r \n
-inline constexpr CharacterSet kBlank = 1 << 6;        // the rest of \s
+inline constexpr CharacterSet kBlank = 1 << 6;        // all other \s
 inline constexpr CharacterSet kOther = 1 << 7;        // everything else, and every byte that is not valid UTF-8
 inline constexpr CharacterSet kEnd = 1 << 8;          // no character: the text ends here
 
@@ -30,7 +30,7 @@ inline constexpr CharacterSet kLetter = kUpper | kLower | kOtherLetter;  // \p{L
 inline constexpr CharacterSet kSpace = kNewline | kBlank;                // \s
 inline constexpr CharacterSet kSymbol = kMark | kOther;                  // [^\s\p{L}\p{N}]
 
-// The classes of one version of Unicode. The versions differ in code points that were assigned in between.
+// Character classes of one Unicode version. Versions differ in the code points that were assigned in between.
 class UnicodeTable {
    public:
     // The newest version.
@@ -53,8 +53,8 @@ class UnicodeTable {
     const uint8_t* blocks_;
 };
 
-// The class of every ASCII byte; empty for the others. Most text is ASCII, and one load decides it. ASCII is the same in
-// all versions.
+// Class of every ASCII byte, the same in all Unicode versions; empty for other bytes. Most text is ASCII, and needs
+// only this load.
 inline constexpr std::array<CharacterSet, 256> kAsciiClass = [] {
     std::array<CharacterSet, 256> classes{};
     for (size_t byte = 0; byte < 0x80; ++byte) {

@@ -1,4 +1,4 @@
-// Where a text may be cut when whole texts, not words, are byte-pair encoded on characters.
+// Cuts that do not change the ids of byte-pair encoding on characters, which merges over whole texts.
 #pragma once
 
 #include <bit>
@@ -12,11 +12,11 @@
 
 namespace groundup {
 
-// A space in the text and U+2581 (LOWER ONE EIGHTH BLOCK) are the same character to SentencePiece.
+// SentencePiece treats a space in the text and U+2581 (LOWER ONE EIGHTH BLOCK) as the same character.
 inline constexpr uint32_t kSpaceMark = 0x2581;
 
 struct TextCharacter {
-    uint32_t code;  // the code point, kSpaceMark for a space; kInvalidByte + byte for what is not UTF-8
+    uint32_t code;  // the code point, kSpaceMark for a space; kInvalidByte + byte for invalid UTF-8
     uint8_t length;
     bool truncated;  // the text ends inside it
 
@@ -40,30 +40,30 @@ inline uint32_t last_code(const uint8_t* text, size_t size) {
     return TextCharacter::kInvalidByte + text[size - 1];
 }
 
-// A cut between two characters changes no ids if they stand side by side in no token that merges make: no token can lie
-// across the cut, and what merges on one side does not depend on the other. So any such place will do, and those are
-// chosen that make pieces which come again: words with the space before them.
+// A cut between two characters changes no ids if they are adjacent in no token that merges make: then no token crosses
+// the cut, and the merges on one side do not depend on the other. Of all such cuts, those before spaces are preferred,
+// because words with the space before them recur and are found in the cache.
 class CharacterCuts {
    public:
-    // `every_space`: cut before every space, whatever merges there would be, as Metaspace with `split` does.
+    // `every_space`: cut before every space, regardless of merges, as Metaspace with `split` does.
     explicit CharacterCuts(bool every_space) : every_space_(every_space), joined_((size_t{1} << kBits) / 64) {}
 
     bool every_space() const { return every_space_; }
 
-    // Tells that the two stand side by side in some token.
+    // Records that the two characters are adjacent in some token.
     void join(uint32_t left, uint32_t right) {
         const size_t bit = bit_of(left, right);
         joined_[bit / 64] |= uint64_t{1} << bit % 64;
     }
 
-    // Whether a cut between the two changes no ids. May be false although it would not.
+    // Whether a cut between the two characters is known to change no ids.
     bool may_cut(uint32_t left, uint32_t right) const {
         const size_t bit = bit_of(left, right);
         return (joined_[bit / 64] >> bit % 64 & 1) == 0 || (every_space_ && right == kSpaceMark);
     }
 
-    // The end of the piece that begins at `begin` (< text.size()), or nothing while it depends on text to come.
-    // `progress` belongs to the piece: it is empty at first, and handed in again when more text is there.
+    // The end of the piece that begins at `begin` (< text.size()), or nothing if it depends on later text. `progress`
+    // belongs to the piece: empty at first, and passed again with more text.
     std::optional<size_t> piece_end(const TextView& text, size_t begin, Progress& progress) const {
         size_t position = begin;
         uint32_t last = 0;
@@ -88,14 +88,14 @@ class CharacterCuts {
 
    private:
     static constexpr unsigned kBits = 19;
-    static constexpr size_t kLongPiece = 12;  // longer ones are also cut elsewhere than before a space
+    static constexpr size_t kLongPiece = 12;  // longer pieces are cut not only before a space
 
     static size_t bit_of(uint32_t left, uint32_t right) {
         return (uint64_t{left} << 21 | right) * 0x9E3779B97F4A7C15u >> (64 - kBits);
     }
 
     bool every_space_;
-    std::vector<uint64_t> joined_;  // one bit for many pairs, of which some are in tokens
+    std::vector<uint64_t> joined_;  // bits of a hash set of pairs; a bit is set if one of its pairs is in a token
 };
 
 }  // namespace groundup

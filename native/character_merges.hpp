@@ -1,4 +1,4 @@
-// Byte-pair encoding on characters with bytes for those that the vocabulary lacks, as SentencePiece has it.
+// Byte-pair encoding on characters with byte fallback, as in SentencePiece.
 #pragma once
 
 #include <algorithm>
@@ -18,11 +18,11 @@
 
 namespace groundup {
 
-// Where a space is put before text: nowhere; before every stretch between special tokens; before those that do not
-// begin with one; or before the text, if it does not begin with one nor with a special token.
+// Where a space is put before text: nowhere; before every stretch between special tokens; before stretches that do not
+// begin with a space; or before the text, if it begins neither with a space nor with a special token.
 enum class SpacePrefix : uint8_t { Never, Always, UnlessThere, FirstUnlessThere };
 
-// The symbols are the ids of the vocabulary.
+// Merges on characters. Symbols are ids of the vocabulary.
 class CharacterMerges {
    public:
     static constexpr size_t kMostIds = size_t{1} << PairRanks::kMostSymbolBits;
@@ -52,7 +52,7 @@ class CharacterMerges {
 
     const CharacterCuts& cuts() const { return cuts_; }
 
-    // Whether a space is put before a stretch of text that begins with this byte and those behind it.
+    // Whether a space is put before a stretch of text.
     bool takes_prefix(std::span<const uint8_t> stretch, bool begins_text) const {
         switch (prefix_) {
             case SpacePrefix::Never: return false;
@@ -92,7 +92,7 @@ class CharacterMerges {
         return pairs;
     }
 
-    // Two characters stand side by side in a token where the two tokens that it was made of met.
+    // Records adjacent characters of tokens: the last and the first character of the two parts of each merge.
     void join_characters(std::span<const std::pair<uint32_t, uint32_t>> characters, std::span<const MergeRule> rules) {
         constexpr uint32_t kUnknown = std::numeric_limits<uint32_t>::max();
         size_t ids = 0;
@@ -100,7 +100,7 @@ class CharacterMerges {
         for (const MergeRule& rule : rules) ids = std::max<size_t>({ids, rule.left + 1, rule.right + 1, rule.merged + 1});
         std::vector<uint32_t> first(ids, kUnknown), last(ids, kUnknown);
         for (const auto& [code, id] : characters) first[id] = last[id] = code;
-        // A rule may come before those of its parts. One whose parts are never made never applies.
+        // A rule may come before those of its parts. A rule whose parts are never made never applies.
         for (bool found_more = true; found_more;) {
             found_more = false;
             for (const MergeRule& rule : rules) {
@@ -117,7 +117,7 @@ class CharacterMerges {
         }
     }
 
-    // A character that has no id becomes its bytes. A space that has none becomes those of U+2581.
+    // A character without an id becomes its bytes. A space without an id becomes the bytes of U+2581.
     void add_symbols(uint32_t code, std::span<const uint8_t> bytes, std::vector<uint32_t>& symbols) const {
         if (code < TextCharacter::kInvalidByte) {
             const uint32_t id = pages_[page_of_[code / kPageSize]][code % kPageSize];
@@ -134,7 +134,7 @@ class CharacterMerges {
     void merge_by_scanning(MergeScratch& scratch) const {
         std::vector<uint32_t>&symbols = scratch.symbols, &ranks = scratch.ranks;
         if (symbols.size() < 2) return;
-        ranks.resize(symbols.size() - 1);  // of the pairs that begin at each symbol
+        ranks.resize(symbols.size() - 1);  // ranks[i]: rank of the pair that begins at symbol i
         for (size_t i = 0; i < ranks.size(); ++i) ranks[i] = rank(symbols[i], symbols[i + 1]);
         while (!ranks.empty()) {
             const auto least = std::min_element(ranks.begin(), ranks.end());

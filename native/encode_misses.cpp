@@ -1,5 +1,5 @@
-// The part of BpeEncoder that deals with the few pretokens that are not found at once. In a file of its own, so that the
-// compiler spends nothing on it where it is about the many.
+// Part of BpeEncoder for the few pretokens that the first look-up does not find. A separate file, so that the compiler
+// does not trade the speed of the common case for it.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -8,12 +8,12 @@
 
 namespace groundup {
 
-// Keeps what is needed of the pretokens that were missed among those of one look-up, `ids_before` ids into the text.
+// Stores the misses of one look-up; `ids_before` ids precede them.
 void BpeEncoder::collect_misses(std::span<const Missed> missed, const uint8_t* text, size_t begin,
                                 std::span<const uint64_t> ends, size_t ids_before, Workspace& workspace) {
     for (const auto [index, ids_between] : missed) {
         ShortPretokenCache::Slot* const home = workspace.homes[index];
-        // The other slots are on their way until it is dealt with.
+        // The other slots are in the cache when the miss is handled.
         workspace.short_pretokens.prefetch_others(home);
         const size_t start = index == 0 ? begin : ends[index - 1];
         workspace.misses[workspace.miss_count++] = {text + start, ends[index] - start, workspace.keys[index], home,
@@ -30,13 +30,13 @@ void BpeEncoder::insert_misses(Workspace& workspace, IdBuffer& ids) const {
     workspace.short_pretokens.grow_if_full();
 }
 
-// Puts the ids of the misses between the others.
+// Inserts the ids of the misses between the other ids.
 void BpeEncoder::insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspace& workspace) {
     constexpr size_t kMostIds = ShortPretokenCache::kMostIds;
     const size_t unmoved = misses[0].ids_before, found = ids.size();
     IdBuffer& moved = workspace.moved;
     moved.clear();
-    moved.make_room(found - unmoved + 1);  // also of none, so that there is memory to copy nothing from
+    moved.make_room(found - unmoved + 1);  // never 0, so that there is memory even if no id is moved
     moved.append(ids.ids().subspan(unmoved));
     ids.make_room(workspace.rare_ids.size() + kMostIds);
     uint32_t* next = ids.data() + unmoved;
@@ -53,8 +53,8 @@ void BpeEncoder::insert_ids(IdBuffer& ids, std::span<const Miss> misses, Workspa
     ids.advance(static_cast<size_t>(next - ids.end()));
 }
 
-// Pretokens that are long, that have many ids, that were not seen before, or that share their place with others; all
-// at once, so that their memory is on its way together, and merges take turns.
+// Encodes pretokens that are long, have many ids, are new, or share their slots with others. All of them together, so
+// that their cache misses overlap and their merges are interleaved.
 void BpeEncoder::encode_misses(std::span<Miss> misses, Workspace& workspace) const {
     ShortPretokenCache& cache = workspace.short_pretokens;
     workspace.rare_ids.clear();
@@ -106,13 +106,13 @@ void BpeEncoder::set_ids(Miss& miss, std::span<const uint32_t> ids, Workspace& w
     workspace.rare_ids.append(ids);
 }
 
-// Puts the ids of a miss where they will be found.
+// Stores the ids of a miss in a cache.
 void BpeEncoder::remember(const Miss& miss, Workspace& workspace) {
     const std::span<const uint8_t> pretoken = miss.pretoken();
     const std::span<const uint32_t> ids = workspace.rare_ids.ids().subspan(miss.first_id, miss.id_count);
     const bool is_short = pretoken.size() <= PretokenKey::kLongest;
     if (is_short) {
-        // It is there if it occurs twice among the misses, or if it has many ids and these were forgotten.
+        // It is in the cache already if it occurs twice among the misses, or if it has many ids that were evicted.
         ShortPretokenCache& cache = workspace.short_pretokens;
         if (!cache.find(miss.home, miss.key)) cache.insert(miss.home, miss.key, ids);
     }
@@ -122,7 +122,7 @@ void BpeEncoder::remember(const Miss& miss, Workspace& workspace) {
     workspace.long_pretokens.insert(pretoken, hash, ids);
 }
 
-// Pretokens that are in no cache.
+// Encodes pretokens that are in no cache.
 template <typename Lanes>
 void BpeEncoder::merge_misses(Lanes& lanes, std::span<Miss* const> misses, Workspace& workspace) const {
     if (merges_one_by_one()) {

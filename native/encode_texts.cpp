@@ -11,12 +11,12 @@ using Text = std::span<const uint8_t>;
 
 constexpr size_t kChunkBytes = size_t{1} << 20;
 
-// What one thread does at a time: some texts, or a part of one.
+// Unit of work of a thread: some texts, or a part of one.
 struct Job {
     std::vector<Text> parts;
     std::vector<bool> begins_text, ends_text;  // by part
     IdBuffer ids;
-    std::vector<uint64_t> ends;  // of the parts that end a text, from the first id of the job
+    std::vector<uint64_t> ends;  // ends of the parts that end a text, relative to the first id of the job
 };
 
 std::vector<Job> jobs_of(const BpeEncoder& encoder, std::span<const Text> texts, const SpecialTokens& specials) {
@@ -40,8 +40,8 @@ std::vector<Job> jobs_of(const BpeEncoder& encoder, std::span<const Text> texts,
     return jobs;
 }
 
-// English has about four bytes a token; what has fewer than three makes the buffer grow. Memory that is not used is
-// never touched.
+// English has about four bytes a token. A text with fewer than three makes the buffer grow. Unused memory is never
+// touched.
 constexpr size_t expected_ids(size_t bytes) { return bytes / 3; }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Many texts, or one large one, to ids on several threads.
+// Encoding of many texts, or one large text, on several threads.
 #pragma once
 
 #include <cstddef>
@@ -15,17 +15,17 @@
 namespace groundup {
 
 struct EncodedTexts {
-    IdBuffer ids;                // of all texts, one after the other
-    std::vector<uint64_t> ends;  // where the ids of each text end
+    IdBuffer ids;                // of all texts, concatenated
+    std::vector<uint64_t> ends;  // end of the ids of each text
 };
 
-// The ids of each text, and `last` after them if it is given; the same for any number of threads. With one thread there
-// is no heartbeat.
+// The ids of each text, followed by `last` if given. The result does not depend on the number of threads. With one
+// thread there is no heartbeat.
 EncodedTexts encode_texts(const BpeEncoder& encoder, const SpecialTokens& specials,
                           std::span<const std::span<const uint8_t>> texts, std::optional<uint32_t> last,
                           size_t thread_count, const Heartbeat& heartbeat);
 
-// How many ids encode_texts would give in all; in little memory.
+// Number of ids of a text, in little memory.
 uint64_t count_ids(const BpeEncoder& encoder, const SpecialTokens& specials, std::span<const uint8_t> text);
 
 }  // namespace groundup

@@ -1,13 +1,13 @@
-"""Write unicode_tables.hpp: which kind of character every code point is, in each version of Unicode that is supported.
+"""Write unicode_tables.hpp: the character class of every code point, in each supported version of Unicode.
 
-Two engines decide, because tokenizers split with them: \\p{L}, \\p{N} and so on as they match them. \\s is the property
-White_Space in both (U+0085 is in it, U+001C is not).
+The classes are those of two regex engines that tokenizers split with: \\p{L}, \\p{N} and so on as they match them.
+\\s is the property White_Space in both (with U+0085, without U+001C).
 
-* The newest version is that of the `regex` package, which groundup's own tokenizers are defined by.
+* The newest version is that of the `regex` package, which defines groundup's own tokenizers.
 * 16.0 is that of Oniguruma in `tokenizers` 0.23 and of fancy-regex in tiktoken 0.14.
 
-Tokenizers record their version. When an engine moves to a new one, add a table here and keep the others
-(tests/tokenizer/test_unicode_tables.py says when that is).
+Tokenizers record their version. When an engine moves to a new version, add a table here and keep the others
+(tests/tokenizer/test_unicode_tables.py fails then).
 
     python native/generate_unicode_tables.py
 """
@@ -22,27 +22,27 @@ HEADER = Path(__file__).with_name("unicode_tables.hpp")
 CODE_POINTS = 0x110000
 BLOCK = 256
 KINDS = [r"[\p{Lu}\p{Lt}]", r"\p{Ll}", r"[\p{Lm}\p{Lo}]", r"\p{M}", r"\p{N}", r"[\r\n]", r"[^\S\r\n]"]
-"""The bit of `enum CharacterClass` is the place here; what no expression matches comes after the last."""
+"""Expressions in the order of the bits of CharacterSet. Characters that none of them matches get the next bit."""
 
 
 def matched_by_regex(expression: str, text: str) -> Iterable[int]:
-    """The places of the characters that the package `regex` matches."""
+    """Indices of the characters that the package `regex` matches."""
     return (match.start() for match in regex.finditer(expression, text))
 
 
 def matched_by_tokenizers(expression: str, text: str) -> Iterable[int]:
-    """The places of the characters that Hugging Face's Split matches."""
+    """Indices of the characters that Hugging Face's Split matches."""
     split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), "removed")
     left = [span for _, span in split.pre_tokenize_str(text)]
     return set(range(len(text))).difference(*(range(begin, end) for begin, end in left))
 
 
 VERSIONS: dict[str, Callable[[str, str], Iterable[int]]] = {"16.0": matched_by_tokenizers, "18.0": matched_by_regex}
-"""The newest last."""
+"""Matchers by version, the newest last."""
 
 
 def character_classes(matched: Callable[[str, str], Iterable[int]]) -> bytes:
-    """The number of the class of each code point."""
+    """Number of the class of each code point."""
     classes = bytearray([len(KINDS)]) * CODE_POINTS
     for start in range(0, CODE_POINTS, BLOCK):
         if 0xD800 <= start < 0xE000:  # no characters
@@ -55,13 +55,13 @@ def character_classes(matched: Callable[[str, str], Iterable[int]]) -> bytes:
 
 
 def rows(values: list[int] | bytes, columns: int) -> str:
-    """The numbers, so many a line."""
+    """The numbers as C++ source, `columns` a line."""
     lines = [",".join(map(str, values[start : start + columns])) for start in range(0, len(values), columns)]
     return ",\n".join(lines)
 
 
 def main() -> None:
-    """Write the header."""
+    """Write unicode_tables.hpp."""
     blocks: dict[bytes, int] = {}
     tables = []
     for matched in VERSIONS.values():

@@ -1,4 +1,4 @@
-// Hashing of bytes and of 64-bit keys for the open-addressing tables.
+// Hash functions of bytes and 64-bit keys for the open-addressing tables.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// Long work reports how far it is, and can be stopped, a few times a second.
+// Heartbeat of long work: reports progress a few times a second, and can stop the work.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,7 @@ inline constexpr std::chrono::milliseconds kHeartbeatInterval{100};
 // Called with the amount of work done; throws to stop the work.
 using Heartbeat = std::function<void(uint64_t done)>;
 
-// Passes a call on at most once per interval, so that inner loops may call it freely.
+// Forwards at most one call per interval, so inner loops may call it often.
 class PacedHeartbeat {
    public:
     explicit PacedHeartbeat(const Heartbeat& heartbeat) : heartbeat_(heartbeat) {}
@@ -22,7 +22,7 @@ class PacedHeartbeat {
         if (++calls_ % kCallsPerLook == 0) look(done);
     }
 
-    // The same where a call is the end of some work, so that every one of them looks at the clock.
+    // The same for calls after a large piece of work: every call reads the clock.
     void look(uint64_t done) {
         const Clock::time_point now = Clock::now();
         if (now - last_ < kHeartbeatInterval) return;
@@ -33,7 +33,7 @@ class PacedHeartbeat {
    private:
     using Clock = std::chrono::steady_clock;
 
-    static constexpr uint32_t kCallsPerLook = 16;  // a look at the clock takes as long as some of the work
+    static constexpr uint32_t kCallsPerLook = 16;  // reading the clock takes as long as some of the work
 
     const Heartbeat& heartbeat_;
     Clock::time_point last_ = Clock::now();

@@ -1,4 +1,4 @@
-// A large table of zeros, on huge pages where the system has them.
+// Large zero-initialized table, on huge pages if the system has them.
 #pragma once
 
 #include <atomic>
@@ -18,12 +18,11 @@ namespace groundup {
 
 inline constexpr size_t kHugePageBytes = size_t{1} << 21, kSmallPageBytes = size_t{1} << 12;
 
-// Memory that is about to be written for the first time, on huge pages as long as these are quick to be had.
+// Memory before its first write, on huge pages as long as these are fast to get.
 //
-// The system hands out memory page by page, zeroed; with pages of 2 MiB that takes a fifth of the time that it takes
-// with pages of 4 KiB. In a virtual machine they may be ones that its host has to find first, and that takes four
-// times as long. So pages are touched one by one as they are needed, and for a while after a slow one small pages have
-// to do, for all memory: what is slow for one array is slow for the next.
+// The system zeroes memory page by page. With 2 MiB pages this takes a fifth of the time of 4 KiB pages. In a virtual
+// machine the host may have to find a huge page first, which takes four times as long. So pages are touched one by one
+// when needed. After a slow one, all arrays use small pages for a while, because the next huge page would be slow too.
 class FreshMemory {
    public:
     FreshMemory() = default;
@@ -33,7 +32,7 @@ class FreshMemory {
 #endif
     }
 
-    // To be called before anything below `end` is written.
+    // Call this before writing anything below `end`.
     void make_ready(const void* end) {
         while (ready_ < end && ready_ < end_) advance();
     }
@@ -55,7 +54,7 @@ class FreshMemory {
             ready_ = page + kHugePageBytes;
             return;
         }
-        // Many small ones at a time, so that the program is not interrupted for each.
+        // Many small pages at a time, to avoid a page fault for each.
         constexpr size_t kSome = size_t{1} << 18;
         constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, which older headers do not have
         auto* const begin = reinterpret_cast<uint8_t*>(reinterpret_cast<uintptr_t>(ready_) & ~(kSmallPageBytes - 1));
@@ -71,17 +70,17 @@ class FreshMemory {
     uint8_t* end_ = nullptr;
 
     using Clock = std::chrono::steady_clock;
-    static inline std::atomic<Clock::rep> next_try_ = 0;  // of a huge page
+    static inline std::atomic<Clock::rep> next_try_ = 0;  // time of the next attempt at a huge page
 };
 
-// Random reads of a table of many megabytes miss the TLB as often as the cache; with pages of 2 MiB they do not.
-// Memory that is never used is never touched, so a short text pays for little of it.
+// With 4 KiB pages, random reads of a table of many megabytes miss the TLB as often as the cache; with 2 MiB pages they
+// do not. Unused memory is never touched, so a short text pays for little of it.
 template <typename Element>
 class HugeArray {
    public:
     explicit HugeArray(size_t size) : size_(size) {
 #if defined(__linux__)
-        // Only whole, aligned huge pages are used as such, so the first one begins with the array.
+        // The system uses only whole, aligned huge pages, so the array begins at the start of one.
         const size_t bytes = (size * sizeof(Element) + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
         mapped_bytes_ = bytes + kHugePageBytes;
         mapped_ = mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -111,7 +110,7 @@ class HugeArray {
 #endif
     }
 
-    // To be called before the first `count` elements are written, if huge pages would be good for them.
+    // Call this before writing the first `count` elements, if they should be on huge pages.
     void make_ready(size_t count) { fresh_.make_ready(elements_ + count); }
 
     Element* data() { return elements_; }

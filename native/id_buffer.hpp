@@ -1,4 +1,4 @@
-// Ids in memory that grows without being initialized or, when it is large, copied.
+// Growing buffer of ids, without initialization and, if large, without copies.
 #pragma once
 
 #include <algorithm>
@@ -15,8 +15,8 @@
 
 namespace groundup {
 
-// The system hands out large memory page by page, zeroed, which takes longer than filling it with ids. So the last
-// result that was dropped, if it was large, waits here for the next.
+// The system zeroes new large memory page by page, which takes longer than writing ids to it. So the memory of the last
+// large result that was freed is kept here for the next result.
 class SpareMemory {
    public:
     static constexpr size_t kLeastBytes = size_t{1} << 20;
@@ -27,7 +27,7 @@ class SpareMemory {
         size_t bytes = 0;
     };
 
-    // A block of at least a quarter and at most four times as many bytes, or an empty one.
+    // The spare block if it has between a quarter and four times as many bytes, otherwise an empty block.
     static Block take(size_t bytes) {
         if (bytes < kLeastBytes) return {};
         Block* const block = spare_.exchange(nullptr, std::memory_order_acquire);
@@ -77,25 +77,24 @@ class IdBuffer {
     uint32_t* end() { return ids_ + size_; }
     std::span<const uint32_t> ids() const { return {ids_, size_}; }
 
-    // Asks for memory for `count` more ids, none of which is touched yet.
+    // Allocates memory for `count` more ids without touching it.
     void reserve(size_t count) {
         if (size_ + count > capacity_) resize_memory(std::max(size_ + count, capacity_ + capacity_ / 2));
     }
 
-    // Makes room for `count` more ids, which may then be written from end() on.
+    // Makes room for `count` more ids, to be written at end().
     void make_room(size_t count) {
         reserve(count);
         fresh_.make_ready(ids_ + size_ + count);
     }
 
-    // Brings the memory that `count` ids will take, some way ahead of end(), into the cache: a store to memory that is
-    // not there waits for it.
+    // Prefetches the memory for `count` ids, some distance after end(): a store to memory outside the cache stalls.
     void prefetch(size_t count) const {
         constexpr size_t kAhead = 256, kLine = 64 / sizeof(uint32_t);
         for (size_t i = 0; i < count; i += kLine) __builtin_prefetch(ids_ + size_ + kAhead + i, 1);
     }
 
-    // Tells that `count` ids were written from end() on.
+    // Adds `count` ids that were written at end().
     void advance(size_t count) { size_ += count; }
 
     void push_back(uint32_t id) {
@@ -111,7 +110,7 @@ class IdBuffer {
 
     void clear() { size_ = 0; }
 
-    // Gives back what is not used, if that is much.
+    // Frees unused memory, if there is much of it.
     void shrink() {
         if (size_ < capacity_ / 2) resize_memory(size_);
     }

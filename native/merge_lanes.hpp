@@ -1,7 +1,7 @@
 // Byte-pair encoding of several pretokens at a time.
 //
-// A merge waits for two look-ups, and the next merge of the same pretoken waits for both. So pretokens take turns: one
-// merge each, none of which depends on those of the others, and the processor works on many at once.
+// A merge waits for two look-ups, and the next merge of the same pretoken depends on both. So several pretokens are
+// interleaved, one merge each. Their merges are independent, and the processor executes them in parallel.
 #pragma once
 
 #include <algorithm>
@@ -16,17 +16,17 @@
 
 namespace groundup {
 
-// A pretoken of at least one byte, and at most as many as it says, on its way to symbols.
+// State of a pretoken of 1 to `most_bytes` bytes that is being merged.
 //
-// The definition: look for the lowest rank, merge there. Symbols stay at the place of their first byte, in a list that
-// is linked both ways. Rank and place are one number, so the least is the leftmost lowest. Places are counted from one,
-// with something before and behind that merges with nothing, so that all symbols have neighbours.
+// The definition: find the lowest rank and merge there. Symbols stay at the place of their first byte, in a doubly
+// linked list. Rank and place are packed into one number, so the least number is the leftmost pair of the lowest rank.
+// Places begin at 1. A symbol before and one after the pretoken, which merge with nothing, give all symbols neighbours.
 template <size_t most_bytes>
 class MergeLane {
    public:
     static constexpr size_t kMostBytes = most_bytes;
 
-    // In a lane for up to 15 bytes, 16 may be read, whatever those behind are: then all loops have a fixed length.
+    // For a lane of up to 15 bytes, 16 bytes must be readable: then all loops have a fixed length.
     void start(const MergeTable& merges, std::span<const uint8_t> bytes) {
         size_ = bytes.size();
         const size_t end = kMostBytes < 16 ? kMostBytes : size_;
@@ -42,7 +42,7 @@ class MergeLane {
         symbols_[0] = symbols_[size_ + 1] = merges.no_symbol();
     }
 
-    // Makes the merge that comes first; false if there is none.
+    // Applies the next merge; false if there is none.
     bool step(const MergeTable& merges) {
         const uint32_t least = least_candidate();
         if (least >= kNone) return false;
@@ -57,7 +57,7 @@ class MergeLane {
         return true;
     }
 
-    // Calls found(symbol) for each symbol that is left, in order.
+    // Calls found(symbol) for each symbol, in order.
     template <typename Found>
     void for_each_symbol(Found&& found) const {
         for (size_t i = 1; i <= size_; i = next_[i]) found(symbols_[i]);
@@ -85,7 +85,7 @@ class MergeLane {
 
     uint32_t least_candidate() const {
         if constexpr (kMostBytes < 16) {
-            // Eight strands, none of which waits for another, and not by vectors: they would wait for the last stores.
+            // Eight independent minima, without vector loads: those would wait for the last stores.
             std::array<uint32_t, 8> least;
             for (size_t i = 0; i < 8; ++i) least[i] = std::min(candidates_[i], candidates_[i + 8]);
             for (size_t i = 0; i < 4; ++i) least[i] = std::min(least[i], least[i + 4]);
@@ -102,7 +102,7 @@ class MergeLane {
     size_t size_;
 };
 
-// Some pretokens, and one merge in each after the other until none is left in any.
+// Lanes of pretokens that are merged in turn, one merge at a time, until all are merged.
 template <size_t most_bytes, size_t lane_count>
 class MergeLanes {
    public:
@@ -111,7 +111,7 @@ class MergeLanes {
     // Calls bytes_of(i) for the bytes of pretoken i < count, and done(i, lane) when it is merged, in any order.
     template <typename BytesOf, typename Done>
     void merge(const MergeTable& merges, size_t count, BytesOf&& bytes_of, Done&& done) {
-        std::array<size_t, lane_count> pretokens, lanes;  // of those at work
+        std::array<size_t, lane_count> pretokens, lanes;  // of the pretokens that are being merged
         size_t started = 0, working = 0;
         for (; started < std::min(count, lane_count); ++started, ++working) {
             pretokens[working] = lanes[working] = started;

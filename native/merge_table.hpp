@@ -1,6 +1,6 @@
-// Which pairs of symbols merge, how early, and into what.
+// Table of merges: rank and product of each pair of symbols.
 //
-// A symbol is a token on the inside of the encoder: 0..255 are the bytes, the products of merges come after.
+// A symbol is the encoder's internal number of a token: 0..255 are the bytes, followed by the products of merges.
 #pragma once
 
 #include <algorithm>
@@ -25,8 +25,8 @@ class MergeTable {
    public:
     static constexpr size_t kMostRules = (size_t{1} << PairRanks::kMostSymbolBits) - 257;
 
-    // The id of each byte, kNoRank for bytes that have none, and the merges, the earliest first. A rule with a token
-    // that is neither a byte nor made by a rule can never apply.
+    // `byte_ids`: the id of each byte, kNoRank for bytes without one. `rules`: the merges in order of rank. A rule with
+    // a token that is neither a byte nor the product of a rule never applies.
     MergeTable(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules)
         : ids_(byte_ids.begin(), byte_ids.end()), ranks_(set_up(byte_ids, rules)) {}
 
@@ -36,18 +36,18 @@ class MergeTable {
     // The same for two bytes.
     uint32_t byte_rank(uint8_t left, uint8_t right) const { return byte_ranks_[size_t{left} << 8 | right]; }
 
-    // What the merge of that rank makes.
+    // The product of the merge of that rank.
     uint32_t product(uint32_t rank) const { return products_.empty() ? 256 + rank : products_[rank]; }
 
-    // Whether every product has one rule, which comes after the rules of its parts, as in all trained tokenizers (the
-    // proper dictionaries of Berglund and van der Merwe 2023).
+    // Whether every product has one rule, after the rules of its parts, as in all trained tokenizers (the proper
+    // dictionaries of Berglund and van der Merwe 2023).
     bool are_proper() const { return are_proper_; }
 
-    // The bytes that a symbol covers; if the merges are proper.
+    // The number of bytes that a symbol covers, if the merges are proper.
     uint32_t length(uint32_t symbol) const { return lengths_[symbol]; }
 
-    // The id of a symbol; kNoRank for a byte that the vocabulary lacks. Mostly the merges make ids in order, and then
-    // nothing has to be read for them.
+    // The id of a symbol; kNoRank for a byte that the vocabulary lacks. The products of most vocabularies have
+    // consecutive ids, which need no look-up.
     uint32_t id(uint32_t symbol) const {
         if (!in_order_) return ids_[symbol];
         const uint32_t of_byte = ids_[symbol % 256];
@@ -58,13 +58,13 @@ class MergeTable {
     uint32_t no_symbol() const { return static_cast<uint32_t>(ids_.size()); }
 
    private:
-    // Fills all members but the ranks, and returns those.
+    // Fills all members except the ranks, which it returns.
     PairRanks set_up(const std::array<uint32_t, 256>& byte_ids, std::span<const MergeRule> rules) {
         if (rules.size() > kMostRules) throw std::length_error("a tokenizer has at most 2,096,895 merges");
         uint32_t largest = 0;
         for (const uint32_t id : byte_ids) largest = id == kNoRank ? largest : std::max(largest, id);
         for (const MergeRule& rule : rules) largest = std::max({largest, rule.left, rule.right, rule.merged});
-        HugeArray<uint32_t> symbol_of(size_t{largest} + 1);  // by id, plus one; of no symbol: 0
+        HugeArray<uint32_t> symbol_of(size_t{largest} + 1);  // by id: symbol + 1, or 0 for none
         for (uint32_t byte = 0; byte < 256; ++byte) {
             if (byte_ids[byte] != kNoRank && symbol_of[byte_ids[byte]] == 0) symbol_of[byte_ids[byte]] = byte + 1;
         }
@@ -103,11 +103,11 @@ class MergeTable {
 
     std::vector<uint32_t> ids_;       // by symbol
     std::vector<uint32_t> lengths_;   // by symbol
-    std::vector<uint32_t> products_;  // by rank; empty if every merge makes a symbol of its own
-    bool in_order_ = false;           // the ids of the products
+    std::vector<uint32_t> products_;  // by rank; empty if every merge makes a new symbol
+    bool in_order_ = false;           // whether the ids of the products are consecutive
     bool are_proper_ = true;
     std::array<uint32_t, 65536> byte_ranks_;
-    PairRanks ranks_;  // last, since it is made of what the others were filled with
+    PairRanks ranks_;  // last: its initializer, set_up(), fills the other members
 };
 
 }  // namespace groundup

@@ -1,4 +1,4 @@
-// The one thing that text can have and a vocabulary may lack.
+// Error of a text with a byte that the vocabulary lacks.
 #pragma once
 
 #include <cstdint>
@@ -6,7 +6,7 @@
 
 namespace groundup {
 
-// Text needs a single byte that the vocabulary does not have.
+// The vocabulary has no token for a byte of the text.
 class MissingByteError : public std::runtime_error {
    public:
     explicit MissingByteError(uint8_t byte);

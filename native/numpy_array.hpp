@@ -1,8 +1,8 @@
-// New NumPy arrays, made by NumPy's own C interface: a call of numpy.empty takes longer than the text of a short array.
+// New NumPy arrays through NumPy's C API: calling numpy.empty takes longer than encoding a short text.
 #pragma once
 
 #include <nanobind/nanobind.h>
-// NumPy wants it named which version of its interface is meant.
+// Version of NumPy's C API, without deprecated functions.
 #define NPY_NO_DEPRECATED_API NPY_1_23_API_VERSION
 #include <numpy/arrayobject.h>
 
@@ -13,7 +13,7 @@
 namespace groundup {
 
 inline nanobind::object copy_to_array(std::span<const uint32_t> ids) {
-    // Only now, so that the module can be imported without NumPy.
+    // Imported here, so that this module can be imported without NumPy.
     if (PyArray_API == nullptr && _import_array() < 0) throw nanobind::python_error();
     npy_intp size = static_cast<npy_intp>(ids.size());
     nanobind::object array = nanobind::steal(PyArray_SimpleNew(1, &size, NPY_UINT32));

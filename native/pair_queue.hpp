@@ -1,4 +1,4 @@
-// The most frequent pair, again and again.
+// Priority queue of the most frequent pairs.
 #pragma once
 
 #include <algorithm>
@@ -11,11 +11,11 @@
 
 namespace groundup {
 
-// A heap of the pairs that occur at least `threshold_` times. Most pairs are rare and never merge: they are not looked
-// at before the heap is empty and the threshold falls.
+// A heap of the pairs that occur at least `threshold_` times. Most pairs are rare and never merge; they are considered
+// only when the heap is empty and the threshold is lowered.
 //
-// The count of a pair only falls after it has appeared, so an entry is right or too high; too high, it is put back with
-// the count of today when it comes up.
+// After a pair has been added its count only falls, so the count of an entry is exact or too high. An entry that is too
+// high is put back with the current count when it reaches the top.
 class PairQueue {
     struct Entry {
         uint64_t count;
@@ -31,13 +31,13 @@ class PairQueue {
     }
 
    public:
-    // Tells that a pair has appeared, with its final positions and greatest count.
+    // Adds a new pair, with its final positions and greatest count.
     void add(uint32_t pair, const PairTable& pairs, const TokenOrder& order) {
         if (pairs[pair].count >= threshold_) push(pair, pairs, order);
     }
 
-    // Takes out the pair that merges next, of those that occur at least `least` >= 1 times and may merge; kNone if
-    // there is none.
+    // Removes and returns the pair that merges next, of those that occur at least `least` >= 1 times and may merge;
+    // kNone without one.
     template <typename MayMerge>
     uint32_t take(const PairTable& pairs, const TokenOrder& order, uint64_t least, MayMerge&& may_merge) {
         for (;;) {
@@ -63,7 +63,7 @@ class PairQueue {
         std::push_heap(heap_.begin(), heap_.end(), later(pairs, order));
     }
 
-    // To half of the greatest count that is below it.
+    // Lowers the threshold to half of the greatest count below it.
     void lower_threshold(const PairTable& pairs, const TokenOrder& order, uint64_t least) {
         uint64_t greatest = 0;
         for (uint32_t pair = 0; pair < pairs.size(); ++pair) {

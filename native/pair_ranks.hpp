@@ -1,4 +1,4 @@
-// The rank of every pair that merges: a table of which one slot is read for a pair, whether it merges or not.
+// Hash table of the ranks of pairs. A look-up reads one slot, for pairs that merge and pairs that do not.
 #pragma once
 
 #include <algorithm>
@@ -14,22 +14,22 @@ namespace groundup {
 
 inline constexpr uint32_t kNoRank = UINT32_MAX;
 
-// Two symbols that merge; their rank is their position among the pairs.
+// Two symbols that merge; their rank is their index among the pairs.
 struct SymbolPair {
     uint32_t left, right;
     bool operator==(const SymbolPair&) const = default;
 };
 
-// The pair of a rank that has none.
+// Placeholder for a rank without a pair.
 inline constexpr SymbolPair kNoPair{UINT32_MAX, UINT32_MAX};
 
 // A perfect hash by hash and displace (Belazzougui, Botelho and Dietzfelbinger 2009): the upper bits of a pair's hash
-// name a bucket of about three pairs, the lower ones a slot, and each bucket has a number that, XORed to the slot,
-// sends its pairs to slots of their own. No branch depends on where a pair was put, so none is foreseen wrongly.
+// select a bucket of about three pairs, the lower bits a slot. Each bucket has a displacement, which is XORed to the
+// slot and gives each of its pairs a distinct slot. No branch depends on the slot of a pair, so none is mispredicted.
 //
-// The hash permutes the numbers that pairs of symbols can be. So the slot and the upper bits of the hash, which also
-// name the bucket, tell the pair, and a slot holds no more than those bits and a rank (quotienting, Cleary 1984): four
-// bytes for symbols of 16 bits. The table has to share the L2 cache with everything else.
+// The hash is a permutation of all pairs of symbols. So the slot and the upper bits of the hash, which also select the
+// bucket, identify the pair, and a slot stores only those bits and a rank (quotienting, Cleary 1984): four bytes for
+// 16-bit symbols. The table shares the L2 cache with all other data.
 template <unsigned kSymbolBits, unsigned kSlotBits, typename Slot>
 class PairHash {
    public:
@@ -47,7 +47,7 @@ class PairHash {
     uint32_t operator()(uint32_t left, uint32_t right) const {
         const uint64_t hash = hash_of({left, right});
         const Slot slot = slots_[slot_of(hash, displacements_[hash >> kBucketShift])];
-        // As a mask, because a compiler may make a branch of a condition, and whether a pair merges cannot be foreseen.
+        // A mask, because a compiler may compile a condition to a branch, and whether a pair merges is unpredictable.
         const uint32_t found = -static_cast<uint32_t>(slot >> kSymbolBits == hash >> kSlotBits);
         return (static_cast<uint32_t>(slot & kSymbols) & found) - 1;
     }
@@ -60,7 +60,8 @@ class PairHash {
     static constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
     static_assert(3 * kSymbolBits - kSlotBits <= 8 * sizeof(Slot));
 
-    // An odd factor permutes the numbers of so many bits, and so does adding their upper half to the lower.
+    // Multiplication by an odd number is a permutation of the numbers of a given width, and so is adding their upper
+    // half to the lower.
     uint64_t hash_of(SymbolPair pair) const {
         const uint64_t product = (uint64_t{pair.left} << kSymbolBits | pair.right) * multiplier_ & kPairs;
         return product ^ product >> kSymbolBits;
@@ -73,7 +74,7 @@ class PairHash {
         displacements_.assign(kBuckets, 0);
         slots_.assign(kSlots, 0);
 
-        // Ranks by bucket, in order within each.
+        // Ranks grouped by bucket, in order within each bucket.
         std::vector<uint64_t> hashes(pairs.size());
         std::vector<uint32_t> ends(kBuckets + 1), ranks(pairs.size());
         for (size_t rank = 0; rank < pairs.size(); ++rank) {
@@ -86,7 +87,7 @@ class PairHash {
             if (pairs[rank] != kNoPair) ranks[ends[hashes[rank] >> kBucketShift]++] = rank;
         }
 
-        // The fullest buckets first, while there is still much room.
+        // The largest buckets first, while most slots are free.
         std::vector<std::vector<uint32_t>> buckets_of_size(1);
         for (uint32_t bucket = 0, begin = 0; bucket < kBuckets; begin = ends[bucket++]) {
             const size_t size = ends[bucket] - begin;
@@ -107,9 +108,9 @@ class PairHash {
         return true;
     }
 
-    // A slot holds the upper bits of the hash, and the rank plus one, so that an empty one has no rank.
+    // A slot holds the upper bits of the hash and the rank plus one; 0 is an empty slot.
     bool place(uint32_t bucket, std::span<const uint32_t> ranks, std::span<const uint64_t> hashes) {
-        for (size_t i = 1; i < ranks.size(); ++i) {  // two that no displacement can tell apart
+        for (size_t i = 1; i < ranks.size(); ++i) {  // two pairs that no displacement can separate
             for (size_t j = 0; j < i; ++j) {
                 if (((hashes[ranks[i]] ^ hashes[ranks[j]]) % kSlots) == 0) return false;
             }
@@ -136,7 +137,7 @@ class PairHash {
     std::vector<Slot> slots_;
 };
 
-// The table in the size that is needed.
+// The table, in the smallest sufficient size.
 class PairRanks {
    public:
     static constexpr unsigned kMostSymbolBits = 21;
@@ -160,7 +161,7 @@ class PairRanks {
    private:
     using Small = PairHash<16, 16, uint32_t>;   // up to 52,428 pairs, 288 KiB
     using Middle = PairHash<19, 18, uint64_t>;  // 209,712, 2.1 MiB
-    using Large = PairHash<21, 22, uint64_t>;   // as many as there can be, 34 MiB
+    using Large = PairHash<21, 22, uint64_t>;   // the largest possible number, 34 MiB
     std::optional<Small> small_;
     std::optional<Middle> middle_;
     std::optional<Large> large_;

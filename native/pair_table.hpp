@@ -1,4 +1,4 @@
-// Pairs of neighbouring tokens: how often they occur, and where.
+// Table of pairs of neighbouring tokens, with counts and positions.
 #pragma once
 
 #include <bit>
@@ -14,13 +14,13 @@ namespace groundup {
 struct TokenPair {
     uint32_t left, right;
     uint64_t count;
-    // Where it was when it appeared, ascending: a stretch of PairTable's positions. Some of it is stale, because the
-    // tokens there have merged with others since.
+    // Its positions when it was added, ascending: a range of PairTable's positions. Some are stale, because the tokens
+    // there have merged with others since.
     uint64_t first_position;
     uint32_t position_count;
 };
 
-// Pairs are numbered as they appear, and keep their number; the hash table holds numbers only.
+// Pairs are numbered in order of insertion; the hash table holds only the numbers.
 class PairTable {
    public:
     static constexpr uint32_t kNone = UINT32_MAX;
@@ -29,7 +29,7 @@ class PairTable {
     const TokenPair& operator[](uint32_t pair) const { return pairs_[pair]; }
     uint32_t size() const { return static_cast<uint32_t>(pairs_.size()); }
 
-    // Adds a pair that is not here, with room for so many positions; returns its number.
+    // Adds a new pair with room for `position_count` positions; returns its number.
     uint32_t add(uint32_t left, uint32_t right, uint64_t count, uint32_t position_count) {
         if (2 * (pairs_.size() + 1) > slots_.size()) grow();
         const uint32_t pair = size();
@@ -39,7 +39,7 @@ class PairTable {
         return pair;
     }
 
-    // The number of a pair, kNone if it is not here.
+    // The number of a pair; kNone if it is not in the table.
     uint32_t find(uint32_t left, uint32_t right) const { return slots_[slot_of(left, right)]; }
 
     std::span<uint32_t> positions(uint32_t pair) {
@@ -63,7 +63,7 @@ class PairTable {
 
     std::vector<TokenPair> pairs_;
     std::vector<uint32_t> positions_;
-    std::vector<uint32_t> slots_ = std::vector<uint32_t>(size_t{1} << 12, kNone);  // at most half taken
+    std::vector<uint32_t> slots_ = std::vector<uint32_t>(size_t{1} << 12, kNone);  // at most half full
 };
 
 }  // namespace groundup

@@ -1,4 +1,4 @@
-// Sharing work out to threads that live no longer than the work: there is no pool that a fork could break.
+// Parallel loop over threads that end with the loop. There is no thread pool, which a fork would break.
 #pragma once
 
 #include <algorithm>
@@ -17,12 +17,13 @@ namespace groundup {
 
 class ParallelWork {
    public:
-    // Calls work(item, thread) for every item below `item_count`, the first ones first, on at most `thread_count`
-    // threads. Meanwhile the caller gives a heartbeat with done(); if that throws, or a call of work does, the rest of
-    // the items is left and the exception comes out here when all threads have stopped. `work` may ask cancelled().
+    // Calls work(item, thread) for every item below `item_count`, in ascending order, on at most `thread_count`
+    // threads. Meanwhile the calling thread calls the heartbeat with done(). If the heartbeat or `work` throws, the
+    // remaining items are skipped, and the exception is rethrown here when all threads have stopped. `work` may check
+    // cancelled().
     template <typename Work, typename Done>
     void run(size_t item_count, size_t thread_count, Work&& work, Done&& done, const Heartbeat& heartbeat) {
-        std::vector<std::jthread> threads;  // joins them however this function is left
+        std::vector<std::jthread> threads;  // joined on every exit from this function
         running_ = std::min(thread_count, item_count);
         for (size_t thread = 0, count = running_; thread < count; ++thread) {
             threads.emplace_back([this, thread, item_count, &work] { work_on(item_count, thread, work); });
@@ -41,7 +42,7 @@ class ParallelWork {
         if (error_) std::rethrow_exception(error_);
     }
 
-    // Whether what is not yet done is of no use any more.
+    // Whether the remaining work is cancelled.
     bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
    private:

@@ -1,7 +1,7 @@
-// The ids of pretokens seen before. Text repeats itself: a few ten thousand words are nearly all of it.
+// Caches of the ids of pretokens. A few ten thousand words make up nearly all text.
 //
-// Both caches have a fixed budget. When it is used up, what is new takes the place of something older, and what is
-// frequent wins its place back at once.
+// Both caches have a fixed budget. When it is used up, new entries replace older ones; a frequent pretoken that was
+// replaced is inserted again at once.
 #pragma once
 
 #include <algorithm>
@@ -20,22 +20,22 @@ namespace groundup {
 
 inline constexpr uint32_t kLargestId = (uint32_t{1} << 24) - 1;
 
-// Pretokens of up to 15 bytes and 4 ids, which are nearly all that there are. A short text needs a small table, which
-// stays in the L2 cache; so it begins small and doubles as it fills.
+// Cache of pretokens of up to 15 bytes and 4 ids, which are nearly all. A short text needs only a small table, which
+// stays in the L2 cache; so the table starts small and doubles as it fills.
 //
-// Every key has four slots, in two neighbouring cache lines, and one of the four is where it is looked for first: the
-// first of its own line. There lies what was used last.
+// Every key has four slots in two neighbouring cache lines. A look-up checks first the first slot of the key's own
+// line, where the most recently used entry is.
 //
-// A pretoken with more ids has a slot with its marked key: it is known, and its ids lie elsewhere.
+// A pretoken with more ids has a slot with its marked key: the pretoken is known, and its ids are in LongPretokenCache.
 class ShortPretokenCache {
    public:
     static constexpr size_t kMostIds = 4;
 
     struct Slot {
-        PretokenKey key;       // of length 0: the slot is empty
-        uint64_t ids[2] = {};  // four of 32 bits; the first has their number in its highest byte
+        PretokenKey key;       // length 0: the slot is empty
+        uint64_t ids[2] = {};  // four ids of 32 bits; the highest byte of the first is their number
 
-        // Copies kMostIds ids whether they mean something or not, which needs no loop, and returns how many do.
+        // Copies kMostIds ids, valid or not, which needs no loop; returns the number of valid ids.
         size_t copy_ids(uint32_t* to) const {
             const uint64_t first = ids[0] & ~(uint64_t{0xFF} << 24), second = ids[1];
             std::memcpy(to, &first, 8);
@@ -54,26 +54,26 @@ class ShortPretokenCache {
 
     ShortPretokenCache() : slots_(kMostSlots) { slots_.make_ready(slot_count_); }
 
-    // Tells the first slot of a key, until the cache grows.
+    // Returns a function from a key to its first slot, valid until the cache grows.
     auto home() {
         return [slots = slots_.data(), shift = shift_](const PretokenKey& key) {
             return slots + 2 * (key.hash() >> shift);
         };
     }
 
-    // Whether the key, not marked, is in the second slot, which is in the same cache line; then it is in the first.
+    // Whether the unmarked key is in the second slot, which is in the same cache line; if so, moves it to the first.
     static bool find_beside(Slot* home, const PretokenKey& key) {
         if (!(home[1].key == key)) return false;
         std::swap(home[0], home[1]);
         return true;
     }
 
-    // Brings the slots that find() looks at after the first into the processor's cache.
+    // Prefetches the slots that find() checks after the first.
     void prefetch_others(const Slot* home) const {
         __builtin_prefetch(slots_.data() + ((home - slots_.data()) ^ 2), 1);
     }
 
-    // Whether the key is here, marked or not; then it is in its first slot.
+    // Whether the key is in the cache, marked or not; if so, moves it to its first slot.
     bool find(Slot* home, const PretokenKey& key) {
         for (Slot* slot : slots_of(home)) {
             if (!slot->key.same_pretoken(key)) continue;
@@ -83,15 +83,15 @@ class ShortPretokenCache {
         return false;
     }
 
-    // Puts a key that is not here into its first slot.
+    // Inserts a new key into its first slot.
     void insert(Slot* home, const PretokenKey& key, std::span<const uint32_t> ids) {
         Slot& slot = make_place(home);
         slot.key = ids.size() <= kMostIds ? key : key.marked();
         if (ids.size() <= kMostIds) slot.set_ids(ids);
     }
 
-    // To be called now and then. Places are ordered by hash, so that twice as many take what was there in order: the
-    // table grows in its own memory, from the end to the beginning.
+    // Doubles the table if it is full; call it from time to time. Slots are ordered by hash, so the entries keep their
+    // order in a table of twice the size, and the table grows in place, from its end to its start.
     void grow_if_full() {
         if (4 * inserted_ < slot_count_ || slot_count_ == kMostSlots) return;
         slots_.make_ready(2 * slot_count_);
@@ -112,7 +112,7 @@ class ShortPretokenCache {
 
    private:
     static constexpr size_t kWays = 4;
-    static constexpr size_t kMostSlots = size_t{1} << 20;  // 32 MiB, of which no more is touched than is in use
+    static constexpr size_t kMostSlots = size_t{1} << 20;  // 32 MiB; only the part in use is touched
 
     // The four slots, the first one first.
     std::array<Slot*, kWays> slots_of(Slot* home) {
@@ -120,7 +120,7 @@ class ShortPretokenCache {
         return {home, home + 1, neighbour + 1, neighbour};
     }
 
-    // The first slot that is free, or else the second: most of what is new is rare, and what lies in the first is not.
+    // The first free slot, or else the second: most new pretokens are rare, and the one in the first slot is not.
     Slot& make_place(Slot* home) {
         ++inserted_;
         for (Slot* slot : slots_of(home)) {
@@ -131,18 +131,18 @@ class ShortPretokenCache {
 
     HugeArray<Slot> slots_;
     size_t slot_count_ = size_t{1} << 14;  // 512 KiB
-    int shift_ = 64 - 13;  // leaves as many bits of a hash as there are pairs of slots
-    size_t inserted_ = 0;  // since it has this size
+    int shift_ = 64 - 13;  // of a hash, to the index of a pair of slots
+    size_t inserted_ = 0;  // since the last growth
 };
 
-// The others, up to a few thousand bytes: long words, rules of dashes, indentation, other scripts.
+// Cache of all other pretokens up to a few thousand bytes: long words, rules of dashes, indentation, other scripts.
 class LongPretokenCache {
    public:
     static constexpr size_t kLongest = 4096;
 
     void prefetch(uint64_t hash) const { __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]); }
 
-    // The ids; empty if they are not here. Valid until the next insert.
+    // The ids; empty if the pretoken is not in the cache. Valid until the next insert.
     std::span<const uint32_t> find(std::span<const uint8_t> pretoken, uint64_t hash) const {
         for (size_t index = hash & (slots_.size() - 1);; index = (index + 1) & (slots_.size() - 1)) {
             const Slot& slot = slots_[index];
@@ -154,7 +154,7 @@ class LongPretokenCache {
         }
     }
 
-    // Adds a pretoken that is not here. When the budget is used up, everything starts afresh.
+    // Adds a new pretoken. When the budget is used up, the cache is cleared first.
     void insert(std::span<const uint8_t> pretoken, uint64_t hash, std::span<const uint32_t> ids) {
         const bool full = 4 * (count_ + 1) > 3 * slots_.size();
         if (byte_count_ + pretoken.size() > kMostBytes || (full && slots_.size() == kMostSlots)) {
@@ -182,16 +182,16 @@ class LongPretokenCache {
 
    private:
     static constexpr size_t kMostSlots = size_t{1} << 19;  // 12 MiB
-    static constexpr size_t kMostBytes = size_t{1} << 23;  // and at most four times as much for the ids
-    static constexpr size_t kMany = size_t{1} << 18;       // few need no huge pages
+    static constexpr size_t kMostBytes = size_t{1} << 23;  // the ids take at most four times as much
+    static constexpr size_t kMany = size_t{1} << 18;       // from here on huge pages pay off
 
     struct Slot {
         uint64_t hash = 0;
-        uint32_t first_byte = 0, size = 0;  // of size 0: the slot is free
+        uint32_t first_byte = 0, size = 0;  // size 0: the slot is free
         uint32_t first_id = 0, id_count = 0;
     };
 
-    // Where a pretoken that is not here would go.
+    // The free slot for a new pretoken.
     Slot& free_slot(uint64_t hash) {
         size_t index = hash & (slots_.size() - 1);
         while (slots_[index].size > 0) index = (index + 1) & (slots_.size() - 1);
@@ -199,7 +199,7 @@ class LongPretokenCache {
     }
 
     std::vector<Slot> slots_ = std::vector<Slot>(size_t{1} << 10);
-    // As large as they can become, since nothing is copied then, and what is not used is never touched.
+    // Allocated at their final size: they are never copied, and unused memory is never touched.
     HugeArray<uint8_t> bytes_{kMostBytes};
     HugeArray<uint32_t> ids_{kMostBytes};
     size_t byte_count_ = 0, id_count_ = 0, count_ = 0;

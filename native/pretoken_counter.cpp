@@ -27,8 +27,8 @@ std::vector<std::pair<std::string, uint32_t>> numbered(const std::vector<std::st
     return pairs;
 }
 
-// Pages of a mapped file that were read count as memory of this process until the system wants them back. Giving back
-// those that lie within the text costs nothing: they stay in the system's cache of the file.
+// Pages of a mapped file that were read count as memory of this process until the system reclaims them. Releasing the
+// pages within the text costs nothing: they stay in the page cache.
 void give_back_pages([[maybe_unused]] Text text) {
 #if defined(__linux__)
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
@@ -48,7 +48,7 @@ PretokenCounter::PretokenCounter(Pattern pattern, const std::vector<std::string>
       counts_of_thread_(thread_count) {}
 
 void PretokenCounter::count(const std::vector<Text>& texts, uint64_t weight, bool mapped, const Heartbeat& heartbeat) {
-    // Some chunks at a time: looking for their ends in all of a mapped file would bring much of it into memory.
+    // Some chunks at a time: searching the ends of all chunks would read much of a mapped file into memory.
     constexpr size_t kBytesAtOnce = size_t{1} << 26;
     std::vector<Text> chunks;
     uint64_t bytes = 0;

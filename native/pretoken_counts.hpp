@@ -1,4 +1,4 @@
-// How often each distinct pretoken occurs.
+// Counts of distinct pretokens.
 #pragma once
 
 #include <array>
@@ -16,14 +16,14 @@
 
 namespace groundup {
 
-// Two hash tables with linear probing: short pretokens are their own keys, of long ones the bytes lie in one buffer.
+// Two hash tables with linear probing: short pretokens are their own keys; the bytes of long ones are in one buffer.
 class PretokenCounts {
    public:
-    // Counts pretokens that follow one another from `begin` on, each `weight` times. Of the text `readable` bytes may
-    // be read.
+    // Counts consecutive pretokens that begin at `begin`, each `weight` times. `readable` bytes of the text may be
+    // read.
     void add(const uint8_t* text, size_t readable, size_t begin, std::span<const uint64_t> ends, uint64_t weight) {
         make_room(ends.size());
-        // Two passes, so that the memory of all slots is on its way before the first is looked at.
+        // Two passes: the first prefetches all slots, the second reads them.
         std::array<PretokenKey, PretokenEnds::kCapacity> keys;
         std::array<size_t, PretokenEnds::kCapacity> homes;
         size_t start = begin;
@@ -78,7 +78,7 @@ class PretokenCounts {
     static constexpr size_t kFirstCapacity = size_t{1} << 12;
 
     struct Slot {
-        PretokenKey key;  // of length 0: the slot is free
+        PretokenKey key;  // length 0: the slot is free
         uint64_t count;
     };
 
@@ -108,7 +108,7 @@ class PretokenCounts {
         }
     }
 
-    // So that `more` pretokens can be added and the table is at most two thirds full.
+    // Grows the table so that it is at most two thirds full with `more` pretokens.
     void make_room(size_t more) {
         if (3 * (short_count_ + more) <= 2 * slots_.size()) return;
         HugeArray<Slot> old(2 * slots_.size());
@@ -135,7 +135,7 @@ class PretokenCounts {
         slot.count += weight;
     }
 
-    // The slot of the pretoken, or the free one where it would go.
+    // The slot of the pretoken, or the free slot for it.
     LongSlot& find_long(std::span<const uint8_t> pretoken, uint64_t hash) {
         const size_t mask = long_slots_.size() - 1;
         for (size_t index = hash & mask;; index = (index + 1) & mask) {
@@ -160,11 +160,11 @@ class PretokenCounts {
         }
     }
 
-    HugeArray<Slot> slots_{kFirstCapacity};  // as all tables here: a power of two of them
-    int shift_ = 64 - 12;  // leaves as many bits of a hash as numbers of slots have
+    HugeArray<Slot> slots_{kFirstCapacity};  // the size of all tables here is a power of two
+    int shift_ = 64 - 12;  // of a hash, to the index of a slot
     size_t short_count_ = 0;
     size_t short_bytes_ = 0;
-    std::vector<LongSlot> long_slots_ = std::vector<LongSlot>(kFirstCapacity);  // at most half taken
+    std::vector<LongSlot> long_slots_ = std::vector<LongSlot>(kFirstCapacity);  // at most half full
     std::vector<uint8_t> long_bytes_;
     size_t long_count_ = 0;
 };

@@ -1,4 +1,4 @@
-// A short pretoken as a number: its bytes, zero-filled, and their count in the last byte.
+// Key of a short pretoken: its bytes, zero-padded, and their number in the last byte.
 #pragma once
 
 #include <array>
@@ -14,7 +14,7 @@ namespace groundup {
 
 static_assert(std::endian::native == std::endian::little, "PretokenKey masks words as little-endian ones");
 
-// Two keys are equal if and only if the pretokens are, so nothing else has to be compared.
+// Two keys are equal if and only if their pretokens are equal.
 struct PretokenKey {
     static constexpr size_t kLongest = 15;
 
@@ -30,8 +30,7 @@ struct PretokenKey {
         *this = of_readable(packed, size);
     }
 
-    // The same where 16 bytes may be read: two loads and two masks replace a copy whose length the processor cannot
-    // foresee.
+    // The same if 16 bytes may be read: two loads and two masks replace a copy of unpredictable length.
     static PretokenKey of_readable(const uint8_t* bytes, size_t size) {
         PretokenKey key;
         std::memcpy(&key.low, bytes, 8);
@@ -52,12 +51,12 @@ struct PretokenKey {
         return ((low ^ other.low) | (high ^ other.high)) == 0;  // one branch instead of two
     }
 
-    // The highest bits are the best ones: take those.
+    // Use the highest bits: they are mixed best.
     uint64_t hash() const { return (low + high * 0x9E3779B97F4A7C15u) * 0xD6E8FEB86659FD93u; }
 
     size_t size() const { return high >> 56 & 0x7F; }
 
-    // A second key for the same pretoken, told from the first by the highest bit.
+    // A second key for the same pretoken; it differs in the highest bit.
     PretokenKey marked() const {
         PretokenKey key = *this;
         key.high |= uint64_t{1} << 63;
@@ -76,7 +75,7 @@ struct PretokenKey {
         return bytes;
     }
 
-    // The bytes where they lie; 16 may be read.
+    // The bytes of the pretoken inside this key; 16 bytes may be read.
     std::span<const uint8_t> view() const { return {reinterpret_cast<const uint8_t*>(this), size()}; }
 
    private:
@@ -84,7 +83,7 @@ struct PretokenKey {
         uint64_t low, high;
     };
 
-    // Keeps the first `size` bytes, for every size.
+    // For every size, the mask of the first `size` bytes.
     static constexpr std::array<Mask, kLongest + 1> kMasks = [] {
         std::array<Mask, kLongest + 1> masks{};
         for (size_t size = 0; size <= kLongest; ++size) {
@@ -96,7 +95,7 @@ struct PretokenKey {
     }();
 };
 
-// The key of a pretoken of any size; none for the long ones. `readable` >= size bytes may be read.
+// The key of a pretoken of any size; none() for long ones. `readable` >= size bytes may be read.
 inline PretokenKey key_of(const uint8_t* bytes, size_t size, size_t readable) {
     if (size > PretokenKey::kLongest) return PretokenKey::none();
     return readable >= 16 ? PretokenKey::of_readable(bytes, size) : PretokenKey(bytes, size);

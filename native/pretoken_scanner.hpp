@@ -1,4 +1,4 @@
-// The pretokens of a text, many at a time: by masks where a window of text allows it, else by the definition.
+// Scanner of pretokens, many at a time: by masks if a window of the text allows it, otherwise by the definition.
 #pragma once
 
 #include <algorithm>
@@ -16,7 +16,7 @@
 
 namespace groundup {
 
-// Where consecutive pretokens end; the first begins where the scan began, each of the others where the one before ends.
+// Ends of consecutive pretokens. The first begins at the start of the scan, each other one at the end before it.
 class PretokenEnds {
    public:
     static constexpr size_t kCapacity = 256;
@@ -26,8 +26,8 @@ class PretokenEnds {
     void clear() { size_ = 0; }
     void add(size_t end) { ends_[size_++] = end; }
 
-    // The position of each bit, counted from `base`. Four at a time, whether there are as many or not, because then the
-    // number of rounds is nearly always foreseen.
+    // Adds the position of each bit, relative to `base`. Four at a time, even if there are fewer, because the number of
+    // rounds is then nearly always predicted.
     void add_bits(uint64_t bits, size_t base) {
         uint64_t* next = ends_.data() + size_;
         size_ += static_cast<size_t>(std::popcount(bits));
@@ -45,7 +45,7 @@ class PretokenEnds {
     size_t size_ = 0;
 };
 
-// The masks of the window at `bytes`, of which `size` are left in the text; `readable` >= size of them may be read.
+// The masks of the window at `bytes`. The text has `size` bytes from there; `readable` >= size bytes may be read.
 inline Window window_at(ClassifyWindow classify, const uint8_t* bytes, size_t size, size_t readable, bool complete,
                         CharacterSet supported, const UnicodeTable& unicode) {
     Window window;
@@ -64,8 +64,8 @@ inline Window window_at(ClassifyWindow classify, const uint8_t* bytes, size_t si
     return window;
 }
 
-// Adds the ends of the pretokens from `begin` on, until `ends` is full, the text is at its end, or the next depends on
-// text to come; returns where the next begins. `progress` is that of the pretoken at `begin`, and then of the next.
+// Adds the ends of the pretokens from `begin` on, until `ends` is full, the text ends, or the next end depends on later
+// text; returns the start of the next pretoken. `progress` is that of the pretoken at `begin`, and then of the next.
 template <Pattern pattern>
 size_t scan_pretokens(ClassifyWindow classify, TextView text, size_t readable, size_t begin, Progress& progress,
                       PretokenEnds& ends) {

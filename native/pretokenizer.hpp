@@ -1,8 +1,8 @@
-// Where a pretoken ends: the built-in patterns (groundup/tokenizer/patterns.py), read character by character.
+// Pre-tokenizer: the built-in patterns (groundup/tokenizer/patterns.py), matched character by character.
 //
-// This is the definition. The alternatives of a pattern never have to be tried in turn, because the first one or two
-// characters tell which applies. Nothing in the patterns looks back, so the pretokens from a boundary on depend only on
-// the text from there on.
+// This is the definition. The first one or two characters decide which alternative of a pattern applies, so
+// alternatives are never tried in turn. The patterns have no look-behind, so the pretokens after a boundary depend only
+// on the text after it.
 #pragma once
 
 #include <array>
@@ -39,8 +39,8 @@ inline size_t contraction_length(TextView& text, size_t apostrophe, bool ignore_
     return (ignore_case ? second | 0x20 : second) == (first == 'l' ? 'l' : 'e') ? 3 : 0;
 }
 
-// White space before something else gives up its last character, `\s+(?!\S)`: it joins what follows or is a pretoken
-// of its own, `\s+`.
+// White space before other text ends before its last character, `\s+(?!\S)`. That character begins the next pretoken,
+// or is a pretoken itself, `\s+`.
 inline size_t end_of_white_space(TextView& text, size_t begin, size_t run_end) {
     if (text.undecided() || text.at(run_end).in(kEnd)) return run_end;
     size_t last = run_end - 1;
@@ -82,7 +82,7 @@ inline size_t end_of_numbers(TextView& text, size_t begin, int most) {
 
 // \s*[\r\n]+ | \s+(?!\S) | \s+
 //
-// `undivided_at_end`: white space with which the text ends is one pretoken, `\s++$`.
+// `undivided_at_end`: white space at the end of the text is one pretoken, `\s++$`.
 inline size_t end_of_lines(TextView& text, size_t begin, Progress& progress, bool undivided_at_end) {
     const size_t end = run_end(text, begin, kSpace, 0, progress);
     if (undivided_at_end && text.at(end).in(kEnd)) return end;
@@ -92,9 +92,9 @@ inline size_t end_of_lines(TextView& text, size_t begin, Progress& progress, boo
     return end_of_white_space(text, begin, end);
 }
 
-// What the patterns since GPT-4 differ in.
+// Differences between the patterns since GPT-4.
 struct LineRules {
-    int numbers;            // at most so many in a pretoken
+    int numbers;            // most numbers in a pretoken
     bool undivided_at_end;  // see end_of_lines
 };
 
@@ -122,17 +122,17 @@ inline size_t line_pretoken_end(TextView& text, size_t begin, Progress& progress
     return end_of_lines(text, begin, progress, rules.undivided_at_end);
 }
 
-// What the patterns with words by case differ in.
+// Differences between the patterns that split words by case.
 struct CasedRules {
-    int numbers;        // at most so many in a pretoken
-    bool contractions;  // words keep theirs
+    int numbers;        // most numbers in a pretoken
+    bool contractions;  // a word includes its contraction
 };
 
 inline constexpr CasedRules kO200kRules{3, true}, kTekkenRules{1, false};
 
-// A word of GPT-4o from `begin` on, with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]:
-// U*L+ or else U+L*, and then its contraction if words keep it. What is in both U and L lets `U*L+` match by giving back: then the word
-// ends behind the last such character.
+// The end of a word of GPT-4o, with U = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}] and L = [\p{Ll}\p{Lm}\p{Lo}\p{M}]: U*L+ or else
+// U+L*, followed by its contraction if `contractions` is set. Characters in both U and L let `U*L+` match by
+// backtracking: the word then ends after the last such character.
 inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress, bool contractions) {
     constexpr CharacterSet kUncased = kOtherLetter | kMark;
     const size_t uppers = run_end(text, begin, kUpper | kUncased, 0, progress);
@@ -152,7 +152,7 @@ inline size_t end_of_cased_word(TextView& text, size_t begin, Progress& progress
 
 // [^\r\n\p{L}\p{N}]?(word) | \p{N}{1,3} | ?[^\s\p{L}\p{N}]+[\r\n/]* | white space; single numbers in Tekken
 //
-// A mark may stand before a word or begin it; the word is the same.
+// A mark may be the character before a word or begin the word; the pretoken is the same.
 inline size_t cased_pretoken_end(TextView& text, size_t begin, Progress& progress, CasedRules rules) {
     constexpr CharacterSet kWord = kLetter | kMark;
     const Character character = text.at(begin);
@@ -174,8 +174,8 @@ inline size_t cased_pretoken_end(TextView& text, size_t begin, Progress& progres
     return end_of_lines(text, begin, progress, false);
 }
 
-// The end of the pretoken that begins at `begin` (< text.size()), or nothing while it depends on text to come.
-// `progress` belongs to the pretoken: it is empty at first, and handed in again when more text is there.
+// The end of the pretoken that begins at `begin` (< text.size()), or nothing if it depends on later text. `progress`
+// belongs to the pretoken: empty at first, and passed again with more text.
 inline std::optional<size_t> pretoken_end(Pattern pattern, TextView& text, size_t begin, Progress& progress) {
     size_t end = 0;
     switch (pattern) {

@@ -8,9 +8,9 @@
 
 namespace groundup {
 
-// While it lives the object cannot be resized or closed, so its bytes may be read without the GIL. An ASCII str and a
-// buffer are not copied. A lone surrogate, which is no character, becomes U+FFFD, as in tiktoken; a pair of them the
-// character that they stand for.
+// While it exists the Python object cannot be resized or closed, so its bytes may be read without the GIL. An ASCII str
+// and a buffer are not copied. A lone surrogate, which is not a character, becomes U+FFFD, as in tiktoken; a surrogate
+// pair becomes the character that it encodes.
 class PythonText {
    public:
     explicit PythonText(nanobind::handle object) {

@@ -1,4 +1,4 @@
-// Finding special tokens in text: the leftmost, and of those that begin there the longest.
+// Search for special tokens in text: the leftmost, and of several at one position the longest.
 #pragma once
 
 #include <array>
@@ -15,9 +15,9 @@ namespace groundup {
 
 struct SpecialMatch {
     enum class Kind : uint8_t {
-        None,       // no special token begins where it was looked for
+        None,       // no special token begins in the searched range
         Found,      // `length` bytes at `begin` are the special token `id`
-        Undecided,  // what begins at `begin` depends on text to come
+        Undecided,  // whether a special token begins at `begin` depends on later text
     };
     Kind kind;
     size_t begin;
@@ -25,7 +25,7 @@ struct SpecialMatch {
     uint32_t id;
 };
 
-// A trie over the bytes of the special tokens. One walk from a position finds the longest, however many there are.
+// A trie over the bytes of the special tokens. One walk from a position finds the longest token.
 class SpecialTokens {
    public:
     explicit SpecialTokens(const std::vector<std::pair<std::string, uint32_t>>& tokens) : tokens_(tokens) {
@@ -38,8 +38,8 @@ class SpecialTokens {
         return all;
     }
 
-    // Looks for special tokens that begin in text[from, to). The text ends at `size` (>= to); `complete` says that
-    // nothing follows, so that nothing is left undecided.
+    // Finds a special token that begins in text[from, to). The text ends at `size` (>= to). With `complete` no text
+    // follows, and no result is undecided.
     SpecialMatch find(const uint8_t* text, size_t from, size_t to, size_t size, bool complete) const {
         for (size_t begin = candidate(text, from, to); begin < to; begin = candidate(text, begin + 1, to)) {
             const SpecialMatch match = match_at(text, begin, size, complete);
@@ -48,7 +48,7 @@ class SpecialTokens {
         return {SpecialMatch::Kind::None, to, 0, 0};
     }
 
-    // Whether some special token, taken or not, lies across `position`: begins before it and ends after it.
+    // Whether some special token, matched by find() or not, begins before `position` and ends after it.
     bool lies_across(const uint8_t* text, size_t size, size_t position) const {
         for (const auto& [bytes, id] : tokens_) {
             for (size_t before = 1; before < bytes.size() && before <= position; ++before) {
@@ -59,7 +59,7 @@ class SpecialTokens {
         return false;
     }
 
-    // Whether some special token, taken or not, ends at `position`.
+    // Whether some special token, matched by find() or not, ends at `position`.
     bool end_at(const uint8_t* text, size_t position) const {
         for (const auto& [bytes, id] : tokens_) {
             if (bytes.size() > position) continue;
@@ -80,7 +80,7 @@ class SpecialTokens {
         for (const auto& [child_byte, child] : nodes_[node].children) {
             if (child_byte == byte) return child;
         }
-        return 0;  // the root, which is nobody's child
+        return 0;  // the root, which is not a child
     }
 
     void add(std::string_view bytes, uint32_t id) {
@@ -105,7 +105,7 @@ class SpecialTokens {
         }
     }
 
-    // The next position at which a special token may begin; `size` if there is none.
+    // The next position at which a special token may begin; `size` without one.
     size_t candidate(const uint8_t* text, size_t from, size_t size) const {
         if (first_byte_count_ == 0 || from >= size) return size;
         if (first_byte_count_ == 1) {

@@ -1,4 +1,4 @@
-// Text into special tokens and pretokens, all at once or as the text arrives.
+// Splitter of text into special tokens and pretokens, at once or in a stream.
 #pragma once
 
 #include <algorithm>
@@ -15,23 +15,24 @@ namespace groundup {
 
 // Special tokens are hard boundaries: the pretokens on either side are those of two separate texts.
 //
-// A Splitter remembers three positions in a text that grows at its end, so that every byte is looked at a bounded
-// number of times however small the pieces are in which it arrives.
+// A Splitter stores three positions in a text that grows at its end, so every byte is read a bounded number of times,
+// even if the text arrives in small pieces.
 class Splitter {
    public:
     explicit Splitter(Pattern pattern, UnicodeTable unicode = {}) : pattern_(pattern), unicode_(unicode) {}
 
-    // Into pieces by `cuts`, which has to outlive this, instead of pretokens. `begins_text`: not behind a cut in a text.
+    // Splits into pieces by `cuts`, which must outlive the Splitter, instead of pretokens. `begins_text`: the text does
+    // not begin at a cut in a longer text.
     Splitter(const CharacterCuts& cuts, bool begins_text)
         : pattern_(Pattern::Gpt2), cuts_(&cuts), at_stretch_(begins_text), at_text_(begins_text) {}
 
-    // Hands out, in order, everything in text[0, size) that text to come cannot change: on_pretokens(begin, ends) for
-    // some that follow one another, and on_special(id). With `complete` that is everything.
+    // Reports, in order, everything in text[0, size) that later text cannot change: on_pretokens(begin, ends) for
+    // consecutive pretokens, and on_special(id). With `complete` this is everything.
     template <typename OnPretokens, typename OnSpecial>
     void advance(const SpecialTokens& specials, const uint8_t* text, size_t size, bool complete,
                  OnPretokens&& on_pretokens, OnSpecial&& on_special) {
         for (;;) {
-            // In stretches that stay in the cache from this search to the scan after it.
+            // In ranges that stay in the cache from this search to the scan after it.
             const size_t stretch = std::min(size, searched_ + kStretchBytes);
             const SpecialMatch special = specials.find(text, searched_, stretch, size, complete);
             const bool found = special.kind == SpecialMatch::Kind::Found;
@@ -50,15 +51,14 @@ class Splitter {
         }
     }
 
-    // Bytes before this position have been handed out.
+    // Bytes before this position have been reported.
     size_t start() const { return start_; }
 
-    // With cuts, while something is handed out: whether it is the first of a stretch between special tokens, and of the
-    // text.
+    // With cuts, during a report: whether it is the first of a stretch between special tokens, and of the text.
     bool at_stretch() const { return at_stretch_; }
     bool at_text() const { return at_text_; }
 
-    // Tells that the first `count` (<= start()) bytes of the text were dropped.
+    // Adjusts the positions after the first `count` (<= start()) bytes of the text were dropped.
     void drop_front(size_t count) {
         start_ -= count;
         searched_ -= count;
@@ -115,8 +115,8 @@ class Splitter {
     UnicodeTable unicode_;
     const CharacterCuts* cuts_ = nullptr;
     bool at_stretch_ = true, at_text_ = true;
-    size_t start_ = 0;     // where the pretoken begins that is not yet handed out
-    Progress progress_;    // how far that one has been read
+    size_t start_ = 0;     // start of the first pretoken that is not reported yet
+    Progress progress_;    // how far it has been read
     size_t searched_ = 0;  // no special token begins in [start_, searched_)
 };
 

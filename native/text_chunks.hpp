@@ -1,4 +1,4 @@
-// Cutting a text where no pretoken and no special token can notice.
+// Cuts of a text that change no pretokens and no special tokens.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace groundup {
 
-// The class of the last character of text[0, end). Bytes that end no valid character are kOther.
+// The class of the last character of text[0, end); kOther if it is not valid UTF-8.
 inline CharacterSet last_class(const uint8_t* text, size_t end, const UnicodeTable& unicode) {
     for (size_t length = 1; length <= 4 && length <= end; ++length) {
         const Utf8Character character = decode_utf8(text + end - length, length);
@@ -22,10 +22,10 @@ inline CharacterSet last_class(const uint8_t* text, size_t end, const UnicodeTab
     return end == 0 ? kEnd : kOther;
 }
 
-// Whether cutting before `position` leaves all pretokens as they are, in every built-in pattern, which needs:
+// Whether a cut before `position` leaves all pretokens of every built-in pattern unchanged. It does if:
 //   a pretoken begins here: only white space is followed by white space, except symbols by line ends;
-//   the one before ends in something else than white space, so the look-aheads `\s+(?!\S)` and `\s++$` see no change;
-//   no special token lies across the cut.
+//   the one before does not end in white space, so the cut does not affect the look-aheads `\s+(?!\S)` and `\s++$`;
+//   no special token crosses the cut.
 // Special tokens are UTF-8: one that ended inside a character of the text would leave bytes that last_class misreads.
 inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const SpecialTokens& specials,
                         const UnicodeTable& unicode) {
@@ -36,8 +36,8 @@ inline bool is_safe_cut(std::span<const uint8_t> text, size_t position, const Sp
     return (before & allowed) != 0 && !specials.lies_across(text.data(), text.size(), position);
 }
 
-// The same where whole texts are encoded on characters. Behind a special token a space may be put before the text, which
-// is not done behind a cut.
+// The same for encoding of whole texts on characters. After a special token a space may be put before the text, but not
+// after a cut.
 inline bool is_safe_cut_of_characters(std::span<const uint8_t> text, size_t position, const CharacterCuts& cuts,
                                       const SpecialTokens& specials) {
     const TextCharacter here = text_character(text.data() + position, text.size() - position);
@@ -45,8 +45,8 @@ inline bool is_safe_cut_of_characters(std::span<const uint8_t> text, size_t posi
            !specials.lies_across(text.data(), text.size(), position) && !specials.end_at(text.data(), position);
 }
 
-// Where the chunk from `begin` on ends: after at least `chunk_bytes`, where is_safe(position), or with the text. A text
-// without a safe cut is one chunk.
+// The end of the chunk that begins at `begin`: the first safe position after at least `chunk_bytes`, or the end of the
+// text. A text without a safe cut is one chunk.
 template <typename IsSafe>
 size_t chunk_end(std::span<const uint8_t> text, size_t begin, size_t chunk_bytes, IsSafe&& is_safe) {
     size_t end = begin + std::min(chunk_bytes, text.size() - begin);

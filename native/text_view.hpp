@@ -1,4 +1,4 @@
-// A stretch of text in which pretokens are looked for, and which may still grow.
+// View of a text that is split into pretokens and may still grow.
 #pragma once
 
 #include <cstddef>
@@ -15,11 +15,11 @@ struct Character {
     bool in(CharacterSet set) const { return (character_class & set) != 0; }
 };
 
-// A scanner reads a view as if the text ended with it. If it looked beyond the end of a text of which more may come,
-// `undecided` says so, and what it found does not count: with more text it starts again.
+// A scanner reads a view as if the text ended with it. If it reads beyond the end of an incomplete text, `undecided` is
+// set and its result is invalid: it must start again with more text.
 class TextView {
    public:
-    // `complete` says that nothing follows: the pattern sees the end of the text at `size`.
+    // `complete`: the text ends at `size`; no more follows.
     TextView(const uint8_t* bytes, size_t size, bool complete, UnicodeTable unicode = {})
         : bytes_(bytes), size_(size), complete_(complete), unicode_(unicode) {}
 
@@ -47,7 +47,7 @@ class TextView {
         return 0;
     }
 
-    // The position behind all ASCII characters of the set from `position` on.
+    // The position after the run of ASCII characters of the set that begins at `position`.
     size_t skip_ascii(size_t position, CharacterSet set) const {
         while (position < size_ && (kAsciiClass[bytes_[position]] & set) != 0) ++position;
         return position;
@@ -66,8 +66,8 @@ class TextView {
     UnicodeTable unicode_;
 };
 
-// How far an undecided pretoken has been read, so that one which arrives in many pieces is read once: the runs before
-// `stage` are passed, and that one reaches at least to `position`.
+// How far an undecided pretoken has been read, so that a pretoken in many pieces is read once: the runs before `stage`
+// are complete, and the run of `stage` reaches at least to `position`.
 struct Progress {
     size_t position = 0;
     int stage = 0;

@@ -1,4 +1,4 @@
-// Which of two equally frequent pairs merges first.
+// Tie rules: which of two equally frequent pairs merges first.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ enum class TieRule : uint8_t {
     HuggingFace,  // the least pair of ids, bytes numbered in the order of their GPT-2 characters (tokenizers)
 };
 
-// The tokens of a training, in the order that decides ties.
+// Order of the tokens of a training, for ties.
 class TokenOrder {
    public:
     explicit TokenOrder(TieRule rule) : rule_(rule) {
@@ -28,7 +28,7 @@ class TokenOrder {
 
     void add_product(uint32_t left, uint32_t right) { add(bytes_[left] + bytes_[right]); }
 
-    // Whether the pair (left_a, right_a) merges before (left_b, right_b), being as frequent.
+    // Whether the pair (left_a, right_a) merges before the equally frequent pair (left_b, right_b).
     bool before(uint32_t left_a, uint32_t right_a, uint32_t left_b, uint32_t right_b) const {
         return left_a != left_b ? before(left_a, left_b) : right_a != right_b && before(right_a, right_b);
     }
@@ -51,7 +51,8 @@ class TokenOrder {
         return key_[a] != key_[b] ? key_[a] > key_[b] : bytes_[a] > bytes_[b];
     }
 
-    // GPT-2 writes printable Latin-1 bytes as themselves, and the others, in order, as the characters from U+0100 on.
+    // GPT-2 represents printable Latin-1 bytes by themselves, and the others, in order, by the characters from U+0100
+    // on.
     static constexpr std::array<uint8_t, 256> kCharacterRank = [] {
         const auto printable = [](int byte) {
             return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
@@ -68,7 +69,7 @@ class TokenOrder {
 
     TieRule rule_;
     std::vector<std::string> bytes_;
-    std::vector<uint64_t> key_;  // decides most comparisons: the first eight bytes, or all there is to compare
+    std::vector<uint64_t> key_;  // decides most comparisons: the first eight bytes, or the whole sort key
 };
 
 }  // namespace groundup

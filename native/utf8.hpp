@@ -1,4 +1,4 @@
-// UTF-8 decoding that never loses a byte: what does not begin a valid sequence is one invalid byte.
+// UTF-8 decoder that never loses a byte: a byte that begins no valid sequence is one invalid byte.
 #pragma once
 
 #include <cstddef>
@@ -7,7 +7,7 @@
 namespace groundup {
 
 enum class Utf8Status : uint8_t {
-    Valid,      // `length` bytes spell `code_point`
+    Valid,      // `length` bytes encode `code_point`
     Invalid,    // the byte begins no valid sequence; length is 1
     Truncated,  // the text ends inside a sequence that is valid so far
 };
@@ -19,15 +19,15 @@ struct Utf8Character {
 };
 
 // Decodes the character at text[0], of `size` >= 1 readable bytes. Valid sequences are those of table 3-7 of the
-// Unicode standard: no overlong forms, no surrogates, nothing beyond U+10FFFF. Python's decoder draws the same line.
+// Unicode standard, as in Python's decoder: no overlong forms, no surrogates, no code points above U+10FFFF.
 inline Utf8Character decode_utf8(const uint8_t* text, size_t size) {
     const uint8_t lead = text[0];
     if (lead < 0x80) return {lead, 1, Utf8Status::Valid};
     if (lead < 0xC2 || lead > 0xF4) return {lead, 1, Utf8Status::Invalid};
     const size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
 
-    // Only the second byte has a range that depends on the lead: it is what rules out overlong forms (E0, F0),
-    // surrogates (ED) and code points that are too large (F4).
+    // Only the range of the second byte depends on the lead byte. It excludes overlong forms (E0, F0), surrogates (ED)
+    // and code points that are too large (F4).
     uint8_t lowest = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
     uint8_t highest = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
     uint32_t code_point = lead & (0xFFu >> (length + 1));

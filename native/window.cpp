@@ -31,7 +31,7 @@ struct Choice {
     ClassifyWindow classify;
 };
 
-// Fastest first.
+// The first available implementation, fastest first.
 Choice choose() {
     const char* const wanted = std::getenv("GROUNDUP_SIMD");
     const auto is_wanted = [wanted](const char* name) { return wanted == nullptr || std::strcmp(wanted, name) == 0; };

@@ -1,4 +1,4 @@
-// Sixty-four bytes of text as bit masks: bit i of a mask says what byte i is.
+// Window of 64 bytes of text as bit masks: bit i of a mask says whether byte i is in a class.
 #pragma once
 
 #include <bit>
@@ -13,10 +13,10 @@ namespace groundup {
 inline constexpr size_t kWindowBytes = 64;
 
 struct Window {
-    uint64_t letter, upper, number, space, newline, blank, apostrophe;  // `blank` is ' ' alone
-    uint64_t not_ascii;     // in none of the masks above until add_unicode put it there
-    uint64_t continuation;  // all bytes of a character but its first
-    unsigned valid;         // bytes that the masks tell the truth about; all characters end within
+    uint64_t letter, upper, number, space, newline, blank, apostrophe;  // `blank` is only ' '
+    uint64_t not_ascii;     // in none of the masks above until add_unicode()
+    uint64_t continuation;  // all bytes of a character except its first
+    unsigned valid;         // number of bytes for which the masks are valid; no character crosses this end
     bool ends_text;         // the text ends at `valid`
 
     uint64_t symbol() const { return ~(letter | number | space); }
@@ -25,24 +25,24 @@ struct Window {
 // The `count` lowest bits.
 constexpr uint64_t low_bits(size_t count) { return count >= 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
 
-// Sets the masks of the ASCII bytes among the 64 at `bytes`; `continuation`, `valid` and `ends_text` are left alone.
+// Sets the masks of the ASCII bytes among the 64 at `bytes`; does not set `continuation`, `valid` and `ends_text`.
 using ClassifyWindow = void (*)(const uint8_t* bytes, Window& window);
 
-// The definition: byte by byte. The others are equal to it.
+// The definition: byte by byte. The other implementations equal it.
 void classify_window_scalar(const uint8_t* bytes, Window& window);
 void classify_window_avx2(const uint8_t* bytes, Window& window);
 void classify_window_avx512(const uint8_t* bytes, Window& window);
 void classify_window_neon(const uint8_t* bytes, Window& window);
 
-// The fastest that this processor can run, or none where the definition of the patterns is as fast. The environment
-// variable GROUNDUP_SIMD (scalar, avx2, avx512, neon or masks) names another one; it is for tests.
+// The fastest implementation that this processor can run, or none if the definition of the patterns is as fast. For
+// tests, the environment variable GROUNDUP_SIMD (scalar, avx2, avx512, neon or masks) selects another one.
 ClassifyWindow classify_window();
 
-// What classify_window() chose.
+// Name of the implementation that classify_window() chose.
 std::string_view simd_name();
 
-// Puts the characters that are not ASCII into the masks, as far as they are in the set; `valid` ends before the first
-// one that is not. `size` bytes are text.
+// Adds the non-ASCII characters of the set to the masks; `valid` ends before the first non-ASCII character outside the
+// set. `size` bytes are text.
 inline void add_unicode(Window& window, const uint8_t* bytes, size_t size, CharacterSet supported,
                         const UnicodeTable& unicode) {
     uint64_t left = window.not_ascii & low_bits(window.valid);

@@ -1,7 +1,8 @@
-// Masks of a window with AVX2. Compiled for processors that have it; only window.cpp decides whether this one does.
+// Masks of a window with AVX2. This file is compiled for processors with AVX2; window.cpp checks that this processor
+// has it.
 //
-// A range is tested by one subtraction, `byte - first < count` without sign; letters of both cases by setting bit 5,
-// which maps nothing else to 'a'..'z'.
+// A range is tested by one unsigned subtraction, `byte - first < count`; letters of both cases by setting bit 5, which
+// maps no other byte to 'a'..'z'.
 #include <immintrin.h>
 
 #include "window.hpp"
@@ -19,7 +20,7 @@ void classify_window_avx2(const uint8_t* bytes, Window& window) {
         const __m256i wanted = _mm256_set1_epi8(byte);
         return mask_of(_mm256_cmpeq_epi8(low, wanted), _mm256_cmpeq_epi8(high, wanted));
     };
-    // There is no unsigned comparison: min(x, count - 1) == x.
+    // AVX2 has no unsigned comparison: min(x, count - 1) == x.
     const auto half_in_range = [](__m256i value, char first, char count) {
         const __m256i offset = _mm256_sub_epi8(value, _mm256_set1_epi8(first));
         return _mm256_cmpeq_epi8(_mm256_min_epu8(offset, _mm256_set1_epi8(static_cast<char>(count - 1))), offset);

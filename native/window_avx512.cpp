@@ -1,7 +1,8 @@
-// Masks of a window with AVX-512. Compiled for processors that have it; only window.cpp decides whether this one does.
+// Masks of a window with AVX-512. This file is compiled for processors with AVX-512; window.cpp checks that this
+// processor has it.
 //
-// A range is tested by one subtraction, `byte - first < count` without sign; letters of both cases by setting bit 5,
-// which maps nothing else to 'a'..'z'.
+// A range is tested by one unsigned subtraction, `byte - first < count`; letters of both cases by setting bit 5, which
+// maps no other byte to 'a'..'z'.
 #include <immintrin.h>
 
 #include "window.hpp"

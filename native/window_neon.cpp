@@ -1,7 +1,8 @@
-// Masks of a window with NEON. Compiled for processors that have it; only window.cpp decides whether this one does.
+// Masks of a window with NEON. This file is compiled for processors with NEON; window.cpp checks that this processor
+// has it.
 //
-// A range is tested by one subtraction, `byte - first < count` without sign; letters of both cases by setting bit 5,
-// which maps nothing else to 'a'..'z'.
+// A range is tested by one unsigned subtraction, `byte - first < count`; letters of both cases by setting bit 5, which
+// maps no other byte to 'a'..'z'.
 #include <arm_neon.h>
 
 #include "window.hpp"
@@ -10,8 +11,8 @@ namespace groundup {
 
 namespace {
 
-// One bit a byte from bytes that are 0x00 or 0xFF: each byte keeps the bit of its place among eight, and adding
-// neighbours three times gathers them.
+// One bit a byte, from bytes that are 0x00 or 0xFF: each byte keeps the bit of its index modulo eight, and three
+// pairwise additions combine them.
 uint64_t mask_of(const uint8x16_t (&matches)[4]) {
     static constexpr uint8_t kPlaces[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t place = vld1q_u8(kPlaces);

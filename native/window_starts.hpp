@@ -1,10 +1,11 @@
-// Where pretokens begin in a window, by arithmetic on its masks.
+// Starts of pretokens in a window, by arithmetic on its masks.
 //
-// A window begins where a pretoken begins, so nothing before it matters. The result has the bits of all starts that
-// are decided by the bytes of the window, without gaps: the pretoken that begins at the highest bit is the first whose
-// end is not known, and the next window begins with it. Equal to pretokenizer.hpp, which is the definition.
+// A window begins at the start of a pretoken, so the text before it does not matter. The result has the bits of all
+// starts that the bytes of the window decide, without gaps: the pretoken at the highest bit is the first whose end is
+// not known, and the next window begins with it. Equal to pretokenizer.hpp, which is the definition.
 //
-// Adding a bit to a run of ones clears the run from there on and sets the bit behind it: `run + bit` finds ends of runs.
+// Adding a bit to a run of ones clears the run from that bit on and sets the bit after it: `run + bit` finds ends of
+// runs.
 #pragma once
 
 #include <bit>
@@ -16,7 +17,7 @@
 
 namespace groundup {
 
-// The characters that starts_in_window(pattern) deals with. Where they are rare, the others are left to the definition.
+// The characters that starts_in_window(pattern) supports. The definition handles the others, which are rare.
 constexpr CharacterSet supported_characters(Pattern pattern) {
     switch (pattern) {
         case Pattern::Gpt2: return kLetter | kNumber | kSymbol;
@@ -26,8 +27,8 @@ constexpr CharacterSet supported_characters(Pattern pattern) {
     }
 }
 
-// Clears what is beyond the valid bytes, or makes it white space if the text ends there: the last white space of a
-// text is not given up, just as if it went on.
+// Clears the masks beyond the valid bytes, or sets them to white space if the text ends there: the last white space of
+// a text then stays whole, as if more white space followed.
 inline void limit_to_valid(Window& window) {
     const uint64_t valid = low_bits(window.valid);
     window.letter &= valid;
@@ -40,15 +41,15 @@ inline void limit_to_valid(Window& window) {
     window.space = window.ends_text ? window.space | ~valid : window.space & valid;
 }
 
-// Of the starts found, those that are certain: all up to the end of the text, which is one, or those that saw the
-// byte after them.
+// The certain ones of the starts: all up to the end of the text, which is a start too, or those before the last valid
+// byte.
 inline uint64_t certain_starts(const Window& window, uint64_t starts) {
     if (!window.ends_text) return starts & low_bits(window.valid - 1);
     return (starts & low_bits(window.valid)) | uint64_t{1} << window.valid;
 }
 
-// Calls found(position, length) for each contraction at one of the apostrophes, which are followed by a letter.
-// Returns the position of the first that could not be decided within the valid bytes, or 64.
+// Calls found(position, length) for each contraction at one of the apostrophes, which are followed by a letter. Returns
+// the position of the first apostrophe that the valid bytes do not decide, or 64.
 template <typename Found>
 unsigned for_each_contraction(const Window& window, const uint8_t* bytes, uint64_t apostrophes, bool ignore_case,
                               Found&& found) {
@@ -62,7 +63,7 @@ unsigned for_each_contraction(const Window& window, const uint8_t* bytes, uint64
     return 64;
 }
 
-// Sets a bit unless it is beyond the window.
+// Sets a bit if it is inside the window.
 inline void set_bit(uint64_t& mask, unsigned position) {
     if (position < 64) mask |= uint64_t{1} << position;
 }
@@ -82,18 +83,19 @@ inline uint64_t gpt2_starts(const Window& window, const uint8_t* bytes) {
     return certain_starts(window, starts) & low_bits(undecided + 1);
 }
 
-// White space of the patterns since GPT-4, where what precedes a line end belongs to it. `swallowed` line ends belong
-// to the symbols before them.
+// White space of the patterns since GPT-4, in which white space before a line end belongs to it. `swallowed` line ends
+// belong to the symbols before them.
 struct LineStarts {
     uint64_t starts;
-    unsigned undecided;  // from this position on the starts are not certain
+    unsigned undecided;  // first position from which the starts are not certain
 };
 
 inline LineStarts line_starts(const Window& window, uint64_t swallowed, bool undivided_at_end) {
     const uint64_t space = window.space & ~swallowed;
     const uint64_t inner = window.space & ~window.newline;  // white space within a line
     LineStarts result{(space & ~(space << 1)) | (inner & ~(window.space >> 1)), 64};
-    // What follows a line end is a start unless another line end follows it: then the pretoken goes on to that one.
+    // White space after a line end is a start, unless another line end follows it: then the pretoken extends to that
+    // one.
     uint64_t indents = inner & (window.newline & ~swallowed) << 1;
     if (indents == 0) return result;
     const uint64_t behind = (indents + inner) & ~inner;
@@ -101,7 +103,7 @@ inline LineStarts line_starts(const Window& window, uint64_t swallowed, bool und
         const uint64_t below = indents & ((blank_lines & -blank_lines) - 1);
         indents &= ~std::bit_floor(below);
     }
-    // An indent that reaches the end of the window: at the end of the text nothing follows it, else it is not known.
+    // An indent that reaches the end of the window is undecided, except at the end of the text.
     const uint64_t last = std::bit_floor(indents);
     const uint64_t reach = (last + inner) & ~inner & ~(last - 1);
     const bool reaches_end = last != 0 && (reach == 0 || std::countr_zero(reach) >= static_cast<int>(window.valid));
@@ -113,14 +115,14 @@ inline LineStarts line_starts(const Window& window, uint64_t swallowed, bool und
     return result;
 }
 
-// A symbol alone before a letter belongs to the word, as inner white space does: the places behind such.
+// A single symbol or inner white space before a letter belongs to the word: the positions after such characters.
 inline uint64_t behind_prefix(const Window& window, uint64_t symbol_starts) {
     const uint64_t inner = window.space & ~window.newline;
     const uint64_t behind_symbol = ((symbol_starts << 1) + window.continuation) & ~window.continuation;
     return inner << 1 | behind_symbol;
 }
 
-// Every third number of a run.
+// Starts within runs of numbers: the first and every third after it (`most` = 3), or every number (`most` = 1).
 inline uint64_t number_starts(uint64_t number, int most) {
     if (most == 1) return number;
     uint64_t starts = number & ~(number << 1);
@@ -163,7 +165,8 @@ inline uint64_t cased_starts(const Window& window, const uint8_t* bytes, CasedRu
                                  (window.upper & lower << 1 & ~window.continuation);
     uint64_t starts = lines.starts | symbol_starts | word_starts | number_starts(window.number, rules.numbers);
     if (!rules.contractions) return certain_starts(window, starts) & low_bits(lines.undecided);
-    // A contraction right behind a word is part of it. What is part of one is not a word that another could end.
+    // A contraction directly after a word is part of it. The letters of a contraction are not a word, so a contraction
+    // directly after it is separate.
     uint64_t within = 0;
     const unsigned undecided = for_each_contraction(
         window, bytes, window.apostrophe & window.letter << 1 & window.letter >> 1, true,

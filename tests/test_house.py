@@ -27,6 +27,7 @@ FLOORS = (
     "account",
     "generation",
     "train",
+    "interop",
     "language_model",
     "sweeps",
     "studies.tokenizer_report",
@@ -135,6 +136,7 @@ REPLACED = {
     r"\bwhoever\b|\bnobody\b": "the reader, the user, no one",
     r"\bof its own\b": "its own",
     r"\bby the clock\b": "elapsed time",
+    r"\bso many\b|\bby then\b": "the number, the time",
 }
 
 

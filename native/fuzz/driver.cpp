@@ -1,5 +1,5 @@
-// Runs a fuzz target on random inputs where libFuzzer is not at hand (g++, other processors under qemu), or again on
-// the inputs of files. The options are libFuzzer's: -runs=N -max_total_time=SECONDS -seed=N -max_len=BYTES.
+// Driver of a fuzz target without libFuzzer (g++, other processors under qemu): runs it on random inputs, or on inputs
+// from files. The options are libFuzzer's: -runs=N -max_total_time=SECONDS -seed=N -max_len=BYTES.
 #include <chrono>
 #include <csignal>
 #include <cstdint>

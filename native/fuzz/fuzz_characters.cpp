@@ -1,4 +1,5 @@
-// The encoder on characters (cuts, caches, heap, prefixes, streams, chunks) against merging a whole stretch of text.
+// Test of the encoder on characters (cuts, caches, heap, prefixes, streams, chunks) against merges over a whole stretch
+// of text.
 #include <array>
 #include <map>
 #include <memory>
@@ -31,7 +32,7 @@ struct Vocabulary {
     std::shared_ptr<const BpeEncoder> encoder;
 };
 
-// Spaces as marks, in characters; what is not UTF-8, byte by byte.
+// The characters of a text, with marks for spaces; invalid UTF-8 byte by byte.
 std::vector<std::string> characters_of(std::string_view text) {
     std::vector<std::string> characters;
     for (size_t i = 0; i < text.size();) {
@@ -56,7 +57,7 @@ Ids symbols_of(const Vocabulary& vocabulary, std::string_view text) {
     return symbols;
 }
 
-// Merges of neighbours in random text, also over spaces, in the order in which they were found or in any other.
+// Vocabulary of merges of neighbours in random text, also over spaces, in the order of discovery or shuffled.
 Vocabulary make_vocabulary(uint32_t seed) {
     std::mt19937 random(seed);
     const auto below = [&](size_t count) { return random() % count; };
@@ -93,7 +94,7 @@ Vocabulary make_vocabulary(uint32_t seed) {
         vocabulary.merges[pair] = {static_cast<uint32_t>(found.size()), entry->second};
         found.push_back(pair);
     }
-    if (seed % 3 == 0) {  // as no training would make them: before the tokens that they need
+    if (seed % 3 == 0) {  // an order that no training gives: merges before the tokens that they need
         std::shuffle(found.begin(), found.end(), random);
         for (uint32_t rank = 0; rank < found.size(); ++rank) vocabulary.merges[found[rank]].first = rank;
     }
@@ -104,7 +105,7 @@ Vocabulary make_vocabulary(uint32_t seed) {
     return vocabulary;
 }
 
-// Kept from case to case, so that most pieces are found in caches that other texts have filled.
+// Vocabularies are reused across cases, so most pieces are found in caches that other texts have filled.
 const Vocabulary& kept_vocabulary(size_t seed) {
     static std::map<size_t, Vocabulary> kept;
     if (!kept.contains(seed)) kept.emplace(seed, make_vocabulary(static_cast<uint32_t>(seed)));

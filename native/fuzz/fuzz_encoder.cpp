@@ -1,4 +1,4 @@
-// The encoder with any merges (caches, heap, streams, chunks) against merging one pair after the other.
+// Test of the encoder with arbitrary merges (caches, heap, streams, chunks) against merging one pair after the other.
 #include <array>
 #include <map>
 #include <memory>
@@ -26,14 +26,14 @@ const NumberedTokens kSpecials = {{"<|a|>", 9001}, {"<|a|>b", 9002}, {"<|a|><|a|
 
 struct Vocabulary {
     Pattern pattern;
-    std::array<uint32_t, 256> byte_ids;  // kNoRank for a byte that it lacks
+    std::array<uint32_t, 256> byte_ids;  // kNoRank for a missing byte
     NaiveMerges merges;
-    std::map<std::string, uint32_t> whole;  // pretokens that are one id, whatever the merges make of them
+    std::map<std::string, uint32_t> whole;  // pretokens with one id, regardless of the merges
     std::shared_ptr<const BpeEncoder> encoder;
 };
 
-// Merges of neighbours in random text, in the order in which they were found or in any other, ids in any order. Pairs
-// that make the same bytes have one product, as in every vocabulary.
+// Vocabulary of merges of neighbours in random text, in the order of discovery or shuffled, with ids in any order.
+// Pairs that make the same bytes have one product, as in every vocabulary.
 Vocabulary make_vocabulary(uint32_t seed) {
     std::mt19937 random(seed);
     const auto below = [&](size_t count) { return random() % count; };
@@ -82,7 +82,7 @@ Vocabulary make_vocabulary(uint32_t seed) {
         vocabulary.merges[pair] = {static_cast<uint32_t>(found.size()), product};
         found.push_back(pair);
     }
-    if (seed % 3 == 0) {  // as no training would make them: before the tokens that they need
+    if (seed % 3 == 0) {  // an order that no training gives: merges before the tokens that they need
         std::shuffle(found.begin(), found.end(), random);
         for (uint32_t rank = 0; rank < found.size(); ++rank) vocabulary.merges[found[rank]].first = rank;
     }
@@ -102,14 +102,14 @@ Vocabulary make_vocabulary(uint32_t seed) {
     return vocabulary;
 }
 
-// Kept from case to case, so that most pretokens are found in caches that other texts have filled.
+// Vocabularies are reused across cases, so most pretokens are found in caches that other texts have filled.
 const Vocabulary& kept_vocabulary(size_t seed) {
     static std::map<size_t, Vocabulary> kept;
     if (!kept.contains(seed)) kept.emplace(seed, make_vocabulary(static_cast<uint32_t>(seed)));
     return kept.at(seed);
 }
 
-// Nothing if the vocabulary lacks a byte of the text.
+// The expected ids; nothing if the vocabulary lacks a byte of the text.
 std::optional<Ids> naive_ids(const Vocabulary& vocabulary, const NumberedTokens& specials, std::string_view text) {
     Ids ids;
     bool lacks = false;
@@ -133,7 +133,7 @@ std::optional<Ids> naive_ids(const Vocabulary& vocabulary, const NumberedTokens&
     return lacks ? std::nullopt : std::optional(ids);
 }
 
-// What a call gives, or nothing where it says that a byte is missing.
+// The result of a call; nothing if it throws MissingByteError.
 template <typename Encode>
 std::optional<Ids> ids_of(Encode&& encode) {
     try {
@@ -208,7 +208,7 @@ void run(FuzzInput input) {
     });
     check(chunked == expected, name + "in chunks", text);
 
-    // Twice with the same stream: an end, or an error, leaves it ready for another text.
+    // Twice with the same stream: after finish() or an error it is ready for another text.
     EncodeStream stream(vocabulary.encoder, specials);
     std::erase_if(ends, [&](size_t end) { return end > text.size(); });
     ends.push_back(text.size());

@@ -1,7 +1,7 @@
-// Choices made by the bytes of a fuzzer's input, and text made of the pieces at which tokenizers go wrong.
+// Choices from the bytes of a fuzzer's input, and text of pieces that are edge cases of tokenizers.
 //
-// The input is read as a list of choices, so a mutated input is again a list of choices, and a text that is mostly
-// edges. At its end every choice is the first one.
+// The input is read as a list of choices, so a mutated input is again a list of choices and gives text that is mostly
+// edge cases. At the end of the input every choice is the first option.
 #pragma once
 
 #include <algorithm>
@@ -73,7 +73,7 @@ inline void append_utf8(std::string& text, uint32_t code_point) {
     } else if (code_point < 0x800) {
         text += static_cast<char>(0xC0 | code_point >> 6);
         continuation(0);
-    } else if (code_point < 0x10000) {  // surrogates too: they must count as bytes that are not UTF-8
+    } else if (code_point < 0x10000) {  // surrogates too: they must count as invalid UTF-8
         text += static_cast<char>(0xE0 | code_point >> 12);
         continuation(6), continuation(0);
     } else {
@@ -82,7 +82,7 @@ inline void append_utf8(std::string& text, uint32_t code_point) {
     }
 }
 
-// Text of at most about `most` bytes, or less if the input ends.
+// Text of at most about `most` bytes; shorter if the input ends.
 inline std::string edge_text(FuzzInput& input, size_t most) {
     std::string text;
     std::string_view fragment = "a";
@@ -90,7 +90,7 @@ inline std::string edge_text(FuzzInput& input, size_t most) {
         const uint8_t choice = input.byte();
         if (choice < 224) {
             text += fragment = kFragments[choice % kFragments.size()];
-        } else if (choice < 232) {  // runs bring what follows to the end of a window of 64 bytes
+        } else if (choice < 232) {  // runs move the following text to the end of a window of 64 bytes
             text.append(input.below(72), "a \n0/A'!"[choice - 224]);
         } else if (choice < 236) {
             for (size_t left = input.below(24); left > 0; --left) text += fragment;
@@ -107,7 +107,7 @@ inline std::string edge_text(FuzzInput& input, size_t most) {
     return text;
 }
 
-// Bytes in memory that ends where they end, so that a sanitizer sees one read too many.
+// Bytes in an allocation of exactly their size, so that a sanitizer detects reads beyond them.
 class ExactBytes {
    public:
     explicit ExactBytes(std::string_view bytes) : size_(bytes.size()), bytes_(new uint8_t[bytes.size()]) {
@@ -130,7 +130,7 @@ inline std::vector<size_t> cuts(FuzzInput& input, size_t size) {
     return positions;
 }
 
-// The case has failed: says how, shows the text, and ends the process so that the fuzzer keeps the input.
+// Reports a failed case with its text, and aborts the process so that the fuzzer keeps the input.
 [[noreturn]] inline void fail(std::string_view what, std::string_view text) {
     std::fprintf(stderr, "FAILED: %s\ntext (%zu bytes): b\"", std::string(what).c_str(), text.size());
     for (const char character : text) std::fprintf(stderr, "\\x%02x", static_cast<uint8_t>(character));

@@ -1,4 +1,5 @@
-// The mask scanners, with every way of making masks that this processor has, against the definition of the patterns.
+// Test of the mask scanners, with every mask implementation that this processor supports, against the definition of the
+// patterns.
 #include <array>
 #include <optional>
 #include <string>
@@ -40,7 +41,7 @@ constexpr std::array<Scan, kPatternNames.size()> kScans = {&scan_pretokens<Patte
                                         &scan_pretokens<Pattern::Llama3>, &scan_pretokens<Pattern::Qwen2>,
                                         &scan_pretokens<Pattern::O200k>,  &scan_pretokens<Pattern::Tekken>};
 
-// A scan of a text that grows.
+// Scan of a growing text.
 struct Scanner {
     Scan scan;
     ClassifyWindow classify;
@@ -75,7 +76,7 @@ void run(FuzzInput input) {
 
     const ExactBytes whole(text);
     const std::string beyond = (edge_text(input, beyond_size) + std::string(beyond_size, 's')).substr(0, beyond_size);
-    const ExactBytes followed(text + beyond);  // by text that is readable, and no part of it
+    const ExactBytes followed(text + beyond);  // followed by readable bytes outside the text
     std::erase_if(pieces, [&](size_t end) { return end >= text.size(); });
     std::vector<ExactBytes> beginnings;
     for (const size_t end : pieces) beginnings.emplace_back(std::string_view(text).substr(0, end));

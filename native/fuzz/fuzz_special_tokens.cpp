@@ -1,4 +1,5 @@
-// Finding special tokens, and cutting text where they and the pretokens cannot notice, against trying every place.
+// Test of the search for special tokens, and of cuts that change no pretoken and no special token, against trying every
+// position.
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +14,8 @@ namespace groundup::fuzz {
 
 namespace {
 
-// Few letters, so that the tokens overlap, contain and begin one another. Special tokens are UTF-8, text need not be.
+// Text of few letters, so that tokens overlap, contain and begin one another. Special tokens are UTF-8; text need not
+// be.
 std::string overlapping_text(FuzzInput& input, size_t size, bool is_utf8) {
     constexpr auto kLetters = std::to_array<std::string_view>({"<", "<", "|", "a", ">", " ", "\n", "é", "s", "'"});
     std::string text;
@@ -59,7 +61,7 @@ bool naive_lies_across(const NumberedTokens& tokens, std::string_view text, size
     return false;
 }
 
-// Pretokens as they are, special tokens as their ids.
+// Pretokens as text, special tokens as their ids.
 using Pieces = std::vector<std::string>;
 
 void split_into(Pieces& pieces, Pattern pattern, const SpecialTokens& specials, std::span<const uint8_t> text) {

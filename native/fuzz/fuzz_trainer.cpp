@@ -1,4 +1,4 @@
-// Counting and learning against recounting every pair of every word after every merge.
+// Test of counting and training against recounting every pair of every word after every merge.
 #include <algorithm>
 #include <map>
 #include <numeric>
@@ -26,7 +26,7 @@ Counts counts_of(const PretokenCounts& counts) {
     return by_bytes;
 }
 
-// The number of a byte in Hugging Face's alphabet: printable Latin-1 first, then all others.
+// Index of a byte in Hugging Face's alphabet: printable Latin-1 first, then all others.
 uint32_t alphabet_rank(uint32_t token) {
     static const std::vector<uint32_t> ranks = [] {
         std::vector<uint32_t> order;
@@ -96,7 +96,7 @@ Merges naive_learn(const Counts& counts, const TrainerOptions& options) {
     return merges;
 }
 
-// Words of two letters, so that pairs overlap and tie.
+// Text of two letters, so that pairs overlap and tie.
 std::string repetitive_text(FuzzInput& input, size_t size) {
     std::string text;
     while (text.size() < size && !input.at_end()) {

@@ -1,4 +1,4 @@
-// What the C++ core computes, in the most obvious way: no masks, no tables, no caches, no streams.
+// Naive reference of the C++ core: no masks, no tables, no caches, no streams.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ namespace groundup::fuzz {
 
 using NumberedTokens = std::vector<std::pair<std::string, uint32_t>>;
 
-// Where the pretokens end, by the definition: each found anew in a text that is all there.
+// Ends of the pretokens, by the definition: each is found separately in the complete text.
 inline std::vector<uint64_t> naive_ends(Pattern pattern, std::string_view text) {
     std::vector<uint64_t> ends;
     for (size_t begin = 0; begin < text.size(); begin = ends.back()) {
@@ -49,7 +49,7 @@ inline const std::pair<std::string, uint32_t>* naive_special_at(const NumberedTo
     return longest;
 }
 
-// Calls on_plain(text between) and on_special(id), in order; empty stretches of text are left out.
+// Calls on_plain(text between special tokens) and on_special(id), in order; empty stretches are skipped.
 template <typename OnPlain, typename OnSpecial>
 void naive_split(const NumberedTokens& specials, std::string_view text, OnPlain&& on_plain, OnSpecial&& on_special) {
     size_t begin = 0;
@@ -66,10 +66,10 @@ void naive_split(const NumberedTokens& specials, std::string_view text, OnPlain&
     if (begin < text.size()) on_plain(text.substr(begin));
 }
 
-// By pair of ids: rank and product.
+// Rank and product by pair of ids.
 using NaiveMerges = std::map<std::pair<uint32_t, uint32_t>, std::pair<uint32_t, uint32_t>>;
 
-// While any pair is a merge, the one with the lowest rank merges, leftmost first.
+// While a pair merges, applies the merge of the lowest rank, leftmost first.
 inline void naive_merge(const NaiveMerges& merges, std::vector<uint32_t>& ids) {
     for (;;) {
         auto best = merges.end();

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from groundup.config import ModelConfig
+from groundup.config import ModelConfig, SampleConfig
 from groundup.display.units import count_text
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import continue_text, prompt_ids
@@ -89,7 +89,11 @@ class LanguageModel:
         Raises:
             ConfigError: an argument outside its range.
         """
-        return continue_text(self.model, self.tokenizer, prompt, max_tokens, temperature, top_p, seed=seed)
+        sample = self.run.config.sample if self.run is not None else SampleConfig()
+        return continue_text(
+            self.model, self.tokenizer, prompt, max_tokens, temperature, top_p, seed=seed,
+            begin_token=sample.begin_token, end_token=sample.end_token,
+        )  # fmt: skip
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
@@ -125,7 +129,8 @@ class LanguageModel:
         """
         if not text:
             raise ConfigError("the text to score is empty; give at least one character")
-        ids = prompt_ids(self.tokenizer, text)
+        sample = self.run.config.sample if self.run is not None else SampleConfig()
+        ids = prompt_ids(self.tokenizer, text, sample.begin_token)
         if len(ids) < 2:
             raise ConfigError(
                 f"the text {text!r} is one token with nothing before it to predict it from; give more text"

@@ -71,7 +71,7 @@ def test_check_finds_every_fault_and_encode_repairs(folder, capsys):
     encode = ["encode", "rows.jsonl", "--tokenizer", "tokenizer", "--out", folder, "--shard-tokens", 20]
     code, out, _ = run(*encode, capsys=capsys)
     assert code == 0
-    assert "repaired: shard-00001.bin, token_lengths.npy" in out
+    assert "written again: shard-00001.bin, token_lengths.npy" in out
     assert run("data", "check", folder, capsys=capsys)[0] == 0
 
 

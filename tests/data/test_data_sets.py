@@ -290,7 +290,7 @@ class TestRepair:
         content[100_000:100_004] = b"XXXX"
         text.write_bytes(content)
         os.utime(text, ns=(status.st_atime_ns, status.st_mtime_ns))
-        with pytest.raises(DataError, match=r"shard-00003\.bin is damaged or gone"):
+        with pytest.raises(DataError, match=r"shard-00003\.bin is damaged or missing"):
             encode_files(text, tokenizer, tmp_path / "out", shard_tokens=30_000)
         assert files_of(tmp_path / "out") == before
 

@@ -116,7 +116,7 @@ def test_a_size_is_read_with_its_unit(text: str, size: int):
 
 @pytest.mark.parametrize("text", ["80", "GB", "", "-1GB", "1e999GB", "80 apples", "1.2.3GB", "nanGB"])
 def test_a_size_without_a_unit_or_number_is_refused(text: str):
-    with pytest.raises(ConfigError, match="is no size; expected a number and its unit, such as 80GB or 80GiB"):
+    with pytest.raises(ConfigError, match="is not a size; expected a number and its unit, such as 80GB or 80GiB"):
         parse_size(text)
 
 

@@ -97,7 +97,7 @@ def test_steps_equal_the_cpus(optimizer: str):
         ids = torch.randint(1000, (8, 65), generator=torch.Generator().manual_seed(1)).to(device)
         batch = [(ids[:, :-1], ids[:, 1:])]
         losses.append(
-            [train_step(m, lambda x, y: m(x, targets=y), optim, batch, 1, 1.0).read()[0] for _ in range(20)]  # noqa: B023
+            [train_step(m, lambda x, y: m(x, targets=y), optim, batch, 1, 1.0).read()[0] for _ in range(20)]  # noqa: B023 - called at once
         )
     assert losses[0][-1] < losses[0][0] - 1
     # Muon's directions are rounded to bfloat16 on a GPU.

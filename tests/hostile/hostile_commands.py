@@ -127,13 +127,13 @@ def options_of(verb: str) -> tuple[Option, ...]:
         raise _FoundError(function)
 
     real = module.call
-    module.call = found  # type: ignore[attr-defined]
+    module.call = found
     try:
         getattr(module, entry)([])
     except _FoundError as stop:
         function = stop.function
     finally:
-        module.call = real  # type: ignore[attr-defined]
+        module.call = real
     scope = vars(importlib.import_module(function.__module__))
     hints = typing.get_type_hints(function, scope, include_extras=True)
     found: list[Option] = []

@@ -188,7 +188,7 @@ def test_impossible_groups_are_refused():
 @pytest.mark.parametrize("skip", [None, 0, 1])
 def test_a_skipped_step_moves_no_weight_and_another_is_a_step_like_any(optimizer: str, skip: int | None):
     m, same = model(), model()
-    config = OptimConfig(optimizer=optimizer, weight_decay=0.1)  # type: ignore[arg-type]
+    config = OptimConfig(optimizer=optimizer, weight_decay=0.1)
     ours, expected = build_optimizer(m, config), build_optimizer(same, config)
     train(m, ours, range(2))
     train(same, expected, range(2) if skip == 1 else range(3))

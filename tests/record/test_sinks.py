@@ -70,7 +70,7 @@ def test_tensorboard_files_hold_the_scalars_and_the_text(tmp_path: Path):
     assert "mfu" not in events.Tags()["tensors"]
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("default")  # wandb warns of deprecated parts of its own
 def test_wandb_works_offline_without_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")

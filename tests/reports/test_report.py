@@ -268,7 +268,7 @@ def test_damaged_runs_are_reported_as_such(tmp_path):
     written = write_report([runs], tmp_path / "out")
     text = written.markdown.read_text().replace("\\", "")
     assert "config.toml cannot be read" in text
-    assert "metrics.jsonl is damaged: line 2 is no JSON object" in text
+    assert "metrics.jsonl is damaged: line 2 is not a JSON object" in text
     assert "2 runs are broken and in no mean" in text
     assert "1 run is crashed and in no mean" in text
 
@@ -279,7 +279,7 @@ def test_a_damaged_line_in_the_middle_is_left_out_and_told(tmp_path):
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b"\0\0\0\n", *lines[3:]]))
     text = write_report([runs], tmp_path / "out").markdown.read_text().replace("\\", "")
-    assert "lr-0.002-seed0: metrics.jsonl is damaged: line 3 is no JSON object; left out." in text
+    assert "lr-0.002-seed0: metrics.jsonl is damaged: line 3 is not a JSON object; left out." in text
     assert "in no mean" not in text
 
 
@@ -289,7 +289,7 @@ def test_a_damaged_line_of_results_is_told_and_those_after_it_count(tmp_path):
     crashed = b'{"cell": "gone", "run": "gone", "status": "crashed", "message": "no room"}\n'
     path.write_bytes(b"\0\0\0\n" + path.read_bytes() + b"[1]\n" + crashed)
     text = write_report([runs], tmp_path / "out").markdown.read_text().replace("\\", "")
-    assert "results.jsonl is damaged: line 1 is no JSON object, and 1 more lines; left out." in text
+    assert "results.jsonl is damaged: line 1 is not a JSON object, and 1 more lines; left out." in text
     assert "1 run is crashed and in no mean" in text
 
 

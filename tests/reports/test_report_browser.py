@@ -200,9 +200,8 @@ def test_many_cells_are_found_by_name_and_the_table_is_sorted(page: Page) -> Non
     assert "variant number 19" in page.locator("#study-2 tbody th").first.inner_text()
 
 
+@pytest.mark.parametrize("browser", ["desk"], indirect=True)  # a phone has no pointer that hovers
 def test_what_a_line_is_stands_beside_the_pointer(page: Page) -> None:
-    if page.viewport_size["width"] < 500:
-        pytest.skip("a phone has no pointer that hovers")
     plot = page.locator("#curves-1 .nsewdrag").first
     plot.scroll_into_view_if_needed()
     place = page.evaluate(

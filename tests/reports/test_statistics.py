@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 stats = pytest.importorskip("scipy.stats")
 
-from groundup.reports.statistics import (  # noqa: E402
+from groundup.reports.statistics import (  # noqa: E402 - after the check that scipy is installed
     ALPHA,
     POWER,
     compare,

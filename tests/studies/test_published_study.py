@@ -191,7 +191,7 @@ def test_one_command_goes_from_texts_to_a_report_and_runs_nothing_twice(tmp_path
 def test_a_plan_that_is_not_of_the_study_is_refused(capsys):
     code, _, err = command("--only", "learning-rat", capsys=capsys)
     assert (code, err.count("\n")) == (2, 1)
-    assert "--only learning-rat is no plan of the study; did you mean 'learning-rate'?" in err
+    assert "--only learning-rat is not a plan of the study; did you mean 'learning-rate'?" in err
 
 
 def test_a_plan_that_was_asked_for_and_cannot_be_run_is_an_error(tmp_path, capsys):

@@ -56,7 +56,7 @@ def test_two_workers_one_of_which_is_killed(make_plan: MakePlan, tmp_path: Path)
     killer = kill_once(victim)
     notes: list[str] = []
     watch = Watch()
-    watch.note = notes.append  # type: ignore[method-assign]
+    watch.note = notes.append
     result = run_sweep(
         plan, Pool(2, tmp_path / "pool" / ".workers", threads=1), directory=tmp_path / "pool", watch=watch
     )

@@ -47,7 +47,7 @@ def test_two_workers_of_ray_one_of_which_is_killed(make_plan: Callable[..., Plan
     killer = kill_worker_of(victim)
     notes: list[str] = []
     watch = Watch()
-    watch.note = notes.append  # type: ignore[method-assign]
+    watch.note = notes.append
     result = run_sweep(plan, RayExecutor(workers=2), directory=tmp_path / "ray", watch=watch)
     killer.join()
     assert table(result) == table(whole)

@@ -101,7 +101,7 @@ def test_points_that_are_no_run_diverge_or_crash_do_not_end_it(make_plan: MakePl
 
     notes: list[str] = []
     watch = Watch()
-    watch.note = notes.append  # type: ignore[method-assign]
+    watch.note = notes.append
     result = run_sweep(plan, Toy(fail=fail), directory=tmp_path / "sweep", watch=watch)
     assert {r.status for r in result.results.values()} == {"finished", "diverged", "crashed"}
     assert len(result.results) + len(notes) == 12

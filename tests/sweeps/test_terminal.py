@@ -27,13 +27,13 @@ def result(setting: str, seed: int, **ends: object) -> TrialResult:
         attempts=1, run=f"{setting}-seed{seed}", steps=200, tokens=409_600, seconds=61.5, train_loss=2.0 + seed / 100,
         val_loss=2.1 + seed / 100, best_val_loss=2.1, val_bpb=1.05,
     )  # fmt: skip
-    return dataclasses.replace(ended, **ends)  # type: ignore[arg-type]
+    return dataclasses.replace(ended, **ends)
 
 
 def printed(show: Callable[[Console], object]) -> str:
     console = Console(file=io.StringIO(), width=80, no_color=True)
     show(console)
-    return "".join(line.rstrip() + "\n" for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
+    return "".join(line.rstrip() + "\n" for line in console.file.getvalue().splitlines())
 
 
 def test_the_tables_are_those_of_the_golden_file(make_plan: Callable[..., Plan], tmp_path: Path):

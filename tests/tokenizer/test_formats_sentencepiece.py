@@ -270,7 +270,7 @@ def changed(path, value):
         (
             ["model", "vocab"],
             {text: i for text, i in MODEL["vocab"].items() if text != "<0xC3>"},
-            "needs the token <0xC3>",
+            "lacks the token <0xC3>",
         ),
         (["added_tokens", 1, "normalized"], True, "'<s>' is looked for after the text is normalized"),
         (["added_tokens", 1, "rstrip"], True, "matches only under conditions"),

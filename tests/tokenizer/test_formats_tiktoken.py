@@ -157,7 +157,7 @@ def test_the_pattern_has_to_be_given(tmp_path):
         ({i + 1: t for i, t in BYTES.items()}, [], ["<x>"], "no token has the id 0"),
         (BYTES | {300: b"ab"}, [(b"a", b"b")], [], "no token has the id 256, and ranks have no holes"),
         ({i: BYTES[i] for i in range(255)}, [], [], "byte 0xff is not a token"),
-        (BYTES | {256: b"ab"}, [], [], "token 256, b'ab', would be made of (b'a', b'b'), which is no merge"),
+        (BYTES | {256: b"ab"}, [], [], "token 256, b'ab', would be made of (b'a', b'b'), which is not a merge"),
         (BYTES | {256: b"abc"}, [], [], "token 256, b'abc', would be found as a whole pretoken, and merges end in"),
         (
             BYTES | {256: b"bc", 257: b"ab"},

@@ -254,7 +254,7 @@ def test_progress_of_a_file_ends_with_its_size(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", r"\w+|\W"])
-@pytest.mark.filterwarnings("ignore::groundup.tokenizer.training.counts.SlowPatternWarning")
+@pytest.mark.filterwarnings("ignore::groundup.tokenizer.training.counts.SlowPatternWarning")  # not its subject
 def test_a_special_token_inside_a_document_is_a_boundary_or_text(tmp_path, pattern):
     documents = ["one<|endoftext|>two", "three", "<|pad|>", "four <|pad|> <|pad|>"]
     options = {"special_tokens": [SPECIAL, "<|pad|>"], "pattern": pattern}

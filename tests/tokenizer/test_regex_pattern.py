@@ -14,6 +14,7 @@ from groundup.errors import TokenizerError
 from groundup.tokenizer import Tokenizer, reference
 from groundup.tokenizer.patterns import PATTERNS
 
+# Every custom pattern warns that it is slow.
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|endoftext|><|endoftext|>", "<|user|>"]

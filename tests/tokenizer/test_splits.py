@@ -14,6 +14,7 @@ from groundup.errors import TokenizerError
 from groundup.tokenizer import PretokenCounts, Tokenizer
 from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
 
+# Every custom pattern warns that it is slow.
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")
 
 DEEPSEEK = (

@@ -311,7 +311,7 @@ def test_any_other_regular_expression_works_and_says_that_it_is_slow(corpus):
     assert ours == reference.train_bpe([corpus.read_bytes()], 330, [s.encode() for s in specials], pattern)
 
 
-@pytest.mark.filterwarnings("ignore::groundup.tokenizer.training.counts.SlowPatternWarning")
+@pytest.mark.filterwarnings("ignore::groundup.tokenizer.training.counts.SlowPatternWarning")  # not its subject
 def test_text_between_matches_is_split_as_tokenizers_does():
     pattern = r"[a-z]+|(?=[0-9])"
     _, merges = train_bpe_from_documents(TEXTS, 2000, ["<s>"], pattern=pattern, tie_rule="huggingface")

@@ -20,6 +20,7 @@ from groundup.tokenizer.patterns import (
     pretoken_ends,
 )
 
+# Every custom pattern warns that it is slow.
 pytestmark = pytest.mark.filterwarnings("ignore:the pattern .* is not built in:UserWarning")
 
 BYTES = {byte: bytes([byte]) for byte in range(256)}

@@ -3,6 +3,7 @@
     python kill_driver.py times RECIPE SEED KILLS       kill -9 from outside, at random moments
     python kill_driver.py operations RECIPE SEED KILLS  kill -9 before a random file operation; 0 takes every one
     python kill_driver.py evaluations RECIPE SEED 0     kill -9 before every batch of every evaluation
+    python kill_driver.py extension RECIPE SEED KILLS   as operations, after a finished run of half of the steps
 
 One line of JSON on standard output says what was seen. Forking from one process that has imported torch, and started
 none of its threads, makes a kill cost milliseconds instead of seconds.
@@ -148,12 +149,15 @@ def kill_at_operations(
     random_: random.Random,
     kills: int,
     prepare: Callable[[int], Callable[[], None]] = kill_before_operation,
+    begun: Path | None = None,
 ) -> dict[str, int | list[int]]:
-    """Runs that are killed once each, and resumed."""
+    """Runs that are killed once each, and resumed; each begins as a copy of another run, if one is given."""
     seen = {"kills": 0, "while_writing": 0, "with_a_checkpoint": 0, "runs": 0, "operations": 0, "latest": []}
 
     def kill(number: int) -> bool:
         shutil.rmtree(run, ignore_errors=True)
+        if begun is not None:
+            shutil.copytree(begun, run)
         code = os.waitstatus_to_exitcode(os.waitpid(fork(recipe, run, prepare(number)), 0)[1])
         if code == 0:
             return False
@@ -186,9 +190,16 @@ if __name__ == "__main__":
     save_toml(override(config, {"name": "whole"}), whole_recipe)
     whole_run = dataclasses.replace(config, name="whole").run_dir
     finish(whole_recipe, whole_run)
+    begun = path.with_name("begun")
+    if how == "extension":
+        half = override(config, {"train.max_iters": config.train.max_iters // 2})
+        save_toml(half, path.with_name("half.toml"))
+        finish(path.with_name("half.toml"), config.run_dir)
+        config.run_dir.rename(begun)
     ways = {
         "times": kill_at_times,
         "operations": kill_at_operations,
+        "extension": functools.partial(kill_at_operations, begun=begun),
         "evaluations": functools.partial(kill_at_operations, prepare=kill_before_batch),
     }
     print(json.dumps(ways[how](path, config.run_dir, record(whole_run), random.Random(seed), kills)))

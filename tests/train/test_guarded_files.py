@@ -77,7 +77,7 @@ def test_shards_overwritten_under_the_run_are_noticed(config: RunConfig, data: P
             file.write(bytes(64))
         os.utime(shard(data), ns=(1, 1))
 
-    with pytest.raises(DataError, match=r"shard-\d+\.bin was overwritten while the run was reading it.*resume"):
+    with pytest.raises(DataError, match=r"shard-\d+\.bin was overwritten during the run.*resume"):
         train(override(config, {"data.train": str(data)}), display=At(9, overwrite))
     assert RunDirectory(config.run_dir).checkpoint("latest").name == "step-9"
 

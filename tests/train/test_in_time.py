@@ -52,7 +52,7 @@ def test_a_run_that_falls_behind_ends_in_time_with_a_finished_schedule(
 def test_a_signal_ends_a_late_run_for_good(config: RunConfig, monkeypatch: pytest.MonkeyPatch):
     calls = []
 
-    def stopped(*_: object, pause, **options):  # type: ignore[no-untyped-def]
+    def stopped(*_: object, pause, **options):
         calls.append(options)
         pause(3)
         return in_time.TrainResult(Path("nowhere"), False, 15, {})

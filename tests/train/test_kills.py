@@ -73,6 +73,16 @@ def test_killed_before_every_single_file_operation(busy: RunConfig, tmp_path: Pa
     assert seen["with_a_checkpoint"] > 30
 
 
+@pytest.mark.parametrize(
+    ("schedule", "kills"),
+    [("wsd", 5), pytest.param("wsd", 0, marks=pytest.mark.long), pytest.param("constant", 0, marks=pytest.mark.long)],
+)
+def test_a_longer_run_killed_before_file_operations(busy: RunConfig, tmp_path: Path, schedule: str, kills: int):
+    """Killed while it extends a finished run, it is the run that had all steps from the start."""
+    seen = drive(override(busy, {"train.max_iters": 8, "optim.schedule": schedule}), tmp_path, "extension", kills)
+    assert seen["kills"] == (kills or seen["operations"])
+
+
 def test_killed_in_an_evaluation_the_steps_before_it_are_saved(busy: RunConfig, tmp_path: Path):
     config = override(
         busy,

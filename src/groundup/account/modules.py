@@ -81,7 +81,15 @@ def matmul_shapes(
     """Return each matmul of a forward pass with its batch, m, n and p in numbers."""
     sizes = _sizes_of(model, batch_size=batch_size, tokens=tokens)
     return [
-        (matmul, (_value(matmul.batch, sizes), *(_value(size, sizes) for size in (matmul.m, matmul.n, matmul.p))))  # type: ignore[misc]
+        (
+            matmul,
+            (
+                _value(matmul.batch, sizes),
+                _value(matmul.m, sizes),
+                _value(matmul.n, sizes),
+                _value(matmul.p, sizes),
+            ),
+        )
         for matmul in modules(model).matmuls
     ]
 

@@ -35,7 +35,7 @@ _SWITCHES = {
     "use_flash": ("train.attention", "flash"),
 }
 _OWN_SWITCHES = ("overwrite", "dry_run", "adopt_config", "force", "requeue")
-"""Of the command, not of the run: they are no options of its config."""
+"""Flags of the command, which are not options of the run's config."""
 # Multiples of the batch size, which is known only when all else is read.
 _DEFERRED = ("eval_batches", "grad_accum_steps")
 

@@ -67,7 +67,10 @@ def _generate(
                 print("\n" + "─" * 8 + "\n")
             sys.stdout.write(prompt)
             chosen_seed = None if seed is None else seed + i
-            for piece in continue_text(model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed):
+            for piece in continue_text(
+                model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed,
+                begin_token=settings.begin_token, end_token=settings.end_token,
+            ):  # fmt: skip
                 sys.stdout.write(piece)
                 sys.stdout.flush()
             print()

@@ -55,6 +55,8 @@ VERBS = {
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
     "generate": ("generate", "generate", "generate text with a run's model"),
+    "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
+    "import": ("import_", "import_", "a model of transformers or llama.cpp as a run"),
 }
 
 
@@ -97,7 +99,7 @@ def open_missing_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115 - open until the process ends
 
 
 def discard_output() -> None:

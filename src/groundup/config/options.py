@@ -152,6 +152,17 @@ class ModelConfig:
         return self.head_size or self.d_model // self.num_heads
 
     @property
+    def initial_head_std(self) -> float:
+        """Standard deviation of the initial output matrix."""
+        return math.sqrt(2 / (self.d_model + self.vocab_size))
+
+    @property
+    def input_scale(self) -> float:
+        """``embedding_scale``, or what it is derived to where it is 0."""
+        derived = 1 / self.initial_head_std if self.tie_embeddings and self.norm != "none" else 1.0
+        return self.embedding_scale or derived
+
+    @property
     def kv_heads(self) -> int:
         """``num_kv_heads``, or num_heads where it is 0."""
         return self.num_kv_heads or self.num_heads
@@ -385,6 +396,10 @@ class SampleConfig:
     """Sample from the smallest set of tokens whose probabilities sum to at least this (nucleus sampling)."""
     prompt: str = ""
     """What the sample continues; empty begins a new document."""
+    begin_token: str = END_OF_TEXT
+    """Special token that stands before each prompt; none where it is empty or the tokenizer does not have it."""
+    end_token: str = END_OF_TEXT
+    """Special token that ends a text; likewise."""
 
     def __post_init__(self) -> None:
         _require(self.interval >= 0, "sample.interval", self.interval, "0 or greater")

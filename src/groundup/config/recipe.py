@@ -12,13 +12,16 @@ import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from groundup.config.options import RunConfig
 from groundup.errors import ConfigError, FileMissingError
 from groundup.system.files import parse_toml, read_text, why, write_atomically
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 
 
 def from_dict(cls: type[Config], values: Mapping[str, Any], *, place: str = "") -> Config:
@@ -28,7 +31,7 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], *, place: str = "") 
         ConfigError: an unknown key (with the nearest valid one), or a value of the wrong type.
     """
     hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name for f in dataclasses.fields(cls)}
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         where = f"{place}.{key}" if place else key
@@ -52,10 +55,10 @@ def suggestion(word: str, known: typing.Iterable[str]) -> str:
 
 
 def _checked(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r}; expected a table of options, [{where}]")
-        return from_dict(typing.cast(type, hint), value, place=where)
+        return from_dict(hint, value, place=where)
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
@@ -73,7 +76,7 @@ def load_toml(path: Path) -> dict[str, Any]:
     """A TOML file as nested plain values.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         ConfigError: it cannot be read, or is not valid TOML.
     """
     try:

@@ -91,6 +91,9 @@ def content_faults(folder: Path, index: dict[str, Any], progress: Update | None 
             shard = _ShardCheck(folder, index, entry, start, lengths, offsets)
             yield from shard.faults(_after(start * itemsize, total, progress))
         start += entry["tokens"]
+    for entry in index["shards"]:
+        if "mask" in entry and entry["mask"]["file"] not in damaged:
+            yield from _mask_faults(folder, entry["mask"])
 
 
 def tokenizer_faults(folder: Path, index: dict[str, Any]) -> Iterator[Fault]:
@@ -184,6 +187,21 @@ class _ShardCheck:
             f"{self._path}: document {int(low) + int(wrong[0]) - 1} ends in the id {token}, not in the separator "
             f"{self._separator}; {DOCUMENTS_FILE} belongs to another data set or is damaged: {ENCODE_AGAIN}"
         )
+
+
+def _mask_faults(folder: Path, entry: dict[str, Any]) -> Iterator[Fault]:
+    path = folder / entry["file"]
+    if faults := hash_fault(path, entry["sha256"]):
+        yield from faults
+        return
+    mask = map_array(path, "u1")
+    if len(wrong := np.flatnonzero(mask > 1)):
+        reason = f"has {mask[wrong[0]]} for token {int(wrong[0])}; expected 0 or 1"
+    elif (counted := int(mask.sum(dtype=np.int64))) != entry["counted"]:
+        reason = f"counts {counted} tokens, but {INDEX_FILE} says {entry['counted']}"
+    else:
+        return
+    yield Fault(entry["file"], f"{path} {reason}; {ENCODE_AGAIN}")
 
 
 def _after(begin: int, total: int, progress: Update | None) -> Callable[[int], object]:

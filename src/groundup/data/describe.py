@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from groundup.data.index import (
     DOCUMENTS_FILE,
     ENCODE_AGAIN,
@@ -30,6 +32,8 @@ def describe(path: Path) -> dict[str, Any]:
         progress = read_progress(path)
         shards = progress["shards"]
         totals = {key: sum(shard[key] for shard in shards) for key in ("tokens", "bytes")}
+        if any("mask" in shard for shard in shards):
+            totals["counted"] = sum(shard["mask"]["counted"] for shard in shards)
         size = totals["tokens"] * token_dtype(progress["vocab_size"]).itemsize
         return {"state": "unfinished", "path": str(path)} | _made(progress, totals | {"bytes_on_disk": size})
     data = TokenShards.open(path)
@@ -58,6 +62,8 @@ def _made(record: dict[str, Any], totals: dict[str, Any]) -> dict[str, Any]:
         "reading": record.get("reading") or {},
         "skipped_rows": record.get("skipped_rows"),
         "left_out": record.get("left_out") or [],
+        "counted": record.get("counted", totals.get("counted")),
+        "chat": record.get("chat"),
         "shard_tokens": record.get("shard_tokens"),
         "shards": [{key: shard[key] for key in ("file", "tokens", "bytes", "sha256")} for shard in record["shards"]],
         "inputs": record.get("inputs") or [],
@@ -100,6 +106,12 @@ def facts(found: dict[str, Any]) -> dict[str, object]:
     rows["tokens"] = f"{found['tokens']:,} as {found['dtype']}, {size_text(found['bytes_on_disk'])}"
     if "shards" not in found:
         return rows | {"SHA-256": found["sha256"]}
+    if found["chat"]:
+        template = found["chat"]["template"] or f"a file, SHA-256 {found['chat']['template_sha256'][:12]}…"
+        rows["conversations"] = f"rendered by the chat template {template}"
+        counted = found["tokens"] if found["counted"] is None else found["counted"]
+        share = f" ({counted / found['tokens']:.1%})" if found["tokens"] else ""
+        rows["loss"] = f"{counted:,} tokens{share} count: {_LOSS[found['chat']['loss']]}"
     if found["bytes_per_token"]:
         rows["text"] = f"{size_text(found['bytes'])}, {found['bytes_per_token']:.2f} bytes a token"
     rows["shards"] = f"{len(found['shards']):,} of up to {found['shard_tokens'] or 0:,} tokens"
@@ -117,6 +129,9 @@ def facts(found: dict[str, Any]) -> dict[str, object]:
     if "sha256" in found:
         rows["SHA-256"] = found["sha256"]
     return rows
+
+
+_LOSS = {"assistant": "what the assistant writes", "all": "all"}
 
 
 def _tokenizer_fact(found: dict[str, Any]) -> str:
@@ -143,6 +158,8 @@ class Piece:
     ids: list[int]
     text: str
     is_special: bool
+    counts: bool = True
+    """Whether it counts for the loss."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +171,11 @@ class Document:
     start: int
     """Position of its first token in the data set."""
     pieces: list[Piece]
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some of it does not count for the loss."""
+        return not all(piece.counts for piece in self.pieces)
 
     @property
     def tokens(self) -> int:
@@ -183,26 +205,28 @@ def read_document(path: Path, number: int) -> Document:
             f"{path / DOCUMENTS_FILE} has document {number} at tokens {start} to {end} of {len(data)}; it is damaged: "
             f"{ENCODE_AGAIN}"
         )
-    return Document(number, count, start, _pieces(data, data.read(start, end - start).tolist()))
+    counts = data.gather_counts(np.array([start]), end - start)[0]
+    return Document(number, count, start, _pieces(data, data.read(start, end - start).tolist(), counts.tolist()))
 
 
-def _pieces(data: TokenShards, ids: list[int]) -> list[Piece]:
+def _pieces(data: TokenShards, ids: list[int], counts: list[bool]) -> list[Piece]:
     tokenizer = data.tokenizer()
     special = {tokenizer.token_id(name): name for name in tokenizer.special_tokens}
-    stream, pieces, held = tokenizer.decode_stream(), list[Piece](), list[int]()
+    stream, pieces, held, counts_held = tokenizer.decode_stream(), list[Piece](), list[int](), False
 
-    for token in ids:
+    for token, counts_here in zip(ids, counts, strict=True):
         name = special.get(token)
         if name is not None:
             if rest := stream.finish():
-                pieces.append(Piece(held, rest, False))
-            pieces.append(Piece([token], name, True))
-            held = []
+                pieces.append(Piece(held, rest, False, counts_held))
+            pieces.append(Piece([token], name, True, counts_here))
+            held, counts_held = [], False
             continue
         held.append(token)
+        counts_held |= counts_here
         if text := stream.feed(token):
-            pieces.append(Piece(held, text, False))
-            held = []
+            pieces.append(Piece(held, text, False, counts_held))
+            held, counts_held = [], False
     if rest := stream.finish():
-        pieces.append(Piece(held, rest, False))
+        pieces.append(Piece(held, rest, False, counts_held))
     return pieces

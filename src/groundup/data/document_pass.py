@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from groundup.data.chat import ChatEncoding
 from groundup.data.plan import InputStatus, ShardPlan
 from groundup.display.progress import Update
 from groundup.text.batches import DOCUMENT_OVERHEAD
@@ -203,8 +204,11 @@ class DocumentSink(Protocol):
     def wants(self, number: int, /) -> bool:
         """Whether to encode the document with this number; numbers begin at 0 and skip empty documents."""
 
-    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], /) -> None:
-        """Take whole documents, concatenated in ``ids``, each with its separator."""
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], counts: NDArray[Any] | None = None, /) -> None:
+        """Take whole documents, concatenated in ``ids``, each with its separator.
+
+        ``counts`` has 1 for ids that count for the loss; None if all do.
+        """
 
     def add(self, ids: NDArray[Any], /) -> None:
         """Take ids of a document that comes in parts."""
@@ -220,6 +224,7 @@ class DocumentPass:
         reader: the documents.
         status: status of the files before the pass.
         record: hashes and counts the documents.
+        chat: encodes documents that are conversations.
         progress: called about once a MiB of input, and at the end.
 
     Attributes:
@@ -234,14 +239,17 @@ class DocumentPass:
         status: InputStatus,
         record: TextRecord,
         *,
+        chat: ChatEncoding | None = None,
         num_threads: int | None = None,
         progress: Update | None = None,
     ):
+        self._chat = chat
         self.documents = self.empty_documents = 0
         self._reader, self._tokenizer, self._plan, self._status, self._record = reader, tokenizer, plan, status, record
         self._threads, self._progress, self._total = num_threads, progress, reader.bytes_total
         self._allowed: Literal["all", "none"] = "all" if plan.special_tokens == "encode" else "none"
-        self._refused = RefusedNames(tokenizer.special_tokens) if plan.special_tokens == "error" else None
+        refuses = plan.special_tokens == "error" and chat is None  # a conversation's reader looks for itself
+        self._refused = RefusedNames(tokenizer.special_tokens) if refuses else None
         self._batch: list[bytes] = []
         self._batch_bytes = 0
         self._marks: list[tuple[int, Path]] = []
@@ -304,7 +312,9 @@ class DocumentPass:
         if not self._batch:
             return
         self._record.hold(self._batch, self._marks)
-        if sink:
+        if sink and self._chat:
+            sink.add_documents(*self._chat.encode(self._batch, self._plan.separator_id, self._threads))
+        elif sink:
             ids, ends = self._tokenizer.encode_batch_to_numpy(
                 self._batch,
                 allowed_special=self._allowed,

@@ -7,7 +7,7 @@ number. The name of a special token inside a document is text, unless ``special_
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Any, get_args
 from numpy.typing import NDArray
 
 from groundup.config import END_OF_TEXT
-from groundup.data.check import check_data_set, size_faults
+from groundup.data.chat import ChatEncoding
+from groundup.data.check import Fault, check_data_set, size_faults
 from groundup.data.document_pass import EMPTY_SHA256, DocumentPass, TextRecord
 from groundup.data.index import (
     INDEX_FILE,
@@ -33,7 +34,8 @@ from groundup.data.repair import repair
 from groundup.data.shard_writer import ShardWriter, other_text, text_lengths
 from groundup.display.progress import Progress, Silent, Update
 from groundup.display.units import size_text
-from groundup.errors import DataError, TokenizerError
+from groundup.errors import DataError, GroundupError, TokenizerError
+from groundup.text.chat.rendering import Loss
 from groundup.text.options import DEFAULT_FIELD, ReadOptions
 from groundup.text.readers import STANDARD_INPUT, Inputs, TextReader
 from groundup.tokenizer.special_tokens import SpecialNames, SpecialTokenMode
@@ -64,6 +66,10 @@ class EncodeStats:
     """Number of occurrences of each; None if not recorded."""
     skipped_rows: int = 0
     """Rows without text that were skipped, with ``on_bad_row="skip"``."""
+    counted: int | None = None
+    """Tokens that count for the loss; None if all do."""
+    is_chat: bool = False
+    """Whether the documents are conversations."""
     repaired: tuple[str, ...] = ()
     """Files that were damaged or missing, and were written again."""
 
@@ -83,10 +89,12 @@ class EncodeStats:
             f"{self.documents:,} documents, {size_text(self.bytes)} = {self.tokens:,} tokens "
             f"({self.bytes_per_token:.2f} bytes each) in {self.shards} shard{'s' * (self.shards > 1)}"
         )
+        if self.counted is not None:
+            found += f", of which {self.counted:,} ({self.counted / self.tokens:.0%}) count for the loss"
         if self.repaired:
-            return f"{found}; repaired: {', '.join(self.repaired)}, {seconds:.1f} s"
+            return f"{found}; damaged files written again: {', '.join(self.repaired)}, {seconds:.1f} s"
         if self.already_complete:
-            return f"{found}; already complete"
+            return f"{found}; already complete, nothing to do"
         kept = f", {self.tokens_kept:,} of the tokens from before" if self.tokens_kept else ""
         return f"{found}{kept}, {seconds:.1f} s"
 
@@ -101,8 +109,12 @@ class EncodeStats:
         if self.special_tokens_met:
             met = ", ".join(f"{name} × {count:,}" for name, count in self.special_tokens_met.items())
             is_encoded = self.special_tokens == "encode"
-            taken = "as special tokens" if is_encoded else "as text (--special-tokens encode: as special tokens)"
-            yield f"names of special tokens in documents were encoded {taken}: {met}"
+            taken = (
+                "as special tokens"
+                if is_encoded
+                else "as text" + " (--special-tokens encode: as special tokens)" * (not self.is_chat)
+            )
+            yield f"names of special tokens in documents were taken {taken}: {met}"
 
 
 def encode_with_summary(
@@ -112,7 +124,9 @@ def encode_with_summary(
     *,
     separator: str = END_OF_TEXT,
     read: ReadOptions | None = None,
+    loss: Loss | None = None,
     special_tokens: SpecialTokenMode | None = None,
+    add_special_tokens: bool = False,
     shard_tokens: int = DEFAULT_SHARD_TOKENS,
     overwrite: bool = False,
     num_threads: int | None = None,
@@ -121,17 +135,39 @@ def encode_with_summary(
     """Call `encode_files`, and print notes on the inputs and the result."""
     began = time.perf_counter()
     progress = progress or Silent()
-    reader = TextReader(inputs, separator=separator, read=read)
-    reader.say_left_out(progress.note)
-    stats = encode_files(
-        reader, tokenizer, out_dir, separator=separator, special_tokens=special_tokens, shard_tokens=shard_tokens,
-        overwrite=overwrite, num_threads=num_threads, progress=progress,
-    )  # fmt: skip
+    with _chat(read, tokenizer, separator, loss, special_tokens, add_special_tokens) as chat:
+        reader = TextReader(inputs, separator=separator, read=read, conversations=chat.reader if chat else None)
+        reader.say_left_out(progress.note)
+        stats = encode_files(
+            reader, tokenizer, out_dir, separator=separator, special_tokens=special_tokens, shard_tokens=shard_tokens,
+            overwrite=overwrite, num_threads=num_threads, progress=progress, chat=chat,
+        )  # fmt: skip
     progress.note(f"{out_dir}: {stats.summary(time.perf_counter() - began)}")
     reader.say_how_read(progress.note)
-    for line in stats.warnings():
-        progress.note(line)
+    for line in (*stats.warnings(), chat.note if chat else ""):
+        if line:
+            progress.note(line)
     return stats
+
+
+def _chat(
+    read: ReadOptions | None,
+    tokenizer: Tokenizer,
+    separator: str,
+    loss: Loss | None,
+    special_tokens: SpecialTokenMode | None,
+    add_special_tokens: bool,
+) -> AbstractContextManager[ChatEncoding | None]:
+    """What encodes conversations, for the block; None for text."""
+    if read is not None and read.is_chat:
+        return ChatEncoding(
+            read, tokenizer, separator, loss=loss or "assistant", special_tokens=special_tokens,
+            adds_special_tokens=add_special_tokens,
+        )  # fmt: skip
+    if loss is not None or add_special_tokens:
+        flag = "--loss" if loss is not None else "--add-special-tokens"
+        raise DataError(f"{flag} is for conversations; give --format chat, or leave it out")
+    return nullcontext()
 
 
 def encode_files(
@@ -147,6 +183,7 @@ def encode_files(
     overwrite: bool = False,
     num_threads: int | None = None,
     progress: Update | None = None,
+    chat: ChatEncoding | None = None,
 ) -> EncodeStats:
     """Encode ``inputs`` into token shards in ``out_dir``, or resume an interrupted call.
 
@@ -167,6 +204,7 @@ def encode_files(
         overwrite: delete a data set, finished or not, that is in ``out_dir``.
         num_threads: threads that encode; None for the number of available cores. The result is the same.
         progress: called about once a MiB of input, and at the end.
+        chat: encodes conversations; the inputs are a reader with its ``chat.reader``. Its tokenizer is taken.
 
     Raises:
         FileMissingError, MissingExtraError, DataError: from the readers.
@@ -175,9 +213,10 @@ def encode_files(
             another process is writing it; an input changes while it is read; there is no text; or the disk is full.
     """
     reader = _checked_reader(inputs, separator, field, read, special_tokens, shard_tokens)
+    tokenizer = chat.tokenizer if chat else tokenizer
     folder, separator_id = Path(out_dir), _separator_id(tokenizer, separator)
     refuse_foreign(folder)
-    with data_set_lock(folder):
+    with _no_empty_folder(folder), data_set_lock(folder):
         refuse_foreign(folder)
         if overwrite and is_data_set(folder):
             clear(folder)
@@ -193,13 +232,29 @@ def encode_files(
             field=reader.options.field or DEFAULT_FIELD,
             reading=reader.options.record(),
             special_tokens=special_tokens or ("encode" if found and "special_tokens" not in found else "text"),
+            chat=chat.record() if chat else None,
         )
-        with closing(TextRecord(reader.files, SpecialNames(tokenizer.special_tokens))) as record:
+        # In the documents of conversations the template's special tokens stand too; their reader counts the others.
+        names = SpecialNames([] if chat else tokenizer.special_tokens)
+        with closing(TextRecord(reader.files, names)) as record:
             documents = DocumentPass(
-                reader, tokenizer, plan, status, record, num_threads=num_threads, progress=progress
+                reader, tokenizer, plan, status, record, chat=chat, num_threads=num_threads, progress=progress
             )
-            call = _Call(folder, tokenizer, plan, reader, status, record, documents)
+            call = _Call(folder, tokenizer, plan, reader, status, record, documents, chat)
             return call.encode() if _must_encode(folder, found, plan) else call.confirm()
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Remove a folder that the block has made, and in which it has left nothing because of an error."""
+    existed = folder.exists()
+    try:
+        yield
+    except GroundupError:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _checked_reader(
@@ -277,6 +332,11 @@ class _Call:
     status: InputStatus
     record: TextRecord
     documents: DocumentPass
+    chat: ChatEncoding | None = None
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Write the tokenizer, and the template of conversations, into a folder."""
+        (self.chat or self.tokenizer).save(folder)
 
     def encode(self) -> EncodeStats:
         """Encode the documents that are missing."""
@@ -287,10 +347,10 @@ class _Call:
             self.documents.run(sink)
             sink.check_kept()
             index = writer.finish(
-                self.tokenizer.save,
+                self.save_tokenizer,
                 inputs=self._inputs(),
                 empty_documents=self.documents.empty_documents,
-                special_tokens_met=self.record.met(),
+                special_tokens_met=self.chat.met() if self.chat else self.record.met(),
                 skipped_rows=self.reader.skipped_rows.count,
                 left_out=self._left_out(),
             )
@@ -306,7 +366,7 @@ class _Call:
         faults = size_faults(self.folder, index)
         if faults:  # check all content of a data set with damage
             faults = check_data_set(self.folder)
-        repaired = repair(self.folder, index, faults, self.tokenizer, self.documents) if faults else []
+        repaired = self._repair(index, faults) if faults else []
         if is_hashed and not known:
             if not self.documents.documents:
                 self.documents.run()
@@ -314,6 +374,9 @@ class _Call:
         if is_hashed and (repaired or not known):
             self.status.write(self.folder)
         return replace(_stats(index, index["tokens"]), repaired=tuple(repaired))
+
+    def _repair(self, index: dict[str, Any], faults: list[Fault]) -> list[str]:
+        return repair(self.folder, index, faults, self.tokenizer, self.documents, self.save_tokenizer)
 
     def _left_out(self) -> list[str]:
         """Files in folders that are not read, without those of the data set itself, which come and go."""
@@ -358,10 +421,10 @@ class _NewDocuments:
         """Whether the writer does not have the document."""
         return number >= self._kept
 
-    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], counts: NDArray[Any] | None = None) -> None:
         """See `ShardWriter.add_documents`."""
         self.check_kept()
-        self._writer.add_documents(ids, ends)
+        self._writer.add_documents(ids, ends, counts)
 
     def add(self, ids: NDArray[Any]) -> None:
         """See `ShardWriter.add`."""
@@ -413,4 +476,6 @@ def _stats(index: dict[str, Any], tokens_kept: int) -> EncodeStats:
         special_tokens=index.get("special_tokens", "encode"),
         special_tokens_met=index.get("special_tokens_met"),
         skipped_rows=index.get("skipped_rows") or 0,
+        counted=index.get("counted"),
+        is_chat="chat" in index,
     )

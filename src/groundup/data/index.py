@@ -25,6 +25,8 @@ from groundup.system.files import is_as_sealed, locked, open_regular, read_json,
 FORMAT = "groundup-token-shards"
 PROGRESS_FORMAT = "groundup-token-shards-progress"
 VERSION = 1
+MASKED_VERSION = 2
+"""Of a data set in which not all tokens count for the loss: a version that does not know masks must not train on it."""
 INDEX_FILE = "index.json"
 PROGRESS_FILE = "progress.json"
 STATUS_FILE = "inputs.json"
@@ -44,6 +46,16 @@ _DAMAGED_ARRAY = (
     OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
     tokenize.TokenError,
 )  # fmt: skip
+
+
+def mask_name(shard: str) -> str:
+    """Name of the file that tells which tokens of a shard count for the loss."""
+    return f"{shard.removesuffix('.bin')}.mask.bin"
+
+
+def version_of(*, has_mask: bool) -> int:
+    """Format version of a data set."""
+    return MASKED_VERSION if has_mask else VERSION
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
@@ -135,10 +147,10 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} has the format {_shown(seen)}; expected {FORMAT!r}: this is not a folder of token shards"
         )
-    if index.get("version") != VERSION:
+    if index.get("version") not in (VERSION, MASKED_VERSION):
         raise DataError(
-            f"{path} has format version {_shown(index.get('version'))}, but this groundup reads {VERSION}; "
-            "install the version that wrote it, or encode the text again"
+            f"{path} has format version {_shown(index.get('version'))}, but this groundup reads {VERSION} and "
+            f"{MASKED_VERSION}; install the version that wrote it, or encode the text again"
         )
     _check_fields(path, index, _INDEX_FIELDS)
     _check_sums(path, index)
@@ -155,7 +167,7 @@ def read_progress(folder: Path) -> dict[str, Any]:
     path = folder / PROGRESS_FILE
     progress = _read_record(path, "delete it and encode again")
     seen = (progress.get("format"), progress.get("version")) if isinstance(progress, dict) else type(progress).__name__
-    if seen != (PROGRESS_FORMAT, VERSION):
+    if seen not in ((PROGRESS_FORMAT, VERSION), (PROGRESS_FORMAT, MASKED_VERSION)):
         raise DataError(f"{path} is of {_shown(seen)}; expected {(PROGRESS_FORMAT, VERSION)}; encode into a new folder")
     _check_fields(path, progress, _PROGRESS_FIELDS)
     _check_seal(path, progress)
@@ -229,6 +241,8 @@ def expected_sizes(index: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     itemsize = token_dtype(index["vocab_size"]).itemsize
     for shard in index["shards"]:
         yield shard["file"], shard["tokens"] * itemsize
+        if "mask" in shard:
+            yield shard["mask"]["file"], shard["tokens"]
     yield DOCUMENTS_FILE, 8 * (index["documents"] + 1)
 
 
@@ -272,6 +286,16 @@ def _is_shard_entry(entry: Any) -> bool:
         _is_file_entry(entry)
         and _is_size(entry.get("tokens"))
         and (_is_count(entry.get("bytes")) or entry.get("bytes") == -1)
+        and ("mask" not in entry or _is_mask_entry(entry["mask"], entry))
+    )
+
+
+def _is_mask_entry(mask: Any, shard: dict[str, Any]) -> bool:
+    return (
+        _is_file_entry(mask)
+        and mask["file"] == mask_name(shard["file"])
+        and _is_count(mask.get("counted"))
+        and bool(mask["counted"] <= shard["tokens"])
     )
 
 
@@ -313,6 +337,7 @@ _PLAN_FIELDS: dict[str, Callable[[Any], bool]] = {
     "field": _or_absent(_is_text),
     "special_tokens": _or_absent(_is_text),
     "reading": _or_absent(lambda value: isinstance(value, dict)),
+    "chat": _or_absent(lambda value: isinstance(value, dict)),
     "groundup": _or_absent(_is_text),
 }
 _INDEX_FIELDS = {
@@ -320,6 +345,7 @@ _INDEX_FIELDS = {
     "tokens": _is_size,
     "bytes": _is_count,
     "documents": _is_size,
+    "counted": _or_absent(_is_count),
     "empty_documents": _or_absent(_is_count),
     "skipped_rows": _or_absent(_is_count),
     "left_out": _or_absent(_list_of(_is_text)),
@@ -352,6 +378,13 @@ def _check_sums(path: Path, index: dict[str, Any]) -> None:
             raise DataError(
                 f"{path}: its shards have {total} {name} together, but it says {index[name]}; {ENCODE_AGAIN}"
             )
+    masks = [shard["mask"]["counted"] for shard in index["shards"] if "mask" in shard]
+    has_mask = index["version"] == MASKED_VERSION
+    if len(masks) != len(index["shards"]) * has_mask or (sum(masks) if has_mask else None) != index.get("counted"):
+        raise DataError(
+            f"{path}: its shards have {len(masks)} masks, which count {sum(masks)} tokens, but it is of version "
+            f"{index['version']} and says {index.get('counted')}; {ENCODE_AGAIN}"
+        )
     if index["dtype"] != token_dtype(index["vocab_size"]).name:
         raise DataError(
             f"{path}: dtype is {index['dtype']}, but ids below vocab_size = {index['vocab_size']} are stored as "

@@ -32,10 +32,17 @@ class ShardPlan:
     special_tokens: SpecialTokenMode = "text"
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Other options for reading that differ from their defaults."""
+    chat: dict[str, Any] | None = None
+    """Template and loss of conversations; None for text."""
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether some tokens may not count for the loss."""
+        return self.chat is not None and self.chat["loss"] != "all"
 
     def record(self) -> dict[str, Any]:
         """The plan as part of an index or progress record."""
-        return {
+        record = {
             "vocab_size": self.vocab_size,
             "tokenizer_sha256": self.tokenizer_sha256,
             "separator": {"token": self.separator, "id": self.separator_id},
@@ -45,6 +52,7 @@ class ShardPlan:
             "special_tokens": self.special_tokens,
             "reading": self.reading,
         }
+        return record if self.chat is None else record | {"chat": self.chat}
 
 
 _NAMES = {
@@ -56,6 +64,7 @@ _NAMES = {
     "field": "the field",
     "special_tokens": "the handling of special tokens",
     "reading": "the options for reading",
+    "chat": "the chat template or what counts for the loss",
 }
 
 
@@ -66,7 +75,7 @@ def differences(record: dict[str, Any], plan: ShardPlan) -> list[str]:
     seen["inputs"] = [_identity(source) for source in record.get("inputs") or []]
     wanted = plan.record()
     wanted["inputs"] = [_identity(source) for source in plan.inputs]
-    return [words for key, words in _NAMES.items() if seen.get(key) != wanted[key]]
+    return [words for key, words in _NAMES.items() if seen.get(key) != wanted.get(key)]
 
 
 def _identity(source: dict[str, Any]) -> dict[str, Any]:

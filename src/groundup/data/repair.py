@@ -7,7 +7,7 @@ same byte for byte, and nothing is lost if the text has changed.
 import shutil
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,12 @@ from groundup.tokenizer.tokenizer import Tokenizer
 
 
 def repair(
-    folder: Path, index: dict[str, Any], faults: Iterable[Fault], tokenizer: Tokenizer, documents: DocumentPass
+    folder: Path,
+    index: dict[str, Any],
+    faults: Iterable[Fault],
+    tokenizer: Tokenizer,
+    documents: DocumentPass,
+    save_tokenizer: Callable[[Path], object],
 ) -> list[str]:
     """Write the damaged files again; return their names.
 
@@ -40,12 +45,16 @@ def repair(
         faults: the damaged files.
         tokenizer: the tokenizer of the data set.
         documents: a pass over the same inputs; it runs only if shards or ``documents.bin`` are damaged.
+        save_tokenizer: writes the folder of the tokenizer.
 
     Raises:
         DataError: the inputs have changed; the damaged file is kept.
     """
     names = list(dict.fromkeys(fault.file for fault in faults))
-    shards = {entry["file"] for entry in index["shards"]} & set(names)
+    # A shard and its mask are made together: they come from the same documents.
+    shards = {
+        entry["file"] for entry in index["shards"] if {entry["file"], entry.get("mask", entry)["file"]} & set(names)
+    }
     if (
         shards
         and DOCUMENTS_FILE not in names
@@ -65,7 +74,7 @@ def repair(
         _check_same(folder / TOKEN_LENGTHS_FILE, index["token_lengths_file"]["sha256"])
     if TOKENIZER_FOLDER in names:
         shutil.rmtree(folder / TOKENIZER_FOLDER, ignore_errors=True)
-        tokenizer.save(folder / TOKENIZER_FOLDER)
+        save_tokenizer(folder / TOKENIZER_FOLDER)
         found = tokenizer_files(folder)
         if "tokenizer_files" in index and index["tokenizer_files"] != found:  # another version of groundup wrote them
             write_record(folder / INDEX_FILE, index | {"tokenizer_files": found})
@@ -109,19 +118,19 @@ class _Remake:
             self._coming.append(number)
         return True
 
-    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
         """Take whole documents."""
         begin = 0
         for end in ends.tolist():
-            self.add(ids[begin:end])
+            self.add(ids[begin:end], None if counts is None else counts[begin:end])
             self._end()
             begin = end
 
-    def add(self, ids: NDArray[Any]) -> None:
+    def add(self, ids: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
         """Take ids of a document."""
         if self._offsets is not None and self._coming:
             self.tokens = int(self._offsets[self._coming.popleft()])
-        self._write(ids)
+        self._write(ids, counts)
 
     def end_document(self) -> None:
         """Close a document that came in parts."""
@@ -162,7 +171,7 @@ class _Remake:
         if self._offsets is None:
             self._ends.append(self.tokens)
 
-    def _write(self, ids: NDArray[Any]) -> None:
+    def _write(self, ids: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
         while len(ids) and self._wanted:
             begin, end, entry = self._wanted[0]
             if self.tokens >= end:
@@ -170,12 +179,14 @@ class _Remake:
                 continue
             skipped = min(max(begin - self.tokens, 0), len(ids))
             part = ids[skipped : skipped + end - max(self.tokens, begin)]
+            taken = skipped + len(part)
             if len(part):
                 if self._shard is None:
-                    self._shard = OpenShard(self._folder / entry["file"], self._index["vocab_size"], self._lengths)
-                self._shard.add(part)
-            self.tokens += skipped + len(part)
-            ids = ids[skipped + len(part) :]
+                    path = self._folder / entry["file"]
+                    self._shard = OpenShard(path, self._index["vocab_size"], self._lengths, has_mask="mask" in entry)
+                self._shard.add(part, None if counts is None else counts[skipped:taken])
+            self.tokens += taken
+            ids, counts = ids[taken:], None if counts is None else counts[taken:]
         self.tokens += len(ids)
 
     def _put(self, entry: dict[str, Any]) -> None:

@@ -31,11 +31,12 @@ from groundup.data.index import (
     PROGRESS_FORMAT,
     TOKEN_LENGTHS_FILE,
     TOKENIZER_FOLDER,
-    VERSION,
     clear,
+    mask_name,
     own_files,
     read_progress,
     token_dtype,
+    version_of,
     write_record,
 )
 from groundup.data.plan import ShardPlan
@@ -98,12 +99,13 @@ class ShardWriter:
                 self._save_progress()
             self._ends_file = (folder / DOCUMENTS_FILE).open("ab")
 
-    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any]) -> None:
+    def add_documents(self, ids: NDArray[Any], ends: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
         """Append whole documents.
 
         Args:
             ids: ``(N,)``, ids of all documents, separators included; must not change afterwards.
             ends: ``(documents,)``, end of each document in ``ids``.
+            counts: ``(N,)``, 1 for ids that count for the loss; given if the plan has a mask.
         """
         begin = first = 0
         while first < len(ends):
@@ -113,29 +115,30 @@ class ShardWriter:
             end = int(ends[last - 1])
             skipped = min(self._already_there, end - begin)
             before = self.tokens - begin - skipped
-            self.add(ids[begin:end])
+            self.add(ids[begin:end], None if counts is None else counts[begin:end])
             self._ends.frombytes((ends[first:last].astype("<u8") + np.uint64(before)).astype("=u8").tobytes())
             self._end_documents(last - first)
             begin, first = end, last
 
-    def add(self, ids: NDArray[Any]) -> None:
-        """Append ids of the current document; the array must not change afterwards."""
+    def add(self, ids: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
+        """Append ids of the current document; the arrays must not change afterwards."""
+        assert (counts is not None) == self.plan.has_mask
         known = min(self._already_there, len(ids))
         if known:
             if not np.array_equal(ids[:known], self._written(self.tokens - self._already_there, known)):
                 raise other_text(self.folder)
             self._already_there -= known
-        ids = ids[known:]
-        while len(ids):
+        place = known
+        while place < len(ids):
             if self._shard is not None and self._shard.tokens == self.plan.shard_tokens:
                 self._close_shard()
             if self._shard is None:
                 path = self.folder / f"shard-{len(self._shards):05d}.bin"
-                self._shard = OpenShard(path, self.plan.vocab_size, self._lengths)
-            part = ids[: self.plan.shard_tokens - self._shard.tokens]
-            self._shard.add(part)
-            self.tokens += len(part)
-            ids = ids[len(part) :]
+                self._shard = OpenShard(path, self.plan.vocab_size, self._lengths, has_mask=self.plan.has_mask)
+            end = min(place + self.plan.shard_tokens - self._shard.tokens, len(ids))
+            self._shard.add(ids[place:end], None if counts is None else counts[place:end])
+            self.tokens += end - place
+            place = end
 
     def end_document(self) -> None:
         """Close the current document with the separator."""
@@ -177,8 +180,11 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.close()
+        # What the user can mend is told, and leaves nothing behind where nothing was finished.
+        if kind is not None and issubclass(kind, GroundupError) and not self._shards:
+            clear(self.folder)
 
     def close(self) -> None:
         """Close the files. Tokens outside a finished shard are lost; the next writer writes them again."""
@@ -207,7 +213,8 @@ class ShardWriter:
         del self._ends[:]
 
     def _save_progress(self) -> None:
-        record = {"format": PROGRESS_FORMAT, "version": VERSION, "groundup": GROUNDUP_VERSION, **self.plan.record()}
+        version = version_of(has_mask=self.plan.has_mask)
+        record = {"format": PROGRESS_FORMAT, "version": version, "groundup": GROUNDUP_VERSION, **self.plan.record()}
         record |= {"documents": self.documents, "documents_sha256": self._ends_hash.hexdigest()}
         if self._sources is not None:
             record["read"] = self._sources(self.documents)
@@ -216,7 +223,8 @@ class ShardWriter:
     def _resume(self, progress: dict[str, Any]) -> None:
         """Continue after the finished shards, if their hashes match, and delete everything written after them."""
         documents = self.folder / DOCUMENTS_FILE
-        whole = {self.folder / shard["file"]: shard["sha256"] for shard in progress["shards"]}
+        files = [file for shard in progress["shards"] for file in (shard, shard.get("mask")) if file]
+        whole = {self.folder / file["file"]: file["sha256"] for file in files}
         damaged = [path for path, digest in whole.items() if not path.is_file() or file_sha256(path) != digest]
         self._shards = progress["shards"]
         self.documents = progress["documents"]
@@ -227,7 +235,7 @@ class ShardWriter:
                 f"{(damaged or [documents])[0]} has changed since the interruption; restore it, or start over with "
                 "--overwrite"
             )
-        kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(shard["file"] for shard in self._shards)}
+        kept = {PROGRESS_FILE, DOCUMENTS_FILE, TOKENIZER_FOLDER, *(file["file"] for file in files)}
         for path in own_files(self.folder):
             if path.name not in kept:
                 path.unlink()
@@ -260,11 +268,12 @@ class ShardWriter:
         }
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": version_of(has_mask=self.plan.has_mask),
             "dtype": self._dtype.name,
             "tokens": self.tokens,
             "bytes": sum(shard["bytes"] for shard in self._shards),
             "documents": self.documents,
+            **({"counted": sum(shard["mask"]["counted"] for shard in self._shards)} if self.plan.has_mask else {}),
             **self.plan.record(),
             **totals,
             **files,
@@ -309,30 +318,36 @@ def other_text(folder: Path, name: str = "") -> DataError:
 
 
 class OpenShard:
-    """A shard file that is being written. Its name ends in ``.part`` until it is complete.
+    """A shard file that is being written, and its mask. Their names end in ``.part`` until they are complete.
 
     Args:
         path: final path of the shard.
         vocab_size: upper bound of the ids, exclusive.
         token_lengths: ``(vocab_size,)``, bytes of text of each id.
+        has_mask: also write which tokens count for the loss.
     """
 
-    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[Any]):
+    def __init__(self, path: Path, vocab_size: int, token_lengths: NDArray[Any], *, has_mask: bool = False):
         self.path, self.tokens = path, 0
         self._vocab_size, self._lengths = vocab_size, token_lengths
         self._held: list[NDArray[Any]] = []
-        self._held_tokens = self._text_bytes = 0
-        self._hash = hashlib.sha256()
+        self._held_counts: list[NDArray[np.uint8]] = []
+        self._held_tokens = self._text_bytes = self._counted = 0
+        self._hash, self._mask_hash = hashlib.sha256(), hashlib.sha256()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
         self._writing: Future[None] | None = None
-        self._temporary = path.with_name(path.name + ".part")
+        self._paths = [path, path.with_name(mask_name(path.name))] if has_mask else [path]
+        self._files: list[BinaryIO] = []
         with disk_errors(path):
-            self._file = self._temporary.open("wb")
+            for target in self._paths:
+                self._files.append(_temporary(target).open("wb"))
 
-    def add(self, ids: NDArray[Any]) -> None:
-        """Append ids; the array must not change afterwards."""
+    def add(self, ids: NDArray[Any], counts: NDArray[np.uint8] | None = None) -> None:
+        """Append ids, and which of them count for the loss; the arrays must not change afterwards."""
         # Documents are short, and each step of a write costs more than a document, so they are written together.
         self._held.append(ids)
+        if counts is not None:
+            self._held_counts.append(counts)
         self._held_tokens += len(ids)
         self.tokens += len(ids)
         if self._held_tokens >= _TOKENS_HELD:
@@ -344,15 +359,21 @@ class OpenShard:
         self._wait()
         self._writer.shutdown()
         with disk_errors(self.path):
-            sync(self._file)
-            self._file.close()
+            for file in self._files:
+                sync(file)
+                file.close()
         digest = self._hash.hexdigest()
-        return {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
+        entry = {"file": self.path.name, "tokens": self.tokens, "bytes": self._text_bytes, "sha256": digest}
+        if len(self._paths) == 1:
+            return entry
+        mask = {"file": self._paths[1].name, "counted": self._counted, "sha256": self._mask_hash.hexdigest()}
+        return entry | {"mask": mask}
 
     def put_in_place(self) -> None:
-        """Rename the complete shard to its final name, replacing an existing file."""
+        """Rename the complete shard and its mask to their final names, and replace existing files."""
         with disk_errors(self.path):
-            os.replace(self._temporary, self.path)
+            for path in self._paths:
+                os.replace(_temporary(path), path)
             sync_directory(self.path.parent)
 
     def close(self) -> None:
@@ -360,27 +381,29 @@ class OpenShard:
         with suppress(DataError):  # complete() has raised it; a shard that is not complete is discarded
             self._wait()
         self._writer.shutdown()
-        self._file.close()
+        for file in self._files:
+            file.close()
 
     def discard(self) -> None:
-        """Close and delete the file."""
+        """Close and delete the files."""
         self.close()
-        self._temporary.unlink(missing_ok=True)
+        for path in self._paths:
+            _temporary(path).unlink(missing_ok=True)
 
     def _write(self) -> None:
         """Start to write the held ids in another thread, in parallel with the encoding of the next text."""
         if not self._held:
             return
         self._wait()
-        self._writing = self._writer.submit(self._write_now, self._held)
-        self._held, self._held_tokens = [], 0
+        self._writing = self._writer.submit(self._write_now, self._held, self._held_counts)
+        self._held, self._held_counts, self._held_tokens = [], [], 0
 
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
 
-    def _write_now(self, held: list[NDArray[Any]]) -> None:
+    def _write_now(self, held: list[NDArray[Any]], counts: list[NDArray[np.uint8]]) -> None:
         ids = np.concatenate(held)
         if int(ids.max()) >= self._vocab_size or int(ids.min()) < 0:
             wrong = ids[(ids >= self._vocab_size) | (ids < 0)][0]
@@ -392,7 +415,16 @@ class OpenShard:
         data = ids.astype(token_dtype(self._vocab_size)).data
         self._hash.update(data)
         with disk_errors(self.path):
-            self._file.write(data)
+            self._files[0].write(data)
+            if counts:
+                mask = np.concatenate(counts)
+                self._counted += int(mask.sum())
+                self._mask_hash.update(mask.data)
+                self._files[1].write(mask.data)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def sync(file: BinaryIO) -> None:
@@ -410,6 +442,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         if isinstance(error, GroundupError):
             raise
         raise DataError(
-            f"{path} cannot be written: {error.strerror or error}; fix that, for example free some disk space, and run "
-            "the same command again: finished shards are kept"
+            f"{path} cannot be written: {error.strerror or error}; free some space on the disk, or fix the fault, and "
+            "run the same command again: finished shards are kept"
         ) from None

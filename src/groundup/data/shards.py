@@ -3,6 +3,8 @@
 Files of a data set:
 
     shard-00000.bin …    token ids, little-endian uint16 (vocab_size <= 65,536) or uint32; no header
+    shard-00000.mask.bin …   one byte for each token: 1 if it counts for the loss as a target, else 0; only if some
+                         tokens do not count, as in conversations
     documents.bin        little-endian uint64: start of each document in tokens, then the total number of tokens;
                          document i is tokens[offset[i] : offset[i + 1]], and its last token is the separator
     token_lengths.npy    uint32 (vocab_size,): bytes of text of each id; 0 for special tokens. If the tokenizer puts a
@@ -63,10 +65,18 @@ class TokenShards:
         vocab_size: vocabulary size of the tokenizer; None for ``.npy``.
         tokenizer_sha256: SHA-256 of the tokenizer; None for ``.npy``.
         total_bytes: bytes of text; None for ``.npy``.
+        counted: number of tokens that count for the loss; None if all do.
     """
 
-    def __init__(self, path: Path, index: dict[str, Any], shards: list[NDArray[Any]]):
-        self.path, self.index, self._shards = path, index, shards
+    def __init__(
+        self,
+        path: Path,
+        index: dict[str, Any],
+        shards: list[NDArray[Any]],
+        masks: list[NDArray[np.uint8]] | None = None,
+    ):
+        self.path, self.index, self._shards, self._masks = path, index, shards, masks
+        self.counted: int | None = index.get("counted")
         self.dtype: np.dtype[Any] = shards[0].dtype
         self.vocab_size: int | None = index.get("vocab_size")
         self.tokenizer_sha256: str | None = index.get("tokenizer_sha256")
@@ -90,7 +100,9 @@ class TokenShards:
             raise FileMissingError(f"{path} does not exist; expected a folder of token shards or a .npy file of tokens")
         if path.is_dir():
             index = read_index(path)
-            shards = cls(path, index, [_map_shard(path, index, shard) for shard in index["shards"]])
+            arrays = [_map_shard(path, index, shard) for shard in index["shards"]]
+            masks = [_map_mask(path, shard) for shard in index["shards"] if "mask" in shard]
+            shards = cls(path, index, arrays, masks or None)
             check_size(path / DOCUMENTS_FILE, 8 * (index["documents"] + 1))
         else:
             shards = cls(path, {}, [_map_npy(path)])
@@ -110,11 +122,14 @@ class TokenShards:
         Raises:
             DataError: the window is not within the data set.
         """
+        return self._read(self._shards, start, length)
+
+    def _read(self, arrays: list[NDArray[Any]], start: int, length: int) -> NDArray[np.int64]:
         self._check_window(start, start, length)
         out = np.empty(length, np.int64)
         filled, shard = 0, bisect_right(self._starts, start) - 1
         while filled < length:
-            part = self._shards[shard][start + filled - self._starts[shard] :][: length - filled]
+            part = arrays[shard][start + filled - self._starts[shard] :][: length - filled]
             out[filled : filled + len(part)] = part
             filled, shard = filled + len(part), shard + 1
         return out
@@ -127,6 +142,15 @@ class TokenShards:
         Raises:
             DataError: a window is not within the data set.
         """
+        return self._gather(self._shards, starts, length)
+
+    def gather_counts(self, starts: NDArray[np.integer[Any]], length: int) -> NDArray[np.bool_]:
+        """Which tokens of these windows count for the loss: bool ``(n, length)``. Arguments and errors as `gather`."""
+        if self._masks is None:
+            return np.ones((len(starts), length), np.bool_)
+        return self._gather(self._masks, starts, length) != 0
+
+    def _gather(self, arrays: list[NDArray[Any]], starts: NDArray[np.integer[Any]], length: int) -> NDArray[np.int64]:
         starts = np.asarray(starts, np.int64)
         out = np.empty((len(starts), length), np.int64)
         if not len(starts):
@@ -139,10 +163,10 @@ class TokenShards:
         for shard in np.unique(first):
             rows = np.flatnonzero((first == shard) & (last == shard))
             if len(rows):
-                windows = np.lib.stride_tricks.sliding_window_view(self._shards[shard], length)
+                windows = np.lib.stride_tricks.sliding_window_view(arrays[shard], length)
                 out[rows] = windows[starts[rows] - self._starts[shard]]
         for row in np.flatnonzero(first != last):
-            out[row] = self.read(int(starts[row]), length)
+            out[row] = self._read(arrays, int(starts[row]), length)
         return out
 
     @property
@@ -243,6 +267,12 @@ def _map_shard(folder: Path, index: dict[str, Any], entry: dict[str, Any]) -> ND
     return np.asarray(map_array(path, dtype))
 
 
+def _map_mask(folder: Path, entry: dict[str, Any]) -> NDArray[np.uint8]:
+    path = folder / entry["mask"]["file"]
+    check_size(path, entry["tokens"])
+    return np.asarray(map_array(path, "u1"))
+
+
 def _map_npy(path: Path) -> NDArray[Any]:
     tokens = load_npy(path, "a one-dimensional array of token ids")
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
@@ -303,7 +333,8 @@ class DataGuard:
 
 def _watch(store: TokenShards) -> list[_Watched]:
     if store.index:
-        files = [(store.path / entry["file"], entry["sha256"]) for entry in store.index["shards"]]
+        entries = [file for shard in store.index["shards"] for file in (shard, shard.get("mask")) if file]
+        files = [(store.path / entry["file"], entry["sha256"]) for entry in entries]
     else:
         files = [(store.path, store.sha256)]
     watched = []

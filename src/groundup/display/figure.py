@@ -16,7 +16,7 @@ _KINDS = (".png", ".svg", ".pdf")
 
 
 def new_figure(width: float, height: float, purpose: str) -> Figure:
-    """An empty figure of so many inches.
+    """An empty figure, ``width`` by ``height`` inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed; the message names the purpose.

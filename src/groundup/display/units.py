@@ -87,7 +87,7 @@ def parse_size(text: str) -> int:
     units = {unit.lower(): scale for unit, scale in _BYTES.items()}
     number = _number(found[1]) if found else None
     if found is None or number is None or found[2].lower() not in units:
-        raise ConfigError(f"{text!r} is no size; expected a number and its unit, such as 80GB or 80GiB")
+        raise ConfigError(f"{text!r} is not a size; expected a number and its unit, such as 80GB or 80GiB")
     return int(number * units[found[2].lower()])
 
 
@@ -100,7 +100,7 @@ def parse_count(text: str) -> int:
     found = re.fullmatch(r"\s*([0-9][0-9_,.]*(?:e\+?[0-9]{1,3})?)\s*([kmbt]?)\s*", text, re.IGNORECASE)
     number = _number(found[1]) if found else None
     if found is None or number is None:
-        raise ConfigError(f"{text!r} is no number; expected one such as 10000, 1e9 or 300B")
+        raise ConfigError(f"{text!r} is not a number; expected one such as 10000, 1e9 or 300B")
     number *= _COUNTS[found[2].upper()]
     if number != int(number) or number < 1:
         raise ConfigError(f"{text!r} is {float(number):g}; expected a whole number, at least 1")

@@ -9,7 +9,7 @@ import torch
 
 from groundup.config import END_OF_TEXT, check_sampling
 from groundup.errors import ConfigError
-from groundup.generation.engine import check_prompt, end_of_text
+from groundup.generation.engine import check_prompt, special_id
 from groundup.generation.sampling import next_token
 from groundup.generation.text import TextPieces
 from groundup.nn import KVCache, TransformerLM
@@ -114,30 +114,36 @@ def continue_text(
     top_p: float = 0.9,
     *,
     seed: int | None = None,
+    begin_token: str = END_OF_TEXT,
+    end_token: str = END_OF_TEXT,
 ) -> Iterator[str]:
     """New text in pieces, as it is written; never half a character. An empty prompt begins a new document.
 
     The text ends before the end-of-text token. The model stays in evaluation mode until the text is read to its end.
 
+    Args:
+        begin_token, end_token: special tokens that begin and end a document, where the tokenizer has them.
+
     Raises:
-        ConfigError: as :func:`generate`; an empty prompt where the tokenizer has no end-of-text token.
+        ConfigError: as :func:`generate`; an empty prompt where the tokenizer has no token that begins a document.
     """
-    ids = prompt_ids(tokenizer, prompt)
+    ids = prompt_ids(tokenizer, prompt, begin_token)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    end = end_of_text(tokenizer)
+    end = special_id(tokenizer, end_token)
     return _text(stream(model, ids, max_tokens, temperature, top_p, end, generator=generator), tokenizer, end)
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    """What a model is given to continue: the end-of-text token, after which documents begin, and the prompt.
+def prompt_ids(tokenizer: Tokenizer, prompt: str, begin_token: str = END_OF_TEXT) -> list[int]:
+    """What a model is given to continue: the token after which documents begin, and the prompt.
 
     Raises:
-        ConfigError: the prompt is empty, and the tokenizer has no end-of-text token.
+        ConfigError: the prompt is empty, and the tokenizer has no such token.
     """
-    end = end_of_text(tokenizer)
-    if not prompt and end is None:
-        raise ConfigError(f"the prompt is empty, and the tokenizer has no {END_OF_TEXT} to begin a document with")
-    return ([end] if end is not None else []) + (tokenizer.encode(prompt) if prompt else [])
+    begin = special_id(tokenizer, begin_token)
+    if not prompt and begin is None:
+        missing = begin_token or "token"
+        raise ConfigError(f"the prompt is empty, and the tokenizer has no {missing} to begin a document with")
+    return ([begin] if begin is not None else []) + (tokenizer.encode(prompt) if prompt else [])
 
 
 def _text(ids: Iterator[int], tokenizer: Tokenizer, end: int | None) -> Iterator[str]:

@@ -101,6 +101,7 @@ class Engine:
         prefill_tokens: most prompt tokens a step, so that a long prompt does not keep the other texts waiting.
         look_up: tokens that are guessed at once from an earlier occurrence of the last tokens (prompt-lookup decoding;
             Saxena 2023), while a single text is generated. The guesses are checked: the text is the same.
+        end_token: special token that ends a text.
         native: compute a step by the C++ decoder; by default where it knows the model and fewer than
             ``_GEMM_ROWS`` texts are generated.
         threads: of the C++ decoder; by default torch's.
@@ -115,6 +116,7 @@ class Engine:
         beyond: Beyond = "stop",
         prefill_tokens: int = 512,
         look_up: int = 0,
+        end_token: str = END_OF_TEXT,
         native: bool | None = None,
         threads: int | None = None,
     ):
@@ -124,7 +126,7 @@ class Engine:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.beyond, self.rows, self.prefill_tokens, self.look_up = beyond, rows, prefill_tokens, look_up
         self.cache = BatchedCache(model, limit=model.context_length)
-        self.end = end_of_text(tokenizer) if tokenizer is not None else None
+        self.end = special_id(tokenizer, end_token) if tokenizer is not None else None
         self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
         self._native: NativeDecoder | None = None
         self._most_native = 0
@@ -346,10 +348,10 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int) -> list[int]:
     return ids
 
 
-def end_of_text(tokenizer: Tokenizer) -> int | None:
-    """Id of the end-of-text token; None if the tokenizer has none."""
+def special_id(tokenizer: Tokenizer, name: str) -> int | None:
+    """Id of a special token; None for an empty name, and if the tokenizer has no such token."""
     try:
-        return tokenizer.token_id(END_OF_TEXT)
+        return tokenizer.token_id(name) if name else None
     except TokenizerError:
         return None
 

@@ -10,12 +10,12 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.config import ModelConfig
 from groundup.generation.cache import BatchedCache
 from groundup.generation.weights import QuantizedLinear
-from groundup.nn import Linear, RMSNorm, RotaryPositionalEmbedding, TransformerLM
+from groundup.nn import RotaryPositionalEmbedding, TransformerLM
 
 _KNOWN = {
     "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "head_size", "num_kv_heads", "d_ff",
@@ -98,21 +98,21 @@ class NativeDecoder:
         self._decoder.step(ids_B, positions_B, first_row, logits_BV)
         return logits_BV
 
-    def _matrix(self, linears: list[Linear | QuantizedLinear]) -> Any:
+    def _matrix(self, linears: list[Any]) -> Any:
         """One matrix of several layers, one below the other."""
         self._head_rows = sum(len(linear.weight) for linear in linears)
         scales = bias = None
         if isinstance(linears[0], QuantizedLinear):
             weight = self._joined([linear.weight for linear in linears])
             if linears[0].scales is not None:
-                scales = self._joined([linear.scales for linear in linears])  # type: ignore[misc]
+                scales = self._joined([linear.scales for linear in linears])
         else:
             weight = self._joined([linear.weight.detach() for linear in linears])
         if linears[0].bias is not None:
             bias = self._joined([linear.bias.detach() for linear in linears if linear.bias is not None])
         if weight.dtype == torch.bfloat16:
             weight = weight.view(torch.int16)
-        return _module().Matrix(weight, scales, bias)  # type: ignore[union-attr]
+        return _module().Matrix(weight, scales, bias)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         if len(parts) == 1:
@@ -126,7 +126,7 @@ class NativeDecoder:
         self._alive.append(tensor.contiguous())
         return self._alive[-1]
 
-    def _gain(self, norm: RMSNorm | nn.Module | None) -> Tensor | None:
+    def _gain(self, norm: Any) -> Tensor | None:
         return None if norm is None else self._kept(norm.weight.detach().float())
 
 

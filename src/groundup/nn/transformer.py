@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -114,14 +113,12 @@ class TransformerLM(nn.Module):
             rope = RotaryPositionalEmbedding(
                 config.rope_theta, config.head_dim, config.context_length, device, config=config
             ).to(dtype=dtype)
-        head_std = math.sqrt(2 / (config.d_model + config.vocab_size))
         # Without norms nothing rescales the residual stream, and SwiGLU is quadratic in it: unit embeddings would
         # start eight layers at a loss of 1e29.
-        embedding_std = head_std if config.tie_embeddings or config.norm == "none" else 1.0
+        embedding_std = config.initial_head_std if config.tie_embeddings or config.norm == "none" else 1.0
         # A tied table is small because of the head. The residual stream needs unit vectors all the same: beside what
         # the layers add to it, a token of size 0.01 would be lost (docs/LAB.md has the loss curves).
-        derived = 1 / head_std if config.tie_embeddings and config.norm != "none" else 1.0
-        self.embedding_scale = config.embedding_scale or derived
+        self.embedding_scale = config.input_scale
         self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype, std=embedding_std)
         self.layers = nn.ModuleList(
             TransformerBlock(config, i, rope, device=device, dtype=dtype) for i in range(config.num_layers)

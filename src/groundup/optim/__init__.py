@@ -4,7 +4,13 @@ from groundup.optim.adamw import AdamW
 from groundup.optim.clip import clip_gradients, gradient_clipping
 from groundup.optim.groups import CombinedOptimizer, build_optimizer, parameter_groups
 from groundup.optim.muon import Muon, orthogonalize
-from groundup.optim.schedule import describe_schedule, get_lr_cosine_schedule, learning_rate, learning_rate_at
+from groundup.optim.schedule import (
+    describe_schedule,
+    get_lr_cosine_schedule,
+    last_shared_step,
+    learning_rate,
+    learning_rate_at,
+)
 from groundup.optim.sgd import SGD
 
 __all__ = [
@@ -17,6 +23,7 @@ __all__ = [
     "describe_schedule",
     "get_lr_cosine_schedule",
     "gradient_clipping",
+    "last_shared_step",
     "learning_rate",
     "learning_rate_at",
     "orthogonalize",

@@ -14,7 +14,7 @@ class GroupwiseOptimizer(torch.optim.Optimizer):
     """Torch optimizer whose subclasses define the update of one group."""
 
     @torch.no_grad()
-    def step(  # type: ignore[override]
+    def step(  # type: ignore[override]  # torch declares overloads, without skip
         self, closure: Callable[[], float] | None = None, *, skip: Tensor | None = None
     ) -> float | None:
         """Update every parameter that has a gradient; returns what ``closure`` returns, if one is given.

@@ -99,7 +99,7 @@ class CombinedOptimizer(GroupwiseOptimizer):
             group["lr"] = learning_rate * group["rate_scale"]
 
     @torch.no_grad()
-    def step(self, *, skip: Tensor | None = None) -> None:  # type: ignore[override]
+    def step(self, *, skip: Tensor | None = None) -> None:  # type: ignore[override]  # no closure
         """Update every parameter that has a gradient; ``skip`` as in :meth:`GroupwiseOptimizer.step`."""
         for group in self.param_groups:
             if group["algorithm"] == "muon":

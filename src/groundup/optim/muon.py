@@ -143,7 +143,10 @@ def _momentum_into(x_BMN: Tensor, params: list[Tensor], momentum: float, state: 
             wide = torch.promote_types(p.dtype, torch.float32)
             state[p]["momentum_buffer"] = torch.zeros_like(p, dtype=wide, memory_format=torch.preserve_format)
     buffers = [local(state[p]["momentum_buffer"]) for p in params]
-    gradients = [local(p.grad).to(buffer.dtype) for p, buffer in zip(params, buffers, strict=True)]  # type: ignore[arg-type]
+    gradients = [
+        local(p.grad).to(buffer.dtype)  # type: ignore[arg-type]  # each p has a gradient: see muon_update
+        for p, buffer in zip(params, buffers, strict=True)
+    ]
     torch._foreach_lerp_(buffers, gradients, 1 - momentum)
     for p, x_MN, gradient, buffer in zip(params, x_BMN, gradients, buffers, strict=True):
         if is_sharded(p):

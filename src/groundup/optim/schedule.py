@@ -52,11 +52,28 @@ def learning_rate(step: float, total_steps: int, config: OptimConfig) -> float:
         return high
     if step >= total_steps:
         return low
-    descent = max(warmup, (1 - config.decay_fraction) * total_steps) if config.schedule == "wsd" else warmup
+    descent = _end_of_plateau(total_steps, config) if config.schedule == "wsd" else warmup
     if step <= descent:
         return high
     # Rounding could carry the line a bit below its end.
     return max(low, high - (step - descent) / (total_steps - descent) * (high - low))
+
+
+def _end_of_plateau(total_steps: int, config: OptimConfig) -> float:
+    return max(config.warmup_iters, (1 - config.decay_fraction) * total_steps)
+
+
+def last_shared_step(total_steps: int, config: OptimConfig) -> int:
+    """Return the last step until which a longer run has the same learning rates, bit for bit.
+
+    For wsd it is the end of the plateau, for constant the last step. 0 for cosine and linear: after the warm-up, the
+    rate of every step depends on the length of the run.
+    """
+    if config.schedule == "constant":
+        return total_steps
+    if config.schedule == "wsd":
+        return min(int(_end_of_plateau(total_steps, config)), total_steps - 1)
+    return 0
 
 
 def learning_rate_at(progress: float, total_steps: int, config: OptimConfig) -> float:

@@ -114,7 +114,7 @@ def _read(path: Path, check: Check, last_bytes: int, *, must_exist: bool = False
         lines = lines[1:]  # the first is cut off
     start = 1 - len(lines) if partial else 1
     for number, value in enumerate(_parsed(lines), start=start):
-        wrong = check(value) if isinstance(value, dict) else "is no JSON object"
+        wrong = check(value) if isinstance(value, dict) else "is not a JSON object"
         if wrong:
             record.damaged[number] = wrong
         else:

@@ -1,4 +1,4 @@
-"""Tolerant reader of run directories: missing files are no error, damage is described."""
+"""Tolerant reader of run directories: missing files are not errors, damage is described."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Run:
     samples: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
     status: str = "unfinished"
-    """finished, stopped, diverged, crashed, unfinished or broken."""
+    """finished, stopped, diverged, crashed, unfinished, imported or broken."""
     problem: str = ""
     """Description of what is damaged or went wrong."""
     left_out: str = ""
@@ -242,13 +242,15 @@ def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
         "tokens": tokens,
         "seconds": finite(run.summary.get("wall_seconds")) or finite(last.get("wall_seconds")),
         "flops": tokens * run.flops_per_token if tokens and run.flops_per_token else None,
-        "parameters": finite(run.summary.get("parameters")),
+        "parameters": finite(run.summary.get("parameters")) or finite(run.environment.get("parameters")),
     }
 
 
 def _status(run: Run, lines: list[dict[str, Any]]) -> str:
     if run.summary:
         return "finished" if run.summary.get("finished") else "stopped"
+    if not lines and "imported" in run.environment:
+        return "imported"
     # A loss that was not finite is written as null.
     last = next((line for line in reversed(lines) if "train_loss" in line), {"train_loss": 0.0})
     return "diverged" if last["train_loss"] is None else "unfinished"

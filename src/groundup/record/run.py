@@ -165,6 +165,10 @@ class RunDirectory:
         """Write ``summary.json``."""
         write_atomically(self.path / "summary.json", json.dumps(summary, indent=1) + "\n")
 
+    def forget_summary(self) -> None:
+        """Delete ``summary.json``: the run is not finished any more."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+
     def steps(self) -> list[int]:
         """Return the steps of all complete checkpoints, ascending."""
         if not self.checkpoints.is_dir():
@@ -244,8 +248,11 @@ class RunDirectory:
                 with suppress(OSError):
                     discard(self.step_folder(later))
 
-    def prune(self, keep: int) -> list[Path]:
+    def prune(self, keep: int, also: int = 0) -> list[Path]:
         """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all.
+
+        Args:
+            also: a step whose checkpoint is kept, too.
 
         Returns:
             Folders that cannot be deleted now. The next call tries again.
@@ -255,7 +262,7 @@ class RunDirectory:
         stuck = []
         pointed = {self._pointed("best"), self._pointed("latest")}
         for step in self.steps()[:-keep] if keep else []:
-            if (folder := self.step_folder(step)) not in pointed:
+            if (folder := self.step_folder(step)) not in pointed and step != also:
                 try:
                     discard(folder)
                 except OSError:

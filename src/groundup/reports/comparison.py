@@ -38,7 +38,7 @@ def compare_runs(one: str | Path, other: str | Path) -> Study:
     A folder of several runs is one setting if they differ in their seeds only.
 
     Raises:
-        FileMissingError: there is no such run.
+        FileMissingError: the run does not exist.
         DataError: a folder holds no run, or runs of several settings.
     """
     first, second = _setting(one), _setting(other)

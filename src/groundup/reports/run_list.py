@@ -169,7 +169,7 @@ def tag_run(run: Run | Path, tag: str, *, remove: bool = False) -> list[str]:
 
     Raises:
         ConfigError: the tag is empty, or the run does not have it.
-        FileMissingError: there is no such run.
+        FileMissingError: the run does not exist.
         DataError: its tags are damaged.
     """
     place = run.path if isinstance(run, Run) else run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -159,8 +158,7 @@ def _sum_up(console: Console, run: Path, data: Path) -> None:
     from groundup.display.console import print_pairs
     from groundup.display.curve import loss_curve
     from groundup.errors import MissingExtraError
-    from groundup.record import read_metrics
-    from groundup.record.sinks import read_jsonl
+    from groundup.record import read_jsonl, read_metrics, read_object
 
     try:
         drawn = loss_curve(
@@ -169,7 +167,7 @@ def _sum_up(console: Console, run: Path, data: Path) -> None:
         console.print(Text.from_ansi(drawn))
     except MissingExtraError as error:
         console.print(f"(no curve: {error})")
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    summary = read_object(run / "summary.json")
     last = list(read_jsonl(run / "metrics.jsonl"))[-1]
     console.print()
     print_pairs(

@@ -72,7 +72,7 @@ def reproduce_study(
         raise ConfigError(f"--workers {workers}; expected at least 1")
     for name in only:
         if name not in plans_of_study:
-            raise ConfigError(f"--only {name} is no plan of the study{suggestion(name, plans_of_study)}")
+            raise ConfigError(f"--only {name} is not a plan of the study{suggestion(name, plans_of_study)}")
     check_packages()
     place = directory or Path("runs") / f"study-{budget}"
     texts = _texts(place, data)

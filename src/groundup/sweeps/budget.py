@@ -23,8 +23,8 @@ class Budget:
     fixed: Literal["steps", "tokens", "flops", "minutes"]
     """The unit."""
     amount: float
-    """How much. Minutes are wall-clock time: the schedule ends by then (train.finish_schedule), or at train.max_iters
-    if the run reaches them earlier."""
+    """Number of units. Minutes are wall-clock time: the schedule ends within them (train.finish_schedule), or at
+    train.max_iters if the run reaches them earlier."""
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < math.inf:

@@ -44,7 +44,7 @@ def this_device(config: RunConfig) -> Device:
 
     name = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, name)
-    train = dataclasses.replace(config.train, precision=precision)  # type: ignore[arg-type]
+    train = dataclasses.replace(config.train, precision=precision)
     if name == "cpu":
         return measured_cpu(train)
     card = find_card(device_name(name)) if name.startswith("cuda") else None

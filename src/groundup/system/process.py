@@ -105,7 +105,7 @@ def _suits_this_processor() -> bool:
 
     if not _half_the_width_is_idle():
         return False
-    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # torch sets it at run time
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     try:

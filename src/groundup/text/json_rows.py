@@ -84,14 +84,8 @@ class JsonText:
 
 def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Iterator[list[Block]]:
     """The text of each line, as UTF-8 in blocks. Blank lines are skipped."""
-    text, number = JsonText(options), 0
-    line: Row
-    while line := lines.readline(LONG_ROW):
-        number += 1
-        if len(line) == LONG_ROW:
-            line = _with_rest(line, lines)
-        if line.isspace():
-            continue
+    text = JsonText(options)
+    for number, line in json_lines(lines):
         try:
             blocks = text.blocks(line)
         except BadRow as bad:
@@ -99,6 +93,19 @@ def json_line_texts(lines: BinaryIO, options: ReadOptions, on_bad: OnBad) -> Ite
         else:
             del line
             yield blocks
+
+
+def json_lines(lines: BinaryIO) -> Iterator[tuple[int, Row]]:
+    """The lines that are not blank, with their numbers from 1. One is held at a time."""
+    number = 0
+    line: Row
+    while line := lines.readline(LONG_ROW):
+        number += 1
+        if len(line) == LONG_ROW:
+            line = _with_rest(line, lines)
+        if not line.isspace():
+            yield number, line
+        del line
 
 
 def _with_rest(line: bytes, lines: BinaryIO) -> bytearray:

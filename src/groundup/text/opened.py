@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from groundup.errors import DataError
 from groundup.text.files import STANDARD_INPUT, Kind, file_errors, format_of, is_stream
@@ -111,7 +111,9 @@ def _opened(
     path: Path, options: ReadOptions, stack: ExitStack, file: BinaryIO, position: Callable[[], int]
 ) -> OpenedInput:
     known = format_of(path)
-    kind = options.format if options.format != "auto" else known[0] if known else None
+    kind: Kind | None = known[0] if known else None
+    if options.format != "auto" and options.format != "chat":
+        kind = options.format
     named_compression = known[1] if known else ""
     head = _peek(file)
     if kind == "parquet" and not is_stream(path):
@@ -184,7 +186,7 @@ def _on_disk(stream: BinaryIO) -> Iterator[BinaryIO]:
     with tempfile.TemporaryFile() as file:
         shutil.copyfileobj(stream, file, _BUFFER_BYTES)
         file.seek(0)
-        yield cast(BinaryIO, file)
+        yield file
 
 
 class _Stream(io.RawIOBase):

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from groundup.errors import DataError
 
-TextFormat: TypeAlias = Literal["auto", "txt", "jsonl", "json", "parquet"]
+TextFormat: TypeAlias = Literal["auto", "txt", "jsonl", "json", "parquet", "chat"]
 OnBadRow: TypeAlias = Literal["error", "skip"]
 
 DEFAULT_FIELD = "text"
@@ -21,7 +21,8 @@ class ReadOptions:
 
     The field ``meta.text`` is the field ``text`` inside ``meta``, unless a field has the name ``meta.text`` itself. In
     a template ``\n``, ``\t`` and ``\\`` may be typed as a backslash and a letter; ``{{`` and ``}}`` are braces. With
-    the encoding utf-8 nothing is decoded, and invalid bytes are kept.
+    the encoding utf-8 nothing is decoded, and invalid bytes are kept. With the format chat the template is a chat
+    template (`groundup.text.chat`).
 
     Raises:
         DataError: an option has an invalid value, or both a field and a template are given.
@@ -31,9 +32,11 @@ class ReadOptions:
     field: str | None = None
     """JSON field or parquet column with the text; meta.text for a nested field. Default: text."""
     template: str | None = None
-    r"""Text of a row from several fields, such as '{title}\n\n{body}'; instead of --field."""
+    r"""Text of a row from several fields, such as '{title}\n\n{body}'; instead of --field. With --format chat:
+    chatml (the default), llama3, or a file with a Jinja template of conversations."""
     format: TextFormat = "auto"
-    """Format of the inputs. By default it is detected from the suffix, for standard input from the first bytes."""
+    """Format of the inputs. By default it is detected from the suffix, for standard input from the first bytes. chat:
+    rows of JSON or parquet are conversations, for `groundup encode` only."""
     encoding: str = "utf-8"
     """Encoding of plain text and JSON, such as utf-16, latin-1, cp1252 or gb18030."""
     on_bad_row: OnBadRow = "error"
@@ -50,11 +53,17 @@ class ReadOptions:
             if getattr(self, name) not in get_args(values):
                 raise DataError(f"{name} = {getattr(self, name)!r}; expected one of {', '.join(get_args(values))}")
         _check_encoding(self.encoding)
+        if self.is_chat and self.field is not None:
+            raise DataError(
+                f"--field {self.field} has no meaning for conversations, whose fields have names; leave it out"
+            )
         _ = self.parts
 
     @cached_property
     def parts(self) -> "list[bytes | str]":
         """Parts of the text of a row: literal bytes, and names (str) of fields."""
+        if self.is_chat:
+            return []
         if self.template is None:
             return [self.field or DEFAULT_FIELD]
         return _template_parts(self.template)
@@ -63,6 +72,11 @@ class ReadOptions:
     def fields(self) -> list[str]:
         """Names of the fields that a row must have."""
         return list(dict.fromkeys(part for part in self.parts if isinstance(part, str)))
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether rows are conversations."""
+        return self.format == "chat"
 
     @cached_property
     def is_utf8(self) -> bool:
@@ -85,6 +99,8 @@ class ReadOptions:
         """The options, without the field, that differ from the defaults; for the record of a data set."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "field"}
         defaults = ReadOptions.__dataclass_fields__
+        if self.is_chat:
+            del values["template"]  # a record has no paths; the plan has the template's hash
         return {name: value for name, value in values.items() if value != defaults[name].default}
 
 

@@ -6,6 +6,7 @@ every 1,024 rows, so a page of long rows can be larger.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from groundup.text.rows import Block
 _READ_BYTES = 1 << 18
 _BATCH_BYTES = 1 << 20
 _MOST_ROWS = 1024
+_MOST_OBJECTS = 64
 _RELEASED_EVERY = 8
 _BLOCK_BYTES = 1 << 20
 _LONG_BATCH_BYTES = 16 << 20
@@ -35,6 +37,32 @@ def parquet_texts(
         DataError: the file is not parquet, or the column is missing or does not contain text.
         MissingExtraError: pyarrow is not installed.
     """
+    with _opened(path, stream) as file:
+        schema = file.schema_arrow
+        for name in options.fields:
+            _column_path(path, schema, name)
+        yield from _rows(path, file, options, on_bad)
+
+
+def parquet_objects(path: Path, stream: BinaryIO, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row as an object of these columns, with its number from 1. Columns that the file lacks are left out.
+
+    Raises:
+        DataError: not a parquet file.
+        MissingExtraError: pyarrow is not installed.
+    """
+    row = 0
+    with _opened(path, stream) as file:
+        there = [name for name in names if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=_MOST_OBJECTS, columns=there, use_threads=False):
+            for values in batch.to_pylist():
+                row += 1
+                yield row, values
+
+
+@contextmanager
+def _opened(path: Path, stream: BinaryIO) -> Iterator[Any]:
+    """The file for the block, in which its faults become a DataError."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -43,10 +71,7 @@ def parquet_texts(
     try:
         # Without these arguments Arrow reads a column of a row group whole, and reads pages ahead.
         with pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES) as file:
-            schema = file.schema_arrow
-            for name in options.fields:
-                _column_path(path, schema, name)
-            yield from _rows(path, file, options, on_bad)
+            yield file
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:

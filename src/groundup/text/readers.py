@@ -32,16 +32,27 @@ Text after the last separator is a document if it is not empty. A document never
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from groundup.config import END_OF_TEXT
 from groundup.errors import DataError
+from groundup.text.chat.conversations import FIELDS
+from groundup.text.chat.reading import ConversationReader
 from groundup.text.files import STANDARD_INPUT, Inputs, Kind, find_files, is_stream, left_out_line
-from groundup.text.json_rows import BrokenArray, json_array_texts, json_line_texts
+from groundup.text.json_rows import (
+    BrokenArray,
+    OnBad,
+    Row,
+    array_elements,
+    json_array_texts,
+    json_line_texts,
+    json_lines,
+)
 from groundup.text.opened import OpenedInput, open_input
 from groundup.text.options import DEFAULT_FIELD, OnBadRow, ReadOptions, TextFormat, separator_bytes
-from groundup.text.parquet_rows import parquet_texts
+from groundup.text.parquet_rows import parquet_objects, parquet_texts
 from groundup.text.rows import Block
 
 __all__ = [
@@ -98,11 +109,12 @@ class TextReader:
     Args:
         inputs: one or more paths; ``-`` for standard input; a folder for the files in it.
         separator: token between the documents of plain text; None: each file is one document.
-        field: JSON field or parquet column with the text.
-        template, format, encoding, on_bad_row: see ``ReadOptions``. Options that do not apply to an input's format are
-            ignored for that input.
-        block_bytes: bytes of plain text that are read at a time.
-        read: the same options as one object, instead. An option that applies to none of the inputs is refused.
+        field: name of the JSON field, or parquet column, that holds the text.
+        template, format, encoding, on_bad_row: see ``ReadOptions``. They are for inputs of any kind, and an input takes
+            no notice of those that are not for its kind.
+        block_bytes: how much plain text is read at a time.
+        read: the same options as one object, instead. One that has no meaning for any of the inputs is refused.
+        conversations: what makes the documents of the format chat.
 
     Attributes:
         files: the files that are read, in order.
@@ -133,6 +145,7 @@ class TextReader:
         on_bad_row: OnBadRow = "error",
         block_bytes: int = 1 << 20,
         read: ReadOptions | None = None,
+        conversations: ConversationReader | None = None,
     ):
         self._separator = None if separator is None else separator_bytes(separator)
         if block_bytes < 1:
@@ -140,6 +153,12 @@ class TextReader:
         self._given = read or ReadOptions()
         keywords = ReadOptions(template=template, format=format or "auto", encoding=encoding, on_bad_row=on_bad_row)
         self.options = (read or keywords).with_field(field)
+        self._conversations = conversations
+        if self.options.is_chat != (conversations is not None):
+            raise DataError(
+                "--format chat has conversations rendered by a template, which only `groundup encode` does; leave it "
+                "out, and name the field with the text by --field"
+            )
         self.files, self.left_out = find_files(inputs, any_suffix=self.options.format != "auto")
         self.separator = separator
         self.notes: list[str] = []
@@ -227,7 +246,10 @@ class TextReader:
             self._learn(path, opened)
             self._check_meaning()
             self._position = opened.position
-            if opened.kind == "txt":
+            if self._conversations is not None:
+                for document in self._conversations.documents(self._objects(path, opened), self._bad_row_of(path)):
+                    yield Piece(document, True)
+            elif opened.kind == "txt":
                 yield from split_documents(opened.stream.read, self._separator, self._block_bytes)
             else:
                 for blocks in self._rows(path, opened):
@@ -238,15 +260,33 @@ class TextReader:
             end = path.stat().st_size if opened.kind == "parquet" and not is_stream(path) else opened.position()
             self._position = lambda: end
 
-    def _rows(self, path: Path, opened: OpenedInput) -> Iterator[list[Block]]:
-        def on_bad(place: str, reason: str) -> None:
-            self._bad_row(path, place, reason)
+    def _objects(self, path: Path, opened: OpenedInput) -> Iterator[tuple[str, Row | dict[str, Any]]]:
+        """The rows of a file, not yet read, with their places."""
+        if opened.kind == "txt":
+            raise DataError(f"{path} is plain text, which has no conversations; expected rows of JSON or parquet")
+        if opened.kind == "parquet":
+            for number, values in parquet_objects(path, opened.stream, FIELDS):
+                yield f"row {number}", values
+        elif opened.is_array:
+            try:
+                for number, element in enumerate(array_elements(opened.stream), 1):
+                    yield f"element {number}", element
+            except BrokenArray as error:
+                raise DataError(f"{path}{error}") from None
+        else:
+            for number, line in json_lines(opened.stream):
+                yield f"line {number}", line
 
+    def _bad_row_of(self, path: Path) -> OnBad:
+        return lambda place, reason: self._bad_row(path, place, reason)
+
+    def _rows(self, path: Path, opened: OpenedInput) -> Iterator[list[Block]]:
+        on_bad = self._bad_row_of(path)
         if opened.kind == "parquet":
             size = 0 if is_stream(path) else path.stat().st_size
             for done, blocks in parquet_texts(path, opened.stream, self.options, on_bad):
                 if size:
-                    self._position = lambda done=done: int(done * size)  # type: ignore[misc]
+                    self._position = partial(int, done * size)
                 yield blocks
         elif opened.is_array:
             try:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.errors import TokenizerError
 from groundup.system.threads import available_cores
+from groundup.text.options import utf8
 from groundup.tokenizer.formats.strict_reading import shown
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def checked_str(text: object, what: str = "text") -> str:
     else:
         fix = "give a str"
     raise TokenizerError(f"{what} is of type {type(text).__name__}; {fix}")
+
+
+def as_bytes(text: "str | Buffer") -> bytes:
+    """The bytes of a text; a str as UTF-8."""
+    return utf8(text) if isinstance(text, str) else bytes(text)
 
 
 def checked_text(text: "str | Buffer", what: str = "text") -> "str | Buffer":

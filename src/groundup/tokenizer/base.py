@@ -60,7 +60,7 @@ class LocklessCachedProperty(Generic[Value]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> Value:
         if instance is None:
-            return self  # type: ignore[return-value]
+            return self  # type: ignore[return-value]  # on the class, for help()
         value: Value = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value
 

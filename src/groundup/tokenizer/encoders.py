@@ -6,8 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from groundup.errors import TokenizerError
-from groundup.text.options import utf8
-from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.arguments import as_bytes, checked_text
 from groundup.tokenizer.patterns import PATTERNS, Pattern, pretoken_ends
 from groundup.tokenizer.streams import EncodeStream
 from groundup.tokenizer.vocabulary import Rules, rule_array
@@ -129,7 +128,7 @@ class RegexEncoder:
     def _pieces(self, text: "str | Buffer", specials: "_native.SpecialTokens") -> "Iterator[NDArray[np.uint32]]":
         import numpy as np
 
-        data = utf8(text) if isinstance(text, str) else bytes(text)
+        data = as_bytes(text)
         begin = 0
         while begin < len(data):
             found = specials.find(data, begin)
@@ -154,7 +153,7 @@ class HeldStream:
     def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
         import numpy as np
 
-        self._held += utf8(data) if isinstance(data, str) else bytes(checked_text(data))  # type: ignore[arg-type]
+        self._held += as_bytes(checked_text(data))
         return np.empty(0, dtype=np.uint32)
 
     def finish(self) -> "NDArray[np.uint32]":
@@ -174,7 +173,7 @@ def offsets_of(text: "str | Buffer", byte_lengths: "NDArray[Any]") -> "NDArray[n
     offsets = np.stack([ends - byte_lengths, ends], axis=1).astype(np.int64)
     if not isinstance(text, str) or text.isascii():
         return offsets
-    data = np.frombuffer(utf8(text), dtype=np.uint8)
+    data = np.frombuffer(as_bytes(text), dtype=np.uint8)
     # The number of the character that each byte belongs to.
     character = np.cumsum((data & 0xC0) != 0x80) - 1
     return np.stack([character[offsets[:, 0]], character[offsets[:, 1] - 1] + 1], axis=1)

@@ -161,7 +161,7 @@ def expression_of(pattern: Pattern) -> Pattern:
 def compiled_pattern(expression: str) -> Any:
     """The expression, compiled by the `regex` package. Raises as `checked_pattern` does."""
     try:
-        import regex  # type: ignore[import-untyped]
+        import regex
     except ImportError:
         raise MissingExtraError(
             "a pattern that is not built in needs the package regex; install it with: pip install regex"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 from groundup.tokenizer.formats.gpt2 import BYTE_TO_CHARACTER
 from groundup.tokenizer.patterns import GPT2

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from groundup.errors import DataError, TokenizerError
-from groundup.text.options import utf8
 from groundup.text.readers import TextReader
+from groundup.tokenizer.arguments import as_bytes
 from groundup.tokenizer.encoders import load_core
 from groundup.tokenizer.training.texts import Text
 
@@ -187,7 +187,7 @@ def set_aside(
         named, others = list[bytes](), list[Text]()
         for text in batch:
             if names.are_in(text):
-                named.append(utf8(text) if isinstance(text, str) else bytes(text))
+                named.append(as_bytes(text))
                 met.update(names.count_part(named[-1], True)[0])
             else:
                 others.append(text)

@@ -73,8 +73,7 @@ class DecodeStream:
         """
         if not isinstance(ids, int | list) and hasattr(ids, "tolist"):
             ids = ids.tolist()
-        several = isinstance(ids, Iterable)
-        return self._utf8.decode(self._decode_bytes(ids if several else [ids]))  # type: ignore[arg-type, list-item]
+        return self._utf8.decode(self._decode_bytes(ids if isinstance(ids, Iterable) else [ids]))
 
     def finish(self) -> str:
         """Return the bytes held back, as U+FFFD. The stream is then ready for another text."""

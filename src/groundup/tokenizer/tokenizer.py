@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,7 +111,7 @@ class Tokenizer(TokenizerBase):
             special_tokens: names with ids; names alone get the ids after the largest rank. A known encoding has them.
 
         Raises:
-            FileMissingError: there is no such file.
+            FileMissingError: the file does not exist.
             TokenizerError: it is damaged, or the special tokens do not fit it.
         """
         return cls.from_content(read_tiktoken(Path(path), pattern, special_tokens or []))
@@ -170,6 +171,20 @@ class Tokenizer(TokenizerBase):
                 f"{content.sha256[:12]}…; a file was changed or is of another save, so save the tokenizer again"
             )
         return tokenizer
+
+    def with_special_tokens(self, names: Iterable[str]) -> "Tokenizer":
+        """This tokenizer with more special tokens; those that it lacks get the ids after its largest, in their order.
+
+        A name that is an ordinary token becomes a special one with the same id.
+
+        Raises:
+            TokenizerError: a name is empty or no text.
+        """
+        new = [name for name in dict.fromkeys(names) if name not in self.special_tokens]
+        content = self._content()
+        added = tuple(name for name in content.added_tokens if name not in new)
+        special_tokens = [*content.special_tokens, *new]
+        return Tokenizer.from_content(replace(content, special_tokens=special_tokens, added_tokens=added))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write vocab.json, merges.txt and meta.json into a folder; or one file, if the name ends in .json.

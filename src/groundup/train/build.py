@@ -73,7 +73,9 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     check_warmup(config)
     tokenizer = load_tokenizer(config, train_store)
     if tokenizer is not None and config.sample.interval:
-        prompt_ids(tokenizer, config.sample.prompt)  # an impossible prompt is an error now, not later
+        prompt_ids(
+            tokenizer, config.sample.prompt, config.sample.begin_token
+        )  # an impossible prompt is an error now, not later
     tight = "" if force else check_fits(config, device, ranks, len(valid_store or ()))
     parallel = make_parallel(config.train.parallel, ranks)
     model = build_model(config, parallel.built_on(device))

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
@@ -41,7 +42,7 @@ def choose_device(name: str) -> str:
     return name
 
 
-def choose_precision(name: str, device: str) -> str:
+def choose_precision(name: Literal["fp32", "bf16", "auto"], device: str) -> Literal["fp32", "bf16"]:
     """Resolve "auto" to bf16 where the device has instructions for it, to fp32 elsewhere; keep other names."""
     if name != "auto":
         return name

@@ -19,6 +19,7 @@ from groundup.config import RunConfig, TrainConfig
 from groundup.config.options import nearest_divisors
 from groundup.display.units import size_text
 from groundup.errors import ConfigError
+from groundup.train.checkpoint.extend import kept_step
 from groundup.train.ranks.collective import Ranks
 
 _WITH_WASTE = 1.2
@@ -246,12 +247,21 @@ def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     return weights + moments
 
 
-def most_checkpoints(config: TrainConfig, *, evaluates: bool) -> int:
-    """Largest number of checkpoints on the disk at once: those kept, the best, and one being written."""
+def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> int:
+    """Largest number of checkpoints on the disk at once: those kept, the best, and one being written.
+
+    Args:
+        also: 1 if another one is kept before the learning rate decays.
+    """
     written = -(-config.max_iters // config.checkpoint_interval)
     if evaluates:
         written += config.max_iters // config.eval_interval
-    return min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written
+    return also + (min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written)
+
+
+def checkpoints_at_once(config: RunConfig) -> int:
+    """Most checkpoints of a run on the disk at once."""
+    return most_checkpoints(config.train, evaluates=bool(config.data.valid), also=kept_step(config) > 0)
 
 
 def free_bytes(folder: Path) -> int:
@@ -277,8 +287,7 @@ def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optim
 
 def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """One line if the checkpoints will not fit on the disk; empty otherwise."""
-    evaluates = bool(config.data.valid)
-    needed = checkpoint_bytes(model, optimizer) * most_checkpoints(config.train, evaluates=evaluates)
+    needed = checkpoint_bytes(model, optimizer) * checkpoints_at_once(config)
     free = free_bytes(config.run_dir)
     if needed <= free:
         return ""

@@ -27,6 +27,7 @@ from groundup.record import json_values
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Sinks, external_sinks
 from groundup.system.interruption import Interruption
+from groundup.train.checkpoint.extend import kept_step
 from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.device import device_name, known_peak, peak_memory
 from groundup.train.evaluate import Evaluation, evaluate_unless
@@ -68,6 +69,15 @@ class Logger:
         """
         trainer, config, state = self._trainer, self._trainer.config, self._trainer.state
         line: dict[str, Any] = dict(found or {})
+        state.due_report = state.last_report = None
+        if last:
+            state.last_report = {
+                "metrics": json_values(step_metrics or {}),
+                "found": json_values(line),
+                "pending_losses": list(state.pending_losses),
+                "best_val_loss": state.best_val_loss,
+                "best_step": state.best_step,
+            }
         if step_metrics is not None and (last or state.step % config.train.log_interval == 0):
             line = self._training_metrics() | dict(step_metrics) | line
         interval = config.sample.interval
@@ -180,8 +190,9 @@ def sample_line(
     pieces: list[str] = []
     try:
         for piece in continue_text(
-            model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed
-        ):
+            model, tokenizer, settings.prompt, settings.tokens, settings.temperature, settings.top_p, seed=seed,
+            begin_token=settings.begin_token, end_token=settings.end_token,
+        ):  # fmt: skip
             pieces.append(piece)
             if stop():
                 return None
@@ -228,8 +239,9 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
     The lines of the state's step stay in the record unless they are still due, and are then written again.
     """
     state, config, run, ranks = trainer.state, trainer.config, trainer.run, trainer.ranks
-    last_metrics = state.step - (state.due_line is not None) if resumed else -1
-    last_sample = state.step - state.due_sample if resumed else -1
+    again = state.due_report is not None
+    last_metrics = state.step - (again or state.due_line is not None) if resumed else -1
+    last_sample = state.step - (again or state.due_sample) if resumed else -1
     with ranks.error_barrier():
         if ranks.is_main:
             with _errors_of(run):
@@ -237,7 +249,7 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
                 if trainer.tokenizer is not None:
                     trainer.tokenizer.save(run.tokenizer_dir)
                 run.delete_leftovers()
-                run.prune(config.train.keep_checkpoints)
+                run.prune(config.train.keep_checkpoints, kept_step(config))
                 extra = external_sinks(config.track, run.path, config.name, flatten(config))
                 jsonl = JsonlSink(run.path, last_metrics, last_sample)
             if display is not None:
@@ -247,6 +259,7 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
             writer = CheckpointWriter(
                 run,
                 keep=config.train.keep_checkpoints,
+                also=kept_step(config),
                 background=config.train.background_checkpoints,
                 sync_record=jsonl.sync,
             )

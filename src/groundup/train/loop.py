@@ -18,11 +18,12 @@ from groundup.config.names import by_full_names
 from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
-from groundup.optim import learning_rate_at
+from groundup.optim import learning_rate, learning_rate_at
 from groundup.record.run import RunDirectory
 from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
+from groundup.train.checkpoint.extend import kept_step
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
 from groundup.train.device import choose_device, process_settings
@@ -172,8 +173,11 @@ class Session:
                 self.note(warning)
         self.launched: deque[Launched] = deque()
         self.steps_in_flight = 1 if trainer.device.startswith("cuda") else 0
+        self.kept_step = kept_step(config)
         if not resumed:
             self.logger.begin(None)
+        elif self.state.due_report is not None:
+            self.logger.begin(self.state.due_report["metrics"], self.state.due_report["found"])
 
     def __enter__(self) -> Self:
         self._closing = ExitStack()
@@ -227,7 +231,10 @@ class Session:
         """Launch the next step: on a GPU it is queued, on a CPU it is done."""
         trainer, number = self.trainer, self._steps_launched() + 1
         config = trainer.config
-        learning_rate = learning_rate_at(self.state.progress, self.total, config.optim)
+        if config.train.finish_schedule:
+            rate = learning_rate_at(self.state.progress, self.total, config.optim)
+        else:  # by the step, not by its share of them: rounding must not depend on the length of the run
+            rate = learning_rate(number, self.total, config.optim)
         interval = config.train.ratio_interval
         due = bool(interval) and number % interval == 0
         ratios: AbstractContextManager[dict[str, Any]] = update_ratios(trainer.optimizer) if due else nullcontext({})
@@ -235,10 +242,10 @@ class Session:
         before = self.launched[-1].result if self.launched else None
         with ratios as found, profiled:
             began = time.perf_counter()
-            result = launch_step(trainer, learning_rate, number - 1, before)
+            result = launch_step(trainer, rate, number - 1, before)
             self.state.train_seconds += time.perf_counter() - began
         last = number == self.total or self._schedule_is_over()
-        self.launched.append(Launched(result, learning_rate, last, found))
+        self.launched.append(Launched(result, rate, last, found))
 
     def read_back(self, leave: int = 0) -> None:
         """Read loss and gradient norm of the launched steps, all but the last ``leave``; log, save and evaluate.
@@ -273,7 +280,8 @@ class Session:
                 numbers = {"lr": launched.learning_rate, "grad_norm": norm}
                 self.logger.begin(numbers, found, last=launched.last)
             # Before the evaluation, which can take long. The checkpoint's state says what is still due.
-            if state.due_line is not None or state.step % config.train.checkpoint_interval == 0:
+            regular = state.step % config.train.checkpoint_interval == 0
+            if regular or state.due_line is not None or state.step == self.kept_step:
                 self.checkpoints.save(wait=launched.last)
             if state.due_line is not None or state.due_sample:
                 self.evaluate_and_sample()
@@ -313,7 +321,7 @@ class Session:
     def _needs_weights(self, number: int) -> bool:
         train = self.trainer.config.train
         intervals = (train.eval_interval, train.checkpoint_interval, self.trainer.config.sample.interval)
-        return any(interval and number % interval == 0 for interval in intervals)
+        return number == self.kept_step or any(interval and number % interval == 0 for interval in intervals)
 
     def _schedule_is_over(self) -> bool:
         # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).

@@ -36,8 +36,12 @@ class TrainState:
     None if the step needs no evaluation, or its line is in the record."""
     due_sample: bool = False
     """Whether the latest step's sample is still due."""
+    last_report: dict[str, Any] | None = None
+    """What the report of a run's last step replaced, if this is it: a run that is extended takes the report back."""
+    due_report: dict[str, Any] | None = None
+    """Arguments of the latest step's report (:meth:`groundup.train.logging.Logger.begin`), which was taken back."""
     adopted: list[dict[str, Any]] = field(default_factory=list)
-    """Options that were changed on purpose (--adopt-config): ``step``, ``option``, ``was``, ``now``."""
+    """Options that were changed on purpose (--adopt-config, more steps): ``step``, ``option``, ``was``, ``now``."""
 
     @property
     def reported(self) -> bool:
@@ -78,6 +82,14 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < math.inf
 
 
+def _is_report(value: Any, *more: str) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"metrics", "found", *more}
+        and all(isinstance(value[name], dict) for name in ("metrics", "found"))
+    )
+
+
 _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "step": _is_count,
     "tokens": _is_count,
@@ -91,5 +103,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "progress": _is_number,
     "due_line": lambda value: value is None or isinstance(value, dict),
     "due_sample": lambda value: isinstance(value, bool),
+    "last_report": lambda value: value is None or _is_report(value, "pending_losses", "best_val_loss", "best_step"),
+    "due_report": lambda value: value is None or _is_report(value),
     "adopted": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
 }

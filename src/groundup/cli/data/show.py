@@ -26,7 +26,8 @@ def show(arguments: list[str]) -> None:
 def _show(path: Path, number: int = 0, /, *, ids: bool = False) -> None:
     """Show one document as text, with its tokens in alternating colours.
 
-    Where output goes to a file or pipe, one token a line: its id, and its text quoted.
+    Where output goes to a file or pipe, one token a line: its id, and its text quoted. Of a conversation, tokens that
+    count for the loss have a + before the text, and on a terminal the others are dim.
 
     Args:
         path: folder of token shards.
@@ -40,7 +41,8 @@ def _show(path: Path, number: int = 0, /, *, ids: bool = False) -> None:
     if ids or not console.is_terminal:
         for piece in document.pieces:
             shown = piece.text if piece.is_special else repr(piece.text)
-            print(f"{' '.join(map(str, piece.ids)):>7}  {shown}")
+            mark = ("+ " if piece.counts else "  ") if document.has_mask else ""
+            print(f"{' '.join(map(str, piece.ids)):>7}  {mark}{shown}")
         return
     _print_document(console, path, document)
 
@@ -54,6 +56,7 @@ def _print_document(console: Console, path: Path, document: Document) -> None:
     text = Text()
     for place, piece in enumerate(document.pieces):
         style = "bold reverse" if piece.is_special else _TOKEN_COLORS[place % 2]
+        style += "" if piece.counts else " dim"
         # A token that is a line break would show no colour at all.
         text.append(_visible(piece.text), style=style)
     console.print(text, soft_wrap=False)

@@ -51,5 +51,5 @@ def _replaced(module: Module, replacements: dict[type[nn.Module], type[nn.Module
         module.register_module(name, _replaced(child, replacements))
     if type(module) not in replacements:
         return module
-    fast: Module = replacements[type(module)](module)  # type: ignore[assignment]
+    fast: Module = replacements[type(module)](module)  # type: ignore[assignment]  # a subclass of the key
     return fast.train(module.training)

@@ -23,7 +23,7 @@ from groundup.nn.functional import mean_loss
 _Losses = Callable[[Tensor, Tensor, Tensor | None, int | Tensor], Tensor]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
 def linear_cross_entropy(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None, compile: bool = False
 ) -> Tensor:

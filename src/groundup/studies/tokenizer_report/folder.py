@@ -91,7 +91,7 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
     held = sorted(path.name for path in out.iterdir()) if out.exists() else []
     if held and not _is_report(out):
         raise DataError(
-            f"{out} holds something that is no report ({held[0]}{', …' if held[1:] else ''}), and is left alone; "
+            f"{out} contains something that is not a report ({held[0]}{', …' if held[1:] else ''}), and is left alone; "
             "choose another --out"
         )
     if held and not overwrite:

@@ -36,7 +36,7 @@ def check_plot() -> None:
         MissingExtraError: matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib  # noqa: F401 - only checks that it is installed
     except ImportError:
         raise MissingExtraError.for_package(
             "matplotlib", "plot", "the picture of a report (--no-plot leaves it out)"

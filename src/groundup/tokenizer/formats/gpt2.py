@@ -146,7 +146,7 @@ def read_vocab(path: Path) -> dict[int, bytes]:
     A key with characters that stand for no byte is taken as plain text: other libraries write special tokens so.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: it is not such an object, gives an id twice, or a token.
     """
     return vocab_of_entries(path, as_json_object(path, read_bytes(path)))
@@ -205,7 +205,7 @@ def read_merges(path: Path) -> list[Pair]:
     A first line that begins with "#version" is a header. Other lines may begin with "#", which is a token like any.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: a line is not two tokens, or is there twice.
     """
     line_of: dict[Pair, int] = {}
@@ -235,7 +235,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     """Read the meta.json that `write_files` wrote.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: it is damaged, or from a later version of groundup.
     """
     meta = as_json_object(path, read_bytes(path))

@@ -154,8 +154,9 @@ def _other_normalizer(path: Path, normalizer: object) -> TokenizerError:
 
 
 def _splits_on_spaces(step: object) -> bool:
-    is_split = isinstance(step, dict) and step.get("type") == "Split"
-    return is_split and step.get("pattern") == {"String": " "} and step.get("invert") is False  # type: ignore[attr-defined]
+    if not isinstance(step, dict) or step.get("type") != "Split":
+        return False
+    return step.get("pattern") == {"String": " "} and step.get("invert") is False
 
 
 def _metaspace(path: Path, step: Json) -> tuple[Prefix, bool]:

@@ -12,7 +12,7 @@ def read_bytes(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: it is empty, a folder, or cannot be read.
     """
     try:
@@ -49,8 +49,10 @@ def as_json_object(path: Path, data: bytes) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
             seen: set[str] = set()
-            repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise TokenizerError(f"{path}: a key is given twice, {shown(repeated)}; keep one of them")
+            for key, _ in pairs:
+                if key in seen:
+                    raise TokenizerError(f"{path}: a key is given twice, {shown(key)}; keep one of them")
+                seen.add(key)
         return entries
 
     try:

@@ -56,7 +56,7 @@ def read_tiktoken(path: Path, pattern: str, special_tokens: SpecialTokens) -> To
     A file that lost its last lines is not noticed if what is left ends with a whole line: the format has no end mark.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         TokenizerError: a line is not a token and its rank; a rank between others is neither in the file nor the id
             of a special token; a token or a byte is missing or there twice, or a special token does not fit.
     """
@@ -132,7 +132,7 @@ def write_tiktoken(path: Path, content: TokenizerContent) -> None:
         if pair not in listed:
             token = b"".join(pair)
             raise _cannot_be_written(
-                f"token {ranks[token]}, {shown(token)}, would be made of {shown(pair)}, which is no merge"
+                f"token {ranks[token]}, {shown(token)}, would be made of {shown(pair)}, which is not a merge"
             )
     # Other pairs that make the same token never meet in a text (see merge_order), so only the order of these counts.
     wanted = set(implied)
@@ -154,7 +154,7 @@ def _read_ranks(path: Path, text: str) -> dict[bytes, int]:
         if not line.rstrip("\r"):
             continue
         try:
-            encoded, digits = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]
+            encoded, digits = _LINE.fullmatch(line).groups()  # type: ignore[union-attr]  # AttributeError: see below
             token = base64.b64decode(encoded, validate=True)
         except (AttributeError, binascii.Error):
             raise TokenizerError(

@@ -1,1 +1,1 @@
-"""Normalizers: text transforms that run before pre-tokenization."""
+"""Normalizers, which run before pre-tokenization, and byte-pair encoding on characters."""

@@ -1,11 +1,11 @@
-"""Byte-pair encoding on characters with byte fallback, as SentencePiece has it (Llama 2, Mistral v1, Gemma).
+"""Byte-pair encoding on characters with byte fallback, as in SentencePiece (Llama 2, Mistral v1, Gemma).
 
 The text is not split into words. A space becomes "▁" (U+2581), merges run over whole stretches of text between special
-tokens, and a character that is not in the vocabulary becomes its UTF-8 bytes, each a token named "<0x0A>".
+tokens, and a character that is not in the vocabulary becomes its UTF-8 bytes, each a token such as "<0x0A>".
 
-Two ids may therefore stand for the same bytes, "a" and "<0x61>", and "▁" in a text comes back as a space. Such tokens
-have two forms: the *written* one, which files and merges use and which is unique, and the bytes of text that it stands
-for. Both are UTF-8 here.
+So two tokens may decode to the same bytes ("a" and "<0x61>"), and "▁" in a text is decoded as a space. Tokens have two
+forms: the *written* form, which files and merges use and which is unique, and the bytes of text that it decodes to.
+Both are UTF-8 here.
 """
 
 import re
@@ -14,8 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup.errors import TokenizerError
-from groundup.text.options import utf8
-from groundup.tokenizer.arguments import plain_ids
+from groundup.tokenizer.arguments import as_bytes, plain_ids
 from groundup.tokenizer.encoders import load_core
 from groundup.tokenizer.streams import DecodeStream
 from groundup.tokenizer.vocabulary import Rules, rule_array
@@ -40,14 +39,15 @@ class Characters:
     """Options of encoding whole texts on characters. The defaults are Gemma's.
 
     Raises:
-        TokenizerError: a setting is not one of those listed.
+        TokenizerError: an option has an unknown value.
     """
 
     prefix: Prefix = "never"
     """Where a space is put before text: "never"; "always", before each stretch between special tokens (Llama 2);
-    "unless_there", where the stretch does not begin with one; "first_unless_there", so at the beginning of the text."""
+    "unless_there", before stretches that do not begin with one; "first_unless_there", only at the beginning of the text
+    and if it does not begin with one."""
     split: bool = False
-    """Whether no token reaches over the beginning of a word, whatever the merges make."""
+    """Whether no token crosses the beginning of a word, regardless of the merges."""
     strip: bool = False
     """Whether decoding removes one space from the beginning."""
 
@@ -59,19 +59,19 @@ class Characters:
 
 
 def byte_of(written: bytes) -> int | None:
-    """The byte that a token such as "<0x0A>" stands for; None for other tokens."""
+    """The byte of a byte token such as "<0x0A>"; None for other tokens."""
     found = _BYTE_TOKEN.fullmatch(written)
     return int(found[1], 16) if found else None
 
 
 def text_of(written: bytes) -> bytes:
-    """The bytes of text that a written token stands for."""
+    """The bytes of text of a written token."""
     byte = byte_of(written)
     return written.replace(_SPACE_MARK, b" ") if byte is None else bytes([byte])
 
 
 def written_forms(token: bytes) -> Iterator[bytes]:
-    """The written tokens that stand for some bytes, the one that encoding prefers first."""
+    """Written tokens that decode to these bytes, in the order in which encoding prefers them."""
     yield token.replace(b" ", _SPACE_MARK)
     yield token
     if len(token) == 1:
@@ -84,27 +84,27 @@ def byte_token(byte: int) -> bytes:
 
 
 def check_characters(written: Mapping[int, bytes], merges: Iterable[tuple[bytes, bytes]]) -> None:
-    """Check that every text can be encoded, and that merges leave bytes alone.
+    """Check that every text can be encoded, and that byte tokens do not merge.
 
     Raises:
-        TokenizerError: an id is too large; a byte that characters may need has no token; or a merge has a token of a
-            byte.
+        TokenizerError: an id is too large; a byte of UTF-8 has no token; or a merge has a byte token.
     """
     tokens = set(written.values())
     if max(written, default=0) > LARGEST_CHARACTER_ID:
         raise TokenizerError(
-            f"a vocabulary of characters has the id {max(written)}; the largest is {LARGEST_CHARACTER_ID}"
+            f"a vocabulary of characters has the id {max(written)}; expected at most {LARGEST_CHARACTER_ID}"
         )
     for byte in (*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)):
         if byte_token(byte) not in tokens and not (byte < 0x80 and text_key(byte) in tokens):
             raise TokenizerError(
-                f"a vocabulary of characters needs the token {byte_token(byte).decode()}, for characters without one"
+                f"a vocabulary of characters lacks the token {byte_token(byte).decode()}; expected a token for every "
+                f"byte, for byte fallback"
             )
     for left, right in merges:
         for token in (left, right, left + right):
             if token.startswith(b"<0x") and byte_of(token) is not None:
                 raise TokenizerError(
-                    f"the merge of {left!r} and {right!r} has the token {token!r} of a byte; bytes do not merge"
+                    f"the merge of {left!r} and {right!r} has the byte token {token!r}; byte tokens must not merge"
                 )
 
 
@@ -133,7 +133,7 @@ def make_character_encoder(characters: Characters, written: Mapping[int, bytes],
 
 
 def replaced(written: Iterable[bytes]) -> str:
-    """The text of some tokens. As in `tokenizers`, all bytes that follow one another are either text or each U+FFFD."""
+    """Decode written tokens. As in `tokenizers`, a run of byte tokens is either valid UTF-8 or all U+FFFD."""
     text: list[str] = []
     run = bytearray()
     for token in written:
@@ -158,8 +158,8 @@ def _text_of_run(run: bytearray) -> str:
 class CharacterDecodeStream(DecodeStream):
     """`DecodeStream` of a tokenizer on characters.
 
-    Bytes that follow one another are held back until another token comes, because a later one of them decides whether
-    they are text.
+    A run of byte tokens is held back until another token comes, because a later byte decides whether the run is valid
+    UTF-8.
     """
 
     def __init__(self, characters: Characters, written: "Callable[[list[int]], list[bytes]]") -> None:
@@ -169,11 +169,10 @@ class CharacterDecodeStream(DecodeStream):
         self._at_start = True
 
     def feed(self, ids: "int | Iterable[int] | NDArray[Any]") -> str:
-        """The characters that these ids complete. Arguments and errors as for `DecodeStream.feed`."""
+        """Return the characters that these ids complete. Arguments and errors as for `DecodeStream.feed`."""
         if not isinstance(ids, int | list) and hasattr(ids, "tolist"):
             ids = ids.tolist()
-        several = isinstance(ids, Iterable)
-        tokens = [*self._run, *self._written(plain_ids(ids if several else [ids]))]  # type: ignore[arg-type, list-item]
+        tokens = [*self._run, *self._written(plain_ids(ids if isinstance(ids, Iterable) else [ids]))]
         held = len(tokens)
         while held > 0 and byte_of(tokens[held - 1]) is not None:
             held -= 1
@@ -196,19 +195,19 @@ class CharacterDecodeStream(DecodeStream):
 def character_offsets(
     text: "str | Buffer", lengths: "NDArray[np.int64]", specials: "_native.SpecialTokens", prefix: Prefix
 ) -> "NDArray[np.int64]":
-    """Begin and end of each token in the text, int64 (N, 2), as `offsets.offsets_of`.
+    """Begin and end of each token in the text, int64 (N, 2), as from `encoders.offsets_of`.
 
     A space that was put before the text belongs to the first character.
 
     Args:
-        lengths: ``(N,)``, bytes of each written token, 1 for those of bytes.
-        specials: the special tokens that were looked for.
+        lengths: ``(N,)``, bytes of each written token; 1 for byte tokens.
+        specials: the special tokens that were recognized.
     """
     import numpy as np
 
-    data = utf8(text) if isinstance(text, str) else bytes(text)
+    data = as_bytes(text)
     array = np.frombuffer(data, np.uint8)
-    copies = np.ones(len(data), np.int64)  # how many bytes of the written text come from each
+    copies = np.ones(len(data), np.int64)  # number of bytes in the written text from each byte
     begin = 0
     while begin < len(data):
         found = specials.find(data, begin)

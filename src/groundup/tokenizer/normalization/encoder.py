@@ -1,7 +1,7 @@
-"""An encoder of text that is normalized first.
+"""Encoder that normalizes text first.
 
-As in `tokenizers`, the special tokens that are looked for in the original text are cut out first. Each stretch between
-them is normalized alone, and the other special tokens are looked for in what results.
+As in `tokenizers`, some special tokens are searched in the original text. Each stretch between them is normalized
+separately, and the other special tokens are searched in the result.
 """
 
 import codecs
@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from groundup.text.options import utf8
-from groundup.tokenizer.arguments import checked_text
+from groundup.tokenizer.arguments import as_bytes, checked_text
 from groundup.tokenizer.encoders import TextEncoder, load_core, offsets_of
 from groundup.tokenizer.normalization.normalizers import Normalizer, apply_steps, begins_anew, is_normal, normal_spans
 from groundup.tokenizer.streams import EncodeStream
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class _Specials(NamedTuple):
-    """The special tokens of a call, by where they are looked for."""
+    """Special tokens of a call, searched in the original text (``as_is``) or in the normalized text."""
 
     as_is: "_native.SpecialTokens"
     normalized: "_native.SpecialTokens"
     beginnings: frozenset[bytes]
-    """Proper prefixes of those in the original text."""
+    """Proper prefixes of the tokens in ``as_is``."""
 
 
 class NormalizingEncoder:
@@ -40,7 +40,7 @@ class NormalizingEncoder:
         encoder: encodes normal text.
         normalizer: the steps.
         special_ids: ids of all special tokens.
-        normalized: those that are looked for in the normalized text.
+        normalized: the special tokens that are searched in the normalized text.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class NormalizingEncoder:
         changed = [number for number, text in enumerate(texts) if not self._is_normal(text)]
         if not changed:
             return self._encoder.encode_batch_to_arrays(texts, specials, threads, last)
-        # The texts that are not normal are encoded apart and put between the others.
+        # Texts that are not normal are encoded separately and inserted between the others.
         unchanged = list(texts)
         for number in changed:
             unchanged[number] = b""
@@ -112,22 +112,22 @@ class NormalizingEncoder:
     def offsets(
         self, text: "str | Buffer", specials: "_native.SpecialTokens", byte_lengths: "NDArray[np.int64]"
     ) -> "NDArray[np.int64]":
-        """Begin and end in the given text of each of its tokens, int64 (N, 2), from the bytes of each, (N,).
+        """Begin and end of each token in the original text, int64 (N, 2), from the byte length of each, (N,).
 
-        They count characters of a str and bytes of bytes. In text that was not normal a token with a part of a
-        character covers all of it.
+        Offsets count characters of a str and bytes of bytes. In text that was not normal, a token with a part of a
+        character covers the whole character.
         """
         import numpy as np
 
         if self._is_normal(text):
             return offsets_of(text, byte_lengths)
-        sizes_in_bytes: list[int] = []  # of the characters that are encoded
-        origins: list[NDArray[np.int64]] = []  # of each, its begin and end in the given text
+        sizes_in_bytes: list[int] = []  # of the characters of the normalized text
+        origins: list[NDArray[np.int64]] = []  # begin and end of each of them in the original text
         begin = 0
-        for piece, special in self._pieces(_as_bytes(text), self._parts_of(specials)):
+        for piece, special in self._pieces(as_bytes(text), self._parts_of(specials)):
             original = str(piece, "utf-8", "surrogateescape")
             normal, origin = (original, None) if special is not None else normal_spans(self._normalizer, original)
-            # Where each character of the piece begins, and the last ends.
+            # Start of each character of the piece, and end of the last.
             sizes = [1] * len(original) if isinstance(text, str) else [len(_bytes_of(c)) for c in original]
             places = begin + np.cumsum([0, *sizes])
             own = [(i, i + 1) for i in range(len(original))] if origin is None else origin
@@ -146,7 +146,7 @@ class NormalizingEncoder:
                 return is_normal(self._normalizer, text)
             try:
                 text.encode()
-            except UnicodeEncodeError:  # a pair of surrogates is a character, too
+            except UnicodeEncodeError:  # a surrogate pair is a character
                 text = utf8(text).decode()
             return is_normal(self._normalizer, text)
         data = text if isinstance(text, bytes | bytearray) else bytes(text)
@@ -158,7 +158,7 @@ class NormalizingEncoder:
 
         normalized = self._parts_of(specials).normalized
         ids = [np.empty(0, np.uint32)]
-        for piece, special in self._pieces(_as_bytes(text), self._parts_of(specials)):
+        for piece, special in self._pieces(as_bytes(text), self._parts_of(specials)):
             if special is not None:
                 ids.append(np.array([special], np.uint32))
             else:
@@ -186,10 +186,10 @@ class NormalizingEncoder:
 
 
 class NormalizingStream:
-    """A text that arrives in pieces and is normalized.
+    """Stream that normalizes and encodes a text that arrives in pieces.
 
-    What is held back is no more than the beginning of a special token, and the last character with the combining ones
-    behind it, of which a later one may change the first.
+    It holds back the possible beginning of a special token, and the last character with its combining characters, which
+    later combining characters may change.
     """
 
     def __init__(self, normalizer: Normalizer, stream: EncodeStream, specials: _Specials) -> None:
@@ -200,7 +200,7 @@ class NormalizingStream:
         self._reset()
 
     def feed(self, data: "str | Buffer", /) -> "NDArray[np.uint32]":
-        text = self._characters.decode(utf8(data) if isinstance(data, str) else bytes(checked_text(data)))  # type: ignore[arg-type]
+        text = self._characters.decode(as_bytes(checked_text(data)))
         return self._advance(text, complete=False)
 
     def finish(self) -> "NDArray[np.uint32]":
@@ -211,7 +211,7 @@ class NormalizingStream:
     def _reset(self) -> None:
         self._characters = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._held = bytearray()
-        self._searched = 0  # no special token and no place to cut at begins in (0, searched)
+        self._searched = 0  # no special token and no possible cut is in (0, searched)
 
     def _advance(self, text: str, *, complete: bool) -> "NDArray[np.uint32]":
         import numpy as np
@@ -237,7 +237,7 @@ class NormalizingStream:
         return np.concatenate(ids)
 
     def _undecided(self) -> int:
-        """Position of the first special token that may be incomplete; the end if there is none."""
+        """Position of the first special token that may be incomplete; the end of the text without one."""
         size = len(self._held)
         for begin in range(max(0, size - self._longest), size):
             if bytes(self._held[begin:]) in self._specials.beginnings:
@@ -245,7 +245,7 @@ class NormalizingStream:
         return size
 
     def _last_cut(self, limit: int) -> int:
-        """The last place, at most `limit`, before which nothing can change; 0 without."""
+        """The last position, at most `limit`, before which later text changes nothing; 0 without one."""
         from_here = max(0, min(self._searched, limit) - self._longest)
         while 0 < from_here < limit and (self._held[from_here] & 0xC0) == 0x80:
             from_here -= 1
@@ -254,10 +254,6 @@ class NormalizingStream:
             if begins_anew(self._normalizer, text[place]):
                 return from_here + len(_bytes_of(text[:place]))
         return 0
-
-
-def _as_bytes(text: "str | Buffer") -> bytes:
-    return utf8(text) if isinstance(text, str) else bytes(text)
 
 
 def _bytes_of(text: str) -> bytes:

@@ -1,8 +1,8 @@
-"""Unicode normalization form C (UAX #15) as `tokenizers` has it, whose tables are of Unicode 9.0.
+"""Unicode normalization form C (UAX #15) as in `tokenizers`, whose tables are those of Unicode 9.0.
 
-Python's tables are newer. What is assigned in both normalizes alike, by Unicode's stability policy. A character that
-was assigned later is left as it is in 9.0, and neither composes with others nor changes places with them, so the text
-is normalized between such characters. All of them that would be treated otherwise in a later version are listed here.
+Python's tables are newer. By Unicode's stability policy, characters that both versions assign normalize alike. In 9.0 a
+character that was assigned later does not change, compose or reorder. So the text is split at such characters and the
+parts are normalized. The characters that later versions treat differently are listed here.
 """
 
 import re
@@ -22,13 +22,13 @@ _LATER = re.compile(
     "\U0001e5ee\U0001e5ef\U0001e6e3\U0001e6e6\U0001e6ee\U0001e6ef\U0001e6f5"
     "])"
 )
-"""Characters assigned after 9.0 that have a combining class, a decomposition or a part in a composition."""
+"""Characters assigned after 9.0 that have a combining class or a decomposition, or are part of a composition."""
 
 _HANGUL_VOWELS_AND_ENDS = re.compile("[\u1160-\u11ff]")
 
 
 def is_nfc(text: str) -> bool:
-    """Whether the text is in form C. Text that is in the form C of a later version is in that of 9.0."""
+    """Whether the text is in form C of 9.0. A text in form C of a later version also is in form C of 9.0."""
     return unicodedata.is_normalized("NFC", text) or nfc(text) == text
 
 
@@ -42,17 +42,17 @@ def nfc(text: str) -> str:
 
 
 def begins_anew(character: str) -> bool:
-    """Whether no text before the character can change it or what follows, nor be changed by them."""
+    """Whether the text before the character and the text from it on normalize independently."""
     if character.isascii():
         return True
     return unicodedata.category(character)[0] != "M" and _HANGUL_VOWELS_AND_ENDS.match(character) is None
 
 
 def nfc_spans(text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text in form C, and for each of its characters the span of the text that `tokenizers` says it comes from.
+    """The text in form C, and for each of its characters the span in the original text, as in `tokenizers`.
 
-    A composed character comes from the first of its parts, and one that a decomposition adds from the same as the one
-    before: so `encode_with_offsets` equals the offsets of `tokenizers`.
+    The span of a composed character is that of its first part. The span of a character that a decomposition adds is the
+    span of the one before. So the offsets of `encode_with_offsets` equal those of `tokenizers`.
     """
     normal: list[str] = []
     spans: list[tuple[int, int]] = []
@@ -72,9 +72,9 @@ def _combining(character: str) -> int:
 
 
 def _decomposed(text: str) -> list[tuple[int, str, int]]:
-    """Combining class, character, and 1 for all but the first of each character; in canonical order."""
+    """(combining class, character, 0 for the first part of an original character or 1), in canonical order."""
     parts: list[tuple[int, str, int]] = []
-    ordered = 0  # parts up to here are in order
+    ordered = 0  # parts before this index are in order
     for original in text:
         canonical = original if _LATER.match(original) else unicodedata.normalize("NFD", original)
         for number, character in enumerate(canonical):
@@ -88,7 +88,7 @@ def _decomposed(text: str) -> list[tuple[int, str, int]]:
 
 
 def _composed(parts: list[tuple[int, str, int]]) -> Iterator[tuple[str, int]]:
-    """The characters of form C, each with how many characters it adds to the text (negative: takes from it)."""
+    """The characters of form C, each with the number of characters it adds to the text (negative: removes)."""
     starter: tuple[str, int] | None = None
     behind: list[tuple[str, int]] = []  # combining characters that did not compose with the starter
     last_class = 0

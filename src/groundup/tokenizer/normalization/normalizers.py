@@ -1,7 +1,7 @@
-"""Normalizers: changes to the text before it is split, as Hugging Face's tokenizer.json describes them.
+"""Normalizers: changes to the text before pre-tokenization, as in Hugging Face's tokenizer.json.
 
-`parse_normalizer` reads that description strictly into a tuple of steps. A step changes one stretch of text between
-two special tokens. Steps that are not known are refused by name, because leaving one out would give other ids.
+`parse_normalizer` parses the entry strictly into a tuple of steps. A step changes a stretch of text between two special
+tokens. Unknown steps are refused by name, because leaving one out would change the ids.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class NFC:
-    """Unicode normalization form C: a letter and its accents become one code point where there is one (`nfc`)."""
+    """Unicode normalization form C (`nfc`): a letter and its accents become one code point, if that exists."""
 
     def apply(self, text: str) -> str:
-        """Return the text in form C. Bytes that are not valid UTF-8 are lone surrogates in it ("surrogateescape")."""
+        """Return the text in form C. Invalid UTF-8 is represented by lone surrogates ("surrogateescape")."""
         return nfc.nfc(text)
 
     def keeps(self, text: str) -> bool:
@@ -27,20 +27,20 @@ class NFC:
         return nfc.is_nfc(text)
 
     def begins_anew(self, character: str) -> bool:
-        """Return whether the character neither combines with what is before it nor moves."""
+        """Return whether the character neither combines with the text before it nor is reordered."""
         return nfc.begins_anew(character)
 
     def apply_with_spans(self, text: str) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text in form C, and where each of its characters comes from, as `tokenizers` says it."""
+        """Return the text in form C, and the span of each of its characters in the original text."""
         return nfc.nfc_spans(text)
 
     def to_json(self) -> Json:
-        """Return the step as tokenizer.json has it."""
+        """Return the step as in tokenizer.json."""
         return {"type": "NFC"}
 
 
 Normalizer = tuple[NFC, ...]
-"""Steps, applied in order; without steps the text is unchanged."""
+"""Steps, applied in order; an empty tuple leaves the text unchanged."""
 
 
 def apply_steps(normalizer: Normalizer, text: str) -> str:
@@ -56,12 +56,12 @@ def is_normal(normalizer: Normalizer, text: str) -> bool:
 
 
 def begins_anew(normalizer: Normalizer, character: str) -> bool:
-    """Whether text may be cut before the character, and the two parts normalized apart."""
+    """Whether a text may be cut before the character and the two parts normalized separately."""
     return all(step.begins_anew(character) for step in normalizer)
 
 
 def normal_spans(normalizer: Normalizer, text: str) -> tuple[str, list[tuple[int, int]]]:
-    """The text after all steps, and the span of the given text that each of its characters comes from."""
+    """The text after all steps, and the span of each of its characters in the original text."""
     spans = [(place, place + 1) for place in range(len(text))]
     for step in normalizer:
         text, own = step.apply_with_spans(text)
@@ -70,14 +70,14 @@ def normal_spans(normalizer: Normalizer, text: str) -> tuple[str, list[tuple[int
 
 
 class UnknownNormalizerError(ValueError):
-    """A step that is not supported. The message names it."""
+    """An unsupported step. The message names it."""
 
 
 def parse_normalizer(entry: object) -> Normalizer:
     """The steps in the "normalizer" of a tokenizer.json. A Sequence is replaced by its members, at any depth.
 
     Raises:
-        UnknownNormalizerError: one of the steps is of another type, or has a setting that is not known.
+        UnknownNormalizerError: a step has an unsupported type or option.
     """
     if entry is None:
         return ()
@@ -91,19 +91,21 @@ def parse_normalizer(entry: object) -> Normalizer:
 
 
 def saved_normalizer(path: Path, entry: object) -> Normalizer:
-    """`parse_normalizer`, of a file that groundup wrote.
+    """`parse_normalizer` for a file that groundup wrote.
 
     Raises:
-        TokenizerError: a step is not known.
+        TokenizerError: a step is unsupported.
     """
     try:
         return parse_normalizer(entry)
     except UnknownNormalizerError as error:
-        raise TokenizerError(f"{path}: its normalizer has {error}, which is not known here; update groundup") from None
+        raise TokenizerError(
+            f"{path}: the normalizer has the step {error}, which this version does not support; update groundup"
+        ) from None
 
 
 def normalizer_json(normalizer: Normalizer) -> Json | None:
-    """The "normalizer" of a tokenizer.json, from which `parse_normalizer` makes the same steps."""
+    """The "normalizer" entry of a tokenizer.json, which `parse_normalizer` parses to the same steps."""
     steps = [step.to_json() for step in normalizer]
     if len(steps) <= 1:
         return steps[0] if steps else None

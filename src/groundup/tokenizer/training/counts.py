@@ -142,7 +142,7 @@ class PretokenCounts:
             progress: see `Progress`.
 
         Raises:
-            FileMissingError: there is no such file.
+            FileMissingError: the file does not exist.
             DataError: it is a folder, not a regular file, unreadable, or empty; or the separator is; or it changed.
             TokenizerError: the weight is impossible.
         """
@@ -247,7 +247,7 @@ class PretokenCounts:
         """The counts that `save` wrote.
 
         Raises:
-            FileMissingError: there is no such file.
+            FileMissingError: the file does not exist.
             DataError: it is another kind of file, truncated, or damaged.
             TokenizerError: `num_threads` is impossible.
         """

@@ -75,7 +75,7 @@ def read_counts(path: Path) -> CountedPretokens:
     """The counts in a file, checked.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         DataError: it is another kind of file, of a newer version, truncated, or damaged.
         MissingExtraError: its pattern is a regular expression, and `regex` is not installed.
     """

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from groundup.errors import DataError, TokenizerError
 from groundup.tokenizer.vocabulary import LARGEST_ID
@@ -120,7 +120,7 @@ def learn_vocabulary(
     return dict(enumerate(tokens + new_specials)), merges
 
 
-def whole_number(name: str, value: object, least: int, most: int | None = None) -> int:
+def whole_number(name: str, value: Any, least: int, most: int | None = None) -> int:
     """The value as an int.
 
     Raises:
@@ -130,7 +130,7 @@ def whole_number(name: str, value: object, least: int, most: int | None = None) 
         f"a whole number of at least {least}" if most in (None, _MOST) else f"a whole number from {least} to {most}"
     )
     try:
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = operator.index(value)
     except TypeError:
         raise TokenizerError(f"{name} = {value!r} is of type {type(value).__name__}; give {expected}") from None
     if number < least or (most is not None and number > most):

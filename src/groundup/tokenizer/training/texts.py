@@ -35,7 +35,7 @@ def mapped(path: Path) -> mmap.mmap:
     """A text file as bytes that are read when they are looked at.
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         DataError: it is a folder, not a regular file, unreadable, or empty.
     """
     try:

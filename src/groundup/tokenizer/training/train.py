@@ -66,7 +66,7 @@ def train_bpe(
         merges: the pairs that were merged, in order. No two of them make the same bytes (docs/tokenizer.md).
 
     Raises:
-        FileMissingError: there is no such file.
+        FileMissingError: the file does not exist.
         DataError: it is a folder, not a regular file, unreadable, or empty.
         TokenizerError: `vocab_size` has no room for bytes and special tokens; a special token, the pattern or another
             option is impossible.

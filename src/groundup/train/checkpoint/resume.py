@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from groundup.config import RunConfig, flatten
+from groundup.config import RunConfig, flatten, save_toml
 from groundup.config.names import FIXED, effect_of
 from groundup.errors import CheckpointError, ConfigError
 from groundup.record.run import RunDirectory
+from groundup.train.checkpoint.extend import Change, Start, changes, longer, options_of, with_changes
 from groundup.train.checkpoint.folder import (
     check_hashes,
     read_model,
@@ -35,14 +36,15 @@ def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], obje
 
     Args:
         adopt: take over changed options that decide the result. They are recorded in the state, and at once in the
-            checkpoint, so that the next session finds no change.
-        note: is told of options that differ and do not change the training.
+            checkpoint, so that the next session finds no change. Without it a run may still become longer
+            (:mod:`groundup.train.checkpoint.extend`).
+        note: is told of a longer run, and of options that differ and do not change the training.
 
     Returns:
         False if the run has no checkpoint yet, so that it has to begin at step 0.
 
     Raises:
-        FileMissingError: there is no such run.
+        FileMissingError: the run does not exist.
         ConfigError: an option that decides the result has changed.
         CheckpointError: the checkpoint is broken, or was made on other data.
     """
@@ -54,11 +56,10 @@ def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], obje
             if found is None:
                 run.rewind(0, None)
             else:
-                if found.adopted:
-                    write_state(found.folder, found.state)
-                if found.others:
-                    note(found.others)
-    step = ranks.broadcast(found and found.state["step"])
+                _begin_at(found.start, run, trainer.config)
+                for line in filter(None, (found.start.told, found.others)):
+                    note(line)
+    step = ranks.broadcast(found and found.start.state["step"])
     if step is None:
         return False
     folder = run.step_folder(step)
@@ -77,13 +78,24 @@ def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], obje
     return True
 
 
+def _begin_at(start: Start, run: RunDirectory, config: RunConfig) -> None:
+    """Write what a run takes over, so that a session after a kill begins in the same way.
+
+    A run that has become longer deletes what comes after its start, so that this must be readable, and the options and
+    the state must say so before.
+    """
+    if start.told:
+        check_hashes(start.folder, start.state)
+        save_toml(config, run.config_file)
+        run.forget_summary()
+    if start.changes:
+        write_state(start.folder, start.state)
+
+
 class Latest(NamedTuple):
     """The checkpoint that a run would resume from."""
 
-    folder: Path
-    state: dict[str, Any]
-    """State of the checkpoint, with the adopted options."""
-    adopted: list[Change]
+    start: Start
     others: str
     """A note on options that differ and do not change the training."""
 
@@ -102,15 +114,18 @@ def latest_checkpoint(
         return None
     folder = run.checkpoint("latest")
     saved = read_state(folder)
-    adopted, others = adopted_changes(run, config, folder, saved, adopt=adopt), other_changes(saved, config)
+    others = other_changes(saved, config)
+    if not adopt and (start := longer(run, folder, saved, config)) is not None:
+        check_data(start.folder, start.state, identity)
+        return Latest(start, others)
+    adopted = adopted_changes(run, config, folder, saved, adopt=adopt)
     check_data(folder, saved, identity)
     if adopted and saved["step"] >= config.train.max_iters:
         names = ", ".join(change.option for change in adopted)
         raise ConfigError(f"{run.path} is finished: no step is left that {names} would change; raise --max_iters, too")
     if adopted:
-        log = [{"step": saved["step"], **change._asdict()} for change in adopted]
-        saved |= {"options": identity["options"], "adopted": saved.get("adopted", []) + log}
-    return Latest(folder, saved, adopted, others)
+        saved = with_changes(saved, config, adopted)
+    return Latest(Start(folder, saved, adopted), others)
 
 
 def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
@@ -121,28 +136,6 @@ def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) ->
                 f"{what} is not what {folder} was trained on (SHA-256 {str(saved.get(key))[:12]}…, now "
                 f"{str(identity[key])[:12]}…); restore it, or start a new run"
             )
-
-
-class Change(NamedTuple):
-    """An option that decides the result and has changed."""
-
-    option: str
-    was: Any
-    now: Any
-
-
-def changes(before: Mapping[str, Any], config: RunConfig) -> list[Change]:
-    """Return the options that decide the result and differ.
-
-    Args:
-        before: options by full names. A missing one did not exist yet, and counts as its default.
-    """
-    known = flatten(RunConfig()) | dict(before)
-    return [
-        Change(name, known[name], value)
-        for name, value in flatten(config).items()
-        if effect_of(name) == "result" and known[name] != value
-    ]
 
 
 def other_changes(saved: Mapping[str, Any], config: RunConfig) -> str:
@@ -165,7 +158,7 @@ def _is_of_session(name: str) -> bool:
 
 
 def adopted_changes(
-    run: RunDirectory, config: RunConfig, folder: Path | None, saved: Mapping[str, Any], *, adopt: bool
+    run: RunDirectory, config: RunConfig, folder: Path | None, saved: dict[str, Any], *, adopt: bool
 ) -> list[Change]:
     """Return the changes that a session adopts; none without ``adopt``.
 
@@ -179,7 +172,7 @@ def adopted_changes(
     """
     written = flatten(run.config)
     inside = saved.get("options")
-    found = changes(written if inside is None else inside, config)
+    found = changes(options_of(run, saved), config)
     stuck = [change for change in found if not adopt or change.option in FIXED]
     if not stuck:
         return found

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from groundup.errors import CheckpointError
-from groundup.system.files import read_text, sync_directory, write_atomically
+from groundup.record import read_object
+from groundup.system.files import sync_directory, write_atomically
 
 MODEL_SHARDS = "model"
 OPTIMIZER_SHARDS = "optimizer"
@@ -64,7 +65,7 @@ def shard_shapes(folder: Path) -> dict[str, Tensor]:
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
     try:
-        expected = json.loads(read_text(folder / INDEX_FILE))
+        expected = read_object(folder / INDEX_FILE)
         for name, size in expected.items():
             if (found := (folder / name).stat().st_size) != size:
                 raise CheckpointError(f"{folder / name} has {found} bytes, expected {size}; restore it")
@@ -76,7 +77,7 @@ def shard_shapes(folder: Path) -> dict[str, Tensor]:
             raise
         raise CheckpointError(f"{folder} is truncated or not a folder of shards: {_first_line(error)}") from None
     return {
-        name: torch.empty(tensor.size, dtype=tensor.properties.dtype, device="meta")  # type: ignore[union-attr]
+        name: torch.empty(tensor.size, dtype=tensor.properties.dtype, device="meta")  # type: ignore[union-attr]  # all are tensors
         for name, tensor in metadata.items()
     }
 
@@ -100,7 +101,7 @@ def read_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
 
 @contextmanager
 def _maybe_alone() -> Iterator[bool]:
-    """Whether this process is alone, about which DCP warns even where it is told."""
+    """Whether this process has no process group. DCP warns about that even with ``no_dist=True``."""
     alone = not (torch.distributed.is_available() and torch.distributed.is_initialized())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is", category=UserWarning)

@@ -151,6 +151,7 @@ class CheckpointWriter:
 
     Args:
         keep: newest checkpoints kept, beside those that ``latest`` and ``best`` name; 0 keeps all.
+        also: a step whose checkpoint is kept, too; 0 for none.
         background: :meth:`save` copies the tensors and returns; a thread writes them.
         sync_record: writes the lines of the steps so far to the disk, so that no checkpoint exists without them.
 
@@ -158,8 +159,11 @@ class CheckpointWriter:
         has_news: whether the thread has met an error or has notes since the last look.
     """
 
-    def __init__(self, run: RunDirectory, *, keep: int, background: bool, sync_record: Callable[[], None]):
-        self.run, self.keep, self.background, self.sync_record = run, keep, background, sync_record
+    def __init__(
+        self, run: RunDirectory, *, keep: int, also: int = 0, background: bool, sync_record: Callable[[], None]
+    ):
+        self.run, self.keep, self.also = run, keep, also
+        self.background, self.sync_record = background, sync_record
         self._buffers = SnapshotBuffers()
         self._idle = threading.Event()
         self._idle.set()
@@ -293,7 +297,7 @@ class CheckpointWriter:
             self._prune()
 
     def _prune(self) -> None:
-        stuck = set(self.run.prune(self.keep))
+        stuck = set(self.run.prune(self.keep, self.also))
         for path in sorted(stuck - self._stuck):
             self._notes.append(f"{path} cannot be deleted now; the next checkpoint tries again")
             self.has_news = True

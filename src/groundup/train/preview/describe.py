@@ -12,7 +12,7 @@ from groundup.display.section import Section
 from groundup.display.units import size_text
 from groundup.optim.schedule import describe_schedule
 from groundup.train.device import MFU_CONVENTION, device_name, known_peak
-from groundup.train.limits import checkpoint_bytes, disk_warning, free_bytes, most_checkpoints
+from groundup.train.limits import checkpoint_bytes, checkpoints_at_once, disk_warning, free_bytes
 
 
 def describe(
@@ -72,7 +72,7 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
     """Table of the disk space that checkpoints take and the free space."""
-    one, count = checkpoint_bytes(model, optimizer), most_checkpoints(config.train, evaluates=bool(config.data.valid))
+    one, count = checkpoint_bytes(model, optimizer), checkpoints_at_once(config)
     rows = [
         ("one checkpoint", size_text(one)),
         ("checkpoints at once, at most", f"{count:,} = {size_text(one * count)}"),

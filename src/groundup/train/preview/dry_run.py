@@ -84,7 +84,7 @@ def _sections(trainer: Trainer, *, resume: bool, overwrite: bool, adopt_config: 
     done = 0
     if resume:
         found = latest_checkpoint(trainer.run, config, trainer.identity, adopt=adopt_config)
-        done = found.state["step"] if found else 0
+        done = found.start.state["step"] if found else 0
         plan["left"] = f"{config.train.max_iters - done:,} steps, after step {done:,}"
     elif not (overwrite or trainer.run.is_untouched()):
         plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"

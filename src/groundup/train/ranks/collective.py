@@ -81,7 +81,7 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for all ranks; raise as :meth:`error_barrier` does.
 
-        Call it before tensors are exchanged, if a rank may have failed by then.
+        Call it before an exchange of tensors that a failed rank would block.
         """
 
     def broadcast(self, value: Any) -> Any:

@@ -114,7 +114,7 @@ class FSDP(Parallel):
 
     @contextmanager
     def reading(self, model: TransformerLM) -> Iterator[None]:
-        root: FSDPModule = model  # type: ignore[assignment]
+        root: FSDPModule = model  # type: ignore[assignment]  # fully_shard() has changed its class
         try:
             yield
         finally:

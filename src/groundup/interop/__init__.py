@@ -1,0 +1,1 @@
+"""Models of other programs: export to Hugging Face, GGUF and tiktoken, and import from them."""

@@ -1,0 +1,115 @@
+"""Model card: the README.md of an exported folder, from what the run directory says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.account.params import parameter_count
+from groundup.config import RunConfig, flatten
+from groundup.display.markdown import fenced, table
+from groundup.record.read import MEASURES, UNITS, Run, read_run
+from groundup.version import VERSION
+
+_POINTS = 12
+"""Most rows of the table of the curve."""
+_SECTIONS = ("model", "optim", "data", "train")
+_OF_MACHINE = ("data.train", "data.valid", "data.vocab", "data.merges", "train.device")
+
+
+def model_card(
+    config: RunConfig,
+    run: Path,
+    state: dict[str, Any],
+    *,
+    license_name: str = "",
+    repo: str = "",
+    command: str,
+    begin: str,
+) -> str:
+    """Return the card of a run's checkpoint as Markdown with the header that the Hub reads.
+
+    Args:
+        config: options of the checkpoint.
+        state: of the checkpoint.
+        license_name: identifier such as "apache-2.0"; empty where none is given.
+        repo: name on the Hub, if it is going there.
+        command: that made the export.
+        begin: the token that begins a text; empty for none.
+    """
+    model, found = config.model, read_run(run)
+    header = [
+        "---",
+        f"license: {license_name or 'unknown'}",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [groundup]",
+        "---",
+    ]
+    shared = f" ({model.kv_heads} of keys)" if model.kv_heads != model.num_heads else ""
+    facts = {
+        "parameters": f"{parameter_count(model):,}",
+        "shape": f"{model.num_layers} layers, d_model {model.d_model}, {model.num_heads} heads{shared} of "
+        f"{model.head_dim}, d_ff {model.ffn_dim}, vocabulary {model.vocab_size:,}, context {model.context_length:,}",
+        "steps": f"{state['step']:,}",
+        "tokens": f"{state['tokens']:,}",
+        "SHA-256 of the training data": state.get("dataset_sha256") or "not recorded",
+        "SHA-256 of the tokenizer": state.get("tokenizer_sha256") or "not recorded",
+    }
+    imported = found.environment.get("imported")
+    if isinstance(imported, dict):
+        facts["imported from"] = " ".join(str(imported[key]) for key in ("source", "revision") if imported.get(key))
+    for measure, name in MEASURES.items():
+        if (value := found.figures.get(measure)) is not None:
+            facts[f"final {name}"] = f"{value:.4f} {UNITS[measure]}"
+    parts = [
+        "\n".join(header),
+        f"# {config.name}",
+        f"A language model, trained and exported with groundup {VERSION}.",
+        table(("", ""), list(facts.items())),
+        "## Use",
+        fenced(_usage(repo or f"./{config.name}", begin), "python"),
+    ]
+    if curve := _curve(found):
+        parts += ["## Training curve", curve]
+    parts += ["## Recipe", "Options that differ from groundup's defaults:", fenced(_recipe(config), "toml")]
+    parts += ["## Export", fenced(command, "bash")]
+    if not license_name:
+        parts += ["No license was given: set `license` at the top before you publish the model."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _usage(place: str, begin: str) -> str:
+    prompt = f"{begin}Once upon a time"
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(place)})\n"
+        f"model = AutoModelForCausalLM.from_pretrained({json.dumps(place)})\n"
+        f'inputs = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")\n'
+        "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))"
+    )
+
+
+def _curve(run: Run) -> str:
+    """A table of some evaluations, the first and the last among them."""
+    measure = next((name for name in ("val_loss", "train_loss") if name in run.curves), None)
+    if measure is None:
+        return ""
+    curve = run.curves[measure]
+    some = np.unique(np.linspace(0, len(curve.steps) - 1, _POINTS).round().astype(int))
+    rows = [(f"{int(curve.steps[i]):,}", f"{curve.values[i]:.4f}") for i in some]
+    return table(("step", MEASURES[measure]), rows)
+
+
+def _recipe(config: RunConfig) -> str:
+    """Options as TOML, without names and paths of the machine."""
+    usual, found = flatten(RunConfig()), flatten(config)
+    sections: dict[str, list[str]] = {}
+    for name, value in found.items():
+        section, _, last = name.rpartition(".")
+        if section in _SECTIONS and value != usual[name] and name not in _OF_MACHINE:
+            sections.setdefault(section, []).append(f"{last} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n\n".join("\n".join([f"[{section}]", *lines]) for section, lines in sections.items())

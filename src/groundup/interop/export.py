@@ -1,0 +1,174 @@
+"""`groundup export`: a run in the format of another program, compared with the run before it counts as done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from groundup.errors import CheckpointError, ConfigError, TokenizerError
+from groundup.interop import hugging_face, plain
+from groundup.interop.card import model_card
+from groundup.interop.model import Model, model_of_run, new_folder
+from groundup.interop.verify import (
+    Comparison,
+    asked_transformers,
+    compare,
+    compare_ids,
+    sample_ids,
+    small_enough,
+    within,
+)
+from groundup.record.run import RunDirectory
+from groundup.system.command import command
+from groundup.tokenizer.formats.convert import refuse_existing
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+Target = Literal["hugging-face", "gguf", "tiktoken", "folder"]
+Dtype = Literal["f32", "f16", "bf16", "q8_0"]
+
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+_NAME_OF = {dtype: name for name, dtype in DTYPES.items()} | {torch.float64: "f64"}
+_SUFFIX = {"gguf": ".gguf", "tiktoken": ".tiktoken", "folder": "-folder"}
+_FOLDER_OF_ALL = Path("exports")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote, and how it was checked."""
+
+    out: Path
+    family: str
+    """Class in transformers, or architecture in llama.cpp."""
+    bytes: int
+    dtype: str
+    difference: float | None
+    """Largest difference of a logit from the run's; None where no weights were written."""
+    checks: list[str]
+    """What was compared, in lines."""
+    next: str
+    """What to try."""
+
+
+def export_model(
+    run: str | Path,
+    out: Path | None = None,
+    to: Target = "hugging-face",
+    *,
+    checkpoint: str = "best",
+    dtype: Dtype | None = None,
+    license_name: str = "",
+    repo: str = "",
+    overwrite: bool = False,
+) -> Exported:
+    """Write a run's checkpoint in another format, read it back, and compare tensors, logits and token ids.
+
+    Nothing is written unless they are equal: tensors exactly, once they are rounded to the dtype, logits of the same
+    weights within 1e-5, and ids. Other programs that are installed (transformers, llama.cpp) are asked, too.
+
+    Args:
+        out: file or folder to write; None takes one in ``exports/`` with the run's name.
+        dtype: of the tensors; None keeps that of the checkpoint. q8_0 is for GGUF alone.
+        license_name: for the model card, such as "apache-2.0".
+        repo: name on the Hub, for the model card.
+        overwrite: replace an earlier export.
+
+    Raises:
+        ConfigError: the format cannot express the model, or the output exists.
+        CheckpointError: the checkpoint is damaged, or what was written is not equal.
+        TokenizerError: the format cannot express the tokenizer.
+    """
+    directory = RunDirectory.open(run)
+    if out is None:
+        out = _FOLDER_OF_ALL / f"{directory.path.resolve().name}{_SUFFIX.get(to, '')}"
+    if dtype == "q8_0" and to != "gguf":
+        raise ConfigError(f"--dtype q8_0 with --to {to}, and only GGUF has it; use --to gguf, or f32, f16 or bf16")
+    if to == "tiktoken":
+        return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
+    model = model_of_run(run, checkpoint)
+    wanted = DTYPES.get(dtype or "")
+    if to == "folder":
+        return _export_plain(model, out, wanted, overwrite=overwrite)
+    words: list[str | Path] = ["export", directory.path, "--to", to, "--checkpoint", str(model.state["step"])]
+    card = model_card(
+        model.config, directory.path, model.state, license_name=license_name, repo=repo,
+        command=command(*words, *(["--dtype", dtype] if dtype else [])), begin=model.begin_and_end()[0],
+    )  # fmt: skip
+    return _export_folder(model, out, wanted, card, overwrite=overwrite)
+
+
+def _export_folder(model: Model, out: Path, dtype: torch.dtype | None, card: str, *, overwrite: bool) -> Exported:
+    with new_folder(out, hugging_face.FILES, overwrite=overwrite) as folder:
+        family = hugging_face.write_folder(folder, model, dtype, card=card)
+        written = hugging_face.read_folder(folder, without_tokenizer=model.tokenizer is None)
+        found, checks = compared(model, written)
+        if small_enough(written.weights):
+            ids = sample_ids(model.config.model, model.tokenizer)
+            said = asked_transformers(folder, ids, found.logits, model.tokenizer)
+            checks += [said] if said else []
+        size = _size(folder)
+    prompt = f"{model.begin_and_end()[0]}Once upon a time"
+    following = f"AutoModelForCausalLM.from_pretrained({str(out)!r}) in transformers, with a prompt such as {prompt!r}"
+    return Exported(out, family, size, _dtype_of(written), found.difference, checks, following)
+
+
+def _export_plain(model: Model, out: Path, dtype: torch.dtype | None, *, overwrite: bool) -> Exported:
+    with new_folder(out, plain.FILES, overwrite=overwrite) as folder:
+        plain.write_plain(folder, model, dtype)
+        written = plain.read_plain(folder)
+        found, checks = compared(model, written)
+        size = _size(folder)
+    following = command("import", out, "--out", Path("runs") / f"{out.name}-imported")
+    return Exported(out, "groundup", size, _dtype_of(written), found.difference, checks, following)
+
+
+def _export_tokenizer(tokenizer: Tokenizer, out: Path, *, overwrite: bool) -> Exported:
+    from groundup.tokenizer import Tokenizer
+
+    refuse_existing(out, overwrite=overwrite, is_folder=False)
+    if not isinstance(tokenizer.pattern, str):
+        raise TokenizerError("tiktoken splits text once, and this tokenizer several times; use --to hugging-face")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_tiktoken(out)
+    special = {name: tokenizer.token_id(name) for name in tokenizer.special_tokens}
+    count = compare_ids(
+        tokenizer, Tokenizer.from_tiktoken(out, pattern=tokenizer.pattern, special_tokens=special), str(out)
+    )
+    named = [f"--special-tokens {name}={token_id}" for name, token_id in special.items()]
+    following = " ".join(["what the file does not say:", f"--pattern {tokenizer.pattern}", *named])
+    return Exported(out, "tokenizer", out.stat().st_size, "", None, [f"{count:,} token ids equal"], following)
+
+
+def compared(model: Model, written: Model) -> tuple[Comparison, list[str]]:
+    """Compare a model with what was written of it; returns lines on what was found.
+
+    Raises:
+        CheckpointError: a tensor, a logit or a token id differs.
+    """
+    found = compare(model.side, written.side, sample_ids(model.config.model, model.tokenizer))
+    same_dtype = set(written.weights.dtypes.values()) == set(model.weights.dtypes.values())
+    if same_dtype and not within(found.difference, found.largest):
+        raise CheckpointError(
+            f"{written.weights.source} has other logits than the run, by up to {found.difference:.3g}; nothing was kept"
+        )
+    rounding = "" if same_dtype else f" from rounding to {_dtype_of(written)}"
+    lines = [
+        f"{len(written.weights.shapes):,} tensors read back equal; largest difference of a logit "
+        f"{found.difference:.1e}{rounding} ({found.positions} positions, logits up to {found.largest:.3g})"
+    ]
+    if model.tokenizer is not None and written.tokenizer is not None:
+        lines += [f"{compare_ids(model.tokenizer, written.tokenizer, written.weights.source):,} token ids equal"]
+    return found, lines
+
+
+def _dtype_of(model: Model) -> str:
+    names = {_NAME_OF[dtype] for dtype in model.weights.dtypes.values()}
+    return ", ".join(sorted(names))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

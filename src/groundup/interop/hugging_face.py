@@ -1,0 +1,157 @@
+"""Folders of Hugging Face's transformers: config.json, safetensors, tokenizer.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from groundup.config import RunConfig, override
+from groundup.config.options import ModelConfig
+from groundup.errors import CheckpointError, FileMissingError
+from groundup.interop.families import config_json, family_of, is_tied, links, model_config
+from groundup.interop.model import Model, check_tokenizer, load_tokenizer, refuse_pickle, sample_tokens
+from groundup.interop.weights import (
+    ExportedWeights,
+    LinkedWeights,
+    SafetensorsWeights,
+    check_tensors,
+    in_shards,
+    tensor_bytes,
+    write_safetensors,
+)
+from groundup.system.files import json_text, read_json, why, write_atomically
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+GENERATION_FILE = "generation_config.json"
+CARD_FILE = "README.md"
+FILES = {
+    CONFIG_FILE, WEIGHTS_FILE, INDEX_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, GENERATION_FILE, CARD_FILE,
+}  # fmt: skip
+_TORCH_NAME = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float64: "float64"}
+
+
+def write_folder(folder: Path, model: Model, dtype: torch.dtype | None, *, card: str) -> str:
+    """Write a model into an existing folder, and return the name of its class in transformers.
+
+    Args:
+        dtype: of all tensors; None keeps each as it is.
+        card: content of README.md.
+
+    Raises:
+        ConfigError: no family of transformers has the model's options.
+        TokenizerError: its tokenizer has no form there.
+    """
+    config = model.config.model
+    family = family_of(config, "hugging-face", model.tokenizer)
+    weights = ExportedWeights(model.weights, links(config, family, "hugging-face"), dtype)
+    begin, end = model.begin_and_end()
+    ids = {"bos_token_id": _id(model.tokenizer, begin), "eos_token_id": _id(model.tokenizer, end)}
+    entries = config_json(config, family, tied=is_tied(config)) | ids | {"pad_token_id": None}
+    entries["dtype"] = entries["torch_dtype"] = _TORCH_NAME[next(iter(weights.dtypes.values()))]
+    write_atomically(folder / CONFIG_FILE, json_text(entries, indent=2))
+    if model.tokenizer is not None:
+        model.tokenizer.save_hugging_face(folder / TOKENIZER_FILE)
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+            "model_max_length": config.context_length,
+        } | {name: token for name, token in (("bos_token", begin), ("eos_token", end)) if token}
+        write_atomically(folder / TOKENIZER_CONFIG_FILE, json_text(settings, indent=2))
+    sampling: dict[str, Any] = {"do_sample": model.config.sample.temperature > 0} | ids
+    if sampling["do_sample"]:
+        sampling |= {"temperature": model.config.sample.temperature, "top_p": model.config.sample.top_p}
+    write_atomically(folder / GENERATION_FILE, json_text(sampling, indent=2))
+    write_atomically(folder / CARD_FILE, card)
+    groups = in_shards(weights)
+    names = [WEIGHTS_FILE]
+    if len(groups) > 1:
+        names = [f"model-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
+        total = sum(tensor_bytes(weights, name) for name in weights.shapes)
+        places = {name: file for file, group in zip(names, groups, strict=True) for name in group}
+        write_atomically(
+            folder / INDEX_FILE, json_text({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+        )
+    for file, group in zip(names, groups, strict=True):
+        write_safetensors(folder / file, weights, group)
+    return family.class_name
+
+
+def _id(tokenizer: Tokenizer | None, name: str) -> int | None:
+    return tokenizer.token_id(name) if tokenizer is not None and name else None
+
+
+def read_folder(
+    folder: Path, *, context: int = 0, tokenizer: Path | None = None, without_tokenizer: bool = False
+) -> Model:
+    """Open a model in a folder of transformers.
+
+    Args:
+        context: context length to limit the model to; 0 takes the model's.
+        tokenizer: of another place; None takes the folder's.
+        without_tokenizer: do not look for one.
+
+    Raises:
+        FileMissingError: a file is missing.
+        CheckpointError: damaged or foreign files; a model that groundup cannot express; files that do not fit together.
+        TokenizerError: its tokenizer cannot be read with the same ids.
+    """
+    entries = _object(folder / CONFIG_FILE)
+    config, family = model_config(entries, context=context)
+    found = links(config, family, "hugging-face")
+    weights = SafetensorsWeights(_weight_files(folder), str(folder))
+    check_tensors(weights, {link.theirs: link.shape for link in found}, _ignored(config))
+    loaded = None if without_tokenizer else load_tokenizer(tokenizer or folder)
+    check_tokenizer(loaded, config.vocab_size, str(folder))
+    generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
+    tokens = {name: generation.get(name, entries.get(name)) for name in ("bos_token_id", "eos_token_id")}
+    run = override(RunConfig(model=config), sample_tokens(loaded, tokens["bos_token_id"], tokens["eos_token_id"]))
+    return Model(run, LinkedWeights(weights, found), loaded, {"source": str(folder.resolve())}, family.class_name)
+
+
+def _ignored(config: ModelConfig) -> list[str]:
+    """Tensors that may be there and are not the model's: a tied head, and tables that older versions saved."""
+    tables = [f"model.layers.{i}.self_attn.rotary_emb.inv_freq" for i in range(config.num_layers)]
+    return [*tables, "lm_head.weight"] if config.tie_embeddings else tables
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index, one = folder / INDEX_FILE, folder / WEIGHTS_FILE
+    if index.is_file():
+        places = _object(index).get("weight_map")
+        if not isinstance(places, Mapping) or not places:
+            raise CheckpointError(f"{index} has no weight_map; it is damaged")
+        names = sorted({str(name) for name in places.values()})
+        for name in names:
+            if Path(name).name != name or not name.endswith(".safetensors"):
+                raise CheckpointError(f"{index} names {name!r}; expected files of safetensors in the same folder")
+            if not (folder / name).is_file():
+                raise FileMissingError(f"{folder / name} is missing, and {index.name} names it; download it again")
+        return [folder / name for name in names]
+    if one.is_file():
+        return [one]
+    pickles = sorted([*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if pickles:
+        raise refuse_pickle(pickles[0])
+    raise FileMissingError(f"no {WEIGHTS_FILE} or {INDEX_FILE} in {folder}; expected a folder of transformers")
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        raise FileMissingError(f"no {path.name} in {path.parent}") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {why(error)}") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds {type(content).__name__}; expected a JSON object")
+    return content

@@ -1,0 +1,171 @@
+"""`groundup import`: a model of another program as a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from groundup.account.flops import training_flops_per_token
+from groundup.account.params import parameter_count
+from groundup.config import flatten
+from groundup.errors import CheckpointError, ConfigError, FileMissingError
+from groundup.interop import hugging_face, plain
+from groundup.interop.export import compared
+from groundup.interop.families import Link, plain_names
+from groundup.interop.model import Model, model_of_run, new_folder, refuse_pickle
+from groundup.interop.verify import asked_transformers, sample_ids, small_enough
+from groundup.interop.weights import ExportedWeights, tensor_bytes, write_safetensors
+from groundup.record import read_object
+from groundup.record.run import RunDirectory
+from groundup.system.command import command
+from groundup.system.files import file_sha256
+from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state
+from groundup.train.state import TrainState
+from groundup.version import VERSION as GROUNDUP_VERSION
+from groundup.version import installed_version
+
+RUN_FILES = {"config.toml", "environment.json", "checkpoints", "tokenizer", ".lock"}
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import wrote, and how it was checked."""
+
+    out: Path
+    family: str
+    parameters: int
+    bytes: int
+    dtype: str
+    difference: float
+    """Largest difference of a logit between the files and the run."""
+    checks: list[str]
+    next: str
+    """A command to try."""
+
+
+def import_model(
+    source: str | Path,
+    out: str | Path,
+    *,
+    context: int = 0,
+    tokenizer: Path | None = None,
+    overwrite: bool = False,
+) -> Imported:
+    """Write a model of another program as a run with one checkpoint, at step 0, and compare it with its source.
+
+    Tensors keep their dtype; a run computes in float32 or as ``train.precision`` says.
+
+    Args:
+        source: a folder of transformers, a folder that `groundup export --to folder` wrote, or hf://ORG/NAME.
+        out: run directory to write.
+        context: context length to limit the model to; 0 takes the model's.
+        tokenizer: file or folder of a tokenizer, where it is not the source's.
+        overwrite: replace an earlier import.
+
+    Raises:
+        FileMissingError: the source, or a file of it, does not exist.
+        CheckpointError: damaged or foreign files, or a model that groundup cannot express.
+        TokenizerError: its tokenizer cannot be read with the same ids.
+        ConfigError: the output exists.
+    """
+    out = Path(out)
+    if context < 0:
+        raise ConfigError(f"--context {context}; expected a positive number, or 0 for the model's")
+    _refuse_trained(out)
+    model, place = open_source(source, context=context, tokenizer=tokenizer)
+    with new_folder(out, RUN_FILES, overwrite=overwrite) as folder:
+        _write_run(folder, out, model, place)
+        written = model_of_run(folder)
+        found, checks = compared(model, written)
+        if _is_of_transformers(place) and small_enough(written.weights):
+            ids = sample_ids(model.config.model, model.tokenizer)
+            own = tokenizer is None
+            said = asked_transformers(place, ids, found.logits, model.tokenizer if own else None, must_tokenize=False)
+            checks += [said] if said else []
+    size = sum(tensor_bytes(model.weights, name) for name in model.weights.shapes)
+    dtypes = sorted({str(dtype).removeprefix("torch.") for dtype in model.weights.dtypes.values()})
+    following = command("generate", out, "--prompt", "Once upon a time")
+    return Imported(
+        out, model.family, parameter_count(model.config.model), size, ", ".join(dtypes), found.difference, checks,
+        following,
+    )  # fmt: skip
+
+
+def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None = None) -> tuple[Model, Path]:
+    """Open a model of any format that is read; returns it with the file or folder that it lies in."""
+    place = Path(source)
+    if not place.exists():
+        raise FileMissingError(f"no file or folder {place}; expected a folder of transformers, or hf://ORG/NAME")
+    if place.is_file():
+        if place.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
+            raise refuse_pickle(place)
+        raise CheckpointError(f"{place} is of no format that is read; expected a folder of transformers")
+    if (place / hugging_face.CONFIG_FILE).exists():
+        return hugging_face.read_folder(place, context=context, tokenizer=tokenizer), place
+    if (place / plain.CONFIG_FILE).exists():
+        if (place / "checkpoints").is_dir():
+            raise CheckpointError(f"{place} is a run already; use it as it is, or copy it")
+        return plain.read_plain(place, context=context, tokenizer=tokenizer), place
+    raise FileMissingError(f"no {hugging_face.CONFIG_FILE} in {place}; expected a folder of transformers")
+
+
+def _refuse_trained(out: Path) -> None:
+    """Refuse to replace a run that is more than an import."""
+    try:
+        imported = "imported" in read_object(out / "environment.json")
+    except (OSError, ValueError):
+        imported = False
+    run = RunDirectory(out)
+    if run.config_file.is_file() and not (imported and run.steps() == [0] and not (out / "metrics.jsonl").exists()):
+        raise ConfigError(f"{out} is a run that was trained, and is left alone; choose another --out")
+
+
+def _is_of_transformers(place: Path) -> bool:
+    return (place / hugging_face.CONFIG_FILE).is_file()
+
+
+def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
+    """Write the files of a run (docs/reference/run-directory.md) into an empty folder."""
+    config = dataclasses.replace(model.config, name=out.resolve().name, runs_dir=str(out.parent))
+    run = RunDirectory(folder)
+    environment = {
+        "groundup": GROUNDUP_VERSION,
+        "python": platform.python_version(),
+        "packages": {name: installed_version(name) for name in ("torch", "numpy", "safetensors", "regex")},
+        "platform": platform.platform(),
+        "parameters": parameter_count(config.model),
+        "flops_per_token": training_flops_per_token(config.model),
+        "imported": {"family": model.family, **model.origin, "files": _hashes(place)},
+    }
+    run.create(config, environment)
+    if model.tokenizer is not None:
+        model.tokenizer.save(run.tokenizer_dir)
+    checkpoint = run.step_folder(0)
+    checkpoint.mkdir()
+    names = plain_names(config.model)
+    weights = ExportedWeights(model.weights, [Link(name, name, shape) for name, shape in names.items()])
+    sha256 = write_safetensors(checkpoint / MODEL_FILE, weights, list(names))
+    save_file({}, checkpoint / OPTIMIZER_FILE)
+    state = TrainState().to_dict() | {
+        "format": FORMAT,
+        "version": VERSION,
+        "dataset_sha256": None,
+        "tokenizer_sha256": None if model.tokenizer is None else model.tokenizer.sha256,
+        "evaluated_on": [None, config.train.eval_windows],
+        "options": flatten(config),
+        "optimizer": {},
+        FILES: {MODEL_FILE: sha256, OPTIMIZER_FILE: file_sha256(checkpoint / OPTIMIZER_FILE)},
+    }
+    write_state(checkpoint, state)
+    for pointer in ("latest", "best"):
+        run.point(pointer, 0)
+
+
+def _hashes(place: Path) -> dict[str, str]:
+    """SHA-256 of each file of the source, by name."""
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    return {path.name if path == place else path.relative_to(place).as_posix(): file_sha256(path) for path in files}

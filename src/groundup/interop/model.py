@@ -1,0 +1,182 @@
+"""A model on disk, as export and import hand it on: options, weights, tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.config import END_OF_TEXT, RunConfig
+from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TokenizerError
+from groundup.interop.families import plain_names
+from groundup.interop.verify import Side
+from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, check_tensors
+from groundup.record.run import RunDirectory
+from groundup.system.files import delete, discard, sync_directory
+from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
+from groundup.train.checkpoint.shards import MODEL_SHARDS
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk. Nothing of its weights is in memory."""
+
+    config: RunConfig
+    """Options; of a foreign model only those of the section ``model`` and the tokens of ``sample`` mean something."""
+    weights: Weights
+    """Under groundup's names."""
+    tokenizer: Tokenizer | None
+    origin: dict[str, Any] = field(default_factory=dict)
+    """Where it comes from: entries for ``environment.json``."""
+    family: str = ""
+    """Class in transformers, architecture in llama.cpp, or the name of another program."""
+    state: dict[str, Any] = field(default_factory=dict)
+    """Of a run's checkpoint, its ``state.json``."""
+
+    @property
+    def side(self) -> Side:
+        """The model, to be compared."""
+        return Side(self.config.model, self.weights)
+
+    def begin_and_end(self) -> tuple[str, str]:
+        """The tokens that begin and end a text; empty where the tokenizer does not have them."""
+        special = () if self.tokenizer is None else self.tokenizer.special_tokens
+        sample = self.config.sample
+        return (
+            sample.begin_token if sample.begin_token in special else "",
+            sample.end_token if sample.end_token in special else "",
+        )
+
+
+def model_of_run(run: str | Path, checkpoint: str = "best") -> Model:
+    """Open a run's checkpoint, gathered or sharded.
+
+    Raises:
+        FileMissingError: no such run.
+        CheckpointError: no such checkpoint, or a damaged one.
+    """
+    directory = RunDirectory.open(run)
+    folder = directory.checkpoint(checkpoint)
+    state = read_state(folder)
+    check_hashes(folder, state, part="model")
+    config = directory.config_at(state)
+    shards = folder / MODEL_SHARDS
+    weights: Weights
+    if shards.is_dir():
+        weights = ShardWeights(shards)
+    else:
+        weights = SafetensorsWeights([folder / MODEL_FILE], str(folder / MODEL_FILE))
+    check_tensors(weights, plain_names(config.model))
+    try:
+        tokenizer = directory.tokenizer()
+    except DataError:
+        tokenizer = None
+    return Model(config, weights, tokenizer, state=state)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokenizer of any format.
+
+    Raises:
+        FileMissingError, TokenizerError: there is none, or it cannot be read with the same ids.
+    """
+    from groundup.tokenizer import Tokenizer
+
+    try:
+        return Tokenizer.load(path)
+    except (TokenizerError, FileMissingError) as error:
+        raise type(error)(f"{error}; or name another tokenizer with --tokenizer") from None
+
+
+def check_tokenizer(tokenizer: Tokenizer | None, vocab_size: int, source: str) -> None:
+    """Refuse a tokenizer with ids that the model has no row for.
+
+    Raises:
+        CheckpointError: it has more ids than the model's vocabulary.
+    """
+    if tokenizer is not None and (largest := max(tokenizer.vocab)) >= vocab_size:
+        raise CheckpointError(
+            f"the tokenizer of {source} has the id {largest}, and the model has a vocabulary of {vocab_size}; "
+            f"they do not belong together"
+        )
+
+
+def token_named(tokenizer: Tokenizer | None, token_id: object) -> str:
+    """Name of a special token; empty where the id is none. Of a list of ids, the first."""
+    if isinstance(token_id, list) and token_id:
+        token_id = token_id[0]
+    names = () if tokenizer is None else tokenizer.special_tokens
+    return next((name for name in names if tokenizer is not None and tokenizer.token_id(name) == token_id), "")
+
+
+def sample_tokens(tokenizer: Tokenizer | None, begin: object, end: object) -> dict[str, str]:
+    """Options ``sample.begin_token`` and ``sample.end_token`` for the ids that a foreign model names."""
+    names = (token_named(tokenizer, begin), token_named(tokenizer, end))
+    fallback = END_OF_TEXT if not any(names) else ""
+    return {"sample.begin_token": names[0] or fallback, "sample.end_token": names[1] or fallback}
+
+
+@contextmanager
+def new_folder(out: Path, known: set[str], *, overwrite: bool) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes ``out`` when the block ends, and is deleted after an error.
+
+    Args:
+        known: names of what such a folder holds. One with anything else is never replaced.
+
+    Raises:
+        ConfigError: the folder exists, and is not to be or may not be replaced.
+    """
+    check_free(out, known, overwrite=overwrite)
+    created = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        sync_directory(temporary)
+        discard(out)
+        os.rename(temporary, out)
+        sync_directory(out.parent)
+    except BaseException:
+        delete(temporary)
+        for parent in created:
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+        raise
+
+
+def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
+    """Refuse an output that exists, unless it is to be replaced and holds nothing else."""
+    if out.resolve() in (Path().resolve(), *Path().resolve().parents):
+        raise ConfigError(f"--out {out} is the current folder or above it; name a new folder")
+    if not os.path.lexists(out):
+        return
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(f"{out} exists already; choose another --out, or replace it with --overwrite")
+    if out.is_dir() and not out.is_symlink():
+        strangers = sorted(path.name for path in out.iterdir() if path.name not in known and not _is_shard(path.name))
+        if strangers:
+            raise ConfigError(
+                f"{out} holds {strangers[0]}, which no export wrote, and is left alone; choose another --out"
+            )
+
+
+def _is_shard(name: str) -> bool:
+    return name.startswith("model-") and name.endswith(".safetensors")
+
+
+def refuse_pickle(path: Path) -> CheckpointError:
+    """The error for weights that only unpickling would read."""
+    return CheckpointError(
+        f"{path} is a pickle, which can run any code when it is read; convert it to safetensors where you trust it"
+    )

@@ -1,0 +1,258 @@
+"""Verification of an exported or imported model: its tensors, its logits, its token ids.
+
+The two models are compared layer by layer, with one block of each in memory. What another program makes of the files is
+asked where that program is installed: transformers for Hugging Face's format, llama.cpp (xllamacpp) for GGUF.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import ModelConfig
+from groundup.errors import CheckpointError
+from groundup.interop.weights import Weights, chunks, tensor_bytes
+from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
+# Shapes: S sequence, D d_model, V vocabulary.
+
+TOLERANCE = 1e-5
+"""Largest difference of a logit between two programs with the same float32 weights, for logits of size 1."""
+_POSITIONS = 32
+_MOST_BYTES = 10**9
+"""Size of the weights up to which another program, which loads all of them, is asked too."""
+
+TEXTS = (
+    "Once upon a time, there was a little girl named Lily. She didn't know 1,234 words, but she'd learn.",
+    "  Two spaces\n\n\tand a tab;\r\nthen   three. 3.14159 + 2^10 = 1027.14!?",
+    "Émile naïvely café — “quotes” … 日本語のテキスト, Привет мир, مرحبا, 👩‍🚀🎉",
+    "def f(x):\n    return {'a': [x**2 for _ in range(10)]}  # comment\n",
+)
+"""What token ids are compared on."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model whose weights are on disk."""
+
+    config: ModelConfig
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Result of :func:`compare`."""
+
+    positions: int
+    difference: float
+    """Largest difference of a logit."""
+    largest: float
+    """Largest logit, regardless of sign."""
+    logits: Tensor
+    """Logits of the second model, ``(S, V)``."""
+
+
+@torch.no_grad()
+def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
+    """Run both models on a sequence, and check that the second has the weights of the first, rounded to its dtypes.
+
+    Args:
+        ids: at most as many as the context is long.
+
+    Raises:
+        CheckpointError: a tensor differs.
+    """
+    first, second = _Streamed(one, len(ids)), _Streamed(other, len(ids))
+    x_SD, y_SD = first.embedded(ids), second.embedded(ids)
+    for layer in range(one.config.num_layers):
+        x_SD, y_SD = first.block(layer, x_SD), second.block(layer, y_SD)
+        for name, weight in first.module.named_parameters():
+            full = f"layers.{layer}.{name}"
+            _check_same(other.weights, full, weight, second.module.get_parameter(name))
+    x_SD, y_SD = first.normed(x_SD), second.normed(y_SD)
+    _check_tables(one, other)
+    logits_SV, difference, largest = [], 0.0, 0.0
+    for a_ND, b_ND in zip(first.head_chunks(), second.head_chunks(), strict=True):
+        a_SN, b_SN = x_SD @ a_ND.T, y_SD @ b_ND.T
+        difference = max(difference, float((a_SN - b_SN).abs().max()))
+        largest = max(largest, float(a_SN.abs().max()))
+        logits_SV.append(b_SN)
+    logits = torch.cat(logits_SV, dim=1)
+    if not logits.isfinite().all() and torch.isfinite(torch.tensor(largest)):
+        raise CheckpointError(f"the logits of {other.weights.source} are not finite, those of {one.weights.source} are")
+    return Comparison(len(ids), difference, largest, logits)
+
+
+class _Streamed:
+    """A model with one block in memory, in float32, whose weights are read when they are needed."""
+
+    def __init__(self, side: Side, length: int):
+        self.config, self._weights = side.config, side.weights
+        config = side.config
+        self.module: nn.Module = TransformerBlock(config, device="meta").to_empty(device="cpu")
+        if config.position == "rope":
+            self.module.attn.rope = RotaryPositionalEmbedding(config.rope_theta, config.head_dim, length, config=config)
+
+    def embedded(self, ids: Sequence[int]) -> Tensor:
+        rows = [self._weights.rows(_TABLE, i, i + 1) for i in ids]
+        return torch.cat(rows).float() * self.config.input_scale
+
+    def block(self, layer: int, x_SD: Tensor) -> Tensor:
+        for name, parameter in self.module.named_parameters():
+            start = 0
+            for chunk in chunks(self._weights, f"layers.{layer}.{name}"):
+                parameter[start : start + len(chunk)] = chunk
+                start += len(chunk)
+        result: Tensor = self.module(x_SD[None])[0]
+        return result
+
+    def normed(self, x_SD: Tensor) -> Tensor:
+        if self.config.norm != "pre":
+            return x_SD
+        norm = RMSNorm(self.config.d_model, self.config.norm_eps)
+        norm.weight.copy_(self._weights.tensor("ln_final.weight"))
+        return norm(x_SD)
+
+    def head_chunks(self) -> Iterator[Tensor]:
+        yield from _rows(self._weights, _head(self.config))
+
+
+_TABLE = "token_embeddings.weight"
+
+
+def _head(config: ModelConfig) -> str:
+    return _TABLE if config.tie_embeddings else "lm_head.weight"
+
+
+def _rows(weights: Weights, name: str, step: int = 4096) -> Iterator[Tensor]:
+    for start in range(0, weights.shapes[name][0], step):
+        yield weights.rows(name, start, min(weights.shapes[name][0], start + step)).float()
+
+
+def _check_tables(one: Side, other: Side) -> None:
+    pairs = [(_TABLE, _TABLE, one.config.input_scale / other.config.input_scale)]
+    if not other.config.tie_embeddings:
+        pairs.append((_head(one.config), _head(other.config), 1.0))
+    if one.config.norm == "pre":
+        pairs.append(("ln_final.weight", "ln_final.weight", 1.0))
+    for ours, theirs, scale in pairs:
+        for a, b in zip(_rows(one.weights, ours), _rows(other.weights, theirs), strict=True):
+            _check_same(other.weights, theirs, a * scale if scale != 1 else a, b)
+
+
+def _check_same(weights: Weights, name: str, expected: Tensor, found: Tensor) -> None:
+    same = weights.round_trip(name, expected)
+    if not torch.equal(same, found) and not torch.equal(same.nan_to_num(), found.nan_to_num()):
+        raise CheckpointError(
+            f"{weights.source}: {name} was not read back as it was written, by up to {(same - found).abs().max():.3g}; "
+            f"nothing was kept: check the disk"
+        )
+
+
+def sample_ids(config: ModelConfig, tokenizer: Tokenizer | None) -> list[int]:
+    """Token ids on which logits are compared: of text, where there is a tokenizer."""
+    length = min(config.context_length, _POSITIONS)
+    if tokenizer is not None:
+        ids = [i for text in TEXTS for i in tokenizer.encode(text) if i < config.vocab_size]
+    else:
+        ids = [i * 7919 % config.vocab_size for i in range(length)]
+    return ids[:length]
+
+
+def compare_ids(one: Tokenizer, other: Tokenizer, source: str) -> int:
+    """Check that two tokenizers give the same ids, and return how many were compared.
+
+    Raises:
+        CheckpointError: they do not.
+    """
+    compared = 0
+    for text in _texts(one):
+        expected, found = one.encode(text), other.encode(text)
+        if expected != found:
+            raise CheckpointError(f"{source} gives other token ids for {text!r} than the tokenizer that was exported")
+        compared += len(expected)
+    return compared
+
+
+def _texts(tokenizer: Tokenizer) -> list[str]:
+    special = "".join(f"{name}x {name}" for name in tokenizer.special_tokens[:5])
+    return [*TEXTS, special] if special else list(TEXTS)
+
+
+def within(difference: float, largest: float, tolerance: float = TOLERANCE) -> bool:
+    """Whether a difference of logits is rounding: the tolerance is relative where logits are larger than 1."""
+    return difference <= tolerance * max(1.0, largest)
+
+
+def small_enough(weights: Weights) -> bool:
+    """Whether another program may be asked to load the whole model."""
+    return sum(tensor_bytes(weights, name) for name in weights.shapes) <= _MOST_BYTES
+
+
+def asked_transformers(
+    folder: Path, ids: Sequence[int], logits_SV: Tensor, tokenizer: Tokenizer | None, *, must_tokenize: bool = True
+) -> str:
+    """Load a folder with transformers and compare logits and token ids; returns what was found, in a line.
+
+    Args:
+        must_tokenize: whether other token ids are an error. transformers builds a tokenizer of the family by itself
+            where a folder does not name a class, and it may have other ids than the folder's tokenizer.json.
+
+    Returns:
+        An empty text where transformers is not installed.
+
+    Raises:
+        CheckpointError: transformers cannot load it, or finds something else.
+    """
+    if find_spec("transformers") is None:
+        return ""
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with _quiet_transformers():
+        try:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True) if tokenizer is not None else None
+            with torch.no_grad():
+                found_SV = model.eval()(torch.tensor([list(ids)])).logits[0].float()
+            encoded = [] if theirs is None else [theirs(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+        except Exception as error:  # whatever another program raises
+            raise CheckpointError(f"transformers cannot load {folder}: {str(error).splitlines()[0]}") from None
+    difference = float((found_SV - logits_SV).abs().max())
+    if not within(difference, float(logits_SV.abs().max())):
+        raise CheckpointError(f"transformers computes other logits from {folder}, by up to {difference:.3g}")
+    same_ids = ", ids equal" if encoded else ""
+    for text, found in zip(TEXTS, encoded, strict=False):
+        if tokenizer is not None and tokenizer.encode(text) != found:
+            same_ids = f", but other token ids than tokenizer.json for {text!r}"
+            if must_tokenize:
+                raise CheckpointError(f"transformers gives other token ids for {text!r} with {folder}")
+    return f"transformers {transformers.__version__}: largest difference of a logit {difference:.1e}{same_ids}"
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()

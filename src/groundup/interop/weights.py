@@ -1,0 +1,337 @@
+"""Tensors on disk, read and written a few rows at a time, so that memory does not grow with the model.
+
+Everything that is read is hostile until its header has been checked. safetensors checks its own headers (offsets
+without gaps or overlaps, sizes that match shapes); the bytes are then read with plain reads, since pages of a mapped
+file would count as memory of the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from groundup.errors import CheckpointError
+from groundup.interop.families import Link
+from groundup.system.files import open_regular
+from groundup.train.checkpoint.shards import read_shards, shard_shapes
+
+CHUNK_BYTES = 2**25
+"""Bytes that are read, converted and written at once."""
+SHARD_BYTES = 5 * 10**9
+"""Most bytes of a file of tensors, unless one tensor has more."""
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_NAME_OF = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+class Weights(ABC):
+    """Tensors by name, read some rows at a time."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, torch.dtype]
+    source: str
+    """The file or folder, as errors name it."""
+
+    @abstractmethod
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        """Read some rows (entries of a vector) of a tensor.
+
+        Raises:
+            CheckpointError: the file has changed since it was opened.
+        """
+
+    def round_trip(self, name: str, rows: Tensor) -> Tensor:
+        """Values as they are read back after they were written here."""
+        return rows.to(self.dtypes[name]).to(rows.dtype)
+
+    def tensor(self, name: str) -> Tensor:
+        """Read a whole tensor."""
+        return self.rows(name, 0, self.shapes[name][0])
+
+
+class SafetensorsWeights(Weights):
+    """Tensors of safetensors files.
+
+    Raises:
+        CheckpointError: a file is truncated or not of this format, a tensor has a dtype that is not read, or occurs in
+            two files.
+    """
+
+    def __init__(self, files: Sequence[Path], source: str):
+        self.source = source
+        self.shapes, self.dtypes = {}, {}
+        self._places: dict[str, tuple[Path, int, int]] = {}
+        for file in files:
+            for name, dtype, shape, begin in _checked_header(file):
+                if name in self._places:
+                    raise CheckpointError(f"{source} has {name} in {self._places[name][0].name} and in {file.name}")
+                self.shapes[name], self.dtypes[name] = shape, dtype
+                row = dtype.itemsize * _size(shape[1:])
+                self._places[name] = (file, begin, row)
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        file, begin, row = self._places[name]
+        shape = (stop - start, *self.shapes[name][1:])
+        return read_elements(file, begin + start * row, shape, self.dtypes[name])
+
+
+def _checked_header(file: Path) -> list[tuple[str, torch.dtype, tuple[int, ...], int]]:
+    """Name, dtype, shape and first byte of each tensor of a file that safetensors accepts."""
+    try:
+        with open_regular(file) as opened:  # a FIFO would wait for a writer
+            length = struct.unpack("<Q", opened.read(8))[0]
+            with safe_open(file, "pt") as checked:
+                names = set(checked.keys())
+            header = json.loads(opened.read(length))
+        found = []
+        for name in names:
+            entry = header[name]
+            if entry["dtype"] not in _DTYPES:
+                raise CheckpointError(
+                    f"{file}: {name} is of dtype {entry['dtype']}; read are {', '.join(_DTYPES)}: {_CONVERT}"
+                )
+            if not entry["shape"] or 0 in entry["shape"]:
+                raise CheckpointError(f"{file}: {name} has shape {entry['shape']}; expected a vector or a matrix")
+            begin = 8 + length + entry["data_offsets"][0]
+            found.append((name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), begin))
+        return sorted(found, key=lambda item: item[3])
+    except (OSError, ValueError, KeyError, TypeError, struct.error, RuntimeError, SafetensorError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from None
+
+
+_CONVERT = "convert it, or import the original model"
+
+
+def read_elements(file: Path, begin: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Read a tensor of a shape from a place in a file.
+
+    Raises:
+        CheckpointError: the file ends before it does.
+    """
+    content = torch.empty(_size(shape) * dtype.itemsize, dtype=torch.uint8)
+    view = memoryview(content.numpy())  # type: ignore[arg-type]
+    with open_regular(file) as opened:
+        opened.seek(begin)
+        if opened.readinto(view) != len(view):
+            raise CheckpointError(f"{file} ends inside a tensor: it was cut off while it was read")
+    return content.view(dtype).view(*shape)
+
+
+class ShardWeights(Weights):
+    """Tensors of a checkpoint that every rank wrote its part of."""
+
+    def __init__(self, folder: Path):
+        self.source, self._folder = str(folder), folder
+        found = shard_shapes(folder)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in found.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in found.items()}
+        self._read: tuple[str, Tensor] | None = None
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        if self._read is None or self._read[0] != name:  # rows of a tensor are asked for one after the other
+            self._read = None
+            tensor = torch.empty(self.shapes[name], dtype=self.dtypes[name])
+            read_shards(self._folder, {name: tensor})
+            self._read = (name, tensor)
+        return self._read[1][start:stop]
+
+
+class LinkedWeights(Weights):
+    """Tensors of another format under groundup's names, with groundup's order of rows.
+
+    A folded tie (a link with a scale) is read as it is written: as two tensors.
+    """
+
+    def __init__(self, weights: Weights, links: Iterable[Link]):
+        self._weights, self.source = weights, weights.source
+        self._links: dict[str, Link] = {}
+        for link in links:
+            ours = "lm_head.weight" if link.ours in self._links else link.ours
+            self._links[ours] = link
+        self.shapes = {ours: link.shape for ours, link in self._links.items()}
+        self.dtypes = {ours: weights.dtypes[link.theirs] for ours, link in self._links.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        link = self._links[name]
+        if not link.head_size:
+            return self._weights.rows(link.theirs, start, stop)
+        first, last = start // link.head_size * link.head_size, -(-stop // link.head_size) * link.head_size
+        heads = link.to_ours(self._weights.rows(link.theirs, first, last))
+        return heads[start - first : stop - first]
+
+
+class ExportedWeights(Weights):
+    """groundup's tensors under the names of another format, with its order of rows and its dtype."""
+
+    def __init__(self, weights: Weights, links: Iterable[Link], dtype: torch.dtype | None = None):
+        self._weights, self.source = weights, weights.source
+        self._links = {link.theirs: link for link in links}
+        self.shapes = {theirs: link.shape for theirs, link in self._links.items()}
+        self.dtypes = {theirs: dtype or weights.dtypes[link.ours] for theirs, link in self._links.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> Tensor:
+        link = self._links[name]
+        step = link.head_size or 1
+        first, last = start // step * step, -(-stop // step) * step
+        rows = link.to_theirs(self._weights.rows(link.ours, first, last))[start - first : stop - first]
+        return rounded(rows, self.dtypes[name])
+
+
+def rounded(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows in a dtype.
+
+    Raises:
+        CheckpointError: a finite value is beyond the largest of float16.
+    """
+    if rows.dtype == dtype:
+        return rows
+    result = rows.to(dtype)
+    if dtype == torch.float16 and not result.isfinite().all() and rows.isfinite().all():
+        raise CheckpointError(
+            f"a weight of {rows.abs().max():.3g} is beyond the largest float16, 65504; use --dtype bf16 or f32"
+        )
+    return result
+
+
+def chunks(weights: Weights, name: str, *, multiple: int = 1) -> Iterator[Tensor]:
+    """Read a tensor in chunks of rows.
+
+    Args:
+        multiple: of this many rows is every chunk but the last.
+    """
+    shape = weights.shapes[name]
+    per_row = _size(shape[1:]) * weights.dtypes[name].itemsize
+    step = max(1, CHUNK_BYTES // per_row // multiple) * multiple
+    for start in range(0, shape[0], step):
+        yield weights.rows(name, start, min(shape[0], start + step))
+
+
+def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> str:
+    """Write tensors into one safetensors file, chunk by chunk, and return its SHA-256.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in names:
+        begin, end = end, end + tensor_bytes(weights, name)
+        dtype, shape = _NAME_OF[weights.dtypes[name]], list(weights.shapes[name])
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened, _Hash() as sha256:
+        for part in (struct.pack("<Q", len(text)), text):
+            opened.write(part)
+            sha256.update(part)
+        for name in names:
+            for chunk in chunks(weights, name):
+                content = as_bytes(chunk)
+                opened.write(content)
+                sha256.update(content)
+        opened.flush()
+        os.fsync(opened.fileno())
+        return sha256.hexdigest()
+
+
+def as_bytes(tensor: Tensor) -> memoryview:
+    """The elements of a tensor, in C order."""
+    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
+
+
+def tensor_bytes(weights: Weights, name: str) -> int:
+    """Bytes of a tensor."""
+    return _size(weights.shapes[name]) * weights.dtypes[name].itemsize
+
+
+def in_shards(weights: Weights, most: int = SHARD_BYTES) -> list[list[str]]:
+    """Names of tensors, in order, in groups of at most ``most`` bytes."""
+    groups: list[list[str]] = []
+    size = 0
+    for name in weights.shapes:
+        added = tensor_bytes(weights, name)
+        if not groups or size + added > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += added
+    return groups
+
+
+class _Hash:
+    """SHA-256 in a thread: hashing is slower than copying, and releases the GIL."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._queue: Queue[bytes | memoryview | None] = Queue(maxsize=2)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Hash:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._finish()
+
+    def _run(self) -> None:
+        while (part := self._queue.get()) is not None:
+            self._hash.update(part)
+
+    def _finish(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def update(self, part: bytes | memoryview) -> None:
+        self._queue.put(part)
+
+    def hexdigest(self) -> str:
+        self._finish()
+        return self._hash.hexdigest()
+
+
+def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]], ignored: Iterable[str] = ()) -> None:
+    """Refuse tensors that are not those of a config, naming the first that differs.
+
+    Args:
+        expected: names and shapes.
+        ignored: names that may be there all the same.
+
+    Raises:
+        CheckpointError: one is missing, has another shape, or does not belong to the model.
+    """
+    for name, shape in expected.items():
+        if name not in weights.shapes:
+            raise CheckpointError(f"{weights.source} has no tensor {name}, which its config asks for")
+        if weights.shapes[name] != shape:
+            raise CheckpointError(
+                f"{weights.source}: {name} has shape {weights.shapes[name]}; its config asks for {shape}"
+            )
+    if extra := sorted(weights.shapes.keys() - expected.keys() - set(ignored)):
+        more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
+        raise CheckpointError(f"{weights.source} has the tensor {extra[0]}{more}, which its config does not ask for")
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
