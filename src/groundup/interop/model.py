@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from groundup.config import END_OF_TEXT, RunConfig
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TokenizerError
 from groundup.interop.families import plain_names
 from groundup.interop.verify import Side
 from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, check_tensors
+from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
 from groundup.system.files import delete, discard, sync_directory
 from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
@@ -43,6 +47,14 @@ class Model:
     def side(self) -> Side:
         """The model, to be compared."""
         return Side(self.config.model, self.weights)
+
+    def module(self, device: str = "cpu") -> TransformerLM:
+        """The model in memory, in float32 and in evaluation mode; tensors are read one by one."""
+        model = accelerate(TransformerLM(self.config.model, device="meta"), kernels="plain").to_empty(device=device)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.weights.tensor(name))
+        return model.eval()
 
     def begin_and_end(self) -> tuple[str, str]:
         """The tokens that begin and end a text; empty where the tokenizer does not have them."""
