@@ -244,7 +244,7 @@ class Session:
             began = time.perf_counter()
             result = launch_step(trainer, rate, number - 1, before)
             self.state.train_seconds += time.perf_counter() - began
-        last = number == self.total or self._schedule_is_over()
+        last = number in (self.total, config.optim.stage_from) or self._schedule_is_over()
         self.launched.append(Launched(result, rate, last, found))
 
     def read_back(self, leave: int = 0) -> None:
