@@ -282,6 +282,9 @@ class DataConfig:
     """merges.txt of the tokenizer; goes with vocab."""
     order: Literal["shuffled", "random"] = "shuffled"
     """A new permutation of all windows each epoch, or uniformly random windows (the classical get_batch)."""
+    pack: Literal["stream", "documents"] = "stream"
+    """Windows of the tokens one after the other, over the borders of documents; or each sequence one document, padded
+    at the end, or context_length tokens of a longer one."""
     batch_size: int = 32
     """Sequences per optimizer step, over all ranks together."""
     micro_batch_size: int = 0

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.data.index import TOKENIZER_FOLDER
 from groundup.errors import DataError
 from groundup.system.files import write_atomically
 from groundup.text.chat.reading import ConversationReader, segments_of
@@ -102,11 +101,6 @@ class ChatEncoding:
 
     def __exit__(self, *_: object) -> None:
         self.renderer.close()
-
-
-def template_file(data_set: Path) -> Path:
-    """The template in a data set; a set of plain text has none."""
-    return data_set / TOKENIZER_FOLDER / TEMPLATE_FILE
 
 
 def _without_end(template: str, separator: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, check_warmup, flatten, override
-from groundup.data.batches import Batches, DeviceBatches, check_length
+from groundup.data.batches import IGNORED, Batches, DeviceBatches, check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.generation import prompt_ids
@@ -82,17 +82,22 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     uncompiled = why_not_compiled(device) if config.train.compile else ""
     ranks.barrier()
     model = parallel.spread(model, device)
+    data, context_length = config.data, config.model.context_length
+    sequences = Batches(
+        train_store, data.batch_size, context_length, config.train.seed, data.order,
+        documents=train_store.offsets_for(data.pack), masked=train_store.has_mask,
+    )  # fmt: skip
     loss = build_loss(
         parallel.training_form(model),
         compile=config.train.compile and not uncompiled,
         chunked=config.train.kernels == "fast",
+        ignore_index=IGNORED if sequences.ignores else None,
     )
     optimizer = build_optimizer(model, config.optim)
     if ranks.is_main and not force:
         check_disk(config, model, optimizer)
-    data, context_length = config.data, config.model.context_length
     batches = DeviceBatches(
-        Batches(train_store, data.batch_size, context_length, config.train.seed, data.order),
+        sequences,
         micro_batches=data.micro_batches(ranks.size),
         vocab_size=config.model.vocab_size,
         device=device,
@@ -114,9 +119,14 @@ def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None
         "version": VERSION,
         "dataset_sha256": train.sha256,
         "tokenizer_sha256": train.tokenizer_sha256,
-        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows],
+        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows, *_packing(config.data)],
         "options": flatten(config),
     }
+
+
+def _packing(data: DataConfig) -> list[str]:
+    # Checkpoints from before the option have no entry for it.
+    return [] if data.pack == "stream" else [data.pack]
 
 
 def absolute_paths(config: RunConfig) -> dict[str, str]:
@@ -167,7 +177,8 @@ def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | N
         if store is None:
             continue
         check_vocabulary(path, store, wanted)
-    check_length(len(train), config.model.context_length)
+    if config.data.pack == "stream":
+        check_length(len(train), config.model.context_length)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=wanted))
 
 

@@ -268,7 +268,7 @@ class Session:
                 raise self._diverged(error, launched.learning_rate) from None
             state.train_seconds += time.perf_counter() - began
             state.step += 1
-            state.tokens += config.data.batch_size * config.model.context_length
+            state.tokens += self.trainer.batches.batches.tokens(state.step - 1)
             state.pending_losses.append(loss)
             found = launched.found | watch_for_spike(state, loss, config.train.spike_factor)
             if self.display is not None:

@@ -10,6 +10,7 @@ from groundup.account import training_flops_per_token
 from groundup.account.account import memory_values, parameter_values
 from groundup.account.sections import memory_section, parameter_section
 from groundup.config import RunConfig, TrainConfig
+from groundup.data.batches import DocumentRows
 from groundup.display.section import Section
 from groundup.display.units import size_text, time_text
 from groundup.system.threads import wait_by_load
@@ -119,7 +120,10 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
         ("training", _training_time(config.train, done, step_seconds)),
     ]
     if trainer.valid_store is not None:
+        offsets = trainer.valid_store.offsets_for(config.data.pack)
         windows = -(-(len(trainer.valid_store) - 1) // config.model.context_length)
+        if offsets is not None:
+            windows = len(DocumentRows(offsets, config.model.context_length))
         windows = min(windows, config.train.eval_windows or windows)
         count = evaluations_left(config.train, done)
         # Forward only: a third of the FLOPs.
