@@ -196,7 +196,7 @@ class TestDamage:
         guard.check()
         with (out / "shard-00002.mask.bin").open("r+b") as file:
             file.truncate(5)
-        with pytest.raises(DataError, match=r"shard-00002\.mask\.bin was cut off"):
+        with pytest.raises(DataError, match=r"shard-00002\.mask\.bin was truncated"):
             guard.check()
 
 
