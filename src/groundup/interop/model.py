@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ class Model:
     """Where it comes from: entries for ``environment.json``."""
     family: str = ""
     """Class in transformers, architecture in llama.cpp, or the name of another program."""
+    kinds: tuple[str, ...] = ()
+    """Types of the matrices in a GGUF file."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -145,23 +147,52 @@ def new_folder(out: Path, known: set[str], *, overwrite: bool) -> Iterator[Path]
         ConfigError: the folder exists, and is not to be or may not be replaced.
     """
     check_free(out, known, overwrite=overwrite)
+    with _parents(out):
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        try:
+            temporary.mkdir()
+            yield temporary
+            sync_directory(temporary)
+            discard(out)
+            os.rename(temporary, out)
+            sync_directory(out.parent)
+        finally:
+            delete(temporary)
+
+
+@contextmanager
+def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a path to write, whose file becomes ``out`` when the block ends, and is deleted after an error.
+
+    Raises:
+        ConfigError: the file exists and is not to be replaced, or is a folder.
+    """
+    if out.is_dir() or (os.path.lexists(out) and not overwrite):
+        fix = "" if out.is_dir() else ", or replace it with --overwrite"
+        raise ConfigError(f"{out} exists already; choose another --out{fix}")
+    with _parents(out):
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, out)
+            sync_directory(out.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parents(out: Path) -> Iterator[None]:
+    """Make the folders that a path lies in, and remove them after an error if they are empty."""
     created = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        sync_directory(temporary)
-        discard(out)
-        os.rename(temporary, out)
-        sync_directory(out.parent)
+        yield
     except BaseException:
-        delete(temporary)
         for parent in created:
-            try:
+            with suppress(OSError):
                 parent.rmdir()
-            except OSError:
-                break
         raise
 
 
