@@ -94,7 +94,7 @@ RECORD = (
 )  # fmt: skip
 """What is measured, kept and shown, where it lies, and how long a session lasts. A name that ends in a dot stands for
 its section. Data are recognised by their hash, so their paths are free."""
-WITHOUT_WEIGHTS = ("context_length", "rope_theta", "position", "norm_eps")
+WITHOUT_WEIGHTS = ("context_length", "rope_theta", "position", "norm_eps", "embedding_scale")
 """Options of a model that add no weight to it and change no shape of one."""
 FIXED = (
     *(f"model.{field.name}" for field in dataclasses.fields(ModelConfig) if field.name not in WITHOUT_WEIGHTS),

@@ -65,6 +65,9 @@ class ModelConfig:
     """Gated (W2(SiLU(W1 x) * W3 x)) or plain (W2 SiLU(W1 x)) feed-forward layer."""
     tie_embeddings: bool = False
     """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
+    embedding_scale: float = 0.0
+    """Factor on the embeddings where they enter the residual stream; 0 derives it: 1, or for a tied table what makes
+    its initial vectors of unit variance. Imported tied models have 1."""
     norm_eps: float = 1e-5
     """Added to the mean square inside RMSNorm."""
     qk_norm: bool = False
@@ -81,6 +84,8 @@ class ModelConfig:
         _require(self.d_ff >= 0, "model.d_ff", self.d_ff, "a positive number, or 0 to derive it from d_model")
         _require(0 < self.rope_theta < math.inf, "model.rope_theta", self.rope_theta, "a positive, finite number")
         _require(0 < self.norm_eps < math.inf, "model.norm_eps", self.norm_eps, "a positive, finite number")
+        scale = self.embedding_scale
+        _require(0 <= scale < math.inf, "model.embedding_scale", scale, "a finite number, 0 (derive it) or greater")
         if self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
             raise ConfigError(
@@ -279,6 +284,9 @@ class TrainConfig:
 
     max_iters: int = 5000
     """Optimizer steps; the cosine ends exactly at the last one."""
+    init: str = ""
+    """Run whose weights this one begins with, its parent: a name or path (its best checkpoint), RUN@STEP, or the folder
+    of a checkpoint. Model options that are not given are the parent's. Empty: weights from the seed."""
     seed: int = 0
     """Seed of weights, batches and samples."""
     device: str = "auto"

@@ -74,7 +74,8 @@ class TransformerLM(nn.Module):
     A post-norm block already ends in a norm, and norm = "none" means no norm at all, so both omit the final one.
     With ``tie_embeddings`` the output matrix is the embedding table, initialized with the output matrix's standard
     deviation so that the first loss is ln V either way, and its vectors are scaled back to unit variance where they
-    enter the residual stream (as in Vaswani et al. 2017, sec. 3.4, whose factor is sqrt(D)).
+    enter the residual stream (as in Vaswani et al. 2017, sec. 3.4, whose factor is sqrt(D)). ``embedding_scale`` sets
+    that factor.
 
     :func:`groundup.nn.fast.accelerate.accelerate` replaces the layers by faster ones with the same parameters.
 
@@ -118,7 +119,8 @@ class TransformerLM(nn.Module):
         embedding_std = head_std if config.tie_embeddings or config.norm == "none" else 1.0
         # A tied table is small because of the head. The residual stream needs unit vectors all the same: beside what
         # the layers add to it, a token of size 0.01 would be lost (docs/LAB.md has the loss curves).
-        self.embedding_scale = 1 / head_std if config.tie_embeddings and config.norm != "none" else 1.0
+        derived = 1 / head_std if config.tie_embeddings and config.norm != "none" else 1.0
+        self.embedding_scale = config.embedding_scale or derived
         self.token_embeddings = Embedding(config.vocab_size, config.d_model, device, dtype, std=embedding_std)
         self.layers = nn.ModuleList(
             TransformerBlock(config, i, rope, device=device, dtype=dtype) for i in range(config.num_layers)
