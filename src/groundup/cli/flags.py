@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from groundup.cli.parse import parse, switch_value
-from groundup.config import RunConfig, check_warmup, flatten, load_recipe, override, short_names
+from groundup.config import RunConfig, check_warmup, flatten, override, short_names
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError
 
@@ -58,6 +58,11 @@ class Flags:
     options: list[str] = dataclasses.field(default_factory=list)
     """Full names and their values, for tyro."""
     deferred: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def given(self, name: str) -> str | None:
+        """The value of an option that is text, by its full name; None if it is not there."""
+        values = [option.partition("=")[2] for option in self.options if option.startswith(f"--{name}=")]
+        return values[-1] if values else None
 
     def apply_deferred(self, config: RunConfig) -> RunConfig:
         """The config with --grad_accum_steps and --eval_batches, which count in batches of --batch_size, applied.
@@ -115,7 +120,7 @@ def read_flags(arguments: list[str]) -> Flags:
             flags.recipe = _value(argument, attached, rest)
         elif name == "checkpoint_dir":
             folder = Path(_value(argument, attached, rest))
-            flags.options += ["--runs_dir", str(folder.parent), "--name", folder.name]
+            flags.options += [f"--runs_dir={folder.parent}", f"--name={folder.name}"]
         elif name in _DEFERRED:
             flags.deferred[name] = _count(argument, _value(argument, attached, rest))
         else:
@@ -215,12 +220,13 @@ def resolve(flags: Flags) -> RunConfig:
         run = RunDirectory.open(flags.resume_run)
         # The folder may have been renamed or moved since.
         base = dataclasses.replace(run.config, name=run.path.name, runs_dir=str(run.path.parent))
-    elif flags.recipe is not None:
-        base = load_recipe(flags.recipe)
-    elif flags.resume and not any(option.startswith("--name") for option in flags.options):
+    elif flags.recipe is None and flags.resume and flags.given("name") is None:
         raise ConfigError("--resume needs to know which run: `groundup train --resume RUN`, or a recipe with it")
     else:
-        base = RunConfig()
+        from groundup.record.parent import inheriting_recipe
+
+        given = {name: value for name in ("train.init", "name", "runs_dir") if (value := flags.given(name)) is not None}
+        base = inheriting_recipe(flags.recipe, given, resume=flags.resume or flags.requeue)
     config = flags.apply_deferred(parse(RunConfig, flags.options, "train", default=base))
     return _with_stage(config, flags.then) if flags.then else config
 

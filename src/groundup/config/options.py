@@ -340,6 +340,9 @@ class TrainConfig:
 
     max_iters: int = 5000
     """Optimizer steps; the cosine ends exactly at the last one."""
+    init: str = ""
+    """Run whose weights this one begins with, its parent: a name or path (its best checkpoint), RUN@STEP, or the folder
+    of a checkpoint. Model options that are not given are the parent's. Empty: weights from the seed."""
     seed: int = 0
     """Seed of weights, batches and samples."""
     device: str = "auto"

@@ -18,8 +18,10 @@ from groundup.generation import prompt_ids
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import CombinedOptimizer, build_optimizer
+from groundup.record.parent import Parent, absolute_init
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import FORMAT, VERSION
+from groundup.train.checkpoint.initial import check_parent
 from groundup.train.device import choose_precision
 from groundup.train.limits import check_disk, check_fits
 from groundup.train.ranks.collective import Ranks
@@ -55,23 +57,29 @@ class Trainer:
     state: TrainState = field(default_factory=TrainState)
 
 
-def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False) -> Trainer:
+def build(
+    config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False, parent: Parent | None = None
+) -> Trainer:
     """Check a run and build its objects; call it within :func:`groundup.train.device.process_settings`.
 
     Args:
         device: this rank's, as :func:`groundup.train.device.choose_device` returns it.
         force: build a run though it cannot fit into memory, or a checkpoint on the disk.
+        parent: begin with its weights, which :func:`groundup.train.checkpoint.initial.begin_with` loads.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
     """
     ranks = ranks or Ranks()
     train_store, valid_store = open_stores(config.data)
-    config = fit_vocabulary(config, train_store, valid_store)
+    config = fit_vocabulary(config, train_store, valid_store, parent.model.vocab_size if parent else 0)
     precision = choose_precision(config.train.precision, device)
     config = override(config, {"train.precision": precision, **absolute_paths(config)})
     check_warmup(config)
     tokenizer = load_tokenizer(config, train_store)
+    unsure = ""
+    if parent is not None:
+        config, unsure = check_parent(parent, config, tokenizer)
     if tokenizer is not None and config.sample.interval:
         prompt_ids(
             tokenizer, config.sample.prompt, config.sample.begin_token
@@ -108,7 +116,7 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     identity = identity_of(config, train_store, valid_store)
     return Trainer(
         config, RunDirectory(config.run_dir), ranks, device, train_store, valid_store, tokenizer, parallel, model, loss,
-        optimizer, batches, identity, notes=[note for note in (tight, uncompiled) if note],
+        optimizer, batches, identity, notes=[note for note in (unsure, tight, uncompiled) if note],
     )  # fmt: skip
 
 
@@ -130,9 +138,10 @@ def _packing(data: DataConfig) -> list[str]:
 
 
 def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """Return the data's paths in absolute form, so that a run can be evaluated and resumed from any folder."""
+    """Return the paths of data and parent in absolute form, so that a run is evaluated and resumed from any folder."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
-    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
+    data = {key: str(Path(path).resolve()) for key, path in paths.items() if path}
+    return data | {"train.init": absolute_init(config.train.init)}
 
 
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
@@ -161,15 +170,18 @@ def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
     return train, valid
 
 
-def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> RunConfig:
+def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None, inherited: int = 0) -> RunConfig:
     """Return the config with model.vocab_size taken from the data, and check the data against it.
+
+    Args:
+        inherited: size of the parent's vocabulary, which is taken if it is larger.
 
     Raises:
         ConfigError: vocab_size is smaller than the tokenizer's, or unknown.
         DataError: a token id is at or above it, or the data is too short for one sequence.
     """
-    wanted = config.model.vocab_size or train.vocab_size
-    if wanted is None:
+    wanted = config.model.vocab_size or max(train.vocab_size or 0, inherited)
+    if not wanted:
         raise ConfigError(
             f"model.vocab_size = 0 takes the tokenizer's size, but {config.data.train} is a bare array; set it"
         )

@@ -308,7 +308,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "ranks": trainer.ranks.size,
         "parameters": parameter_count(trainer.config.model),
         "flops_per_token": training_flops_per_token(trainer.config.model),
-    }
+    } | ({"parent": trainer.state.parent} if trainer.state.parent else {})
 
 
 def _git_state() -> dict[str, Any] | None:

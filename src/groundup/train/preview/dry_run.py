@@ -13,8 +13,10 @@ from groundup.config import RunConfig, TrainConfig
 from groundup.data.batches import DocumentRows
 from groundup.display.section import Section
 from groundup.display.units import size_text, time_text
+from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
+from groundup.train.checkpoint.initial import parent_of
 from groundup.train.checkpoint.resume import latest_checkpoint
 from groundup.train.device import (
     choose_device,
@@ -75,7 +77,8 @@ def dry_run(
     """
     device = choose_device(config.train.device)
     with process_settings(config.train, device):
-        trainer = build(config, device, force=force)
+        begins = not (resume and RunDirectory(config.run_dir).steps())
+        trainer = build(config, device, force=force, parent=parent_of(config) if begins else None)
         yield from _sections(trainer, resume=resume, overwrite=overwrite, adopt_config=adopt_config)
 
 
