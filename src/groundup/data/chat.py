@@ -67,7 +67,8 @@ class ChatEncoding:
                 tokenizer = tokenizer.with_special_tokens(self.renderer.names)
             check_can_chat(tokenizer, self.renderer.names, self.template.name)
             self.renderer.protect(tokenizer.special_tokens)
-            self.note = "" if self.renderer.end_of_turn() else _without_end(self.template.name, separator)
+            ends = loss == "all" or self.renderer.end_of_turn()
+            self.note = "" if ends else _without_end(self.template.name, separator)
         except BaseException:
             self.renderer.close()
             raise
