@@ -13,7 +13,6 @@ from torch import Tensor
 from groundup.config import ModelConfig, RunConfig, override
 from groundup.config.names import FIXED
 from groundup.errors import ConfigError
-from groundup.nn import TransformerLM
 from groundup.optim.dtensor import fill
 from groundup.record.parent import Parent, find_parent
 from groundup.system.files import file_sha256
@@ -78,13 +77,13 @@ def check_parent(parent: Parent, config: RunConfig, tokenizer: Tokenizer | None)
         )
     note = _check_tokenizer(parent, tokenizer)
     if ours.vocab_size > theirs.vocab_size and ours.tie_embeddings and not ours.embedding_scale:
-        scale = TransformerLM(theirs, device="meta").embedding_scale
-        config = override(config, {"model.embedding_scale": scale})
+        config = override(config, {"model.embedding_scale": theirs.input_scale})
     return config, note
 
 
 def _effective(model: ModelConfig, name: str) -> Any:
-    return {"d_ff": model.ffn_dim, "num_kv_heads": model.kv_heads}.get(name, getattr(model, name))
+    derived = {"d_ff": model.ffn_dim, "num_kv_heads": model.kv_heads, "head_size": model.head_dim}
+    return derived.get(name, getattr(model, name))
 
 
 def _check_tokenizer(parent: Parent, tokenizer: Tokenizer | None) -> str:
