@@ -143,3 +143,22 @@ result = groundup.train("demo", name="mine", runs_dir={str(tmp_path)!r}, overwri
     assert "valid loss" in shown
     assert ("application/vnd.jupyter.widget-view+json" in shown) is widgets
     assert "<table>" in notebook.cells[2].outputs[0].data["text/html"]
+
+
+def test_a_folder_of_another_program_loads_without_an_import(tmp_path: Path):
+    from groundup.interop.export import export_model
+
+    run = groundup.load(FIXTURE)
+    for to in ("hugging-face", "folder"):
+        export_model(FIXTURE, tmp_path / to, to)
+        other = groundup.load(tmp_path / to)
+        assert other.run is None
+        assert other.score(TEXT).token_ids == run.score(TEXT).token_ids
+        assert other.score(TEXT).log_probabilities == pytest.approx(run.score(TEXT).log_probabilities, rel=1e-4)
+        assert other.generate("The cat", max_tokens=10, seed=1) == run.generate("The cat", max_tokens=10, seed=1)
+    limited = groundup.load(tmp_path / "hugging-face", context=8)
+    assert limited.config.context_length == 8
+    (tmp_path / "hugging-face" / "tokenizer.json").unlink()
+    with pytest.raises((TokenizerError, FileMissingError), match="tokenizer"):
+        groundup.load(tmp_path / "hugging-face")
+    assert groundup.load(tmp_path / "hugging-face", tokenizer=FIXTURE / "tokenizer").score(TEXT).bytes == len(TEXT)

@@ -84,6 +84,26 @@ def test_a_sharded_run_is_given_back_whole_at_its_end(here: Path) -> None:
     assert all(path.read_bytes() == content for path, content in before.items())
 
 
+@pytest.mark.parametrize("name", ["gathered", "sharded"])
+def test_a_run_begins_with_the_weights_of_an_old_one(here: Path, name: str) -> None:
+    """Its loss before the first step is the old run's last one."""
+    data = (
+        "--train_path",
+        "train",
+        "--val_path",
+        "valid",
+        "--max_iters",
+        "2",
+        "--warmup_iters",
+        "0",
+        "--batch_size",
+        "4",
+    )
+    run("train", "--init", f"{name}@12", "--name", "new", *data, "--eval_windows", "0")
+    losses = [line["val_loss"] for line in lines_of(here / "runs" / "new" / "metrics.jsonl") if "val_loss" in line]
+    assert losses[0] == pytest.approx({"gathered": 5.7226669, "sharded": 5.7351526}[name], rel=1e-5)
+
+
 def test_a_sweep_goes_on_with_the_trial_that_is_left(here: Path) -> None:
     before = (here / "sweep" / "results.jsonl").read_bytes()
     run("sweep", "plan.toml", "--directory", "sweep", "--executor", "inline")

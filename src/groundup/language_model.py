@@ -31,21 +31,46 @@ if TYPE_CHECKING:
 # Shapes: S sequence, V vocabulary.
 
 
-def load(source: str | Path, *, checkpoint: str | int = "best", device: str = "auto") -> LanguageModel:
+def load(
+    source: str | Path,
+    *,
+    checkpoint: str | int = "best",
+    context: int = 0,
+    tokenizer: str | Path | None = None,
+    device: str = "auto",
+) -> LanguageModel:
     """Load a model with its tokenizer, ready to generate.
 
     Args:
-        source: a run directory, or the name of a run in runs/.
-        checkpoint: "best", "latest", or a step.
+        source: a run directory, or the name of a run in runs/; a folder or file that `groundup import` reads; or
+            hf://ORG/NAME.
+        checkpoint: of a run: "best", "latest", or a step.
+        context: of another program's model: context length to limit it to; 0 takes the model's.
+        tokenizer: of another program's model: file or folder of its tokenizer, if it is not the source's.
         device: "auto" (cuda, then mps, then cpu), or a torch device.
 
     Raises:
-        FileMissingError: no such run.
-        CheckpointError: a damaged checkpoint.
+        FileMissingError: no such run, file or folder.
+        CheckpointError: a damaged checkpoint, or a model that groundup cannot express.
+        TokenizerError: its tokenizer cannot be read with the same ids.
     """
+    where = choose_device(device)
+    if _is_foreign(source):
+        from groundup.interop.importing import open_source
+
+        foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
+        if foreign.tokenizer is None:
+            raise TokenizerError(f"{source} has no tokenizer; name one with tokenizer=")
+        return LanguageModel(foreign.module(where), foreign.tokenizer, sample=foreign.config.sample)
     run = RunDirectory.open(source)
-    model, state = load_model(run, str(checkpoint), choose_device(device))
+    model, state = load_model(run, str(checkpoint), where)
     return LanguageModel(model, run.tokenizer(), run=run, step=state["step"])
+
+
+def _is_foreign(source: str | Path) -> bool:
+    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub."""
+    path = Path(source)
+    return str(source).startswith("hf://") or path.is_file() or (path.is_dir() and not (path / "checkpoints").is_dir())
 
 
 class LanguageModel:
@@ -57,13 +82,21 @@ class LanguageModel:
         config: sizes and options of the model.
         run: run directory; None for a model that was not trained by a run.
         step: optimizer steps of the checkpoint; None likewise.
+        sample: the tokens that begin and end a text; by default the run's.
     """
 
     def __init__(
-        self, model: TransformerLM, tokenizer: Tokenizer, *, run: RunDirectory | None = None, step: int | None = None
+        self,
+        model: TransformerLM,
+        tokenizer: Tokenizer,
+        *,
+        run: RunDirectory | None = None,
+        step: int | None = None,
+        sample: SampleConfig | None = None,
     ):
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
+        self.sample = sample or (SampleConfig() if run is None else run.config.sample)
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """Return the new text that continues a prompt; arguments as for :meth:`stream`."""
@@ -89,10 +122,9 @@ class LanguageModel:
         Raises:
             ConfigError: an argument outside its range.
         """
-        sample = self.run.config.sample if self.run is not None else SampleConfig()
         return continue_text(
             self.model, self.tokenizer, prompt, max_tokens, temperature, top_p, seed=seed,
-            begin_token=sample.begin_token, end_token=sample.end_token,
+            begin_token=self.sample.begin_token, end_token=self.sample.end_token,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -129,8 +161,7 @@ class LanguageModel:
         """
         if not text:
             raise ConfigError("the text to score is empty; give at least one character")
-        sample = self.run.config.sample if self.run is not None else SampleConfig()
-        ids = prompt_ids(self.tokenizer, text, sample.begin_token)
+        ids = prompt_ids(self.tokenizer, text, self.sample.begin_token)
         if len(ids) < 2:
             raise ConfigError(
                 f"the text {text!r} is one token with nothing before it to predict it from; give more text"

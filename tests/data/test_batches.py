@@ -8,7 +8,15 @@ import torch
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from groundup.data.batches import Batches, evaluation_batches, evaluation_windows, get_batch, permute
+from groundup.data.batches import (
+    IGNORED,
+    Batches,
+    DeviceBatches,
+    evaluation_batches,
+    evaluation_windows,
+    get_batch,
+    permute,
+)
 from groundup.errors import DataError
 
 
@@ -276,3 +284,114 @@ class TestGetBatch:
     def test_a_dataset_that_cannot_be_used_is_refused(self, dataset, match):
         with pytest.raises(DataError, match=match):
             get_batch(dataset, 2, 7, "cpu")
+
+
+class Masked(Counting):
+    """Every third token counts."""
+
+    def gather_counts(self, starts, length):
+        return self.gather(starts, length) % 3 == 0
+
+
+some_documents = st.lists(st.integers(2, 50), min_size=1, max_size=12)
+
+
+class TestDocuments:
+    """Sequences that are documents, or parts of long ones."""
+
+    @settings(deadline=None)
+    @given(
+        sizes=some_documents, context_length=st.integers(1, 20), batch_size=st.integers(1, 7), seed=st.integers(0, 99)
+    )
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_an_epoch_has_every_pair_of_tokens_of_a_document_once(
+        self, masked, sizes, context_length, batch_size, seed
+    ):
+        offsets = np.cumsum([0, *sizes]).astype(np.uint64)
+        document = np.repeat(np.arange(len(sizes)), sizes)
+        batches = Batches(
+            Masked(sum(sizes)), batch_size, context_length, seed, documents=offsets, masked=masked
+        )  # fmt: skip
+        pairs: list[tuple[int, int]] = []
+        sequences = 0
+        for step in range(math.ceil(batches.windows / batch_size)):
+            x, y = batches.batch(step)
+            assert x.shape == y.shape
+            assert x.shape[1] <= context_length
+            assert batches.counted(step) == int((y != IGNORED).sum())
+            for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
+                sequences += 1
+                if sequences > batches.windows:
+                    continue  # of the next epoch
+                # A sequence begins where a document does, or a whole number of contexts after it.
+                assert (inputs[0] - int(offsets[document[inputs[0]]])) % context_length == 0
+                pairs += [(a, b) for a, b in zip(inputs, targets, strict=True) if b != IGNORED]
+        within = [(a, a + 1) for a in range(sum(sizes) - 1) if document[a] == document[a + 1]]
+        assert sorted(pairs) == [(a, b) for a, b in within if not masked or b % 3 == 0]
+
+    def test_epochs_have_another_order_and_a_step_is_the_same_whenever_it_is_asked_for(self):
+        offsets = np.arange(0, 2001, 20, dtype=np.uint64)
+        make = lambda order="shuffled": Batches(Counting(2000), 10, 64, 5, order, documents=offsets)  # noqa: E731
+        epochs = [
+            [int(start) for step in range(10 * e, 10 * e + 10) for start in make().starts(step)] for e in range(3)
+        ]
+        assert all(sorted(epoch) == list(range(0, 2000, 20)) for epoch in epochs)
+        assert epochs[0] != epochs[1] != epochs[2] != sorted(epochs[2])
+        for order in ("shuffled", "random"):
+            assert torch.equal(make(order).batch(7)[0], make(order).batch(7)[0])
+        assert make().epoch(20) == 2.0
+        assert make().tokens(3) == 190
+
+    @pytest.mark.parametrize(
+        "documents", [None, np.array([0, 5, 30, 32, 90, 120], np.uint64)], ids=["stream", "documents"]
+    )
+    def test_ranks_and_micro_batches_share_the_weight_of_a_step(self, documents):
+        batches = Batches(Masked(120), 8, 16, 3, documents=documents, masked=True)
+        whole = batches.batch(2)[1]
+        counted = int((whole != IGNORED).sum())
+        parts = []
+        for rank in range(2):
+            device = DeviceBatches(
+                batches, micro_batches=2, vocab_size=120, device="cpu", rank=rank, world_size=2, source=""
+            )
+            parts += [(y, weight) for _, y, weight in device.micro_batches(2)]
+        for y, weight in parts:
+            assert weight == pytest.approx(2 * int((y != IGNORED).sum()) / counted)
+        targets = sorted(i for y, _ in parts for i in y.flatten().tolist() if i != IGNORED)
+        assert targets == sorted(i for i in whole.flatten().tolist() if i != IGNORED)
+
+    def test_a_step_in_which_nothing_counts_has_weight_0(self):
+        class Nothing(Counting):
+            def gather_counts(self, starts, length):
+                return np.zeros((len(starts), length), bool)
+
+        device = DeviceBatches(
+            Batches(Nothing(100), 4, 8, 0, masked=True), micro_batches=2, vocab_size=100, device="cpu"
+        )  # fmt: skip
+        assert [weight for _, _, weight in device.micro_batches(0)] == [0, 0]
+
+    @settings(deadline=None)
+    @given(
+        sizes=some_documents, context_length=st.integers(1, 20), batch_size=st.integers(1, 7), limit=st.integers(0, 9)
+    )
+    @pytest.mark.parametrize("documents", [False, True])
+    def test_evaluation_scores_what_counts_once(self, documents, sizes, context_length, batch_size, limit):
+        offsets = np.cumsum([0, *sizes]).astype(np.uint64)
+        store = Masked(sum(sizes))
+        found = evaluation_batches(
+            store, context_length, batch_size, limit, documents=offsets if documents else None, masked=True
+        )
+        rows = [(x, y) for xs, ys in found for x, y in zip(xs.tolist(), ys.tolist(), strict=True)]
+        pairs = [(a, b) for x, y in rows for a, b in zip(x, y, strict=True) if b != IGNORED]
+        first = {int(offset) for offset in offsets} if documents else {0}
+        expected = [(a, a + 1) for a in range(sum(sizes) - 1) if a + 1 not in first and (a + 1) % 3 == 0]
+        if limit == 0:
+            assert sorted(pairs) == expected
+        else:
+            assert set(pairs) <= set(expected)
+            assert len(set(pairs)) == len(pairs)
+            assert len(rows) <= limit or len(rows) <= math.ceil(sum(sizes) / context_length)
+
+    def test_documents_without_a_target_are_refused(self):
+        with pytest.raises(DataError, match="two tokens"):
+            Batches(Counting(3), 1, 8, 0, documents=np.array([0, 1, 2, 3], np.uint64))

@@ -153,7 +153,7 @@ def test_a_mask_changed_after_an_interruption_is_noticed(tmp_path, tokenizer, ch
             encode(chat, tokenizer, tmp_path / "out", shard_tokens=300)
     mask = tmp_path / "out" / "shard-00000.mask.bin"
     mask.write_bytes(b"\1" * 300)
-    with pytest.raises(DataError, match=r"shard-00000\.mask\.bin is not what was written"):
+    with pytest.raises(DataError, match=r"shard-00000\.mask\.bin has changed"):
         encode(chat, tokenizer, tmp_path / "out", shard_tokens=300)
 
 
@@ -196,7 +196,7 @@ class TestDamage:
         guard.check()
         with (out / "shard-00002.mask.bin").open("r+b") as file:
             file.truncate(5)
-        with pytest.raises(DataError, match=r"shard-00002\.mask\.bin was cut off"):
+        with pytest.raises(DataError, match=r"shard-00002\.mask\.bin was truncated"):
             guard.check()
 
 

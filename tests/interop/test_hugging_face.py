@@ -110,7 +110,7 @@ def test_smaller_dtypes_are_rounded_once(dtype, kind, tokenizer, ids, tmp_path):
     run = made_run(tmp_path / "run", tokenizer, qk_norm=True)
     found = export_model(run, tmp_path / "out", "hugging-face", dtype=dtype)
     assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {kind}
-    assert f"from rounding to {dtype}" in found.checks[0]
+    assert f", from rounding to {dtype}" in found.checks[0]
     model, _ = load_model(RunDirectory.open(run))
     with torch.no_grad():
         for parameter in model.parameters():

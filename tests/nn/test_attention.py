@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
-from groundup.nn import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
+from groundup.nn import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding, TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 
 D, HEADS, SEQUENCE = 24, 6, 7
@@ -127,3 +127,12 @@ def test_a_config_makes_the_layer_that_its_sizes_make():
     by_sizes = MultiHeadSelfAttention(D, HEADS, num_kv_heads=2)
     torch.testing.assert_close(by_config.state_dict(), by_sizes.state_dict(), rtol=0, atol=0)
     assert (by_config.layer_index, by_sizes.layer_index) == (3, 0)
+
+
+def test_a_model_that_is_filled_on_a_device_has_the_tables_of_its_shared_rotary_embedding():
+    config = ModelConfig(vocab_size=11, context_length=8, d_model=8, num_layers=3, num_heads=2)
+    model = TransformerLM(config)
+    filled = TransformerLM(config, device="meta").to_empty(device="cpu")
+    filled.load_state_dict(model.state_dict())
+    ids = torch.tensor([[1, 2, 3, 4, 5]])
+    assert torch.equal(filled(ids), model(ids))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from groundup.config import OptimConfig
 from groundup.errors import ConfigError
-from groundup.optim import describe_schedule, get_lr_cosine_schedule, learning_rate, learning_rate_at
+from groundup.optim import describe_schedule, get_lr_cosine_schedule, last_shared_step, learning_rate, learning_rate_at
 
 COURSE = {"max_learning_rate": 1.0, "min_learning_rate": 0.1, "warmup_iters": 7, "cosine_cycle_iters": 21}
 
@@ -168,3 +168,59 @@ def test_impossible_progress_is_refused(progress):
 )
 def test_a_schedule_in_words(schedule, words):
     assert describe_schedule(config(schedule)) == words
+
+
+@given(runs=runs(), longer=st.integers(1, 5000))
+def test_a_longer_run_has_the_same_rates_until_the_last_shared_step(runs, longer):
+    total, options = runs
+    last = last_shared_step(total, options)
+    assert 0 <= last <= total
+    for step in {1, last // 2, last - 1, last} - {0, -1}:
+        if step <= last:
+            assert learning_rate(step, total, options) == learning_rate(step, total + longer, options)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "total", "last"),
+    [("wsd", 20, 16), ("wsd", 1, 0), ("constant", 20, 20), ("cosine", 20, 0), ("linear", 20, 0)],
+)
+def test_the_last_shared_step_is_the_end_of_the_plateau(schedule, total, last):
+    options = config(schedule, warmup_iters=0)
+    assert last_shared_step(total, options) == last
+    if 0 < last < total:
+        assert learning_rate(last + 1, total, options) < learning_rate(last + 1, 2 * total, options)
+
+
+STAGES = {
+    "linear": [0.1, 0.25, 0.4, 0.3, 0.2, 0.1, 0.0],
+    "constant": [0.1, 0.25, 0.4, 0.4, 0.4, 0.4, 0.4],
+    "wsd": [0.1, 0.25, 0.4, 0.4, 0.4, 0.2, 0.0],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("first", ["cosine", "linear", "wsd"])
+def test_a_second_stage_begins_where_the_first_one_ended(first, stage):
+    options = config(
+        first, warmup_iters=3, stage_from=10, stage_schedule=stage, stage_learning_rate=0.4, stage_warmup_iters=2,
+        decay_fraction=1 / 3,
+    )  # fmt: skip
+    alone = config(first, warmup_iters=3, decay_fraction=1 / 3)
+    values = rates(16, options)
+    assert values[:10] == rates(10, alone)
+    np.testing.assert_allclose(values[9:], STAGES[stage], rtol=1e-12)
+
+
+def test_a_second_stage_takes_its_peak_from_the_first():
+    assert rates(8, config("constant", warmup_iters=0, stage_from=4, stage_min_learning_rate=0.5))[3:] == [
+        1.0, 0.875, 0.75, 0.625, 0.5
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"optim\.stage_learning_rate = 0\.0; .*ends with 0"):
+        config("linear", min_learning_rate=0.0, stage_from=4)
+    with pytest.raises(ConfigError, match=r"optim\.stage_min_learning_rate = 0\.2; expected at most"):
+        config("linear", stage_from=4, stage_min_learning_rate=0.2)
+
+
+def test_a_second_stage_in_words():
+    words = describe_schedule(config("cosine", stage_from=1000, stage_warmup_iters=5, stage_learning_rate=0.4))
+    assert words.endswith("cosine to 0.1; from step 1,000 on 0.4 after 5 steps, straight line to 0")

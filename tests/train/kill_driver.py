@@ -192,7 +192,7 @@ if __name__ == "__main__":
     finish(whole_recipe, whole_run)
     begun = path.with_name("begun")
     if how == "extension":
-        half = override(config, {"train.max_iters": config.train.max_iters // 2})
+        half = override(config, {"train.max_iters": config.train.max_iters // 2, "optim.stage_from": 0})
         save_toml(half, path.with_name("half.toml"))
         finish(path.with_name("half.toml"), config.run_dir)
         config.run_dir.rename(begun)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 from groundup.cli.main import main
 from groundup.config import ModelConfig, OptimConfig
-from groundup.data.batches import Batches
+from groundup.data.batches import IGNORED, Batches, DeviceBatches
 from groundup.data.shards import DataGuard, TokenShards
 from groundup.errors import DataError
 from groundup.nn import TransformerLM
@@ -52,6 +52,7 @@ class Case(NamedTuple):
     recompute: bool = False
     imported: bool = False
     """With the options of imported models."""
+    masked: bool = False
 
     @property
     def name(self) -> str:
@@ -69,12 +70,13 @@ CASES = [
     *(Case(kind, passes=2, fast=False) for kind in ("ddp", "fsdp")),
     *(Case(kind, recompute=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, imported=True) for kind in ("ddp", "fsdp")),
+    *(Case(kind, passes=2, masked=True) for kind in ("ddp", "fsdp")),
 ]
 
 
 def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, torch.Tensor]]:
     """What some steps in float64 come to: losses, norms, ratios, an evaluation; weights and optimizer state."""
-    store = TokenShards.open(tokens / "train")
+    store, valid = opened(tokens / "train", case.masked), opened(tokens / "valid", case.masked)
     torch.manual_seed(0)
     shape = ModelConfig(
         vocab_size=300, context_length=CONTEXT, d_model=24, num_layers=2, num_heads=2, tie_embeddings=case.tied
@@ -87,24 +89,35 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     model.checkpoint_activations = case.recompute
     parallel = make_parallel(case.kind, ranks)
     model = parallel.spread(model, "cpu")
-    loss = build_loss(parallel.training_form(model), compile=False, chunked=case.fast)
+    ignore_index = IGNORED if case.masked else None
+    loss = build_loss(parallel.training_form(model), compile=False, chunked=case.fast, ignore_index=ignore_index)
     optimizer = build_optimizer(model, OptimConfig(optimizer=case.optimizer, max_learning_rate=1e-2))
-    batches = Batches(store, BATCH, CONTEXT, seed=3)
+    batches = DeviceBatches(
+        Batches(store, BATCH, CONTEXT, seed=3, masked=case.masked), micro_batches=case.passes, vocab_size=300,
+        device="cpu", rank=ranks.rank, world_size=ranks.size,
+    )  # fmt: skip
     found: dict[str, list] = {"losses": [], "norms": [], "ratios": []}
     for step in range(STEPS):
-        x, y = batches.batch(step, ranks.rank, ranks.size)
-        passes = case.passes
-        parts = zip(x.chunk(passes), y.chunk(passes), strict=True)
+        parts, passes = batches.micro_batches(step), case.passes
         with update_ratios(optimizer) if step == STEPS - 1 else nullcontext({}) as ratios:
             mean_loss, norm = train_step(model, loss, optimizer, parts, passes, 1.0, parallel=parallel).read()
         found["losses"].append(mean_loss)
         found["norms"].append(norm)
         found["ratios"].append(dict(ratios))
     with parallel.reading(model):
-        scored = evaluate(model, TokenShards.open(tokens / "valid"), CONTEXT, batch_size=3, limit=14, ranks=ranks)
+        scored = evaluate(model, valid, CONTEXT, batch_size=3, limit=14, ranks=ranks)
     found["evaluation"] = [scored.loss, scored.tokens, scored.bytes]
     content = gathered(CheckpointContent.of(model, optimizer, {}), keep=ranks.is_main)
     return found, content.model | {f"optimizer {name}": tensor for name, tensor in content.optimizer.items()}
+
+
+def opened(path: Path, masked: bool) -> TokenShards:
+    """A data set, in which about a third of the tokens count."""
+    store = TokenShards.open(path)
+    if not masked:
+        return store
+    ids = store.read(0, len(store))
+    return TokenShards(path, store.index, [ids], [(ids % 7 < 2).astype("u1")])
 
 
 def write_numbers(out: Path, tokens: Path) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from groundup.config import DataConfig, RunConfig, override, save_toml
 from groundup.errors import CheckpointError, ConfigError, FileMissingError, TrainingError
 from groundup.optim.muon import matrix_dtype
+from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import Silent, read_jsonl
 from groundup.system.launch import Launch
@@ -230,6 +231,32 @@ def test_begun_by_two_ranks_and_finished_by_one(config: RunConfig, parallel: str
     assert train(config, resume=True).finished
     assert largest_difference(config.run_dir, whole) < float32(config)
     assert json.loads((config.run_dir / "environment.json").read_text())["ranks"] == 1
+
+
+@pytest.mark.parametrize(
+    ("parallel", "format_"), [("fsdp", "sharded"), pytest.param("ddp", "gathered", marks=pytest.mark.long)]
+)
+def test_two_ranks_begin_with_the_weights_of_a_run_and_are_extended(config: RunConfig, parallel: str, format_: str):
+    """The vocabulary grows by a number of rows that two ranks cannot share."""
+    parent = train(
+        override(config, {"name": "parent", "train.max_iters": 6, "train.checkpoint_format": format_})
+    ).run_dir
+    config = override(
+        config,
+        {
+            "train.init": str(parent), "model.vocab_size": 303, "optim.schedule": "wsd", "train.max_iters": 12,
+            "train.parallel": parallel, "train.checkpoint_format": format_,
+        },
+    )  # fmt: skip
+    longer = override(config, {"train.max_iters": 24})
+    whole = train(override(longer, {"name": "whole", "train.checkpoint_format": "gathered"})).run_dir
+    for step in (config, longer):
+        for outcome in train_on_ranks(2, step, *(["--resume"] if step is longer else [])):
+            assert outcome.code == 0, outcome.err
+            assert said(outcome) == []
+    assert largest_difference(config.run_dir, whole) < float32(config)
+    lineage = [read_object(run / "summary.json")["parent"] for run in (config.run_dir, whole)]
+    assert lineage[0] == lineage[1]
 
 
 @pytest.mark.long

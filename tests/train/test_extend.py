@@ -1,5 +1,7 @@
 """A run that stops inside its schedule, or gets a longer one, is the run that had that schedule from the start."""
 
+import dataclasses
+import re
 import shutil
 
 import pytest
@@ -222,3 +224,88 @@ def test_fewer_steps_and_more_with_another_option_are_refused(config: RunConfig)
     for values in ({"train.max_iters": 20}, {"train.max_iters": 48, "optim.beta2": 0.5}):
         with pytest.raises(ConfigError, match=r"train\.max_iters \(was 24, now"):
             train(override(config, values), resume=True)
+
+
+# A second stage
+
+
+@pytest.mark.parametrize(("first", "then"), [("cosine", "linear"), ("linear", "wsd"), ("wsd", "constant")])
+def test_a_stage_after_a_finished_run_is_the_run_that_had_both_from_the_start(config: RunConfig, first: str, then: str):
+    config = override(config, {"optim.schedule": first})
+    before = record(train(config).run_dir)[0]
+    more = ("--max_iters", 40, "--stage_learning_rate", 0.005, "--stage_warmup_iters", 2)
+    assert command("--resume", config.run_dir, "--then", then, *more) == 0
+    run = RunDirectory(config.run_dir)
+    optim = run.config.optim
+    assert (optim.stage_from, optim.stage_schedule, optim.schedule) == (24, then, first)
+    assert record(run.path) == record(train(dataclasses.replace(run.config, name="whole")).run_dir)
+    assert record(run.path)[0][: len(before)] == before
+    names = [change["option"] for change in read_object(run.path / "summary.json")["adopted_options"]]
+    assert {"train.max_iters", "optim.stage_from", "optim.stage_learning_rate"} <= set(names)
+
+
+def test_a_stage_stopped_and_resumed_equals_one_that_was_not(config: RunConfig):
+    train(config)
+    staged = override(config, {"train.max_iters": 40, "optim.stage_from": 24, "optim.stage_schedule": "wsd"})
+    for stop in (24, 25, 33):
+        train(staged, resume=True, pause=lambda done, stop=stop: done >= stop)
+    assert command("--resume", config.run_dir) == 0
+    assert record(config.run_dir) == record(train(override(staged, {"name": "whole"})).run_dir)
+
+
+def test_the_same_command_again_goes_on_with_the_stage(config: RunConfig):
+    train(config)
+    again = ("--resume", config.run_dir, "--then", "linear", "--max_iters", 40)
+    assert command(*again, "--stop_at", 30) == 0
+    assert command(*again) == 0
+    assert read_object(config.run_dir / "summary.json")["step"] == 40
+
+
+def test_a_stage_of_wsd_is_extended_exactly(config: RunConfig):
+    train(config)
+    assert command("--resume", config.run_dir, "--then", "wsd", "--max_iters", 34) == 0
+    assert command("--resume", config.run_dir, "--max_iters", 44) == 0
+    whole = dataclasses.replace(RunDirectory(config.run_dir).config, name="whole")
+    assert whole.optim.stage_from == 24
+    assert record(config.run_dir) == record(train(whole).run_dir)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--then", "linear"], "leaves no step for the second stage.*--max_iters"),
+        (["--then", "cosine", "--max_iters", "40"], "stage_schedule = 'cosine'; expected one of 'wsd', 'linear'"),
+        (["--then", "linear", "--max_iters", "40", "--adopt-config"], "leave --adopt-config out"),
+        (["--then", "linear", "--max_iters", "40", "--beta2", "0.5"], r"optim\.beta2 \(was 0\.95, now 0\.5\)"),
+        (["--max_iters", "40"], "--then linear, wsd or constant .* after step 24, .* --init"),
+    ],
+)
+def test_what_makes_no_stage_is_one_line(
+    config: RunConfig, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+):
+    train(config)
+    before = record(config.run_dir)
+    capsys.readouterr()
+    assert command("--resume", config.run_dir, *arguments) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert re.search(says, told)
+    assert record(config.run_dir) == before
+    assert RunDirectory(config.run_dir).config.train.max_iters == 24
+
+
+def test_a_stage_needs_a_finished_run_without_one(config: RunConfig, capsys: pytest.CaptureFixture[str]):
+    train(config, pause=lambda done: done >= 9)
+    with_stage = ("--resume", config.run_dir, "--then", "linear", "--max_iters", 40)
+    assert command(*with_stage) == 2
+    assert "is not finished: step 9 of 24" in capsys.readouterr().err
+    train(config, resume=True)
+    assert command(*with_stage) == 0
+    capsys.readouterr()
+    assert command("--resume", config.run_dir, "--max_iters", 48) == 2
+    assert "a longer linear schedule" in capsys.readouterr().err
+    staged = RunDirectory(config.run_dir).config
+    with pytest.raises(ConfigError, match="has a second stage already, after step 24"):
+        train(override(staged, {"optim.stage_from": 40, "train.max_iters": 48}), resume=True)
+    assert command("--then", "linear") == 2
+    assert "--resume RUN" in capsys.readouterr().err

@@ -24,6 +24,7 @@ from groundup.display.figure import picture_kind, write_picture
 from groundup.display.section import Section
 from groundup.display.units import size_text
 from groundup.errors import ConfigError, FileMissingError
+from groundup.record.parent import inheriting_recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +49,7 @@ def find_run(target: str) -> RunConfig:
         return load_recipe(str(path / "config.toml"))
     recipes = {recipe.stem for recipe in recipes_dir().glob("*.toml")}
     if target in recipes or path.suffix == ".toml" or os.path.isfile(path):
-        return load_recipe(target)
+        return inheriting_recipe(target)
     raise FileMissingError(f"no preset, recipe or run {target!r}{suggestion(target, {*PRESETS, *recipes})}")
 
 

@@ -30,11 +30,11 @@ def _export(
 
     Args:
         run: run directory, or the name of a run in runs/.
-        to: hugging-face: a folder for transformers. folder: groundup's own, with every option, for `groundup import`.
-            tiktoken: the tokenizer alone.
+        to: hugging-face: a folder for transformers. gguf: a file for llama.cpp. tiktoken: the tokenizer alone. folder:
+            groundup's own, with every option, for `groundup import`.
         out: file or folder to write. Default: the run's name, in exports/.
         checkpoint: "best", "latest", or a step.
-        dtype: of the tensors. Default: that of the checkpoint.
+        dtype: of the tensors; q8_0 is for gguf alone. Default: that of the checkpoint.
         license: of the model, for its card: an identifier such as apache-2.0.
         overwrite: replace an earlier export.
     """

@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from groundup.cli.parse import parse, switch_value
-from groundup.config import RunConfig, flatten, load_recipe, override, short_names
+from groundup.config import RunConfig, check_warmup, flatten, override, short_names
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError
 
@@ -52,10 +52,17 @@ class Flags:
     adopt_config: bool = False
     force: bool = False
     requeue: bool = False
+    then: str = ""
+    """Schedule of a second stage of the run that is resumed."""
     help: bool = False
     options: list[str] = dataclasses.field(default_factory=list)
     """Full names and their values, for tyro."""
     deferred: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def given(self, name: str) -> str | None:
+        """The value of an option that is text, by its full name; None if it is not there."""
+        values = [option.partition("=")[2] for option in self.options if option.startswith(f"--{name}=")]
+        return values[-1] if values else None
 
     def apply_deferred(self, config: RunConfig) -> RunConfig:
         """The config with --grad_accum_steps and --eval_batches, which count in batches of --batch_size, applied.
@@ -105,13 +112,15 @@ def read_flags(arguments: list[str]) -> Flags:
                 flags.options += [f"--{target}", *fixed]
             elif not fixed:
                 flags.options.append(f"--{_off(target)}")
+        elif name == "then":
+            flags.then = _value(argument, attached, rest)
         elif name == "dataset":
             if flags.recipe is not None:
                 raise ConfigError(f"--dataset beside the recipe {flags.recipe!r}; leave one of them out")
             flags.recipe = _value(argument, attached, rest)
         elif name == "checkpoint_dir":
             folder = Path(_value(argument, attached, rest))
-            flags.options += ["--runs_dir", str(folder.parent), "--name", folder.name]
+            flags.options += [f"--runs_dir={folder.parent}", f"--name={folder.name}"]
         elif name in _DEFERRED:
             flags.deferred[name] = _count(argument, _value(argument, attached, rest))
         else:
@@ -135,7 +144,7 @@ def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]
     for boolean in booleans:  # tyro's way to switch off: --train.no_compile
         if name in (_off(boolean), _off(boolean).rpartition(".")[2]):
             return _off(boolean)
-    others = ("dataset", "checkpoint_dir", "resume")
+    others = ("dataset", "checkpoint_dir", "resume", "then")
     known = [*full, *short, *_RENAMED, *_SWITCHES, *_DEFERRED, *_OWN_SWITCHES, *others]
     near = suggestion(name, known)
     hint = near if "did you mean" in near else "; see `groundup train --help`"
@@ -186,6 +195,9 @@ def check_together(flags: Flags) -> None:
             "--requeue starts the same command again, and --overwrite would then delete what the run has done; "
             "leave one out"
         )
+    if flags.then and (not flags.resume or flags.adopt_config):
+        mend = "leave --adopt-config out" if flags.resume else "name the run with --resume RUN"
+        raise ConfigError(f"--then {flags.then} gives a finished run a second stage; {mend}")
     if flags.adopt_config and not (flags.resume or flags.requeue):
         raise ConfigError("--adopt-config changes options of a run that is resumed; add --resume, or leave it out")
 
@@ -196,7 +208,8 @@ def resolve(flags: Flags) -> RunConfig:
         parse(
             RunConfig,
             ["--help"],
-            "train [RECIPE] [--resume [RUN]] [--overwrite] [--dry-run] [--adopt-config] [--force] [--requeue]",
+            "train [RECIPE] [--resume [RUN]] [--then SCHEDULE] [--overwrite] [--dry-run] [--adopt-config] [--force] "
+            "[--requeue]",
             description=_about(),
         )
     if flags.resume_run is not None:
@@ -207,14 +220,26 @@ def resolve(flags: Flags) -> RunConfig:
         run = RunDirectory.open(flags.resume_run)
         # The folder may have been renamed or moved since.
         base = dataclasses.replace(run.config, name=run.path.name, runs_dir=str(run.path.parent))
-    elif flags.recipe is not None:
-        base = load_recipe(flags.recipe)
-    elif flags.resume and not any(option.startswith("--name") for option in flags.options):
+    elif flags.recipe is None and flags.resume and flags.given("name") is None:
         raise ConfigError("--resume needs to know which run: `groundup train --resume RUN`, or a recipe with it")
     else:
-        base = RunConfig()
-    config = parse(RunConfig, flags.options, "train", default=base)
-    return flags.apply_deferred(config)
+        from groundup.record.parent import inheriting_recipe
+
+        given = {name: value for name in ("train.init", "name", "runs_dir") if (value := flags.given(name)) is not None}
+        base = inheriting_recipe(flags.recipe, given, resume=flags.resume or flags.requeue)
+    config = flags.apply_deferred(parse(RunConfig, flags.options, "train", default=base))
+    return _with_stage(config, flags.then) if flags.then else config
+
+
+def _with_stage(config: RunConfig, schedule: str) -> RunConfig:
+    """The config with a second stage after the steps that its run has; a stage that is there stays where it begins."""
+    from groundup.record.run import RunDirectory
+
+    run = RunDirectory.open(config.run_dir)
+    begins = run.config.optim.stage_from or int(run.checkpoint("latest").name.removeprefix("step-"))
+    config = override(config, {"optim.stage_from": begins, "optim.stage_schedule": schedule})
+    check_warmup(config)
+    return config
 
 
 def _about() -> str:
@@ -222,10 +247,12 @@ def _about() -> str:
     return (
         f"Train a model. RECIPE is a TOML file or one of: {shipped}. Options override it; the last part of a name "
         f"is enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; "
-        f"--overwrite replaces it. --dry-run prints the plan (parameters, memory, disk, the time by a few timed "
-        f"steps) and leaves nothing behind. --adopt-config resumes with options that have changed since the "
-        f"checkpoint; --force begins a run that does not fit into memory or on the disk; --requeue puts the SLURM "
-        f"job back into the queue when SIGUSR1, SIGTERM or the time limit has stopped the run, and resumes it. "
+        f"--overwrite replaces it. With --resume and more --max_iters, a run whose schedule is wsd or constant becomes "
+        f"the longer run; --then linear, wsd or constant gives a finished run a second stage, up to --max_iters. "
+        f"--dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves nothing "
+        f"behind. --adopt-config resumes with options that have changed since the checkpoint; --force begins a run "
+        f"that does not fit into memory or on the disk; --requeue puts the SLURM job back into the queue when SIGUSR1, "
+        f"SIGTERM or the time limit has stopped the run, and resumes it. "
         f"The flags of the course's script work too: --train_path --val_path --vocab_path --merges_path --dataset "
         f"--checkpoint_dir --no_rope --no_rmsnorm --post_norm --ffn_silu --weight_tying --bf16 --use_amp "
         f"--use_flash --grad_accum_steps --eval_batches --generate_interval --generate_tokens."

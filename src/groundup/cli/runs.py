@@ -12,6 +12,7 @@ from groundup.cli.parse import call
 from groundup.errors import ConfigError
 
 _SHOWN = ("run", "status", "val_loss", "val_bpb", "steps", "tokens", "seconds", "tags")
+_WITH_PARENT = (*_SHOWN[:-1], "parent", "tags")
 
 
 def runs(arguments: list[str]) -> None:
@@ -72,7 +73,8 @@ def _runs(
         print(json.dumps(rows, indent=1))
         return
     names = column_names(rows)
-    shown = [*_SHOWN, *(resolve(name.strip(), names) for name in columns.split(",") if name.strip())]
+    first = _WITH_PARENT if any(row["parent"] for row in rows) else _SHOWN
+    shown = [*first, *(resolve(name.strip(), names) for name in columns.split(",") if name.strip())]
     if sort not in shown and rows:
         shown.append(resolve(sort, names))
     section = runs_section(rows, list(dict.fromkeys(shown)), runs_dir)

@@ -195,6 +195,17 @@ class OptimConfig:
     """Steps of linear warm-up."""
     decay_fraction: float = 0.2
     """Share of all steps in which wsd decays."""
+    stage_from: int = 0
+    """Last step of this schedule; a second stage follows until train.max_iters, with the schedule of the options below
+    (`--resume RUN --then SCHEDULE` sets it). 0: there is one stage."""
+    stage_schedule: Literal["wsd", "linear", "constant"] = "linear"
+    """What comes after the second stage's warm-up, over the steps of that stage."""
+    stage_learning_rate: float = 0.0
+    """Peak of the second stage; 0 takes the learning rate that the first one ends with."""
+    stage_min_learning_rate: float = 0.0
+    """Learning rate at the last step of the second stage."""
+    stage_warmup_iters: int = 0
+    """Steps in which the second stage goes in a straight line from the end of the first one to its peak."""
     embedding_rate_scale: float = 1.0
     """Factor on the learning rate of the embedding table, also a tied one."""
     head_rate_scale: float = 1.0
@@ -222,7 +233,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip",
+            "max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip", "stage_from",
+            "stage_learning_rate", "stage_min_learning_rate", "stage_warmup_iters",
             "embedding_rate_scale", "head_rate_scale", "matrix_rate_scale", "vector_rate_scale",
         ):  # fmt: skip
             value = getattr(self, name)
@@ -232,11 +244,28 @@ class OptimConfig:
             "optim.min_learning_rate", self.min_learning_rate,
             f"at most optim.max_learning_rate = {self.max_learning_rate}",
         )  # fmt: skip
+        if self.stage_from:
+            _require(self.stage_peak > 0, "optim.stage_learning_rate", 0.0, "a rate: the first stage ends with 0")
+            _require(
+                self.stage_min_learning_rate <= self.stage_peak,
+                "optim.stage_min_learning_rate", self.stage_min_learning_rate,
+                f"at most the peak of the second stage, {self.stage_peak}",
+            )  # fmt: skip
         for name in ("beta1", "beta2", "muon_momentum"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
         _require(0 < self.decay_fraction <= 1, "optim.decay_fraction", self.decay_fraction, "a number in (0, 1]")
         _require(self.muon_iterations >= 1, "optim.muon_iterations", self.muon_iterations, "at least 1")
         _require(0 < self.eps < math.inf, "optim.eps", self.eps, "a positive, finite number")
+
+    @property
+    def last_learning_rate(self) -> float:
+        """Learning rate at the last step of the first stage."""
+        return self.max_learning_rate if self.schedule == "constant" else self.min_learning_rate
+
+    @property
+    def stage_peak(self) -> float:
+        """``stage_learning_rate``, or what it is derived to where it is 0."""
+        return self.stage_learning_rate or self.last_learning_rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,6 +282,9 @@ class DataConfig:
     """merges.txt of the tokenizer; goes with vocab."""
     order: Literal["shuffled", "random"] = "shuffled"
     """A new permutation of all windows each epoch, or uniformly random windows (the classical get_batch)."""
+    pack: Literal["stream", "documents"] = "stream"
+    """Windows of the tokens one after the other, over the borders of documents; or each sequence one document, padded
+    at the end, or context_length tokens of a longer one."""
     batch_size: int = 32
     """Sequences per optimizer step, over all ranks together."""
     micro_batch_size: int = 0
@@ -308,6 +340,9 @@ class TrainConfig:
 
     max_iters: int = 5000
     """Optimizer steps; the cosine ends exactly at the last one."""
+    init: str = ""
+    """Run whose weights this one begins with, its parent: a name or path (its best checkpoint), RUN@STEP, or the folder
+    of a checkpoint. Model options that are not given are the parent's. Empty: weights from the seed."""
     seed: int = 0
     """Seed of weights, batches and samples."""
     device: str = "auto"
@@ -484,10 +519,18 @@ def _can_be_written(text: str) -> bool:
 
 
 def check_warmup(config: RunConfig) -> None:
-    """Refuse a warm-up that is longer than the run."""
-    if config.optim.warmup_iters > config.train.max_iters:
+    """Refuse a warm-up that is longer than the run, or than its stage, and a stage without steps."""
+    optim, steps = config.optim, config.train.max_iters
+    if optim.stage_from >= steps:
         raise ConfigError(
-            f"optim.warmup_iters = {config.optim.warmup_iters} is longer than train.max_iters = "
-            f"{config.train.max_iters}, so the learning rate would never decay; "
-            f"set it to {config.train.max_iters // 10}, say"
+            f"optim.stage_from = {optim.stage_from} leaves no step for the second stage: train.max_iters = {steps}; "
+            f"raise --max_iters, which counts the steps of both"
         )
+    first = ("optim.warmup_iters", optim.warmup_iters, "optim.stage_from" if optim.stage_from else "train.max_iters")
+    second = ("optim.stage_warmup_iters", optim.stage_warmup_iters, "the steps of the second stage")
+    for (name, warmup, what), length in ((first, optim.stage_from or steps), (second, steps - optim.stage_from)):
+        if warmup > length:
+            raise ConfigError(
+                f"{name} = {warmup} is longer than {what} = {length}, so the learning rate would never decay; "
+                f"set it to {length // 10}, say"
+            )

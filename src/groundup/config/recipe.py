@@ -91,8 +91,11 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
-def load_recipe(name_or_path: str) -> RunConfig:
+def load_recipe(name_or_path: str, base: RunConfig | None = None) -> RunConfig:
     """The run a recipe describes: a path to a TOML file, or the name of a recipe that groundup ships.
+
+    Args:
+        base: options that the recipe leaves out; the defaults if None.
 
     Raises:
         FileMissingError: neither a file nor a shipped recipe of that name.
@@ -100,10 +103,18 @@ def load_recipe(name_or_path: str) -> RunConfig:
     """
     path = find_recipe(name_or_path)
     values = load_toml(path)
+    if base is not None:
+        values = _over(to_dict(base), values)
     try:
         return from_dict(RunConfig, values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Nested values, and those of the base that they leave out."""
+    both = [key for key in values if isinstance(base.get(key), dict) and isinstance(values[key], dict)]
+    return base | values | {key: base[key] | values[key] for key in both}
 
 
 def recipes_dir() -> Path:

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.data.index import TOKENIZER_FOLDER
 from groundup.errors import DataError
 from groundup.system.files import write_atomically
 from groundup.text.chat.reading import ConversationReader, segments_of
@@ -68,7 +67,8 @@ class ChatEncoding:
                 tokenizer = tokenizer.with_special_tokens(self.renderer.names)
             check_can_chat(tokenizer, self.renderer.names, self.template.name)
             self.renderer.protect(tokenizer.special_tokens)
-            self.note = "" if self.renderer.end_of_turn() else _without_end(self.template.name, separator)
+            ends = loss == "all" or self.renderer.end_of_turn()
+            self.note = "" if ends else _without_end(self.template.name, separator)
         except BaseException:
             self.renderer.close()
             raise
@@ -102,11 +102,6 @@ class ChatEncoding:
 
     def __exit__(self, *_: object) -> None:
         self.renderer.close()
-
-
-def template_file(data_set: Path) -> Path:
-    """The template in a data set; a set of plain text has none."""
-    return data_set / TOKENIZER_FOLDER / TEMPLATE_FILE
 
 
 def _without_end(template: str, separator: str) -> str:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +44,9 @@ from groundup.data.index import (
     read_index,
 )
 from groundup.data.index import token_dtype as token_dtype
-from groundup.errors import DataError, FileMissingError
+from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.system.files import file_sha256
+from groundup.text.chat.templates import stored_template
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -170,6 +171,11 @@ class TokenShards:
         return out
 
     @property
+    def has_mask(self) -> bool:
+        """Whether some tokens do not count for the loss."""
+        return self._masks is not None
+
+    @property
     def bytes_per_token(self) -> float | None:
         """Bytes of text per token, where separators count as tokens; None for ``.npy``."""
         return None if self.total_bytes is None else self.total_bytes / len(self)
@@ -197,6 +203,21 @@ class TokenShards:
         self._check_hash(DOCUMENTS_FILE, "documents_file")
         return np.fromfile(self.path / DOCUMENTS_FILE, "<u8")
 
+    def offsets_for(self, pack: Literal["stream", "documents"]) -> NDArray[np.uint64] | None:
+        """``document_offsets`` where each sequence of a batch is to be a part of one document; else None.
+
+        Raises:
+            ConfigError: a ``.npy`` file, in which documents are not told apart.
+        """
+        if pack == "stream":
+            return None
+        if self.document_offsets is None:
+            raise ConfigError(
+                f"data.pack = {pack!r} needs to know where documents begin, but {self.path} is a bare array; give a "
+                "folder of token shards, or data.pack = 'stream'"
+            )
+        return self.document_offsets
+
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the data set: that of ``index.json``, which contains that of every file; or of the ``.npy``."""
@@ -214,6 +235,16 @@ class TokenShards:
         from groundup.tokenizer import Tokenizer
 
         return Tokenizer.load(self.path / TOKENIZER_FOLDER)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that rendered the conversations, whose text is complete in itself; None for text.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        found = stored_template(self.path / TOKENIZER_FOLDER) if self.index else None
+        return None if found is None else found.text
 
     def check_ids(self, vocab_size: int) -> None:
         """Check every id; reads all tokens once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,7 +53,7 @@ def stream(
     eos_token_id: int | None = None,
     *,
     generator: torch.Generator | None = None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Only the new ids, each as soon as it is chosen; arguments and errors as for :func:`generate`."""
     check_sampling(temperature, top_p)
     ids = check_prompt(prompt_ids, model.vocab_size)
@@ -71,7 +71,7 @@ def _stream(
     top_p: float,
     eos_token_id: int | None,
     generator: torch.Generator | None,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     was_training = model.training
     model.eval()
     try:
@@ -130,7 +130,8 @@ def continue_text(
     ids = prompt_ids(tokenizer, prompt, begin_token)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     end = special_id(tokenizer, end_token)
-    return _text(stream(model, ids, max_tokens, temperature, top_p, end, generator=generator), tokenizer, end)
+    new = stream(model, ids, max_tokens, temperature, top_p, end, generator=generator)
+    return text_pieces(new, tokenizer, () if end is None else (end,))
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, begin_token: str = END_OF_TEXT) -> list[int]:
@@ -146,10 +147,11 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, begin_token: str = END_OF_TEXT
     return ([begin] if begin is not None else []) + (tokenizer.encode(prompt) if prompt else [])
 
 
-def _text(ids: Iterator[int], tokenizer: Tokenizer, end: int | None) -> Iterator[str]:
+def text_pieces(ids: Iterator[int], tokenizer: Tokenizer, ends: Collection[int]) -> Iterator[str]:
+    """The text of ids up to one of ``ends``, in pieces; never half a character."""
     pieces = TextPieces(tokenizer)
     for chosen in ids:
-        if chosen == end:
+        if chosen in ends:
             break
         if piece := pieces.push(chosen):
             yield piece

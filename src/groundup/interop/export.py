@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from groundup.errors import CheckpointError, ConfigError, TokenizerError
-from groundup.interop import hugging_face, plain
+from groundup.interop import gguf, hugging_face, plain
 from groundup.interop.card import model_card
-from groundup.interop.model import Model, model_of_run, new_folder
+from groundup.interop.gguf_tokenizer import differences
+from groundup.interop.model import Model, model_of_run, new_file, new_folder
 from groundup.interop.verify import (
+    TOLERANCE,
     Comparison,
+    asked_llama_cpp,
     asked_transformers,
     compare,
     compare_ids,
@@ -35,6 +38,8 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _NAME_OF = {dtype: name for name, dtype in DTYPES.items()} | {torch.float64: "f64"}
 _SUFFIX = {"gguf": ".gguf", "tiktoken": ".tiktoken", "folder": "-folder"}
 _FOLDER_OF_ALL = Path("exports")
+_ROUNDED_TOLERANCE = 0.05
+"""Largest difference of a log-probability in llama.cpp where weights are not float32; a wrong rotation gives 1."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,8 @@ def export_model(
         return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
     model = model_of_run(run, checkpoint)
     wanted = DTYPES.get(dtype or "")
+    if to == "gguf":
+        return _export_gguf(model, out, dtype, overwrite=overwrite)
     if to == "folder":
         return _export_plain(model, out, wanted, overwrite=overwrite)
     words: list[str | Path] = ["export", directory.path, "--to", to, "--checkpoint", str(model.state["step"])]
@@ -113,7 +120,28 @@ def _export_folder(model: Model, out: Path, dtype: torch.dtype | None, card: str
         size = _size(folder)
     prompt = f"{model.begin_and_end()[0]}Once upon a time"
     following = f"AutoModelForCausalLM.from_pretrained({str(out)!r}) in transformers, with a prompt such as {prompt!r}"
-    return Exported(out, family, size, _dtype_of(written), found.difference, checks, following)
+    return Exported(out, family, size, dtypes_of(written), found.difference, checks, following)
+
+
+def _export_gguf(model: Model, out: Path, dtype: Dtype | None, *, overwrite: bool) -> Exported:
+    kept = dtypes_of(model)
+    chosen = dtype or (kept if kept in ("f16", "bf16") else "f32")
+    with new_file(out, overwrite=overwrite) as path:
+        family = gguf.write_gguf(path, model, chosen)
+        written = gguf.read_gguf(path)
+        found, checks = compared(model, written)
+        if small_enough(written.weights) and model.tokenizer is not None:
+            ids = sample_ids(model.config.model, model.tokenizer)
+            # llama.cpp rounds activations to the dtype of the weights, too.
+            tolerance = TOLERANCE if chosen == "f32" else _ROUNDED_TOLERANCE
+            said = asked_llama_cpp(path, ids, found.logits, model.tokenizer, tolerance=tolerance)
+            checks += [said] if said else []
+        size = path.stat().st_size
+    if model.tokenizer is not None:
+        checks += differences(model.tokenizer)
+    prompt = f"{model.begin_and_end()[0]}Once upon a time"
+    following = f"llama-completion -m {out} -no-cnv -p {prompt!r}"
+    return Exported(out, f"{family} (GGUF)", size, dtypes_of(written), found.difference, checks, following)
 
 
 def _export_plain(model: Model, out: Path, dtype: torch.dtype | None, *, overwrite: bool) -> Exported:
@@ -123,7 +151,7 @@ def _export_plain(model: Model, out: Path, dtype: torch.dtype | None, *, overwri
         found, checks = compared(model, written)
         size = _size(folder)
     following = command("import", out, "--out", Path("runs") / f"{out.name}-imported")
-    return Exported(out, "groundup", size, _dtype_of(written), found.difference, checks, following)
+    return Exported(out, "groundup", size, dtypes_of(written), found.difference, checks, following)
 
 
 def _export_tokenizer(tokenizer: Tokenizer, out: Path, *, overwrite: bool) -> Exported:
@@ -150,12 +178,12 @@ def compared(model: Model, written: Model) -> tuple[Comparison, list[str]]:
         CheckpointError: a tensor, a logit or a token id differs.
     """
     found = compare(model.side, written.side, sample_ids(model.config.model, model.tokenizer))
-    same_dtype = set(written.weights.dtypes.values()) == set(model.weights.dtypes.values())
-    if same_dtype and not within(found.difference, found.largest):
+    before, after = dtypes_of(model), dtypes_of(written)
+    if before == after and not within(found.difference, found.largest):
         raise CheckpointError(
             f"{written.weights.source} has other logits than the run, by up to {found.difference:.3g}; nothing was kept"
         )
-    rounding = "" if same_dtype else f" from rounding to {_dtype_of(written)}"
+    rounding = "" if before == after else f", from rounding to {after}"
     lines = [
         f"{len(written.weights.shapes):,} tensors read back equal; largest difference of a logit "
         f"{found.difference:.1e}{rounding} ({found.positions} positions, logits up to {found.largest:.3g})"
@@ -165,9 +193,10 @@ def compared(model: Model, written: Model) -> tuple[Comparison, list[str]]:
     return found, lines
 
 
-def _dtype_of(model: Model) -> str:
-    names = {_NAME_OF[dtype] for dtype in model.weights.dtypes.values()}
-    return ", ".join(sorted(names))
+def dtypes_of(model: Model) -> str:
+    """Names of the dtypes of a model's matrices."""
+    matrices = [dtype for name, dtype in model.weights.dtypes.items() if len(model.weights.shapes[name]) > 1]
+    return ", ".join(model.kinds or sorted({_NAME_OF[dtype] for dtype in matrices}))
 
 
 def _size(folder: Path) -> int:

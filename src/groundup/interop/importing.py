@@ -13,7 +13,7 @@ from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
 from groundup.config import flatten
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
-from groundup.interop import hugging_face, plain
+from groundup.interop import gguf, hugging_face, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
 from groundup.interop.model import Model, model_of_run, new_folder, refuse_pickle
@@ -60,7 +60,7 @@ def import_model(
     Tensors keep their dtype; a run computes in float32 or as ``train.precision`` says.
 
     Args:
-        source: a folder of transformers, a folder that `groundup export --to folder` wrote, or hf://ORG/NAME.
+        source: a folder of transformers, a GGUF file, a folder that `groundup export --to folder` wrote, or hf://ORG/NAME.
         out: run directory to write.
         context: context length to limit the model to; 0 takes the model's.
         tokenizer: file or folder of a tokenizer, where it is not the source's.
@@ -103,7 +103,7 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if place.is_file():
         if place.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
             raise refuse_pickle(place)
-        raise CheckpointError(f"{place} is of no format that is read; expected a folder of transformers")
+        return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
     if (place / hugging_face.CONFIG_FILE).exists():
         return hugging_face.read_folder(place, context=context, tokenizer=tokenizer), place
     if (place / plain.CONFIG_FILE).exists():

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from groundup.config import END_OF_TEXT, RunConfig
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TokenizerError
 from groundup.interop.families import plain_names
 from groundup.interop.verify import Side
 from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, check_tensors
+from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
 from groundup.system.files import delete, discard, sync_directory
 from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
@@ -36,6 +40,8 @@ class Model:
     """Where it comes from: entries for ``environment.json``."""
     family: str = ""
     """Class in transformers, architecture in llama.cpp, or the name of another program."""
+    kinds: tuple[str, ...] = ()
+    """Types of the matrices in a GGUF file."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -43,6 +49,14 @@ class Model:
     def side(self) -> Side:
         """The model, to be compared."""
         return Side(self.config.model, self.weights)
+
+    def module(self, device: str = "cpu") -> TransformerLM:
+        """The model in memory, in float32 and in evaluation mode; tensors are read one by one."""
+        model = accelerate(TransformerLM(self.config.model, device="meta"), kernels="plain").to_empty(device=device)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(self.weights.tensor(name))
+        return model.eval()
 
     def begin_and_end(self) -> tuple[str, str]:
         """The tokens that begin and end a text; empty where the tokenizer does not have them."""
@@ -133,23 +147,52 @@ def new_folder(out: Path, known: set[str], *, overwrite: bool) -> Iterator[Path]
         ConfigError: the folder exists, and is not to be or may not be replaced.
     """
     check_free(out, known, overwrite=overwrite)
+    with _parents(out):
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        try:
+            temporary.mkdir()
+            yield temporary
+            sync_directory(temporary)
+            discard(out)
+            os.rename(temporary, out)
+            sync_directory(out.parent)
+        finally:
+            delete(temporary)
+
+
+@contextmanager
+def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Yield a path to write, whose file becomes ``out`` when the block ends, and is deleted after an error.
+
+    Raises:
+        ConfigError: the file exists and is not to be replaced, or is a folder.
+    """
+    if out.is_dir() or (os.path.lexists(out) and not overwrite):
+        fix = "" if out.is_dir() else ", or replace it with --overwrite"
+        raise ConfigError(f"{out} exists already; choose another --out{fix}")
+    with _parents(out):
+        temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, out)
+            sync_directory(out.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _parents(out: Path) -> Iterator[None]:
+    """Make the folders that a path lies in, and remove them after an error if they are empty."""
     created = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        sync_directory(temporary)
-        discard(out)
-        os.rename(temporary, out)
-        sync_directory(out.parent)
+        yield
     except BaseException:
-        delete(temporary)
         for parent in created:
-            try:
+            with suppress(OSError):
                 parent.rmdir()
-            except OSError:
-                break
         raise
 
 

@@ -6,13 +6,15 @@ asked where that program is installed: transformers for Hugging Face's format, l
 
 from __future__ import annotations
 
+import json
+import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -239,6 +241,74 @@ def asked_transformers(
             if must_tokenize:
                 raise CheckpointError(f"transformers gives other token ids for {text!r} with {folder}")
     return f"transformers {transformers.__version__}: largest difference of a logit {difference:.1e}{same_ids}"
+
+
+def asked_llama_cpp(
+    path: Path, ids: Sequence[int], logits_SV: Tensor, tokenizer: Tokenizer, *, tolerance: float
+) -> str:
+    """Load a GGUF file with llama.cpp and compare the probabilities of the next token, and token ids.
+
+    Args:
+        ids: two or more.
+        tolerance: largest difference of a log-probability, relative to the largest logit where that is above 1.
+
+    Returns:
+        What was found, in a line; an empty text where xllamacpp is not installed.
+
+    Raises:
+        CheckpointError: llama.cpp cannot load it, or finds something else.
+    """
+    if find_spec("xllamacpp") is None:
+        return ""
+    import xllamacpp
+
+    try:
+        server = xllamacpp.Server(_llama_cpp_settings(path, len(ids)))
+        # It holds probabilities back while the text ends inside a character, so a letter is made certain to follow. The
+        # bias changes what is chosen, and not the probabilities that are reported.
+        letter = next(i for i, token in tokenizer.vocab.items() if token == b"a")
+        # The context has to have room for one more token.
+        prompt = list(ids)[:-1]
+        request = {"prompt": prompt, "n_predict": 1, "n_probs": logits_SV.shape[1], "logit_bias": [[letter, 1e4]]}
+        answer = server.handle_completions(request)
+        if "error" in answer:
+            raise RuntimeError(answer["error"]["message"])
+        found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        encoded = [_tokenized(server.listening_address, text) for text in TEXTS]
+    except Exception as error:  # whatever another program raises
+        raise CheckpointError(f"llama.cpp cannot load {path}: {str(error).splitlines()[0]}") from None
+    expected_V = logits_SV[len(prompt) - 1].double().log_softmax(-1)
+    difference = max(abs(entry["logprob"] - float(expected_V[entry["id"]])) for entry in found)
+    largest = float(logits_SV.abs().max())
+    if not within(difference, largest, tolerance):
+        raise CheckpointError(f"llama.cpp computes other probabilities from {path}, by up to {difference:.3g}")
+    for text, ids_there in zip(TEXTS, encoded, strict=True):
+        if tokenizer.encode(text) != ids_there:
+            raise CheckpointError(f"llama.cpp gives other token ids for {text!r} with {path}")
+    return f"llama.cpp: largest difference of a log-probability {difference:.1e} ({len(found):,} tokens), ids equal"
+
+
+def _llama_cpp_settings(path: Path, length: int) -> Any:
+    """One thread (more of them wait busily for each other), and keys and values in float32."""
+    import xllamacpp
+
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(path)
+    settings.n_ctx = settings.n_batch = settings.n_ubatch = max(64, length + 1)
+    settings.n_parallel = settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
+    settings.cache_type_k = settings.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+    settings.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    settings.n_gpu_layers = settings.port = 0
+    settings.warmup = settings.use_jinja = settings.fit_params = False
+    settings.verbosity = -1
+    return settings
+
+
+def _tokenized(address: str, text: str) -> list[int]:
+    body = json.dumps({"content": text, "parse_special": True}).encode()
+    request = urllib.request.Request(f"{address}/tokenize", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return list(json.load(answer)["tokens"])
 
 
 @contextmanager

@@ -173,6 +173,9 @@ class LinkedWeights(Weights):
         heads = link.to_ours(self._weights.rows(link.theirs, first, last))
         return heads[start - first : stop - first]
 
+    def round_trip(self, name: str, rows: Tensor) -> Tensor:
+        return self._weights.round_trip(self._links[name].theirs, rows)
+
 
 class ExportedWeights(Weights):
     """groundup's tensors under the names of another format, with its order of rows and its dtype."""

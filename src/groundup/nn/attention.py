@@ -62,9 +62,9 @@ class RotaryPositionalEmbedding(nn.Module):
         return {"cos": angles.cos().to(device, dtype), "sin": angles.sin().to(device, dtype)}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        was_meta = self.cos.is_meta
         super()._apply(fn, recurse)
-        if not self.cos.is_meta and (was_meta or self.cos.dtype != torch.float32):
+        # Anew each time: to_empty() leaves tables without content, and calls this once for each layer that shares them.
+        if not self.cos.is_meta:
             wide = torch.promote_types(self.cos.dtype, torch.float32)
             for name, table in self._compute_tables(self.cos.device, wide).items():
                 setattr(self, name, table)

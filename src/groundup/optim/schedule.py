@@ -1,6 +1,7 @@
 """The learning rate as a function of the step."""
 
 import math
+from dataclasses import dataclass
 
 from groundup.config import OptimConfig
 from groundup.errors import ConfigError
@@ -38,41 +39,80 @@ def learning_rate(step: float, total_steps: int, config: OptimConfig) -> float:
         linear:    a straight line from Tw to T
         constant:  the peak until the end
 
+    With a second stage (``stage_from`` > 0) T is stage_from, and the steps after it have ``stage_schedule``, counted
+    from there; its warm-up begins with the rate at T in place of 0.
+
     Args:
         step: counted from 1, so that the first step moves and the last one is at the minimum. It may lie between two
             steps; see :func:`learning_rate_at`.
         total_steps: T. With a longer warm-up the learning rate never decays.
     """
-    high, low, warmup = config.max_learning_rate, config.min_learning_rate, config.warmup_iters
-    if config.schedule == "cosine":
-        return get_lr_cosine_schedule(step, high, low, warmup, total_steps)
-    if step < warmup:
-        return step / warmup * high
-    if config.schedule == "constant":
-        return high
-    if step >= total_steps:
-        return low
-    descent = _end_of_plateau(total_steps, config) if config.schedule == "wsd" else warmup
-    if step <= descent:
-        return high
+    start = config.stage_from
+    if not start:
+        return _rate(step, _first_stage(total_steps, config))
+    if step <= start:
+        return _rate(step, _first_stage(start, config))
+    return _rate(step - start, _second_stage(total_steps, config))
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A warm-up from one rate to another, and a schedule down to a third."""
+
+    schedule: str
+    steps: int
+    warmup: int
+    begin: float
+    high: float
+    low: float
+    decay_fraction: float
+
+    @property
+    def descent(self) -> float:
+        """The last step at the peak."""
+        plateau = (1 - self.decay_fraction) * self.steps if self.schedule == "wsd" else 0
+        return max(self.warmup, plateau)
+
+
+def _first_stage(steps: int, config: OptimConfig) -> _Stage:
+    high, low = config.max_learning_rate, config.min_learning_rate
+    return _Stage(config.schedule, steps, config.warmup_iters, 0.0, high, low, config.decay_fraction)
+
+
+def _second_stage(total_steps: int, config: OptimConfig) -> _Stage:
+    begin, high, low = config.last_learning_rate, config.stage_peak, config.stage_min_learning_rate
+    steps = total_steps - config.stage_from
+    return _Stage(config.stage_schedule, steps, config.stage_warmup_iters, begin, high, low, config.decay_fraction)
+
+
+def _rate(step: float, stage: _Stage) -> float:
+    if stage.schedule == "cosine":
+        return get_lr_cosine_schedule(step, stage.high, stage.low, stage.warmup, stage.steps)
+    if step < stage.warmup:
+        return stage.begin + step / stage.warmup * (stage.high - stage.begin)
+    if stage.schedule == "constant":
+        return stage.high
+    if step >= stage.steps:
+        return stage.low
+    if step <= stage.descent:
+        return stage.high
     # Rounding could carry the line a bit below its end.
-    return max(low, high - (step - descent) / (total_steps - descent) * (high - low))
-
-
-def _end_of_plateau(total_steps: int, config: OptimConfig) -> float:
-    return max(config.warmup_iters, (1 - config.decay_fraction) * total_steps)
+    share = (step - stage.descent) / (stage.steps - stage.descent)
+    return max(stage.low, stage.high - share * (stage.high - stage.low))
 
 
 def last_shared_step(total_steps: int, config: OptimConfig) -> int:
     """Return the last step until which a longer run has the same learning rates, bit for bit.
 
-    For wsd it is the end of the plateau, for constant the last step. 0 for cosine and linear: after the warm-up, the
-    rate of every step depends on the length of the run.
+    For wsd it is the end of the plateau, for constant the last step. 0 for cosine and linear, where the rate of every
+    step after the warm-up depends on the length. With a second stage, the first one is not made longer.
     """
-    if config.schedule == "constant":
+    start = config.stage_from
+    stage = _second_stage(total_steps, config) if start else _first_stage(total_steps, config)
+    if stage.schedule == "constant":
         return total_steps
-    if config.schedule == "wsd":
-        return min(int(_end_of_plateau(total_steps, config)), total_steps - 1)
+    if stage.schedule == "wsd":
+        return start + min(int(stage.descent), stage.steps - 1)
     return 0
 
 
@@ -95,10 +135,19 @@ def learning_rate_at(progress: float, total_steps: int, config: OptimConfig) -> 
 
 def describe_schedule(config: OptimConfig) -> str:
     """The schedule in words: ``0.001 after 200 steps, cosine to 0.0001``."""
+    first = _first_stage(0, config)
+    text = f"{first.high:g} after {first.warmup} steps, {_course(first)}"
+    if config.stage_from:
+        second = _second_stage(config.stage_from, config)
+        warmup = f" after {second.warmup} steps" if second.warmup else ""
+        text += f"; from step {config.stage_from:,} on {second.high:g}{warmup}, {_course(second)}"
+    return text
+
+
+def _course(stage: _Stage) -> str:
     course = {
         "cosine": "cosine to",
-        "wsd": f"flat, then a straight line over the last {100 * config.decay_fraction:g} % to",
+        "wsd": f"flat, then a straight line over the last {100 * stage.decay_fraction:g} % to",
         "linear": "straight line to",
     }
-    end = f"{course[config.schedule]} {config.min_learning_rate:g}" if config.schedule in course else "constant"
-    return f"{config.max_learning_rate:g} after {config.warmup_iters} steps, {end}"
+    return f"{course[stage.schedule]} {stage.low:g}" if stage.schedule in course else "constant"

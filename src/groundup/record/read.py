@@ -65,6 +65,12 @@ class Run:
         return seed if isinstance(seed, int) else 0
 
     @property
+    def parent(self) -> str:
+        """The checkpoint whose weights it began with, as RUN@STEP; empty if there is none."""
+        parent = self.environment.get("parent")
+        return f"{parent.get('run')}@{parent.get('step')}" if isinstance(parent, dict) else ""
+
+    @property
     def diverged(self) -> bool:
         return self.status == "diverged"
 

@@ -15,6 +15,7 @@ from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.system.files import delete, discard, discarded, locked, read_text, write_atomically
 from groundup.system.launch import Launch
+from groundup.text.chat.templates import TEMPLATE_FILE, ChatTemplate, stored_template
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -283,3 +284,21 @@ class RunDirectory:
                 f"removed; train on shards made by `groundup encode`, or with data.vocab and data.merges"
             )
         return Tokenizer.load(self.tokenizer_dir)
+
+    def write_chat_template(self, text: str) -> None:
+        """Write the template of the conversations that the run is trained on, beside its tokenizer."""
+        write_atomically(self.tokenizer_dir / TEMPLATE_FILE, text)
+
+    def chat_template(self) -> ChatTemplate:
+        """Return the template of the conversations that the run was trained on.
+
+        Raises:
+            DataError: it was trained on text.
+        """
+        found = stored_template(self.tokenizer_dir)
+        if found is None:
+            raise DataError(
+                f"{self.path} was not trained on conversations: there is no {self.tokenizer_dir / TEMPLATE_FILE}; "
+                "encode some with `groundup encode --format chat` and train on them"
+            )
+        return found

@@ -41,6 +41,9 @@ def method(study: Study) -> Pairs:
         f"heads, {common('model.ffn')}, norm {common('model.norm')}, position {common('model.position')}, "
         f"vocabulary {common('model.vocab_size')}",
     ))  # fmt: skip
+    if any(run.parent for run in intact):
+        begun = _common([_from_here(run.parent, study) or "their seed" for run in intact])
+        rows.append(("weights", f"begin with those of {begun}"))
     rows.append((
         "step",
         f"{common('data.batch_size')} x {common('model.context_length')} tokens, {common('optim.optimizer')}, peak "

@@ -25,11 +25,11 @@ from groundup.record.sweep import is_sweep, latest_results
 from groundup.reports.settings import apply_result
 from groundup.system.files import why, write_atomically
 
-_VERSION = 2
+_VERSION = 3
 _FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")
 COLUMNS = (
     "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
-    "tokens", "seconds", "flops", "parameters", "device", "commit", "tags", "problem",
+    "tokens", "seconds", "flops", "parameters", "parent", "device", "commit", "tags", "problem",
 )  # fmt: skip
 """The columns of every run, besides its options."""
 
@@ -125,6 +125,12 @@ def _refresh(folder: Path, file: str) -> list[Row]:
     return [json.loads(row) for _, row in rows.values()]
 
 
+def _parent(run: Run, folder: Path) -> str | None:
+    """The checkpoint that a run began with, as RUN@STEP, named as the list names its runs; None without one."""
+    path, root = Path(run.parent), folder.absolute()
+    return (str(path.relative_to(root)) if path.is_relative_to(root) else run.parent) or None
+
+
 def _stamp(place: Path, result: dict[str, Any] | None) -> str:
     """A fingerprint of the run's files and result."""
     found: list[Any] = [result]
@@ -154,6 +160,7 @@ def _row(folder: Path, place: Path, result: dict[str, Any] | None) -> Row:
         "variant": run.variant or None,
         "status": run.status,
         "seed": run.options.get("train.seed"),
+        "parent": _parent(run, folder),
         "device": run.environment.get("device_name"),
         "commit": str(git.get("commit"))[:12] if isinstance(git, dict) else None,
         "tags": run.tags,

@@ -34,11 +34,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from groundup.config import RunConfig, by_full_names, flatten, from_dict, load_recipe, load_toml, override
+from groundup.config import RunConfig, by_full_names, flatten, from_dict, load_toml, override
 from groundup.config.expressions import Formula
 from groundup.config.names import default_options
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError, FileMissingError
+from groundup.record.parent import inheriting_recipe
 from groundup.sweeps.axes import Values, plain, read_axes, read_zipped
 from groundup.sweeps.budget import Budget
 from groundup.sweeps.rules import read_rules
@@ -160,7 +161,7 @@ def read_plan(document: Mapping[str, Any], folder: Path, sha256: str = "", budge
             what = {"question": "the sentence that the experiment answers", "name": "the folder of its runs"}
             raise ConfigError(f"{key} = {document.get(key)!r}; expected {what.get(key, 'a recipe, by name or path')}")
     options = _options(_table(document, "options"), "options")
-    recipe = _recipe(document["recipe"], folder)
+    recipe = _recipe(document["recipe"], folder, options.get("train.init"))
     base = override(recipe, options) if options else recipe
     axes = read_axes(_table(document, "axes"))
     zipped = read_zipped(_tables(document, "zipped"))
@@ -253,9 +254,10 @@ def _check_published(table: Mapping[str, Any]) -> None:
             raise ConfigError(f"published.losses.{name} = {loss!r}; expected a number, or a word in quotes")
 
 
-def _recipe(name: str, folder: Path) -> RunConfig:
+def _recipe(name: str, folder: Path, init: str | None) -> RunConfig:
     beside = folder / name
-    return load_recipe(str(beside if os.path.isfile(beside) else name))
+    given = {} if init is None else {"train.init": init}
+    return inheriting_recipe(str(beside if os.path.isfile(beside) else name), given)
 
 
 def _options(table: Any, place: str) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, check_warmup, flatten, override
-from groundup.data.batches import Batches, DeviceBatches, check_length
+from groundup.data.batches import IGNORED, Batches, DeviceBatches, check_length
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, DataError, FileMissingError
 from groundup.generation import prompt_ids
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import CombinedOptimizer, build_optimizer
+from groundup.record.parent import Parent, absolute_init
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import FORMAT, VERSION
+from groundup.train.checkpoint.initial import check_parent
 from groundup.train.device import choose_precision
 from groundup.train.limits import check_disk, check_fits
 from groundup.train.ranks.collective import Ranks
@@ -55,23 +57,29 @@ class Trainer:
     state: TrainState = field(default_factory=TrainState)
 
 
-def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False) -> Trainer:
+def build(
+    config: RunConfig, device: str, ranks: Ranks | None = None, *, force: bool = False, parent: Parent | None = None
+) -> Trainer:
     """Check a run and build its objects; call it within :func:`groundup.train.device.process_settings`.
 
     Args:
         device: this rank's, as :func:`groundup.train.device.choose_device` returns it.
         force: build a run though it cannot fit into memory, or a checkpoint on the disk.
+        parent: begin with its weights, which :func:`groundup.train.checkpoint.initial.begin_with` loads.
 
     Raises:
         ConfigError, DataError, FileMissingError: the config, the data, or both together make no run.
     """
     ranks = ranks or Ranks()
     train_store, valid_store = open_stores(config.data)
-    config = fit_vocabulary(config, train_store, valid_store)
+    config = fit_vocabulary(config, train_store, valid_store, parent.model.vocab_size if parent else 0)
     precision = choose_precision(config.train.precision, device)
     config = override(config, {"train.precision": precision, **absolute_paths(config)})
     check_warmup(config)
     tokenizer = load_tokenizer(config, train_store)
+    unsure = ""
+    if parent is not None:
+        config, unsure = check_parent(parent, config, tokenizer)
     if tokenizer is not None and config.sample.interval:
         prompt_ids(
             tokenizer, config.sample.prompt, config.sample.begin_token
@@ -82,17 +90,22 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     uncompiled = why_not_compiled(device) if config.train.compile else ""
     ranks.barrier()
     model = parallel.spread(model, device)
+    data, context_length = config.data, config.model.context_length
+    sequences = Batches(
+        train_store, data.batch_size, context_length, config.train.seed, data.order,
+        documents=train_store.offsets_for(data.pack), masked=train_store.has_mask,
+    )  # fmt: skip
     loss = build_loss(
         parallel.training_form(model),
         compile=config.train.compile and not uncompiled,
         chunked=config.train.kernels == "fast",
+        ignore_index=IGNORED if sequences.ignores else None,
     )
     optimizer = build_optimizer(model, config.optim)
     if ranks.is_main and not force:
         check_disk(config, model, optimizer)
-    data, context_length = config.data, config.model.context_length
     batches = DeviceBatches(
-        Batches(train_store, data.batch_size, context_length, config.train.seed, data.order),
+        sequences,
         micro_batches=data.micro_batches(ranks.size),
         vocab_size=config.model.vocab_size,
         device=device,
@@ -103,7 +116,7 @@ def build(config: RunConfig, device: str, ranks: Ranks | None = None, *, force: 
     identity = identity_of(config, train_store, valid_store)
     return Trainer(
         config, RunDirectory(config.run_dir), ranks, device, train_store, valid_store, tokenizer, parallel, model, loss,
-        optimizer, batches, identity, notes=[note for note in (tight, uncompiled) if note],
+        optimizer, batches, identity, notes=[note for note in (unsure, tight, uncompiled) if note],
     )  # fmt: skip
 
 
@@ -114,15 +127,21 @@ def identity_of(config: RunConfig, train: TokenShards, valid: TokenShards | None
         "version": VERSION,
         "dataset_sha256": train.sha256,
         "tokenizer_sha256": train.tokenizer_sha256,
-        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows],
+        "evaluated_on": [valid.sha256 if valid else None, config.train.eval_windows, *_packing(config.data)],
         "options": flatten(config),
     }
 
 
+def _packing(data: DataConfig) -> list[str]:
+    # Checkpoints from before the option have no entry for it.
+    return [] if data.pack == "stream" else [data.pack]
+
+
 def absolute_paths(config: RunConfig) -> dict[str, str]:
-    """Return the data's paths in absolute form, so that a run can be evaluated and resumed from any folder."""
+    """Return the paths of data and parent in absolute form, so that a run is evaluated and resumed from any folder."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
-    return {key: str(Path(path).resolve()) for key, path in paths.items() if path}
+    data = {key: str(Path(path).resolve()) for key, path in paths.items() if path}
+    return data | {"train.init": absolute_init(config.train.init)}
 
 
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
@@ -151,15 +170,18 @@ def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:
     return train, valid
 
 
-def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None) -> RunConfig:
+def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | None, inherited: int = 0) -> RunConfig:
     """Return the config with model.vocab_size taken from the data, and check the data against it.
+
+    Args:
+        inherited: size of the parent's vocabulary, which is taken if it is larger.
 
     Raises:
         ConfigError: vocab_size is smaller than the tokenizer's, or unknown.
         DataError: a token id is at or above it, or the data is too short for one sequence.
     """
-    wanted = config.model.vocab_size or train.vocab_size
-    if wanted is None:
+    wanted = config.model.vocab_size or max(train.vocab_size or 0, inherited)
+    if not wanted:
         raise ConfigError(
             f"model.vocab_size = 0 takes the tokenizer's size, but {config.data.train} is a bare array; set it"
         )
@@ -167,7 +189,8 @@ def fit_vocabulary(config: RunConfig, train: TokenShards, valid: TokenShards | N
         if store is None:
             continue
         check_vocabulary(path, store, wanted)
-    check_length(len(train), config.model.context_length)
+    if config.data.pack == "stream":
+        check_length(len(train), config.model.context_length)
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=wanted))
 
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from groundup.data.batches import evaluation_batches
+from groundup.data.batches import IGNORED, evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
 from groundup.record.run import RunDirectory
@@ -24,9 +26,9 @@ class Evaluation:
     """Result of an evaluation."""
 
     loss: float
-    """Mean nats per token."""
+    """Mean nats per token that counts."""
     tokens: int
-    """Number of scored targets."""
+    """Number of scored targets: those that count for the loss."""
     bytes: int | None
     """Bytes of text of these targets; None if the data does not record them."""
     step: int | None = None
@@ -39,7 +41,10 @@ class Evaluation:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Total nats, document ends included, over the bytes of text: comparable between tokenizers."""
+        """Total nats of the scored targets, document ends included, over their bytes of text.
+
+        Comparable between tokenizers; of conversations, between those with the same template.
+        """
         return self.loss * self.tokens / math.log(2) / self.bytes if self.bytes else None
 
 
@@ -50,16 +55,18 @@ def evaluate(
     *,
     batch_size: int = 32,
     limit: int = 0,
+    documents: NDArray[np.uint64] | None = None,
     ranks: Ranks | None = None,
 ) -> Evaluation:
     """Score a split. Draws no random numbers, and restores the model's mode.
 
     Args:
         limit: windows to score, spread evenly; 0 scores every token of the split.
+        documents: offsets of documents, if each window is to be a part of one (``data.pack``).
         ranks: share the batches. Each batch is scored as one process would score it and the sum is exact, so that the
             same weights have the same loss on any number of ranks. All ranks must call this, and all get the result.
     """
-    found = evaluate_unless(lambda: False, model, store, context_length, batch_size, limit, ranks or Ranks())
+    found = evaluate_unless(lambda: False, model, store, context_length, batch_size, limit, ranks or Ranks(), documents)
     assert found is not None
     return found
 
@@ -73,12 +80,16 @@ def evaluate_unless(
     batch_size: int,
     limit: int,
     ranks: Ranks,
+    documents: NDArray[np.uint64] | None = None,
 ) -> Evaluation | None:
     """Evaluate as :func:`evaluate`, unless ``stop`` breaks it off.
 
     Args:
         stop: asked before each batch (on several ranks, before as many batches as there are ranks), with the same
             answer on all ranks. True ends the evaluation without a result.
+
+    Raises:
+        DataError: no token of these windows counts.
     """
     device = next(model.parameters()).device
     lengths = store.token_lengths
@@ -86,17 +97,25 @@ def evaluate_unless(
     model.eval()
     nats: list[float] = []
     tokens, size = 0, 0
-    for number, (x, y) in enumerate(evaluation_batches(store, context_length, batch_size, limit)):
+    ignore_index = IGNORED if store.has_mask or documents is not None else None
+    batches = evaluation_batches(
+        store, context_length, batch_size, limit, documents=documents, masked=store.has_mask
+    )  # fmt: skip
+    for number, (x, y) in enumerate(batches):
         if number % ranks.size == 0 and stop():
             model.train(was_training)
             return None
         own = number % ranks.size == ranks.rank
-        nats.append(model(x.to(device), targets=y.to(device)).item() * y.numel() if own else 0.0)
-        tokens += y.numel()
-        size += 0 if lengths is None else int(lengths[y.numpy()].sum())
+        scored = y if ignore_index is None else y[y != ignore_index]
+        loss = model(x.to(device), targets=y.to(device), ignore_index=ignore_index).item() if own else 0.0
+        nats.append(loss * scored.numel())
+        tokens += scored.numel()
+        size += 0 if lengths is None else int(lengths[scored.numpy()].sum())
     if 0 < len(nats) % ranks.size <= ranks.rank:
         model(x.to(device))  # this rank has no batch left, but a sharded model needs its forward pass
     model.train(was_training)
+    if not tokens:
+        raise DataError(f"{store.path}: no token of the {len(nats)} batches counts for the loss; evaluate more windows")
     return Evaluation(math.fsum(ranks.all_reduce_sum(nats)) / tokens, tokens, None if lengths is None else size)
 
 
@@ -126,5 +145,7 @@ def evaluate_run(
         )
     config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)
-    found = evaluate(model, store, config.model.context_length, batch_size=config.train.eval_batch_size)
+    documents = store.offsets_for(config.data.pack)
+    context_length, batch_size = config.model.context_length, config.train.eval_batch_size
+    found = evaluate(model, store, context_length, batch_size=batch_size, documents=documents)
     return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))

@@ -251,7 +251,7 @@ def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> 
     """Largest number of checkpoints on the disk at once: those kept, the best, and one being written.
 
     Args:
-        also: 1 if another one is kept before the learning rate decays.
+        also: how many more there are: one before the learning rate decays, one at the end of the first stage.
     """
     written = -(-config.max_iters // config.checkpoint_interval)
     if evaluates:
@@ -261,7 +261,8 @@ def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> 
 
 def checkpoints_at_once(config: RunConfig) -> int:
     """Most checkpoints of a run on the disk at once."""
-    return most_checkpoints(config.train, evaluates=bool(config.data.valid), also=kept_step(config) > 0)
+    also = (kept_step(config) > 0) + (config.optim.stage_from > 0)
+    return most_checkpoints(config.train, evaluates=bool(config.data.valid), also=also)
 
 
 def free_bytes(folder: Path) -> int:

@@ -147,6 +147,7 @@ class Logger:
                 config.train.eval_batch_size,
                 config.train.eval_windows,
                 trainer.ranks,
+                store.offsets_for(config.data.pack),
             )
 
     def _sample(self, tokenizer: Tokenizer) -> bool:
@@ -248,6 +249,8 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
                 run.create(config, environment(trainer))
                 if trainer.tokenizer is not None:
                     trainer.tokenizer.save(run.tokenizer_dir)
+                    if (template := trainer.train_store.chat_template) is not None:
+                        run.write_chat_template(template)
                 run.delete_leftovers()
                 run.prune(config.train.keep_checkpoints, kept_step(config))
                 extra = external_sinks(config.track, run.path, config.name, flatten(config))
@@ -305,7 +308,7 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "ranks": trainer.ranks.size,
         "parameters": parameter_count(trainer.config.model),
         "flops_per_token": training_flops_per_token(trainer.config.model),
-    }
+    } | ({"parent": trainer.state.parent} if trainer.state.parent else {})
 
 
 def _git_state() -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
 from groundup.train.checkpoint.extend import kept_step
+from groundup.train.checkpoint.initial import begin_with, parent_of
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
 from groundup.train.device import choose_device, process_settings
@@ -98,9 +99,14 @@ def train(
         with ranks.error_barrier():
             if ranks.is_main:
                 resume = run.may_train(resume=resume, overwrite=overwrite, launch=ranks.launch)
+        begins = ranks.broadcast(not (resume and run.steps()))
+        with ranks.error_barrier():
             device = ranks.device(choose_device(config.train.device))
             stack.enter_context(process_settings(config.train, device))
-            trainer = build(config, device, ranks, force=force)
+            parent = parent_of(config) if begins else None
+            trainer = build(config, device, ranks, force=force, parent=parent)
+        if parent is not None:
+            begin_with(trainer, parent)  # before anything is deleted
         with ranks.error_barrier():
             if ranks.is_main:
                 stack.enter_context(run.locked())
@@ -108,6 +114,8 @@ def train(
                     run.clear()
         note = display.note if display is not None else lambda text: None
         resumed = ranks.broadcast(resume) and restore(trainer, adopt=adopt_config, note=note)
+        if not (resumed or begins):
+            raise TrainingError(f"the checkpoints of {run.path} are gone since it was looked at; start it again")
         with Session(trainer, display, resumed=resumed, pause=pause, minutes=session_minutes) as session:
             session.evaluate_and_sample()  # before the first step, or what a stopped session left to do
             while session.goes_on():
@@ -244,7 +252,7 @@ class Session:
             began = time.perf_counter()
             result = launch_step(trainer, rate, number - 1, before)
             self.state.train_seconds += time.perf_counter() - began
-        last = number == self.total or self._schedule_is_over()
+        last = number in (self.total, config.optim.stage_from) or self._schedule_is_over()
         self.launched.append(Launched(result, rate, last, found))
 
     def read_back(self, leave: int = 0) -> None:
@@ -268,7 +276,7 @@ class Session:
                 raise self._diverged(error, launched.learning_rate) from None
             state.train_seconds += time.perf_counter() - began
             state.step += 1
-            state.tokens += config.data.batch_size * config.model.context_length
+            state.tokens += self.trainer.batches.batches.tokens(state.step - 1)
             state.pending_losses.append(loss)
             found = launched.found | watch_for_spike(state, loss, config.train.spike_factor)
             if self.display is not None:
@@ -380,7 +388,7 @@ class Session:
             "wall_seconds": round(state.wall_seconds, 1),
             "train_seconds": round(state.train_seconds, 1),
             "tokens_per_second": round(state.tokens / state.train_seconds, 1) if state.train_seconds else None,
-        } | ({"adopted_options": state.adopted} if state.adopted else {})
+        } | {name: value for name, value in (("adopted_options", state.adopted), ("parent", state.parent)) if value}
 
 
 def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, float | bool]:

@@ -40,6 +40,9 @@ class TrainState:
     """What the report of a run's last step replaced, if this is it: a run that is extended takes the report back."""
     due_report: dict[str, Any] | None = None
     """Arguments of the latest step's report (:meth:`groundup.train.logging.Logger.begin`), which was taken back."""
+    parent: dict[str, Any] | None = None
+    """The checkpoint whose weights the run began with: ``run``, ``step``, ``weights_sha256``, ``tokenizer_sha256``, and
+    its own ``parent``."""
     adopted: list[dict[str, Any]] = field(default_factory=list)
     """Options that were changed on purpose (--adopt-config, more steps): ``step``, ``option``, ``was``, ``now``."""
 
@@ -105,5 +108,6 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "due_sample": lambda value: isinstance(value, bool),
     "last_report": lambda value: value is None or _is_report(value, "pending_losses", "best_val_loss", "best_step"),
     "due_report": lambda value: value is None or _is_report(value),
+    "parent": lambda value: value is None or isinstance(value, dict),
     "adopted": lambda value: isinstance(value, list) and all(isinstance(entry, dict) for entry in value),
 }

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from groundup.train.ranks.parallel import Parallel
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-"""Inputs and targets to the mean loss."""
-MicroBatches = Iterable[tuple[Tensor, Tensor]]
+"""Inputs and targets to the mean loss over the targets that count."""
+MicroBatches = Iterable[tuple[Tensor, Tensor] | tuple[Tensor, Tensor, float]]
+"""Inputs, targets, and the weight of their loss in the step's; without one, all have the same."""
 DATA, CLIPPING = "batches", "clipping"
 """Names of the profiled scopes of a step (:mod:`groundup.train.preview.profiler`)."""
 
@@ -96,7 +97,8 @@ def train_step(
     If a loss or gradient is NaN or infinite, no weight moves, and reading the result raises.
 
     Args:
-        micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean.
+        micro_batches: accumulation_steps pairs of inputs and targets, equally large: the step's loss is their mean. Or
+            with weights, so that it is the mean over all targets of the step that count, on all ranks.
         grad_clip: largest global gradient norm; 0 only measures it.
         before: the step before, if its result has not been read back yet: if that one broke, no weight moves now.
         parallel: how the step is shared with other ranks, each of which has its own micro-batches.
@@ -129,30 +131,34 @@ def accumulate_gradients(
     batches = iter(micro_batches)
     for number in range(1, accumulation_steps + 1):
         with scope(DATA):
-            x, y = next(batches)
+            x, y, *weight = next(batches)
         last = number == accumulation_steps
         with parallel.gradient_sync(last=last) if parallel is not None and not parallel.is_alone else _nothing:
-            loss = loss_function(x, y) / accumulation_steps
+            loss = loss_function(x, y)
+            loss = loss * weight[0] if weight else loss / accumulation_steps
             loss.backward()
         losses.append(loss.detach())
     return torch.stack(losses).sum()
 
 
-def build_loss(model: nn.Module, *, compile: bool, chunked: bool = True) -> LossFunction:
+def build_loss(
+    model: nn.Module, *, compile: bool, chunked: bool = True, ignore_index: int | None = None
+) -> LossFunction:
     """Return the function from inputs and targets to the mean loss.
 
     Compiling wraps the model here only, so its parameters keep their names.
 
     Args:
         chunked: never hold all logits; otherwise one formula after the other.
+        ignore_index: target of positions that do not count; None: all count.
     """
     forward = torch.compile(model) if compile else model
 
     def chunked_loss(x: Tensor, y: Tensor) -> Tensor:
-        return forward(x, targets=y)
+        return forward(x, targets=y, ignore_index=ignore_index)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(forward(x), y)
+        return cross_entropy(forward(x), y, ignore_index=ignore_index)
 
     return chunked_loss if chunked else loss
 

@@ -1,4 +1,8 @@
-"""Longer runs: the checkpoint from which a run goes on whose schedule has become longer."""
+"""Longer runs: the checkpoint from which a run goes on that has got more steps.
+
+A schedule whose learning rates do not depend on its length is extended: the run becomes the longer one, bit for bit.
+Any finished run may get a second stage with its own schedule.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from groundup.errors import ConfigError
 from groundup.optim import last_shared_step
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import read_state
+from groundup.train.state import TrainState
 
 _STEPS = "train.max_iters"
+_STAGE = "optim.stage_"
 
 
 class Change(NamedTuple):
@@ -51,13 +57,38 @@ def longer(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunCo
         ConfigError: the run cannot become longer.
         CheckpointError: a checkpoint is broken.
     """
-    found = changes(options_of(run, saved), config)
-    if [change.option for change in found] == [_STEPS] and found[0].now > found[0].was:
-        return extended(run, folder, saved, config)
+    found = {change.option: change for change in changes(options_of(run, saved), config)}
+    if found.keys() == {_STEPS} and found[_STEPS].now > found[_STEPS].was:
+        return _extended(run, folder, saved, config)
+    others = [name for name in found if name != _STEPS and not name.startswith(_STAGE)]
+    if "optim.stage_from" in found and not others:
+        return _with_stage(run, folder, saved, config)
     return None
 
 
-def extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunConfig) -> Start:
+def _with_stage(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunConfig) -> Start:
+    """Return where a run goes on that gets a second stage: at the end of the first."""
+    options, step, begins = options_of(run, saved), saved["step"], config.optim.stage_from
+    if options["optim.stage_from"]:
+        raise ConfigError(
+            f"{run.path} has a second stage already, after step {options['optim.stage_from']:,}; begin a new run from "
+            f"its weights with --init {run.path}"
+        )
+    state = TrainState.from_dict(saved)
+    if not (step >= options[_STEPS] or state.progress >= 1) or not state.reported:
+        raise ConfigError(
+            f"{run.path} is not finished: step {step:,} of {options[_STEPS]:,}; a second stage begins at the end of "
+            f"the first: resume it without --then, and add the stage after that"
+        )
+    if begins != step:
+        raise ConfigError(f"optim.stage_from = {begins:,}, but {run.path} ended with step {step:,}; set it to {step}")
+    changed = changes(options, config)
+    steps, schedule = config.train.max_iters, config.optim.stage_schedule
+    told = f"a second stage of {steps - step:,} steps ({schedule}) follows step {step:,}"
+    return Start(folder, with_changes(saved, config, changed) | {"progress": step / steps}, changed, told)
+
+
+def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunConfig) -> Start:
     """Return where a run goes on that differs only by more steps.
 
     It is the newest checkpoint until which the longer schedule has the same learning rates, so that the run becomes
@@ -66,17 +97,18 @@ def extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Run
     options = options_of(run, saved)
     was, now = options[_STEPS], config.train.max_iters
     refused = f"cannot extend {run.path} from {was:,} to {now:,} steps"
+    instead = f"begin a new run from its weights with --init {run.path}"
+    if not config.optim.stage_from:
+        instead = f"add --then linear, wsd or constant for a second stage after step {was:,}, or {instead}"
     if options["train.finish_schedule"]:
         raise ConfigError(
             f"{refused}: with train.finish_schedule its learning rates followed the time, and no longer run would have "
-            f"had them"
+            f"had them; {instead}"
         )
     shared = last_shared_step(was, config.optim)
     if not shared:
-        raise ConfigError(
-            f"{refused}: a longer {config.optim.schedule} schedule would have had other learning rates; only wsd and "
-            f"constant can be extended"
-        )
+        schedule = config.optim.stage_schedule if config.optim.stage_from else config.optim.schedule
+        raise ConfigError(f"{refused}: a longer {schedule} schedule would have had other learning rates; {instead}")
     for step in reversed(run.steps()):
         place = run.step_folder(step)
         state = saved if place == folder else read_state(place)
@@ -96,7 +128,7 @@ def extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Run
     left = ", ".join(map(str, run.steps()))
     raise ConfigError(
         f"{refused}: its learning rate decays after step {shared:,}, and no checkpoint from before is left (there are "
-        f"{left})"
+        f"{left}); {instead}"
     )
 
 

@@ -75,7 +75,7 @@ class CheckpointContent:
                     tensors[f"{name}.{kind}"] = value.detach()
                 else:
                     numbers.setdefault(name, {})[kind] = value
-        return cls(_parameters(model), tensors, state | {"optimizer": numbers})
+        return cls(parameters_by_name(model), tensors, state | {"optimizer": numbers})
 
 
 def write_folder(folder: Path, content: CheckpointContent) -> None:
@@ -206,7 +206,11 @@ def read_model(folder: Path, model: nn.Module) -> None:
     Raises:
         CheckpointError: the file is truncated, or names and shapes differ from the model's.
     """
-    parameters = _parameters(model)
+    read_tensors(folder, parameters_by_name(model))
+
+
+def read_tensors(folder: Path, parameters: dict[str, Tensor]) -> None:
+    """Fill tensors, by the names of all parameters, as :func:`read_model` does."""
     shards = folder / MODEL_SHARDS
     if shards.is_dir():
         check_fit(str(shards), shard_shapes(shards), parameters)
@@ -251,8 +255,9 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
         read_shards(shards, CheckpointContent.of(model, optimizer, {}).optimizer)
 
 
-def _parameters(model: nn.Module) -> dict[str, Tensor]:
-    # Named parameters, not the state dict: a tied matrix occurs once, and buffers are computed.
+def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters of a model, detached; a tied matrix occurs once."""
+    # Not the state dict, which has it twice, and buffers, which are computed.
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 

@@ -110,10 +110,12 @@ def latest_checkpoint(
     """
     run = RunDirectory.open(run.path)
     if not run.steps():
+        check_init(run, {}, config)
         adopted_changes(run, config, None, {}, adopt=adopt)
         return None
     folder = run.checkpoint("latest")
     saved = read_state(folder)
+    check_init(run, saved, config)
     others = other_changes(saved, config)
     if not adopt and (start := longer(run, folder, saved, config)) is not None:
         check_data(start.folder, start.state, identity)
@@ -126,6 +128,14 @@ def latest_checkpoint(
     if adopted:
         saved = with_changes(saved, config, adopted)
     return Latest(Start(folder, saved, adopted), others)
+
+
+def check_init(run: RunDirectory, saved: dict[str, Any], config: RunConfig) -> None:
+    """Refuse other initial weights for a run that has begun, by its state."""
+    was, now = options_of(run, saved)["train.init"], config.train.init
+    if was != now:
+        began = f"with the weights of {was}" if was else "with weights from its seed"
+        raise ConfigError(f"train.init = {now!r}, but {run.path} began {began}; leave --init out, or start a new run")
 
 
 def check_data(folder: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:

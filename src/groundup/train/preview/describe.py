@@ -7,6 +7,7 @@ from torch import nn
 
 from groundup.account import parameter_count, training_flops_per_token
 from groundup.config import ModelConfig, RunConfig
+from groundup.data.batches import DocumentRows
 from groundup.data.shards import TokenShards
 from groundup.display.section import Section
 from groundup.display.units import size_text
@@ -23,15 +24,23 @@ def describe(
     micro = f" in {data.micro_batches(ranks)} micro-batches" if data.micro_batches(ranks) > 1 else ""
     step_tokens = data.batch_size * model.context_length
     total = config.train.max_iters * step_tokens
+    epochs = total / len(train)
+    batch = f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}"
+    if (offsets := train.offsets_for(data.pack)) is not None:
+        sequences = len(DocumentRows(offsets, model.context_length))
+        epochs = config.train.max_iters * data.batch_size / sequences
+        batch = f"{data.batch_size} documents a step{micro}, longer ones than {model.context_length} tokens in parts"
+    up_to = "up to " if data.pack == "documents" else ""
     flops = total * training_flops_per_token(model)
     rows = {
         "model": f"{parameter_count(model):,} parameters: {model.num_layers} layers, d_model {model.d_model}, "
         f"{model.num_heads} heads{_shared(model)} of {model.head_dim}, {model.ffn} d_ff {model.ffn_dim}, "
         f"vocabulary {model.vocab_size:,}",
-        "data": f"{len(train):,} training tokens" + (f", {len(valid):,} for validation" if valid else ""),
-        "batch": f"{data.batch_size} x {model.context_length} = {step_tokens:,} tokens a step{micro}",
-        "length": f"{config.train.max_iters:,} steps = {total:,} tokens = {total / len(train):.2f} epochs, "
-        f"{flops:.2e} FLOPs",
+        "data": f"{len(train):,} training tokens{_counted(train)}"
+        + (f", {len(valid):,} for validation{_counted(valid)}" if valid else ""),
+        "batch": batch,
+        "length": f"{config.train.max_iters:,} steps = {up_to}{total:,} tokens = {epochs:.2f} epochs, "
+        f"{up_to}{flops:.2e} FLOPs",
         "optimizer": f"{config.optim.optimizer}, learning rate {describe_schedule(config.optim)}",
         "device": f"{device} ({device_name(device)}), {config.train.precision}",
         "run": str(config.run_dir),
@@ -48,6 +57,10 @@ def describe(
         how = ", and the learning-rate schedule ends within them" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
     return rows
+
+
+def _counted(store: TokenShards) -> str:
+    return f" ({store.counted:,} count for the loss)" if store.has_mask else ""
 
 
 def _shared(model: ModelConfig) -> str:

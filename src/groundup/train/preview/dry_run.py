@@ -10,10 +10,13 @@ from groundup.account import training_flops_per_token
 from groundup.account.account import memory_values, parameter_values
 from groundup.account.sections import memory_section, parameter_section
 from groundup.config import RunConfig, TrainConfig
+from groundup.data.batches import DocumentRows
 from groundup.display.section import Section
 from groundup.display.units import size_text, time_text
+from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
+from groundup.train.checkpoint.initial import parent_of
 from groundup.train.checkpoint.resume import latest_checkpoint
 from groundup.train.device import (
     choose_device,
@@ -74,7 +77,8 @@ def dry_run(
     """
     device = choose_device(config.train.device)
     with process_settings(config.train, device):
-        trainer = build(config, device, force=force)
+        begins = not (resume and RunDirectory(config.run_dir).steps())
+        trainer = build(config, device, force=force, parent=parent_of(config) if begins else None)
         yield from _sections(trainer, resume=resume, overwrite=overwrite, adopt_config=adopt_config)
 
 
@@ -119,7 +123,10 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
         ("training", _training_time(config.train, done, step_seconds)),
     ]
     if trainer.valid_store is not None:
+        offsets = trainer.valid_store.offsets_for(config.data.pack)
         windows = -(-(len(trainer.valid_store) - 1) // config.model.context_length)
+        if offsets is not None:
+            windows = len(DocumentRows(offsets, config.model.context_length))
         windows = min(windows, config.train.eval_windows or windows)
         count = evaluations_left(config.train, done)
         # Forward only: a third of the FLOPs.
