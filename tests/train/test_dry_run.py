@@ -13,7 +13,7 @@ from groundup.record.sinks import Silent
 from groundup.train import dry_run, train
 from groundup.train.build import Trainer, build
 from groundup.train.preview.dry_run import time_steps
-from groundup.train.step import launch_step
+from groundup.train.step import train_on_batch
 
 SECTIONS = ["run", "parameters", "optimizer", "disk", "memory", "time"]
 
@@ -85,7 +85,7 @@ def test_the_memory_of_weights_gradients_and_state_is_what_a_step_allocates(conf
     for optimizer in ("adamw", "muon"):
         changed = override(config, {"optim.optimizer": optimizer, "train.background_checkpoints": False})
         found, trainer = rows(changed)["memory"], build(changed, "cpu")
-        launch_step(trainer, 1e-3, 0).read()
+        train_on_batch(trainer, 1e-3, 0).read()
         parameters = list(trainer.model.parameters())
         state = sum(
             value.nbytes
@@ -182,7 +182,7 @@ def test_a_run_that_is_too_large_shows_what_is_known_before_it_fails(
         raise MemoryError
 
     module = importlib.import_module("groundup.train.preview.dry_run")
-    monkeypatch.setattr(module, "launch_step", fails)
+    monkeypatch.setattr(module, "train_on_batch", fails)
     plan = dry_run(config)
     assert [next(plan).title for _ in SECTIONS[:-1]] == SECTIONS[:-1]
     with pytest.raises(MemoryError):

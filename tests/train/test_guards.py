@@ -70,8 +70,8 @@ class Notes(Silent):
 
 def with_launch(monkeypatch: pytest.MonkeyPatch, change: Callable) -> None:
     """Let ``change(trainer, launch)`` stand in for the launch of a step."""
-    whole = loop.launch_step
-    monkeypatch.setattr(loop, "launch_step", lambda trainer, *step: change(trainer, lambda: whole(trainer, *step)))
+    whole = loop.train_on_batch
+    monkeypatch.setattr(loop, "train_on_batch", lambda trainer, *step: change(trainer, lambda: whole(trainer, *step)))
 
 
 def test_a_spike_is_told_and_recorded_once_though_the_run_stops_within_it(

@@ -9,7 +9,7 @@ from groundup.record.sinks import Silent, read_jsonl
 from groundup.train import train
 from groundup.train.build import build
 from groundup.train.logging import update_ratios
-from groundup.train.step import launch_step
+from groundup.train.step import train_on_batch
 
 
 def group_of(name: str) -> str:
@@ -24,10 +24,10 @@ def group_of(name: str) -> str:
 def test_ratios_are_root_mean_squares_of_updates_over_those_of_weights(config: RunConfig, optimizer: str):
     config = override(config, {"optim.optimizer": optimizer})
     trainer = build(config, "cpu")
-    launch_step(trainer, 1e-2, 0).read()
+    train_on_batch(trainer, 1e-2, 0).read()
     before = {name: p.detach().numpy().astype(np.float64) for name, p in trainer.model.named_parameters()}
     with update_ratios(trainer.optimizer) as found:
-        launch_step(trainer, 5e-3, 0).read()
+        train_on_batch(trainer, 5e-3, 0).read()
     after = {name: p.detach().numpy().astype(np.float64) for name, p in trainer.model.named_parameters()}
     assert set(found) == {f"update_ratio_{group}" for group in ("embedding", "head", "matrices", "vectors")}
     for group in ("embedding", "head", "matrices", "vectors"):

@@ -110,11 +110,11 @@ class TextReader:
         inputs: one or more paths; ``-`` for standard input; a folder for the files in it.
         separator: token between the documents of plain text; None: each file is one document.
         field: name of the JSON field, or parquet column, that holds the text.
-        template, format, encoding, on_bad_row: see ``ReadOptions``. They are for inputs of any kind, and an input takes
-            no notice of those that are not for its kind.
-        block_bytes: how much plain text is read at a time.
-        read: the same options as one object, instead. One that has no meaning for any of the inputs is refused.
-        conversations: what makes the documents of the format chat.
+        template, format, encoding, on_bad_row: see ``ReadOptions``. Options that do not apply to an input's format are
+            ignored for that input.
+        block_bytes: bytes of plain text that are read at a time.
+        read: the same options as one object, instead. An option that applies to none of the inputs is refused.
+        conversations: makes the documents of the format chat.
 
     Attributes:
         files: the files that are read, in order.

@@ -49,7 +49,7 @@ class Logger:
     Args:
         sinks: where lines and samples go; without any on ranks other than the first.
         clock: seconds of the run so far, over all its sessions.
-        interruption: breaks off :meth:`finish`.
+        interruption: breaks off :meth:`evaluate_and_sample`.
     """
 
     def __init__(self, trainer: Trainer, sinks: Sinks, *, clock: Callable[[], float], interruption: Interruption):
@@ -57,10 +57,12 @@ class Logger:
         self._peak = (known_peak(trainer.config.train, trainer.device) or 0.0) * trainer.ranks.size
         self._last_logged = (trainer.state.tokens, trainer.state.train_seconds)
 
-    def begin(
+    def log_step(
         self, step_metrics: Mapping[str, Any] | None, found: Mapping[str, Any] | None = None, *, last: bool = False
     ) -> None:
-        """Log the latest step's metrics, if due; what else is due is stored in the state.
+        """Write the step's line of metrics, if due.
+
+        If an evaluation or a sample is due, it is stored in the state for :meth:`evaluate_and_sample`.
 
         Args:
             step_metrics: learning rate and gradient norm of the step; None before the first.
@@ -87,7 +89,7 @@ class Logger:
         else:
             self._write(line)
 
-    def finish(self) -> bool:
+    def evaluate_and_sample(self) -> bool:
         """Evaluate and sample, if the state says that they are due.
 
         Returns:

@@ -35,9 +35,9 @@ from groundup.train.preview.profiler import StepProfiler
 from groundup.train.ranks.collective import Intent, joined
 from groundup.train.ranks.failures import AnotherRankError
 from groundup.train.state import TrainState
-from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, launch_step
+from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_on_batch
 
-_MEMORY_OF_LOSSES = 0.9
+_LOSS_EMA_DECAY = 0.9
 
 
 @dataclass(frozen=True)
@@ -183,9 +183,9 @@ class Session:
         self.steps_in_flight = 1 if trainer.device.startswith("cuda") else 0
         self.kept_step = kept_step(config)
         if not resumed:
-            self.logger.begin(None)
+            self.logger.log_step(None)
         elif self.state.due_report is not None:
-            self.logger.begin(self.state.due_report["metrics"], self.state.due_report["found"])
+            self.logger.log_step(self.state.due_report["metrics"], self.state.due_report["found"])
 
     def __enter__(self) -> Self:
         self._closing = ExitStack()
@@ -199,7 +199,9 @@ class Session:
         self._closing.__exit__(*error)
 
     def goes_on(self) -> bool:
-        """Decide between two steps whether to launch another one; the same on all ranks.
+        """Save a due checkpoint, set the schedule's progress, and return whether to launch another step.
+
+        All ranks return the same value.
 
         Raises:
             DataError: shards have changed under the run; the steps so far are saved first.
@@ -250,7 +252,7 @@ class Session:
         before = self.launched[-1].result if self.launched else None
         with ratios as found, profiled:
             began = time.perf_counter()
-            result = launch_step(trainer, rate, number - 1, before)
+            result = train_on_batch(trainer, rate, number - 1, before)
             self.state.train_seconds += time.perf_counter() - began
         last = number in (self.total, config.optim.stage_from) or self._schedule_is_over()
         self.launched.append(Launched(result, rate, last, found))
@@ -286,7 +288,7 @@ class Session:
             due = launched.last or state.step % config.train.log_interval == 0 or self._needs_weights(state.step)
             if found or due:
                 numbers = {"lr": launched.learning_rate, "grad_norm": norm}
-                self.logger.begin(numbers, found, last=launched.last)
+                self.logger.log_step(numbers, found, last=launched.last)
             # Before the evaluation, which can take long. The checkpoint's state says what is still due.
             regular = state.step % config.train.checkpoint_interval == 0
             if regular or state.due_line is not None or state.step == self.kept_step:
@@ -298,7 +300,7 @@ class Session:
         """Evaluate and sample, if due, and complete the step's checkpoint."""
         if self.state.due_line is None and not self.state.due_sample:
             return
-        is_best = self.logger.finish()
+        is_best = self.logger.evaluate_and_sample()
         if self.state.due_line is None:
             self.checkpoints.settle(best=is_best)
 
@@ -394,7 +396,7 @@ class Session:
 def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, float | bool]:
     """Compare a step's loss with the average of those before, which it then joins.
 
-    The average is exponential, a tenth for each new loss, so that it needs some steps to follow a jump that stays.
+    The average is an exponential moving average with decay 0.9, so it needs some steps to follow a jump that stays.
     Such a jump is one spike, reported at its first step; the next may begin once a loss is near the average again.
 
     Args:
@@ -406,7 +408,7 @@ def watch_for_spike(state: TrainState, loss: float, factor: float) -> dict[str, 
         For the step's line of metrics: nothing, or ``loss_spike`` with ``spike_loss`` and ``recent_loss``.
     """
     recent, was_spiking = state.recent_loss, state.spiking
-    state.recent_loss = loss if recent is None else _MEMORY_OF_LOSSES * recent + (1 - _MEMORY_OF_LOSSES) * loss
+    state.recent_loss = loss if recent is None else _LOSS_EMA_DECAY * recent + (1 - _LOSS_EMA_DECAY) * loss
     state.spiking = bool(factor) and recent is not None and loss > factor * recent
     if recent is None or not state.spiking or was_spiking:
         return {}

@@ -67,7 +67,7 @@ class StepResult:
         return loss, grad_norm
 
 
-def launch_step(trainer: Trainer, learning_rate: float, index: int, before: StepResult | None = None) -> StepResult:
+def train_on_batch(trainer: Trainer, learning_rate: float, index: int, before: StepResult | None = None) -> StepResult:
     """Launch one step of a run on its batch number ``index``, counted from 0."""
     trainer.optimizer.set_learning_rate(learning_rate)
     return train_step(

@@ -29,7 +29,7 @@ from groundup.train.device import (
     total_memory,
 )
 from groundup.train.preview.describe import describe, disk_section, optimizer_section
-from groundup.train.step import launch_step
+from groundup.train.step import train_on_batch
 
 TIMED_STEPS = 8
 
@@ -48,7 +48,7 @@ def time_steps(trainer: Trainer, steps: int = TIMED_STEPS) -> float:
     for _ in range(steps + 2):
         synchronize(trainer.device)
         began = time.perf_counter()
-        launch_step(trainer, learning_rate=0.0, index=0).read()
+        train_on_batch(trainer, learning_rate=0.0, index=0).read()
         synchronize(trainer.device)
         times.append(time.perf_counter() - began)
     return statistics.median(times[2:])
