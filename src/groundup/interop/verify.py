@@ -258,7 +258,7 @@ def asked_llama_cpp(
     Raises:
         CheckpointError: llama.cpp cannot load it, or finds something else.
     """
-    if find_spec("xllamacpp") is None:
+    if find_spec("xllamacpp") is None or len(ids) < 2:
         return ""
     import xllamacpp
 
