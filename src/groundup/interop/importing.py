@@ -105,7 +105,7 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     place = Path(source)
     if not place.exists():
         raise FileMissingError(f"no file or folder {place}; expected a folder of transformers, or hf://ORG/NAME")
-    if place.is_file():
+    if not place.is_dir():
         if place.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
             raise refuse_pickle(place)
         return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
