@@ -107,8 +107,13 @@ def read_folder(
     """
     entries = _object(folder / CONFIG_FILE)
     config, family = model_config(entries, context=context)
-    found = links(config, family, "hugging-face")
     weights = SafetensorsWeights(_weight_files(folder), str(folder))
+    if config.num_layers > len(weights.shapes):
+        raise CheckpointError(
+            f"{folder}: num_hidden_layers = {config.num_layers} in config.json, and {len(weights.shapes)} tensors; "
+            f"they do not belong together"
+        )
+    found = links(config, family, "hugging-face")
     check_tensors(weights, {link.theirs: link.shape for link in found}, _ignored(config))
     loaded = None if without_tokenizer else load_tokenizer(tokenizer or folder)
     check_tokenizer(loaded, config.vocab_size, str(folder))
