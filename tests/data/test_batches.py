@@ -390,7 +390,9 @@ class TestDocuments:
         else:
             assert set(pairs) <= set(expected)
             assert len(set(pairs)) == len(pairs)
-            assert len(rows) <= limit or len(rows) <= math.ceil(sum(sizes) / context_length)
+            assert len(rows) <= limit
+            assert bool(rows) == bool(expected)
+        assert all(any(target != IGNORED for target in y) for _, y in rows)
 
     def test_documents_without_a_target_are_refused(self):
         with pytest.raises(DataError, match="two tokens"):

@@ -89,7 +89,7 @@ def evaluate_unless(
             answer on all ranks. True ends the evaluation without a result.
 
     Raises:
-        DataError: no token of these windows counts.
+        DataError: no token of the split counts for the loss.
     """
     device = next(model.parameters()).device
     lengths = store.token_lengths
@@ -115,7 +115,7 @@ def evaluate_unless(
         model(x.to(device))  # this rank has no batch left, but a sharded model needs its forward pass
     model.train(was_training)
     if not tokens:
-        raise DataError(f"{store.path}: no token of the {len(nats)} batches counts for the loss; evaluate more windows")
+        raise DataError(f"{store.path}: none of its tokens counts for the loss; encode conversations with answers")
     return Evaluation(math.fsum(ranks.all_reduce_sum(nats)) / tokens, tokens, None if lengths is None else size)
 
 
