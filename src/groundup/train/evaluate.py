@@ -126,7 +126,7 @@ def evaluate_run(
     """Score a run's checkpoint on all of its training or validation split, or on other token shards.
 
     Raises:
-        DataError: the run has no such split, or the shards were made with another tokenizer.
+        DataError: the run has no such split, or the shards' ids mean other tokens than the run's.
     """
     from groundup.train.device import choose_device
 
@@ -139,10 +139,12 @@ def evaluate_run(
     model, state = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     expected = state.get("tokenizer_sha256")
     if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
-        raise DataError(
-            f"{source} was made with another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}…) than "
-            f"{directory.path} ({expected[:12]}…); encode the text with {directory.tokenizer_dir}"
-        )
+        # Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
+        if difference := store.tokenizer().first_difference(directory.tokenizer()):
+            raise DataError(
+                f"{source} was made with another tokenizer than {directory.path}: {difference}; encode the text with "
+                f"{directory.tokenizer_dir}"
+            )
     config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)
     documents = store.offsets_for(config.data.pack)
