@@ -135,7 +135,7 @@ def _is_of_transformers(place: Path) -> bool:
 
 def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
     """Write the files of a run (docs/reference/run-directory.md) into an empty folder."""
-    config = dataclasses.replace(model.config, name=out.resolve().name, runs_dir=str(out.parent))
+    config = dataclasses.replace(model.config, name=out.absolute().name, runs_dir=str(out.parent))
     run = RunDirectory(folder)
     environment = {
         "groundup": GROUNDUP_VERSION,

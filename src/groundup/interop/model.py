@@ -198,7 +198,8 @@ def _parents(out: Path) -> Iterator[None]:
 
 def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
     """Refuse an output that exists, unless it is to be replaced and holds nothing else."""
-    if out.resolve() in (Path().resolve(), *Path().resolve().parents):
+    here = Path.cwd()
+    if Path(os.path.realpath(out)) in (here, *here.parents):
         raise ConfigError(f"--out {out} is the current folder or above it; name a new folder")
     if not os.path.lexists(out):
         return
