@@ -138,13 +138,13 @@ def evaluate_run(
     store = TokenShards.open(source)
     model, state = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     expected = state.get("tokenizer_sha256")
-    if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
-        # Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
-        if difference := store.tokenizer().first_difference(directory.tokenizer()):
-            raise DataError(
-                f"{source} was made with another tokenizer than {directory.path}: {difference}; encode the text with "
-                f"{directory.tokenizer_dir}"
-            )
+    is_other = expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256
+    # Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
+    if is_other and (difference := store.tokenizer().first_difference(directory.tokenizer())):
+        raise DataError(
+            f"{source} was made with another tokenizer than {directory.path}: {difference}; encode the text with "
+            f"{directory.tokenizer_dir}"
+        )
     config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)
     documents = store.offsets_for(config.data.pack)
