@@ -53,7 +53,7 @@ def hub_of(root: Path) -> Iterator[str]:
             content = (repo / name).read_bytes()
             return self.answer(content, ETag=f'"{hashlib.sha256(content).hexdigest()}"')
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
