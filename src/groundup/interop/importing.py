@@ -149,6 +149,8 @@ def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
     run.create(config, environment)
     if model.tokenizer is not None:
         model.tokenizer.save(run.tokenizer_dir)
+        if model.chat_template:
+            run.write_chat_template(model.chat_template)
     checkpoint = run.step_folder(0)
     checkpoint.mkdir()
     names = plain_names(config.model)

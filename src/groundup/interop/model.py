@@ -42,6 +42,8 @@ class Model:
     """Class in transformers, architecture in llama.cpp, or the name of another program."""
     kinds: tuple[str, ...] = ()
     """Types of the matrices in a GGUF file."""
+    chat_template: str = ""
+    """Jinja template of the conversations that it was trained on; empty for none."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -91,7 +93,8 @@ def model_of_run(run: str | Path, checkpoint: str = "best") -> Model:
         tokenizer = directory.tokenizer()
     except DataError:
         tokenizer = None
-    return Model(config, weights, tokenizer, state=state)
+    template = directory.chat_template().text if directory.is_chat else ""
+    return Model(config, weights, tokenizer, chat_template=template, state=state)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
