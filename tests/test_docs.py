@@ -255,6 +255,8 @@ SIZES = {
     "tokenizer train": {"vocab_size": 300},
     "generate": {"tokens": 4},
 }  # fmt: skip
+LONGER = {"max_iters": 8, "stop_at": 2}
+"""Sizes of a run that is resumed or stopped; only those that a command names."""
 ADDED = {"train"}
 """Verbs whose sizes are also added where a command does not name them."""
 PLAN = {
@@ -270,6 +272,10 @@ def smaller(words: list[str]) -> list[str]:
     verb = verb_of(words) or ""
     sizes = dict(SIZES.get(verb, {}))
     out = list(words)
+    if verb == "train" and "--resume" in words:
+        sizes |= LONGER
+    elif "--stop_at" in words:
+        out[words.index("--stop_at") + 1] = str(LONGER["stop_at"])
     for i, word in enumerate(out[:-1]):
         name = word.removeprefix("--").replace("-", "_").rpartition(".")[2] if word.startswith("--") else ""
         full = next((size for size in sizes if size.rpartition(".")[2] == name), None)

@@ -37,6 +37,8 @@ BASE: dict[str, dict[str, str]] = {
     "runs": {"runs_dir": "runs"},
     "evaluate": {"run": "runs/r", "device": "cpu"},
     "generate": {"run": "runs/r", "device": "cpu", "seed": "1", "tokens": "4"},
+    "export": {"run": "runs/r", "to": "folder", "out": "new"},
+    "import": {"source": "exported", "out": "new"},
 }
 LEFT_OUT = "<left out>"
 # What an option needs beside it, or takes, when its turn comes.
@@ -89,6 +91,7 @@ NOT_TRIED = {
     ("sweep", "gpus"): "is of a cluster",
     ("reproduce", "workers"): "starts processes",
     ("account", "device"): "measures the processor",
+    ("export", "push"): "reaches for the network",
 }
 
 

@@ -98,6 +98,7 @@ def build(place: Path, *, whole: bool = True) -> None:
     for name, seed in (("r", 0), ("s", 1)):
         groundup("train", "recipe.toml", "--name", name, "--seed", str(seed))
         groundup("runs", "--tag", name, "good")
+    groundup("export", "runs/r", "--to", "folder", "--out", "exported")
     groundup("sweep", "plan.toml")
     groundup("runs")
     if whole:

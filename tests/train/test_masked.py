@@ -107,8 +107,7 @@ def test_documents_do_not_see_each_other(config):
         torch.testing.assert_close(trainer.model(x)[(x == row).all(1)][0, :length], alone, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("pack", ["stream", "documents"])
-@pytest.mark.parametrize("stop", [1, 7, 13])
+@pytest.mark.parametrize(("pack", "stop"), [("stream", 7), ("documents", 1), ("documents", 13)])
 def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(config, tmp_path, pack, stop):
     config = override(config, {"data.pack": pack, "data.micro_batch_size": 2})
     whole = train(override(config, {"name": "whole"})).run_dir

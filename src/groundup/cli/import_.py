@@ -26,8 +26,8 @@ def _import(
     Llama, Mistral, Qwen2, Qwen3, SmolLM and Arcee are read. What groundup cannot express is refused by name.
 
     Args:
-        source: a folder of transformers, a GGUF file (f32, f16, bf16, q8_0), or what `groundup export --to folder`
-            wrote.
+        source: a folder of transformers; a GGUF file (f32, f16, bf16, q8_0); hf://ORG/NAME, hf://ORG/NAME@REVISION or
+            hf://ORG/NAME/FILE.gguf on the Hugging Face Hub; or what `groundup export --to folder` wrote.
         out: run directory to write.
         context: context length to limit the model to. Default: the model's.
         tokenizer: file or folder of another tokenizer.

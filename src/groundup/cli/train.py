@@ -34,6 +34,7 @@ def train(arguments: list[str]) -> int:
         return _dry_run(config, flags)
 
     from groundup.display.console import ConsoleDisplay
+    from groundup.record.run import RunDirectory
     from groundup.record.sinks import Silent
     from groundup.train import AnotherRankError
     from groundup.train import train as run_training
@@ -53,7 +54,8 @@ def train(arguments: list[str]) -> int:
     if result.finished:
         loss = result.summary["best_val_loss"]
         found = f"best validation loss {loss:.4f} at step {result.summary['best_step']}; " if loss is not None else ""
-        display.note(f"done: {found}read what it writes with\n  {command('generate', result.run_dir)}")
+        talk = ["--chat"] if RunDirectory(result.run_dir).is_chat else []
+        display.note(f"done: {found}read what it writes with\n  {command('generate', result.run_dir, *talk)}")
         return 0
     display.note(f"resume with\n  {command('train', '--resume', result.run_dir)}")
     on_purpose = result.signal is None and result.summary["step"] == config.train.stop_at

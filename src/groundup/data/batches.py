@@ -20,6 +20,7 @@ from groundup.errors import ConfigError, DataError
 Integers = NDArray[np.int64]
 IGNORED = -100
 """Target of a position that does not count for the loss, as torch's cross_entropy has it."""
+_WINDOWS_AT_ONCE = 1024
 _ROUNDED = 64
 """Lengths of batches of documents are multiples of it, so that a device sees few different shapes."""
 
@@ -326,17 +327,22 @@ def evaluation_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The evaluation windows as batches of (inputs, targets), at most batch_size windows of equal length each.
 
-    With ``documents`` the windows are the rows of :class:`DocumentRows`, in order, or as many as the limit says, spread
-    evenly. Targets that do not count are IGNORED, as in :class:`Batches`.
+    With ``documents`` the windows are the rows of :class:`DocumentRows`, in order. Targets that do not count are
+    IGNORED, as in :class:`Batches`; windows without any other are left out, before the limit spreads over the rest.
     """
     if documents is not None or masked:
         if documents is not None:
             rows = DocumentRows(documents, context_length)
-            count = min(limit or len(rows), len(rows))
-            places, lengths = rows.places(np.arange(count) * len(rows) // count)
+            places, lengths = rows.places(np.arange(len(rows)))
         else:
-            windows = list(evaluation_windows(len(store), context_length, limit))
+            windows = list(evaluation_windows(len(store), context_length))
             places, lengths = (np.array(column) for column in zip(*windows, strict=True))
+        if masked:  # a window in which nothing counts would only take its time
+            wanted = _have_counted(store, places, lengths)
+            places, lengths = places[wanted], lengths[wanted]
+        if limit and limit < len(places):
+            spread = np.arange(limit) * len(places) // limit
+            places, lengths = places[spread], lengths[spread]
         for begin in range(0, len(places), batch_size):
             some = slice(begin, begin + batch_size)
             yield padded(store, places[some], lengths[some], context_length, masked=masked)
@@ -352,6 +358,17 @@ def evaluation_batches(
             starts = []
     if starts:
         yield _inputs_and_targets(store.gather(np.array(starts), context_length + 1))
+
+
+def _have_counted(store: TokenStore, starts: Integers, lengths: Integers) -> NDArray[np.bool_]:
+    """Whether any target of each window counts."""
+    found = np.zeros(len(starts), np.bool_)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        for begin in range(0, len(rows), _WINDOWS_AT_ONCE):
+            some = rows[begin : begin + _WINDOWS_AT_ONCE]
+            found[some] = store.gather_counts(starts[some] + 1, int(length)).any(1)
+    return found
 
 
 def get_batch(dataset: NDArray[np.integer], batch_size: int, context_length: int, device: str) -> tuple[Tensor, Tensor]:

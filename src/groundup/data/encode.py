@@ -101,7 +101,8 @@ class EncodeStats:
     def warnings(self) -> Iterator[str]:
         """Warnings about the text: too many tokens, or names of special tokens in it."""
         in_text = self.bytes / max(self.tokens - self.documents, 1)
-        if in_text < _FEW_BYTES_PER_TOKEN:
+        # Of conversations, special tokens and roles are no text, and would be taken for its fault.
+        if in_text < _FEW_BYTES_PER_TOKEN and not self.is_chat:
             yield (
                 f"warning: only {in_text:.2f} bytes a token without separators; text usually has 3 to 5: the input may "
                 "not be text, or may have another language or encoding than the tokenizer's training text"

@@ -297,6 +297,10 @@ def _rope(read: _Entries, longest: int) -> dict[str, Any]:
             )
 
 
+_MOST = 2**28
+"""No size of a model is as large."""
+
+
 @dataclass(frozen=True)
 class _Entries:
     """Strict reading of config.json: what is missing has a default, what has another type is refused."""
@@ -314,7 +318,7 @@ class _Entries:
 
     def count(self, name: str, default: int | None = None) -> int:
         value = self._value(name, default)
-        if type(value) is not int or not 1 <= value < 2**40:
+        if type(value) is not int or not 1 <= value < _MOST:
             raise CheckpointError(f"{name} = {value!r} in config.json; expected a positive whole number")
         return value
 

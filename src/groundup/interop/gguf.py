@@ -359,7 +359,7 @@ class _Metadata:
 
     def count(self, name: str, default: int | None = None) -> int:
         value = int(self._value(name, default, (int,), "a whole number"))
-        if not 0 <= value < 2**40:
+        if not 0 <= value < 2**28:
             raise CheckpointError(f"{self.path}: {name} = {value}; expected a number of a model")
         return value
 

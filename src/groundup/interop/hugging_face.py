@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from groundup.config import RunConfig, override
+from groundup.config import END_OF_TEXT, RunConfig, override
 from groundup.config.options import ModelConfig
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.interop.families import config_json, family_of, is_tied, links, model_config
@@ -23,6 +23,7 @@ from groundup.interop.weights import (
     write_safetensors,
 )
 from groundup.system.files import json_text, read_json, why, write_atomically
+from groundup.text.chat.templates import TEMPLATE_FILE, load_template
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -66,6 +67,8 @@ def write_folder(folder: Path, model: Model, dtype: torch.dtype | None, *, card:
             "clean_up_tokenization_spaces": False,
             "model_max_length": config.context_length,
         } | {name: token for name, token in (("bos_token", begin), ("eos_token", end)) if token}
+        if model.chat_template:
+            settings["chat_template"] = model.chat_template
         write_atomically(folder / TOKENIZER_CONFIG_FILE, json_text(settings, indent=2))
     sampling: dict[str, Any] = {"do_sample": model.config.sample.temperature > 0} | ids
     if sampling["do_sample"]:
@@ -107,15 +110,31 @@ def read_folder(
     """
     entries = _object(folder / CONFIG_FILE)
     config, family = model_config(entries, context=context)
-    found = links(config, family, "hugging-face")
     weights = SafetensorsWeights(_weight_files(folder), str(folder))
+    if config.num_layers > len(weights.shapes):
+        raise CheckpointError(
+            f"{folder}: num_hidden_layers = {config.num_layers} in config.json, and {len(weights.shapes)} tensors; "
+            f"they do not belong together"
+        )
+    found = links(config, family, "hugging-face")
     check_tensors(weights, {link.theirs: link.shape for link in found}, _ignored(config))
     loaded = None if without_tokenizer else load_tokenizer(tokenizer or folder)
     check_tokenizer(loaded, config.vocab_size, str(folder))
     generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
     tokens = {name: generation.get(name, entries.get(name)) for name in ("bos_token_id", "eos_token_id")}
     run = override(RunConfig(model=config), sample_tokens(loaded, tokens["bos_token_id"], tokens["eos_token_id"]))
-    return Model(run, LinkedWeights(weights, found), loaded, {"source": str(folder.resolve())}, family.class_name)
+    template = _chat_template(folder) if loaded is not None else ""
+    origin = {"source": str(folder.resolve())}
+    return Model(run, LinkedWeights(weights, found), loaded, origin, family.class_name, chat_template=template)
+
+
+def _chat_template(folder: Path) -> str:
+    """The chat template of a folder; empty where it has none, or several by names."""
+    for name in (TEMPLATE_FILE, TOKENIZER_CONFIG_FILE):
+        path = folder / name
+        if path.is_file() and (name == TEMPLATE_FILE or isinstance(_object(path).get("chat_template"), str)):
+            return load_template(str(path), END_OF_TEXT).text
+    return ""
 
 
 def _ignored(config: ModelConfig) -> list[str]:

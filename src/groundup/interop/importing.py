@@ -13,7 +13,7 @@ from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
 from groundup.config import flatten
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
-from groundup.interop import gguf, hugging_face, plain
+from groundup.interop import gguf, hub, hugging_face, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
 from groundup.interop.model import Model, model_of_run, new_folder, refuse_pickle
@@ -60,7 +60,8 @@ def import_model(
     Tensors keep their dtype; a run computes in float32 or as ``train.precision`` says.
 
     Args:
-        source: a folder of transformers, a GGUF file, a folder that `groundup export --to folder` wrote, or hf://ORG/NAME.
+        source: a folder of transformers, a GGUF file, hf://ORG/NAME, or a folder that `groundup export --to folder`
+            wrote.
         out: run directory to write.
         context: context length to limit the model to; 0 takes the model's.
         tokenizer: file or folder of a tokenizer, where it is not the source's.
@@ -97,10 +98,14 @@ def import_model(
 
 def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None = None) -> tuple[Model, Path]:
     """Open a model of any format that is read; returns it with the file or folder that it lies in."""
+    if str(source).startswith(hub.SCHEME):
+        found = hub.download(str(source))
+        model, place = open_source(found.place, context=context, tokenizer=tokenizer)
+        return dataclasses.replace(model, origin=found.origin), place
     place = Path(source)
     if not place.exists():
         raise FileMissingError(f"no file or folder {place}; expected a folder of transformers, or hf://ORG/NAME")
-    if place.is_file():
+    if not place.is_dir():
         if place.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
             raise refuse_pickle(place)
         return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
@@ -130,7 +135,7 @@ def _is_of_transformers(place: Path) -> bool:
 
 def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
     """Write the files of a run (docs/reference/run-directory.md) into an empty folder."""
-    config = dataclasses.replace(model.config, name=out.resolve().name, runs_dir=str(out.parent))
+    config = dataclasses.replace(model.config, name=out.absolute().name, runs_dir=str(out.parent))
     run = RunDirectory(folder)
     environment = {
         "groundup": GROUNDUP_VERSION,
@@ -144,6 +149,8 @@ def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
     run.create(config, environment)
     if model.tokenizer is not None:
         model.tokenizer.save(run.tokenizer_dir)
+        if model.chat_template:
+            run.write_chat_template(model.chat_template)
     checkpoint = run.step_folder(0)
     checkpoint.mkdir()
     names = plain_names(config.model)

@@ -42,6 +42,8 @@ class Model:
     """Class in transformers, architecture in llama.cpp, or the name of another program."""
     kinds: tuple[str, ...] = ()
     """Types of the matrices in a GGUF file."""
+    chat_template: str = ""
+    """Jinja template of the conversations that it was trained on; empty for none."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -91,7 +93,8 @@ def model_of_run(run: str | Path, checkpoint: str = "best") -> Model:
         tokenizer = directory.tokenizer()
     except DataError:
         tokenizer = None
-    return Model(config, weights, tokenizer, state=state)
+    template = directory.chat_template().text if directory.is_chat else ""
+    return Model(config, weights, tokenizer, chat_template=template, state=state)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -198,7 +201,8 @@ def _parents(out: Path) -> Iterator[None]:
 
 def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
     """Refuse an output that exists, unless it is to be replaced and holds nothing else."""
-    if out.resolve() in (Path().resolve(), *Path().resolve().parents):
+    here = Path.cwd()
+    if Path(os.path.realpath(out)) in (here, *here.parents):
         raise ConfigError(f"--out {out} is the current folder or above it; name a new folder")
     if not os.path.lexists(out):
         return

@@ -11,6 +11,8 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop.families import Link, plain_names
 from groundup.interop.model import Model, check_tokenizer, load_tokenizer
 from groundup.interop.weights import ExportedWeights, SafetensorsWeights, check_tensors, write_safetensors
+from groundup.system.files import write_atomically
+from groundup.text.chat.templates import TEMPLATE_FILE, stored_template
 
 CONFIG_FILE = "config.toml"
 WEIGHTS_FILE = "model.safetensors"
@@ -32,6 +34,8 @@ def write_plain(folder: Path, model: Model, dtype: torch.dtype | None = None) ->
     write_safetensors(folder / WEIGHTS_FILE, weights, list(weights.shapes))
     if model.tokenizer is not None:
         model.tokenizer.save(folder / TOKENIZER_FOLDER)
+        if model.chat_template:
+            write_atomically(folder / TOKENIZER_FOLDER / TEMPLATE_FILE, model.chat_template)
 
 
 def read_plain(folder: Path, *, context: int = 0, tokenizer: Path | None = None) -> Model:
@@ -63,4 +67,7 @@ def read_plain(folder: Path, *, context: int = 0, tokenizer: Path | None = None)
     place = tokenizer or folder / TOKENIZER_FOLDER
     loaded = load_tokenizer(place) if tokenizer or place.is_dir() else None
     check_tokenizer(loaded, config.model.vocab_size, str(folder))
-    return Model(config, weights, loaded, {"source": str(folder.resolve())}, "groundup")
+    template = stored_template(folder / TOKENIZER_FOLDER) if loaded is not None else None
+    origin = {"source": str(folder.resolve())}
+    text = template.text if template is not None else ""
+    return Model(config, weights, loaded, origin, "groundup", chat_template=text)

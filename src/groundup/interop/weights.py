@@ -123,7 +123,7 @@ def read_elements(file: Path, begin: int, shape: Sequence[int], dtype: torch.dty
         CheckpointError: the file ends before it does.
     """
     content = torch.empty(_size(shape) * dtype.itemsize, dtype=torch.uint8)
-    view = memoryview(content.numpy())  # type: ignore[arg-type]
+    view = memoryview(content.numpy())  # type: ignore[arg-type]  # a NumPy array is a buffer
     with open_regular(file) as opened:
         opened.seek(begin)
         if opened.readinto(view) != len(view):
@@ -253,7 +253,7 @@ def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> str
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The elements of a tensor, in C order."""
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]
+    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]  # a NumPy array is a buffer
 
 
 def tensor_bytes(weights: Weights, name: str) -> int:

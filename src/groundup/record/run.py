@@ -289,6 +289,11 @@ class RunDirectory:
         """Write the template of the conversations that the run is trained on, beside its tokenizer."""
         write_atomically(self.tokenizer_dir / TEMPLATE_FILE, text)
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether the run was trained on conversations."""
+        return (self.tokenizer_dir / TEMPLATE_FILE).is_file()
+
     def chat_template(self) -> ChatTemplate:
         """Return the template of the conversations that the run was trained on.
 

@@ -11,6 +11,7 @@ from typing import Any
 from groundup.config import changed_options
 from groundup.data.shards import TokenShards
 from groundup.errors import ConfigError, TrainingError
+from groundup.record.parent import absolute_init
 from groundup.record.sweep import SweepDirectory, SweepDocument
 from groundup.sweeps.plan import Plan
 from groundup.sweeps.trials import Trial
@@ -101,7 +102,8 @@ def _with_other_tokens(
 
 def _absolute(options: Mapping[str, Any]) -> Options:
     """Options with absolute paths, valid from any working directory."""
-    return dict(options) | {name: os.path.realpath(options[name]) for name in _PATHS if options[name]}
+    paths = {name: os.path.realpath(options[name]) for name in _PATHS if options[name]}
+    return dict(options) | paths | {"train.init": absolute_init(options["train.init"])}
 
 
 def _token_hashes(trials: Iterable[Options]) -> dict[str, str]:

@@ -270,6 +270,17 @@ class TokenizerBase:
         )
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def first_difference(self, other: "TokenizerBase") -> str:
+        """Name the first id that means another token in ``other``; empty if all ids of this tokenizer mean the same.
+
+        ``other`` may have more ids. Tokenizers whose ids mean the same can still split text differently, by another
+        pattern, normalizer or version of Unicode; their hashes then differ.
+        """
+        for token_id, token in sorted(self.vocab.items()):
+            if (now := other.vocab.get(token_id)) != token:
+                return f"id {token_id} is {token!r} there and {'missing' if now is None else repr(now)} here"
+        return ""
+
     def __repr__(self) -> str:
         return (
             f"Tokenizer({len(self._vocab)} tokens, {len(self._merges)} merges, "

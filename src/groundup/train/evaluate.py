@@ -89,7 +89,7 @@ def evaluate_unless(
             answer on all ranks. True ends the evaluation without a result.
 
     Raises:
-        DataError: no token of these windows counts.
+        DataError: no token of the split counts for the loss.
     """
     device = next(model.parameters()).device
     lengths = store.token_lengths
@@ -115,7 +115,7 @@ def evaluate_unless(
         model(x.to(device))  # this rank has no batch left, but a sharded model needs its forward pass
     model.train(was_training)
     if not tokens:
-        raise DataError(f"{store.path}: no token of the {len(nats)} batches counts for the loss; evaluate more windows")
+        raise DataError(f"{store.path}: none of its tokens counts for the loss; encode conversations with answers")
     return Evaluation(math.fsum(ranks.all_reduce_sum(nats)) / tokens, tokens, None if lengths is None else size)
 
 
@@ -126,7 +126,7 @@ def evaluate_run(
     """Score a run's checkpoint on all of its training or validation split, or on other token shards.
 
     Raises:
-        DataError: the run has no such split, or the shards were made with another tokenizer.
+        DataError: the run has no such split, or the shards' ids mean other tokens than the run's.
     """
     from groundup.train.device import choose_device
 
@@ -138,10 +138,12 @@ def evaluate_run(
     store = TokenShards.open(source)
     model, state = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     expected = state.get("tokenizer_sha256")
-    if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
+    is_other = expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256
+    # Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
+    if is_other and (difference := store.tokenizer().first_difference(directory.tokenizer())):
         raise DataError(
-            f"{source} was made with another tokenizer (SHA-256 {store.tokenizer_sha256[:12]}…) than "
-            f"{directory.path} ({expected[:12]}…); encode the text with {directory.tokenizer_dir}"
+            f"{source} was made with another tokenizer than {directory.path}: {difference}; encode the text with "
+            f"{directory.tokenizer_dir}"
         )
     config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)

@@ -95,13 +95,8 @@ def _check_tokenizer(parent: Parent, tokenizer: Tokenizer | None) -> str:
     if tokenizer.sha256 == expected:
         return ""
     told = f"SHA-256 {str(expected)[:12]}…, now {tokenizer.sha256[:12]}…"
-    if theirs is not None:
-        for token_id, token in sorted(theirs.vocab.items()):
-            if (now := tokenizer.vocab.get(token_id)) != token:
-                told = f"id {token_id} is {token!r} there and {'missing' if now is None else repr(now)} here"
-                break
-        else:
-            return ""
+    if theirs is not None and not (told := theirs.first_difference(tokenizer)):
+        return ""
     own = "its tokenizer" if parent.run is None else str(parent.run.tokenizer_dir)
     raise ConfigError(
         f"data.train has another tokenizer than train.init = {parent.init!r}: {told}; encode the text with {own}, or "

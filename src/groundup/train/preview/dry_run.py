@@ -110,7 +110,7 @@ def _memory_section(trainer: Trainer) -> Section:
 
 def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
     config, device = trainer.config, trainer.device
-    step_tokens = config.data.batch_size * config.model.context_length
+    step_tokens = trainer.batches.batches.tokens(0)  # of the step that was timed
     step_flops = step_tokens * training_flops_per_token(config.model)
     rate = step_flops / step_seconds
     peak = known_peak(config.train, device)
