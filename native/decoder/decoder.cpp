@@ -2,133 +2,139 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
-#include <thread>
+#include <utility>
+
+#include "kernels.hpp"
+#include "threads.hpp"
 
 namespace groundup {
+namespace {
 
-const Kernels& best_kernels() {
-#if defined(__x86_64__) && !defined(_MSC_VER)
-    const char* chosen = std::getenv("GROUNDUP_SIMD");
-    const std::string_view wanted = chosen ? chosen : "";
-    const auto is_wanted = [&](std::string_view name) { return wanted.empty() || wanted == name; };
-    if (is_wanted("avx512") && __builtin_cpu_supports("avx512bw")) return kAvx512Kernels;
-    if (is_wanted("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return kAvx2Kernels;
-#endif
-    return kPortableKernels;
-}
+class DecoderOf final : public Decoder {
+public:
+    DecoderOf(Model model, const Kernels& kernels, int threads)
+        : m_(std::move(model)), k_(kernels), team_(threads), scores_(threads) {}
 
-Decoder::Decoder(Shape shape, std::vector<Layer> layers, Matrix embedding, Matrix head, const float* final_norm,
-                 int threads)
-    : shape_(shape), layers_(std::move(layers)), embedding_(embedding), head_(head), final_norm_(final_norm),
-      kernels_(best_kernels()), threads_(std::max(1, threads)), scores_(threads_) {}
-
-void Decoder::set_cache(std::vector<CacheView> layers, size_t capacity) {
-    cache_ = std::move(layers);
-    capacity_ = capacity;
-    for (auto& scores : scores_) scores.resize(capacity);
-}
-
-void Decoder::in_parallel(size_t work, const std::function<void(size_t, size_t, int)>& part) {
-    if (threads_ == 1) return part(0, work, 0);
-    std::vector<std::thread> others;
-    const size_t each = (work + threads_ - 1) / threads_;
-    for (int i = 1; i < threads_; ++i)
-        others.emplace_back([&, i] { part(std::min(work, i * each), std::min(work, (i + 1) * each), i); });
-    part(0, std::min(work, each), 0);
-    for (auto& other : others) other.join();
-}
-
-void Decoder::linear(const Matrix& w, const float* x, float* y) {
-    in_parallel((w.rows + 3) / 4, [&](size_t first, size_t last, int) {
-        kernels_.linear(w, x, batch_, y, first * 4, std::min(w.rows, last * 4));
-    });
-}
-
-void Decoder::norm(const float* gain, const float* x, float* y) {
-    for (size_t b = 0; b < batch_; ++b)
-        kernels_.rms_norm(x + b * shape_.d_model, gain, shape_.eps, shape_.d_model, y + b * shape_.d_model);
-}
-
-void Decoder::rotate(float* x, size_t position) const {
-    const float* cos = cos_ + position * (shape_.head_size / 2);
-    const float* sin = sin_ + position * (shape_.head_size / 2);
-    for (size_t i = 0; i < shape_.head_size / 2; ++i) {
-        const float even = x[2 * i], odd = x[2 * i + 1];
-        x[2 * i] = even * cos[i] - odd * sin[i];
-        x[2 * i + 1] = even * sin[i] + odd * cos[i];
-    }
-}
-
-void Decoder::attention(size_t index, const float* x, float* y) {
-    const Layer& layer = layers_[index];
-    const CacheView& cache = cache_[index];
-    const size_t size = shape_.head_size, heads = shape_.heads, kv_heads = shape_.kv_heads;
-    linear(layer.qkv, x, qkv_.data());
-    in_parallel(batch_ * kv_heads, [&](size_t first, size_t last, int thread) {
-        for (size_t unit = first; unit < last; ++unit) {
-            const size_t b = unit / kv_heads, group = unit % kv_heads, shared = heads / kv_heads;
-            const size_t position = positions_[b], slot = position % capacity_;
-            const size_t seen = std::min(position + 1, capacity_);
-            float* q = qkv_.data() + b * layer.qkv.rows;
-            float* k = q + (heads + group) * size;
-            const float* v = q + (heads + kv_heads + group) * size;
-            const auto prepared = [&](float* head, const float* gain) {
-                if (gain) kernels_.rms_norm(head, gain, shape_.eps, size, head);
-                if (shape_.rotates) rotate(head, position);
-            };
-            prepared(k, layer.k_norm);
-            const size_t place = (first_row_ + b) * cache.row_stride + group * cache.head_stride;
-            std::copy(k, k + size, cache.keys + place + slot * size);
-            std::copy(v, v + size, cache.values + place + slot * size);
-            for (size_t head = group * shared; head < (group + 1) * shared; ++head) {
-                prepared(q + head * size, layer.q_norm);
-                kernels_.attend(q + head * size, cache.keys + place, cache.values + place, seen, size,
-                                scores_[thread].data(), attended_.data() + (b * heads + head) * size);
+    void step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits) override {
+        batch_ = batch, first_row_ = first_row, positions_ = positions;
+        const size_t width = m_.d_model;
+        const auto fit = [&](auto& buffer, size_t size) { buffer.resize(std::max(buffer.size(), batch * size)); };
+        for (auto* buffer : {&x_, &normed_, &branch_}) fit(*buffer, width);
+        fit(qkv_, (m_.heads + 2 * m_.kv_heads) * m_.head_size);
+        fit(attended_, m_.heads * m_.head_size);
+        fit(up_, (m_.gated ? 2 : 1) * m_.d_ff);
+        fit(gated_, m_.d_ff);
+        for (auto& scores : scores_) scores.resize(cache.capacity);
+        const float* table = static_cast<const float*>(m_.embedding.data);
+        for (size_t b = 0; b < batch; ++b)
+            for (size_t i = 0; i < width; ++i) x_[b * width + i] = table[ids[b] * width + i] * m_.embedding_scale;
+        const auto sublayer = [&](const float* gain, const auto& compute) {
+            const float* input = x_.data();
+            if (m_.norm == NormPlace::kPre) {
+                norm(gain, x_.data(), normed_.data());
+                input = normed_.data();
             }
+            compute(input, branch_.data());
+            for (size_t i = 0; i < batch * width; ++i) x_[i] += branch_[i];
+            if (m_.norm == NormPlace::kPost) norm(gain, x_.data(), x_.data());
+        };
+        for (size_t i = 0; i < m_.layers.size(); ++i) {
+            sublayer(m_.layers[i].norm1, [&](const float* x, float* y) { attention(i, x, y); });
+            sublayer(m_.layers[i].norm2, [&](const float* x, float* y) { feed_forward(m_.layers[i], x, y); });
         }
-    });
-    linear(layer.output, attended_.data(), y);
+        if (m_.final_norm) norm(m_.final_norm, x_.data(), x_.data());
+        linear(m_.head, x_.data(), logits);
+    }
+
+private:
+    void linear(const Matrix& w, const float* x, float* y) {
+        team_.run((w.rows + 3) / 4, [&](size_t first, size_t last, int) {
+            k_.linear(w, x, batch_, y, first * 4, std::min(w.rows, last * 4));
+        });
+    }
+
+    void norm(const float* gain, const float* x, float* y) {
+        for (size_t b = 0; b < batch_ * m_.d_model; b += m_.d_model) k_.rms_norm(x + b, gain, m_.eps, m_.d_model, y + b);
+    }
+
+    void prepare(float* head, const float* gain, size_t position) const {
+        const size_t pairs = m_.head_size / 2;
+        if (gain) k_.rms_norm(head, gain, m_.eps, m_.head_size, head);
+        for (size_t i = 0; m_.rotates && i < pairs; ++i) {
+            const float even = head[2 * i], odd = head[2 * i + 1];
+            const float c = cos[position * pairs + i], s = sin[position * pairs + i];
+            head[2 * i] = even * c - odd * s;
+            head[2 * i + 1] = even * s + odd * c;
+        }
+    }
+
+    void attention(size_t index, const float* x, float* y) {
+        const Layer& layer = m_.layers[index];
+        const CacheView& view = cache.layers[index];
+        const size_t size = m_.head_size, shared = m_.heads / m_.kv_heads;
+        linear(layer.qkv, x, qkv_.data());
+        team_.run(batch_ * m_.kv_heads, [&](size_t first, size_t last, int thread) {
+            for (size_t unit = first; unit < last; ++unit) {
+                const size_t b = unit / m_.kv_heads, group = unit % m_.kv_heads, position = positions_[b];
+                const size_t slot = position % cache.capacity, seen = std::min(position + 1, cache.capacity);
+                float* q = qkv_.data() + b * layer.qkv.rows;
+                float* k = q + (m_.heads + group) * size;
+                const float* v = k + m_.kv_heads * size;
+                const size_t place = (first_row_ + b) * view.row_stride + group * view.head_stride;
+                prepare(k, layer.k_norm, position);
+                std::copy(k, k + size, view.keys + place + slot * size);
+                std::copy(v, v + size, view.values + place + slot * size);
+                for (size_t head = group * shared; head < (group + 1) * shared; ++head) {
+                    prepare(q + head * size, layer.q_norm, position);
+                    k_.attend(q + head * size, view.keys + place, view.values + place, seen, size,
+                              scores_[thread].data(), attended_.data() + (b * m_.heads + head) * size);
+                }
+            }
+        });
+        linear(layer.output, attended_.data(), y);
+    }
+
+    void feed_forward(const Layer& layer, const float* x, float* y) {
+        linear(layer.up, x, up_.data());
+        for (size_t b = 0; b < batch_; ++b) {
+            const float* a = up_.data() + b * layer.up.rows;
+            k_.gate(a, m_.gated ? a + m_.d_ff : nullptr, m_.d_ff, gated_.data() + b * m_.d_ff);
+        }
+        linear(layer.down, gated_.data(), y);
+    }
+
+    const Model m_;
+    const Kernels& k_;
+    Team team_;
+    size_t batch_ = 0, first_row_ = 0;
+    const int64_t* positions_ = nullptr;
+    std::vector<float> x_, normed_, branch_, qkv_, attended_, up_, gated_;
+    std::vector<std::vector<float>> scores_;
+};
+
+bool is_wanted(std::string_view name) {
+    const char* chosen = std::getenv("GROUNDUP_SIMD");
+    return chosen == nullptr || *chosen == 0 || name == chosen;
 }
 
-void Decoder::feed_forward(const Layer& layer, const float* x, float* y) {
-    linear(layer.up, x, up_.data());
-    for (size_t b = 0; b < batch_; ++b) {
-        const float* a = up_.data() + b * layer.up.rows;
-        kernels_.gate(a, shape_.gated ? a + shape_.d_ff : nullptr, shape_.d_ff, gated_.data() + b * shape_.d_ff);
-    }
-    linear(layer.down, gated_.data(), y);
+}  // namespace
+
+const char* instruction_set() {
+#if defined(__x86_64__) && !defined(_MSC_VER)
+    if (is_wanted("avx512") && __builtin_cpu_supports("avx512bw")) return "avx512";
+    if (is_wanted("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "avx2";
+#endif
+    return "portable";
 }
 
-void Decoder::step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits) {
-    batch_ = batch, first_row_ = first_row, positions_ = positions;
-    const size_t width = shape_.d_model;
-    const auto fit = [&](std::vector<float>& buffer, size_t size) { buffer.resize(std::max(buffer.size(), batch * size)); };
-    for (auto* buffer : {&x_, &normed_, &branch_}) fit(*buffer, width);
-    fit(qkv_, (shape_.heads + 2 * shape_.kv_heads) * shape_.head_size);
-    fit(attended_, shape_.heads * shape_.head_size);
-    fit(up_, (shape_.gated ? 2 : 1) * shape_.d_ff);
-    fit(gated_, shape_.d_ff);
-    const float* table = static_cast<const float*>(embedding_.data);
-    for (size_t b = 0; b < batch; ++b)
-        for (size_t i = 0; i < width; ++i) x_[b * width + i] = table[ids[b] * width + i] * shape_.embedding_scale;
-    const auto sublayer = [&](const float* gain, const auto& compute) {
-        const float* input = x_.data();
-        if (shape_.norm == NormPlace::kPre) {
-            norm(gain, x_.data(), normed_.data());
-            input = normed_.data();
-        }
-        compute(input, branch_.data());
-        for (size_t i = 0; i < batch * width; ++i) x_[i] += branch_[i];
-        if (shape_.norm == NormPlace::kPost) norm(gain, x_.data(), x_.data());
-    };
-    for (size_t i = 0; i < layers_.size(); ++i) {
-        sublayer(layers_[i].norm1, [&](const float* x, float* y) { attention(i, x, y); });
-        sublayer(layers_[i].norm2, [&](const float* x, float* y) { feed_forward(layers_[i], x, y); });
-    }
-    if (final_norm_) norm(final_norm_, x_.data(), x_.data());
-    linear(head_, x_.data(), logits);
+std::unique_ptr<Decoder> make_decoder(Model model, int threads) {
+    const Kernels* kernels = &kPortable;
+#if defined(__x86_64__) && !defined(_MSC_VER)
+    const std::string_view set = instruction_set();
+    kernels = set == "avx512" ? &kAvx512 : set == "avx2" ? &kAvx2 : kernels;
+#endif
+    return std::make_unique<DecoderOf>(std::move(model), *kernels, threads);
 }
 
 }  // namespace groundup

@@ -1,13 +1,23 @@
 // One token of each sequence through a whole Transformer: what src/groundup/nn computes, without a call into Python.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
+#include <memory>
 #include <vector>
 
-#include "kernels.hpp"
-
 namespace groundup {
+
+enum class Format { kFloat32, kBfloat16, kInt8 };
+
+// A weight matrix (rows, columns), row by row. With int8 each row has a scale: weight = scale * int8.
+struct Matrix {
+    Format format = Format::kFloat32;
+    const void* data = nullptr;
+    const float* scales = nullptr;
+    const float* bias = nullptr;
+    size_t rows = 0, columns = 0;
+};
 
 struct Layer {
     Matrix qkv, output, up, down;  // `up` is W1 above W3 for SwiGLU, W1 alone for SiLU
@@ -16,43 +26,39 @@ struct Layer {
 
 enum class NormPlace { kPre, kPost, kNone };
 
-struct Shape {
+struct Model {
     size_t vocab_size, d_model, heads, kv_heads, head_size, d_ff;
     NormPlace norm;
     bool gated, rotates;
     float eps, embedding_scale;
+    std::vector<Layer> layers;
+    Matrix embedding, head;
+    const float* final_norm;
+};
+
+// Keys and values of one layer, (row, head, slot, feature).
+struct CacheView {
+    float *keys, *values;
+    size_t row_stride, head_stride;
+};
+
+struct Cache {
+    std::vector<CacheView> layers;
+    size_t capacity = 0;
 };
 
 class Decoder {
 public:
-    Decoder(Shape shape, std::vector<Layer> layers, Matrix embedding, Matrix head, const float* final_norm, int threads);
-
-    void set_cache(std::vector<CacheView> layers, size_t capacity);
-    void set_rotations(const float* cos, const float* sin) { cos_ = cos, sin_ = sin; }
+    virtual ~Decoder() = default;
+    Cache cache;
+    const float *cos = nullptr, *sin = nullptr;  // (positions, head_size / 2)
 
     // Rows first_row, first_row + 1, … of the cache each take one token; logits (batch, vocab_size).
-    void step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits);
-
-private:
-    void linear(const Matrix& w, const float* x, float* y);
-    void norm(const float* gain, const float* x, float* y);
-    void attention(size_t index, const float* x, float* y);
-    void feed_forward(const Layer& layer, const float* x, float* y);
-    void rotate(float* x, size_t position) const;
-    void in_parallel(size_t work, const std::function<void(size_t, size_t, int)>& part);
-
-    Shape shape_;
-    std::vector<Layer> layers_;
-    Matrix embedding_, head_;
-    const float* final_norm_;
-    const Kernels& kernels_;
-    int threads_;
-    std::vector<CacheView> cache_;
-    size_t capacity_ = 0, batch_ = 0, first_row_ = 0;
-    const float *cos_ = nullptr, *sin_ = nullptr;
-    const int64_t* positions_ = nullptr;
-    std::vector<float> x_, normed_, branch_, qkv_, attended_, up_, gated_;
-    std::vector<std::vector<float>> scores_;
+    virtual void step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits) = 0;
 };
+
+// The fastest instruction set that this processor has; GROUNDUP_SIMD chooses another, as for the tokenizer.
+const char* instruction_set();
+std::unique_ptr<Decoder> make_decoder(Model model, int threads);
 
 }  // namespace groundup

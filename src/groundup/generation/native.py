@@ -74,7 +74,7 @@ class NativeDecoder:
             )
         sizes = [config.vocab_size, config.d_model, config.num_heads, config.kv_heads, config.head_dim, config.ffn_dim]
         table = module.Matrix(self._kept(model.token_embeddings.weight.detach()), None, None)
-        self._decoder = module.Decoder(
+        self._decoder = module.make_decoder(
             sizes, _NORMS[config.norm], config.ffn == "swiglu", config.position == "rope", config.norm_eps,
             model.embedding_scale, layers, table, self._matrix([model.lm_head]), self._gain(model.ln_final), threads,
         )  # fmt: skip

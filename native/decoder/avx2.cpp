@@ -1,0 +1,3 @@
+#define WIDTH 8
+#define NAME kAvx2
+#include "kernels.inc"

@@ -1,0 +1,3 @@
+#define WIDTH 16
+#define NAME kAvx512
+#include "kernels.inc"

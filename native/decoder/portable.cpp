@@ -1,0 +1,3 @@
+#define WIDTH 4
+#define NAME kPortable
+#include "kernels.inc"
