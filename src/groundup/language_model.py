@@ -19,7 +19,9 @@ from torch import Tensor
 from groundup.config import ModelConfig, SampleConfig
 from groundup.display.units import count_text
 from groundup.errors import ConfigError, TokenizerError
-from groundup.generation import continue_text, prompt_ids
+from groundup.generation import Engine, Generation, Sampling, Token, prompt_ids
+from groundup.generation.engine import Beyond
+from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import load_model
@@ -38,6 +40,7 @@ def load(
     context: int = 0,
     tokenizer: str | Path | None = None,
     device: str = "auto",
+    weights: Weights = "float32",
 ) -> LanguageModel:
     """Load a model with its tokenizer, ready to generate.
 
@@ -48,6 +51,8 @@ def load(
         context: of another program's model: context length to limit it to; 0 takes the model's.
         tokenizer: of another program's model: file or folder of its tokenizer, if it is not the source's.
         device: "auto" (cuda, then mps, then cpu), or a torch device.
+        weights: type that the matrices are rounded to: "bfloat16", or "int8" with a scale for each row. Less memory and
+            more speed on a CPU; activations stay in float32.
 
     Raises:
         FileMissingError: no such run, file or folder.
@@ -61,10 +66,10 @@ def load(
         foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
         if foreign.tokenizer is None:
             raise TokenizerError(f"{source} has no tokenizer; name one with tokenizer=")
-        return LanguageModel(foreign.module(where), foreign.tokenizer, sample=foreign.config.sample)
+        return LanguageModel(quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample)
     run = RunDirectory.open(source)
     model, state = load_model(run, str(checkpoint), where)
-    return LanguageModel(model, run.tokenizer(), run=run, step=state["step"])
+    return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
 
 
 def _is_foreign(source: str | Path) -> bool:
@@ -97,6 +102,7 @@ class LanguageModel:
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
+        self._engines: dict[Beyond, Engine] = {}
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """Return the new text that continues a prompt; arguments as for :meth:`stream`."""
@@ -109,7 +115,8 @@ class LanguageModel:
         max_tokens: int = 256,
         temperature: float = 0.8,
         top_p: float = 0.9,
-        seed: int | None = None,
+        beyond: Beyond = "slide",
+        **sampling: Any,
     ) -> Iterator[str]:
         """Yield new text in pieces, as it is generated. An empty prompt begins a new document.
 
@@ -117,15 +124,28 @@ class LanguageModel:
             max_tokens: most new tokens; the text ends earlier at the end-of-text token.
             temperature: divides the logits; 0 takes the most probable token.
             top_p: sample from the most probable tokens whose probabilities sum to this.
-            seed: of sampling; None draws a new one.
+            beyond: what follows when the text is as long as the context: "slide" or "stop" (see
+                :class:`groundup.generation.Engine`).
+            sampling: further settings by name, such as ``seed``, ``top_k``, ``min_p``, ``repetition_penalty`` or
+                ``stop=("\n",)``; :class:`groundup.generation.Sampling` has all.
 
         Raises:
             ConfigError: an argument outside its range.
         """
-        return continue_text(
-            self.model, self.tokenizer, prompt, max_tokens, temperature, top_p, seed=seed,
-            begin_token=self.sample.begin_token, end_token=self.sample.end_token,
-        )  # fmt: skip
+        settings = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, **sampling)
+        return (token.text for token in self.tokens(prompt, settings, beyond=beyond) if token.text)
+
+    def tokens(self, prompt: str, sampling: Sampling, *, beyond: Beyond = "slide") -> Iterator[Token]:
+        """Yield new tokens with their text, and their log-probabilities if the settings ask for them."""
+        if beyond not in self._engines:
+            self._engines[beyond] = self.engine(rows=1, beyond=beyond)
+        engine = self._engines[beyond]
+        text = engine.submit(prompt_ids(self.tokenizer, prompt, self.sample.begin_token), sampling)
+        return _until_over(engine, text)
+
+    def engine(self, **options: Any) -> Engine:
+        """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""
+        return Engine(self.model, self.tokenizer, end_token=self.sample.end_token, **options)
 
     @torch.no_grad()
     def logits(self, token_ids: Sequence[int] | Tensor) -> Tensor:
@@ -200,6 +220,36 @@ class LanguageModel:
             "context": str(config.context_length),
             "vocabulary": f"{config.vocab_size:,}",
         }
+
+
+def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> None:
+    """A conversation in the terminal, until it ends.
+
+    Args:
+        sampling: max_tokens, temperature, top_p and seed of each reply.
+        system: first message, by the system; empty for none.
+
+    Raises:
+        ConfigError: the model does not come from a run.
+        DataError: it was not trained on conversations.
+    """
+    from groundup.display.console import make_console
+    from groundup.generation.chat import Chat, talk
+
+    if model.run is None:
+        raise ConfigError("a conversation needs the chat template of a run; make one with `groundup import`")
+    with Chat(
+        model.model, model.tokenizer, model.run.chat_template(), system=system, max_tokens=sampling.max_tokens,
+        temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, end_token=model.sample.end_token,
+    ) as talking:  # fmt: skip
+        talk(talking, make_console())
+
+
+def _until_over(engine: Engine, text: Generation) -> Iterator[Token]:
+    try:
+        yield from engine.run(text)
+    finally:
+        text.cancel()  # if it is not read to its end
 
 
 @dataclass(frozen=True)

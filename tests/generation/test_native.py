@@ -16,7 +16,8 @@ from groundup.nn.fast.accelerate import accelerate
 
 OPTIONS = [
     {}, {"num_kv_heads": 2}, {"num_kv_heads": 1}, {"position": "none"}, {"norm": "post"},
-    {"norm": "none", "ffn": "silu"}, {"qk_norm": True}, {"tie_embeddings": True}, {"qkv_bias": True, "head_size": 10}, {"d_model": 40, "d_ff": 51},
+    {"norm": "none", "ffn": "silu"}, {"qk_norm": True}, {"tie_embeddings": True}, {"qkv_bias": True, "head_size": 10},
+    {"d_model": 40, "d_ff": 51},
     {"rope_scaling": "linear", "rope_factor": 2.0}, {"vocab_size": 7, "d_model": 4, "num_heads": 2, "d_ff": 3},
 ]  # fmt: skip
 

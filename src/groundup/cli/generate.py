@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from pathlib import Path
+from typing import Literal
 
 from groundup.cli.parse import call
 
@@ -14,82 +15,82 @@ def generate(arguments: list[str]) -> None:
 
 
 def _generate(
-    run: Path,
+    run: str,
     /,
     *,
     prompt: str | None = None,
     tokens: int | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
+    top_k: int = 0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    stop: tuple[str, ...] = (),
     samples: int = 1,
     chat: bool = False,
     system: str | None = None,
     seed: int | None = None,
+    beyond: Literal["slide", "stop"] = "slide",
+    weights: Literal["float32", "bfloat16", "int8"] = "float32",
+    json_output: bool = False,
     checkpoint: str = "best",
     device: str = "auto",
 ) -> None:
     """Generate text with a run's model, and print it as it is generated. Defaults are the run's sample options.
 
     Args:
-        run: run directory, or the name of a run in runs/.
-        prompt: text to continue; empty begins a new document.
+        run: run directory, the name of a run in runs/, a folder or file that `groundup import` reads, or hf://ORG/NAME.
+        prompt: text to continue; empty begins a new document, - reads standard input.
         tokens: maximum number of tokens to generate.
         temperature: sampling temperature; 0 always takes the most probable token.
         top_p: nucleus sampling: sample from the most probable tokens whose probabilities sum to this.
+        top_k: sample from this many most probable tokens; 0 from all.
+        min_p: leave out tokens less probable than this share of the most probable one.
+        repetition_penalty: above 1, tokens that are already in the text become less probable.
+        stop: end the text before the first of these strings.
         samples: number of texts.
         chat: talk with a model that was trained on conversations; /reset begins a new one, /quit or Ctrl-D ends. What
             comes through a pipe is one message a line.
         system: first message of a conversation, by the system.
         seed: seed of sampling; default: a new one each time.
+        beyond: what follows when the text is as long as the context: go on with a sliding window, or stop.
+        weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
+        json_output: print one JSON object for each text.
         checkpoint: "best", "latest", or a step.
-        device: device to run on; "auto" is the one that the run used.
+        device: device to run on; "auto" is cuda, then mps, then cpu.
     """
-    from groundup.config import check_sampling
-    from groundup.display.console import make_console
     from groundup.errors import ConfigError
-    from groundup.generation import continue_text
-    from groundup.generation.chat import Chat, talk
-    from groundup.record.run import RunDirectory
+    from groundup.generation import Sampling
+    from groundup.language_model import load, talk_with
     from groundup.system.threads import wait_by_load
-    from groundup.train.checkpoint.folder import load_model
-    from groundup.train.device import choose_device
 
-    directory = RunDirectory.open(run)
-    config = directory.config
-    settings = config.sample
-    prompt_given, prompt = prompt is not None, settings.prompt if prompt is None else prompt
-    tokens = settings.tokens if tokens is None else tokens
-    temperature = settings.temperature if temperature is None else temperature
-    top_p = settings.top_p if top_p is None else top_p
-    check_sampling(temperature, top_p)
-    if samples < 1 or tokens < 1:
+    if samples < 1 or (tokens is not None and tokens < 1):
         raise ConfigError(f"--samples {samples} --tokens {tokens}; expected at least 1 of each")
-    if seed is not None and not 0 <= seed < 2**63:
-        raise ConfigError(f"--seed {seed}; expected 0 or more, below 2**63")
-    if chat and (prompt_given or samples != 1):
+    if chat and (prompt is not None or samples != 1):
         raise ConfigError("--chat has messages in place of --prompt and --samples; leave them out")
     if system is not None and not chat:
         raise ConfigError(f"--system {system} is for conversations; give --chat, or leave it out")
-    template = directory.chat_template() if chat else None
-    model, _ = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
-    tokenizer = directory.tokenizer()
-    if template is not None:
-        with wait_by_load(), Chat(
-            model, tokenizer, template, system=system or "", max_tokens=tokens, temperature=temperature, top_p=top_p,
-            seed=seed, end_token=settings.end_token,
-        ) as talking:  # fmt: skip
-            talk(talking, make_console())
-        return
+    model = load(run, checkpoint=checkpoint, device=device, weights=weights)
+    settings = model.sample
+    sampling = Sampling(
+        max_tokens=settings.tokens if tokens is None else tokens,
+        temperature=settings.temperature if temperature is None else temperature,
+        top_p=settings.top_p if top_p is None else top_p,
+        top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed,
+    )  # fmt: skip
     with wait_by_load():
+        if chat:
+            talk_with(model, sampling, system or "")
+            return
+        text = sys.stdin.read() if prompt == "-" else settings.prompt if prompt is None else prompt
         for i in range(samples):
-            if i:
-                print("\n" + "─" * 8 + "\n")
-            sys.stdout.write(prompt)
-            chosen_seed = None if seed is None else seed + i
-            for piece in continue_text(
-                model, tokenizer, prompt, tokens, temperature, top_p, seed=chosen_seed,
-                begin_token=settings.begin_token, end_token=settings.end_token,
-            ):  # fmt: skip
-                sys.stdout.write(piece)
+            one = model.tokens(text, sampling.with_seed(i), beyond=beyond)
+            if json_output:
+                found = list(one)
+                print(json.dumps({"prompt": text, "text": "".join(t.text for t in found), "tokens": len(found)}))
+                continue
+            sys.stdout.write(("\n" + "─" * 8 + "\n\n" if i else "") + text)
+            for token in one:
+                sys.stdout.write(token.text)
                 sys.stdout.flush()
             print()

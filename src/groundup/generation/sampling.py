@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -73,6 +74,10 @@ class Sampling:
         _check("stop", self.stop, all(self.stop), "strings of at least one character")
         count = self.log_probabilities
         _check("log_probabilities", count, count is None or count >= 0, "0 or greater, or None")
+
+    def with_seed(self, number: int) -> Sampling:
+        """The settings of the text with this number of several: its seed is that many higher."""
+        return self if self.seed is None else dataclasses.replace(self, seed=self.seed + number)
 
     @property
     def is_plain_greedy(self) -> bool:
