@@ -64,6 +64,8 @@ WITH: dict[tuple[str, str], dict[str, str]] = {
         "data.merges": "tok/merges.txt",
         "data.train": "ids.npy",
     },
+    ("train", "then"): {"resume": "runs/r", "then": "linear", "recipe": LEFT_OUT, "name": LEFT_OUT},
+    ("train", "train.init"): {"train.init": "runs/r"},
     ("train", "data.train"): {"data.train": "train"},
     ("train", "data.valid"): {"data.valid": "valid"},
     ("train", "runs_dir"): {"runs_dir": "new"},
@@ -165,7 +167,8 @@ def _kind(hint: Any) -> str:
 
 def _options_of_train() -> tuple[Option, ...]:
     found = [Option("train", "recipe", True, "path", "recipe"), Option("train", "resume", False, "path", "resume")]
-    paths = ("runs_dir", "data.train", "data.valid", "data.vocab", "data.merges")
+    found.append(Option("train", "then", False, "word", "then"))
+    paths = ("train.init", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges")
     for name, value in flatten(RunConfig()).items():
         kind = "path" if name in paths else "bool" if isinstance(value, bool) else "word"
         found.append(Option("train", name, False, kind, name))

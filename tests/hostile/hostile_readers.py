@@ -53,6 +53,7 @@ READERS: dict[str, Reader] = {
     "by sweep": Reader(["sweep", "plan.toml"], ["runs/plan/results.jsonl"], words=False),
     "by sweep-plan": Reader(["sweep", "plan.toml", "--dry-run"]),
     "by train": Reader(["train", "recipe.toml", "--name=new"], ["runs/new/metrics.jsonl", "runs/new/checkpoints"]),
+    "by init": Reader(["train", "recipe.toml", "--name=new", "--init=runs/r@4"], ["runs/new/metrics.jsonl"]),
     "by train-ids": Reader(
         ["train", "recipe.toml", "--name=new", "--train_path=ids.npy", "--val_path=ids.npy", "--vocab_size=300"],
         ["runs/new/metrics.jsonl", "runs/new/checkpoints"],
@@ -85,22 +86,22 @@ READERS: dict[str, Reader] = {
 
 _CELL = "runs/plan/max_learning_rate=0.001,seed-0"
 _RUN_READERS = {
-    "config.toml": ["by resume", "by generate", "by list", "by compare", "by account", "by report-run"],
+    "config.toml": ["by resume", "by init", "by generate", "by list", "by compare", "by account", "by report-run"],
     "environment.json": ["by list", "by compare", "by report-run"],
     "metrics.jsonl": ["by resume", "by list", "by compare", "by report-run"],
     "samples.jsonl": ["by resume", "by compare", "by report-run"],
     "summary.json": ["by list", "by compare", "by report-run"],
     "tags.json": ["by list", "by tag"],
-    "tokenizer/vocab.json": ["by generate"],
-    "tokenizer/merges.txt": ["by generate"],
-    "tokenizer/meta.json": ["by generate"],
+    "tokenizer/vocab.json": ["by generate", "by init"],
+    "tokenizer/merges.txt": ["by generate", "by init"],
+    "tokenizer/meta.json": ["by generate", "by init"],
     "checkpoints/latest": ["by resume"],
     "checkpoints/best": ["by generate", "by resume"],
     "checkpoints/step-2/state.json": ["by resume"],
     "checkpoints/step-2/model.safetensors": ["by resume"],
     "checkpoints/step-2/optimizer.safetensors": ["by resume"],
-    "checkpoints/step-4/state.json": ["by generate", "by evaluate"],
-    "checkpoints/step-4/model.safetensors": ["by evaluate"],
+    "checkpoints/step-4/state.json": ["by generate", "by evaluate", "by init"],
+    "checkpoints/step-4/model.safetensors": ["by evaluate", "by init"],
 }
 # A file of the world -> the readers that it is damaged for.
 OWN_FILES: dict[str, list[str]] = {

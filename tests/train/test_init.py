@@ -356,6 +356,18 @@ def test_its_recipe_resumes_it_without_the_parent(
     assert read_object(tmp_path / "runs" / "child" / "summary.json")["step"] == 6
 
 
+def test_what_the_parent_decided_need_not_be_given_to_resume(config: RunConfig, grown: Callable):
+    """A sweep resumes a trial with the options of its plan, which leave the vocabulary to data and parent."""
+    parent = override(config, {"name": "parent", "model.vocab_size": 301, "model.tie_embeddings": True})
+    of_parent = {"train.init": str(train(parent).run_dir), "model.vocab_size": 0}
+    for name, data in (("room", {}), ("larger", grown("<|a|>", "<|b|>", "<|c|>"))):
+        child = override(parent, of_parent | data | {"name": name})
+        whole = record(train(override(child, {"name": f"{name}-whole"})).run_dir)
+        train(child, pause=lambda done: done >= 9)
+        assert train(child, resume=True).finished
+        assert record(child.run_dir) == whole
+
+
 def test_killed_before_its_first_checkpoint_it_begins_with_the_parent_again(child: RunConfig):
     whole = record(train(override(child, {"name": "whole"})).run_dir)
     train(child, pause=lambda done: done >= 3)

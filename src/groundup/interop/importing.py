@@ -13,10 +13,10 @@ from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
 from groundup.config import flatten
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
-from groundup.interop import gguf, hub, hugging_face, plain
+from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
-from groundup.interop.model import Model, model_of_run, new_folder, refuse_pickle
+from groundup.interop.model import Model, model_of_run, new_folder
 from groundup.interop.verify import asked_transformers, sample_ids, small_enough
 from groundup.interop.weights import ExportedWeights, tensor_bytes, write_safetensors
 from groundup.record import read_object
@@ -106,8 +106,8 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if not place.exists():
         raise FileMissingError(f"no file or folder {place}; expected a folder of transformers, or hf://ORG/NAME")
     if not place.is_dir():
-        if place.suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl"):
-            raise refuse_pickle(place)
+        if place.suffix in _OF_TORCH:
+            raise nano.refusal(place)
         return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
     if (place / hugging_face.CONFIG_FILE).exists():
         return hugging_face.read_folder(place, context=context, tokenizer=tokenizer), place
@@ -115,7 +115,13 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
         if (place / "checkpoints").is_dir():
             raise CheckpointError(f"{place} is a run already; use it as it is, or copy it")
         return plain.read_plain(place, context=context, tokenizer=tokenizer), place
+    if saved := sorted(path for path in place.iterdir() if path.suffix in _OF_TORCH):
+        raise nano.refusal(saved[-1])
     raise FileMissingError(f"no {hugging_face.CONFIG_FILE} in {place}; expected a folder of transformers")
+
+
+_OF_TORCH = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+"""Endings of files that torch.save writes."""
 
 
 def _refuse_trained(out: Path) -> None:

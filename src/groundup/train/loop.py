@@ -24,7 +24,7 @@ from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
 from groundup.train.checkpoint.extend import kept_step
-from groundup.train.checkpoint.initial import begin_with, parent_of
+from groundup.train.checkpoint.initial import begin_with, with_parent
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
 from groundup.train.device import choose_device, process_settings
@@ -103,7 +103,7 @@ def train(
         with ranks.error_barrier():
             device = ranks.device(choose_device(config.train.device))
             stack.enter_context(process_settings(config.train, device))
-            parent = parent_of(config) if begins else None
+            config, parent = with_parent(config, begins=begins)
             trainer = build(config, device, ranks, force=force, parent=parent)
         if parent is not None:
             begin_with(trainer, parent)  # before anything is deleted

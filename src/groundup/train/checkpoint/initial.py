@@ -15,6 +15,7 @@ from groundup.config.names import FIXED
 from groundup.errors import ConfigError
 from groundup.optim.dtensor import fill
 from groundup.record.parent import Parent, find_parent
+from groundup.record.run import RunDirectory
 from groundup.system.files import file_sha256
 from groundup.train.checkpoint.folder import (
     FILES,
@@ -33,19 +34,27 @@ _VOCABULARY = ("token_embeddings.weight", "lm_head.weight")
 """Parameters with a row for each id."""
 
 
-def parent_of(config: RunConfig) -> Parent | None:
-    """Return the parent of a run that begins now; None if it begins with weights from its seed.
+def with_parent(config: RunConfig, *, begins: bool) -> tuple[RunConfig, Parent | None]:
+    """Return the config and the parent of a run that begins now; None if it begins with weights from its seed.
+
+    Args:
+        begins: False for a run that has a checkpoint. It needs its parent no more: what the parent decided is in its
+            config.toml.
 
     Raises:
         FileMissingError, CheckpointError: the parent is missing or has no such checkpoint.
         ConfigError: it lies in the run's own directory, which is about to be replaced.
     """
     if not config.train.init:
-        return None
+        return config, None
+    if not begins:
+        model = RunDirectory(config.run_dir).config.model
+        left_out = [name for name in ("vocab_size", "embedding_scale") if not getattr(config.model, name)]
+        return override(config, {f"model.{name}": getattr(model, name) for name in left_out}), None
     parent = find_parent(config.train.init)
     if parent.folder.resolve().is_relative_to(config.run_dir.resolve()):
         raise ConfigError(f"train.init = {parent.init!r} lies in {config.run_dir} itself; choose another --name")
-    return parent
+    return config, parent
 
 
 def check_parent(parent: Parent, config: RunConfig, tokenizer: Tokenizer | None) -> tuple[RunConfig, str]:

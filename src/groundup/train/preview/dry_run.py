@@ -16,7 +16,7 @@ from groundup.display.units import size_text, time_text
 from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
-from groundup.train.checkpoint.initial import parent_of
+from groundup.train.checkpoint.initial import with_parent
 from groundup.train.checkpoint.resume import latest_checkpoint
 from groundup.train.device import (
     choose_device,
@@ -78,7 +78,8 @@ def dry_run(
     device = choose_device(config.train.device)
     with process_settings(config.train, device):
         begins = not (resume and RunDirectory(config.run_dir).steps())
-        trainer = build(config, device, force=force, parent=parent_of(config) if begins else None)
+        config, parent = with_parent(config, begins=begins)
+        trainer = build(config, device, force=force, parent=parent)
         yield from _sections(trainer, resume=resume, overwrite=overwrite, adopt_config=adopt_config)
 
 
