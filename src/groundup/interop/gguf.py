@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 BLOCK = 32
 """Elements that share a factor in q8_0."""
 _BLOCK_BYTES = 2 + BLOCK
+_BELOW_HALF = torch.tensor(0.5).nextafter(torch.tensor(0.0))
+"""Added before a fraction is cut off, it rounds halves away from zero; 0.5 would round up what is just below a half."""
 _ROPE_FACTORS = "rope_freqs.weight"
 _F32, _F16, _Q8_0, _BF16 = 0, 1, 8, 30
 _TYPES = {_F32: torch.float32, _F16: torch.float16, _BF16: torch.bfloat16}
@@ -182,12 +184,11 @@ def quantized(rows: Tensor) -> Tensor:
     factor = blocks.abs().amax(1, keepdim=True) / 127
     inverse = torch.where(factor == 0, 0.0, 1 / factor)
     scaled = blocks * inverse
-    size = scaled.abs()
-    whole = size.floor()
-    whole = whole + (2 * (size - whole)).floor()
-    integers = (scaled.sign() * whole).to(torch.int8)
-    parts = [factor.half().view(torch.uint8), integers.view(torch.uint8)]
-    return torch.cat(parts, dim=1).reshape(len(rows), -1)
+    integers = scaled.add_(torch.copysign(_BELOW_HALF, scaled)).to(torch.int8)  # which cuts off the fraction
+    content = torch.empty(len(blocks), _BLOCK_BYTES, dtype=torch.uint8)
+    content[:, :2] = factor.half().view(torch.uint8)
+    content[:, 2:] = integers.view(torch.uint8)
+    return content.reshape(len(rows), -1)
 
 
 def dequantized(content: Tensor) -> Tensor:
