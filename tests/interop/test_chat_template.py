@@ -25,7 +25,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("to", ["hugging-face", "folder"])
+@pytest.mark.parametrize("to", ["hugging-face", "folder", "gguf"])
 def test_a_template_comes_back_as_it_went(run: Path, tmp_path: Path, to):
     export_model(run, tmp_path / "out", to)
     import_model(tmp_path / "out", tmp_path / "again")

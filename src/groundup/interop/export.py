@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -12,7 +13,7 @@ from groundup.errors import CheckpointError, ConfigError, TokenizerError
 from groundup.interop import gguf, hugging_face, plain
 from groundup.interop.card import model_card
 from groundup.interop.gguf_tokenizer import differences
-from groundup.interop.model import Model, model_of_run, new_file, new_folder
+from groundup.interop.model import Model, flushing, in_background, model_of_run, new_file, new_folder
 from groundup.interop.verify import (
     TOLERANCE,
     Comparison,
@@ -27,6 +28,7 @@ from groundup.interop.verify import (
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
 from groundup.tokenizer.formats.convert import refuse_existing
+from groundup.train.checkpoint.folder import check_hashes
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -94,48 +96,73 @@ def export_model(
         raise ConfigError(f"--dtype q8_0 with --to {to}, and only GGUF has it; use --to gguf, or f32, f16 or bf16")
     if to == "tiktoken":
         return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
-    model = model_of_run(run, checkpoint)
+    model = model_of_run(run, checkpoint, check=False)
+    source = directory.checkpoint(checkpoint)
+    with in_background(check_hashes, source, model.state, part="model") as checked:
+        return _export(model, directory, out, to, dtype, license_name, repo, checked, overwrite=overwrite)
+
+
+def _export(
+    model: Model,
+    directory: RunDirectory,
+    out: Path,
+    to: Target,
+    dtype: Dtype | None,
+    license_name: str,
+    repo: str,
+    checked: Callable[[], object],
+    *,
+    overwrite: bool,
+) -> Exported:
     wanted = DTYPES.get(dtype or "")
     if to == "gguf":
-        return _export_gguf(model, out, dtype, overwrite=overwrite)
+        return _export_gguf(model, out, dtype, checked, overwrite=overwrite)
     if to == "folder":
-        return _export_plain(model, out, wanted, overwrite=overwrite)
+        return _export_plain(model, out, wanted, checked, overwrite=overwrite)
     words: list[str | Path] = ["export", directory.path, "--to", to, "--checkpoint", str(model.state["step"])]
     card = model_card(
         model.config, directory.path, model.state, license_name=license_name, repo=repo,
         command=command(*words, *(["--dtype", dtype] if dtype else [])), begin=model.begin_and_end()[0],
     )  # fmt: skip
-    return _export_folder(model, out, wanted, card, overwrite=overwrite)
+    return _export_folder(model, out, wanted, card, checked, overwrite=overwrite)
 
 
-def _export_folder(model: Model, out: Path, dtype: torch.dtype | None, card: str, *, overwrite: bool) -> Exported:
+def _export_folder(
+    model: Model, out: Path, dtype: torch.dtype | None, card: str, checked: Callable[[], object], *, overwrite: bool
+) -> Exported:
     with new_folder(out, hugging_face.FILES, overwrite=overwrite) as folder:
         family = hugging_face.write_folder(folder, model, dtype, card=card)
         written = hugging_face.read_folder(folder, without_tokenizer=model.tokenizer is None)
-        found, checks = compared(model, written)
+        with flushing(folder):
+            found, checks = compared(model, written)
         if small_enough(written.weights):
             ids = sample_ids(model.config.model, model.tokenizer)
             said = asked_transformers(folder, ids, found.logits, model.tokenizer)
             checks += [said] if said else []
+        checked()
         size = _size(folder)
     prompt = f"{model.begin_and_end()[0]}Once upon a time"
     following = f"AutoModelForCausalLM.from_pretrained({str(out)!r}) in transformers, with a prompt such as {prompt!r}"
     return Exported(out, family, size, dtypes_of(written), found.difference, checks, following)
 
 
-def _export_gguf(model: Model, out: Path, dtype: Dtype | None, *, overwrite: bool) -> Exported:
+def _export_gguf(
+    model: Model, out: Path, dtype: Dtype | None, checked: Callable[[], object], *, overwrite: bool
+) -> Exported:
     kept = dtypes_of(model)
     chosen = dtype or (kept if kept in ("f16", "bf16") else "f32")
     with new_file(out, overwrite=overwrite) as path:
         family = gguf.write_gguf(path, model, chosen)
         written = gguf.read_gguf(path)
-        found, checks = compared(model, written)
+        with flushing(path):
+            found, checks = compared(model, written)
         if small_enough(written.weights) and model.tokenizer is not None:
             ids = sample_ids(model.config.model, model.tokenizer)
             # llama.cpp rounds activations to the dtype of the weights, too.
             tolerance = TOLERANCE if chosen == "f32" else _ROUNDED_TOLERANCE
             said = asked_llama_cpp(path, ids, found.logits, model.tokenizer, tolerance=tolerance)
             checks += [said] if said else []
+        checked()
         size = path.stat().st_size
     if model.tokenizer is not None:
         checks += differences(model.tokenizer)
@@ -144,11 +171,15 @@ def _export_gguf(model: Model, out: Path, dtype: Dtype | None, *, overwrite: boo
     return Exported(out, f"{family} (GGUF)", size, dtypes_of(written), found.difference, checks, following)
 
 
-def _export_plain(model: Model, out: Path, dtype: torch.dtype | None, *, overwrite: bool) -> Exported:
+def _export_plain(
+    model: Model, out: Path, dtype: torch.dtype | None, checked: Callable[[], object], *, overwrite: bool
+) -> Exported:
     with new_folder(out, plain.FILES, overwrite=overwrite) as folder:
         plain.write_plain(folder, model, dtype)
         written = plain.read_plain(folder)
-        found, checks = compared(model, written)
+        with flushing(folder):
+            found, checks = compared(model, written)
+        checked()
         size = _size(folder)
     following = command("import", out, "--out", Path("runs") / f"{out.name}-imported")
     return Exported(out, "groundup", size, dtypes_of(written), found.difference, checks, following)

@@ -33,6 +33,7 @@ from groundup.interop.weights import (
 )
 from groundup.nn.attention import scaled_frequencies
 from groundup.system.files import open_regular
+from groundup.text.chat.templates import complete_template
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 BLOCK = 32
 """Elements that share a factor in q8_0."""
 _BLOCK_BYTES = 2 + BLOCK
+_BELOW_HALF = torch.tensor(0.5).nextafter(torch.tensor(0.0))
+"""Added before a fraction is cut off, it rounds halves away from zero; 0.5 would round up what is just below a half."""
+_TEMPLATE = "tokenizer.chat_template"
 _ROPE_FACTORS = "rope_freqs.weight"
 _F32, _F16, _Q8_0, _BF16 = 0, 1, 8, 30
 _TYPES = {_F32: torch.float32, _F16: torch.float16, _BF16: torch.bfloat16}
@@ -81,6 +85,8 @@ def write_gguf(path: Path, model: Model, dtype: str) -> str:
     writer = gguf.GGUFWriter(path, family.gguf)
     _add_options(writer, model, family)
     write_tokenizer(writer, model.tokenizer, config.vocab_size, *model.begin_and_end())
+    if model.chat_template:
+        writer.add_chat_template(model.chat_template)
     factors = _rope_factors(config) if config.rope_scaling == "llama3" else None
     kinds = {name: _kind(shape, dtype) for name, shape in weights.shapes.items()}
     writer.add_file_type({"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}[dtype])
@@ -182,12 +188,11 @@ def quantized(rows: Tensor) -> Tensor:
     factor = blocks.abs().amax(1, keepdim=True) / 127
     inverse = torch.where(factor == 0, 0.0, 1 / factor)
     scaled = blocks * inverse
-    size = scaled.abs()
-    whole = size.floor()
-    whole = whole + (2 * (size - whole)).floor()
-    integers = (scaled.sign() * whole).to(torch.int8)
-    parts = [factor.half().view(torch.uint8), integers.view(torch.uint8)]
-    return torch.cat(parts, dim=1).reshape(len(rows), -1)
+    integers = scaled.add_(torch.copysign(_BELOW_HALF, scaled)).to(torch.int8)  # which cuts off the fraction
+    content = torch.empty(len(blocks), _BLOCK_BYTES, dtype=torch.uint8)
+    content[:, :2] = factor.half().view(torch.uint8)
+    content[:, 2:] = integers.view(torch.uint8)
+    return content.reshape(len(rows), -1)
 
 
 def dequantized(content: Tensor) -> Tensor:
@@ -262,8 +267,14 @@ def read_gguf(path: Path, *, context: int = 0, tokenizer: Path | None = None) ->
     check_tokenizer(loaded, config.vocab_size, str(path))
     begin, end = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
     run = override(RunConfig(model=config), sample_tokens(loaded, begin, end))
-    origin = {"source": str(path.resolve())}
-    return Model(run, LinkedWeights(weights, found), loaded, origin, f"{family.gguf} (GGUF)", weights.kinds())
+    template = ""
+    if text := read.text(_TEMPLATE, ""):
+        tokens = {"bos_token": run.sample.begin_token, "eos_token": run.sample.end_token}
+        template = complete_template(f"{path}: {_TEMPLATE}", text, tokens).text
+    return Model(
+        run, LinkedWeights(weights, found), loaded, {"source": str(path.resolve())}, f"{family.gguf} (GGUF)",
+        weights.kinds(), chat_template=template,
+    )  # fmt: skip
 
 
 def _options(read: _Metadata, weights: GGUFWeights, *, context: int) -> tuple[ModelConfig, Family]:

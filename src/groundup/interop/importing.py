@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 
 from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
-from groundup.config import flatten
+from groundup.config import RunConfig, flatten
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
-from groundup.interop.model import Model, model_of_run, new_folder
+from groundup.interop.model import Model, flushing, in_background, new_folder
 from groundup.interop.verify import asked_transformers, sample_ids, small_enough
-from groundup.interop.weights import ExportedWeights, tensor_bytes, write_safetensors
+from groundup.interop.weights import ExportedWeights, SafetensorsWeights, tensor_bytes, write_safetensors
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
@@ -78,15 +78,25 @@ def import_model(
         raise ConfigError(f"--context {context}; expected a positive number, or 0 for the model's")
     _refuse_trained(out)
     model, place = open_source(source, context=context, tokenizer=tokenizer)
-    with new_folder(out, RUN_FILES, overwrite=overwrite) as folder:
-        _write_run(folder, out, model, place)
-        written = model_of_run(folder)
-        found, checks = compared(model, written)
-        if _is_of_transformers(place) and small_enough(written.weights):
-            ids = sample_ids(model.config.model, model.tokenizer)
-            own = tokenizer is None
-            said = asked_transformers(place, ids, found.logits, model.tokenizer if own else None, must_tokenize=False)
-            checks += [said] if said else []
+    config = dataclasses.replace(model.config, name=out.absolute().name, runs_dir=str(out.parent))
+    with new_folder(out, RUN_FILES, overwrite=overwrite) as folder, in_background(_hashes, place) as source_hashes:
+        run = RunDirectory(folder)
+        if model.tokenizer is not None:
+            model.tokenizer.save(run.tokenizer_dir)
+            if model.chat_template:
+                run.write_chat_template(model.chat_template)
+        file = _write_weights(run.step_folder(0), model)
+        with in_background(file_sha256, file) as sha256:
+            weights = SafetensorsWeights([file], str(file))
+            written = Model(config, weights, run.tokenizer() if model.tokenizer is not None else None)
+            with flushing(folder):
+                found, checks = compared(model, written)
+            if _is_of_transformers(place) and small_enough(weights):
+                ids = sample_ids(config.model, model.tokenizer)
+                own = model.tokenizer if tokenizer is None else None
+                said = asked_transformers(place, ids, found.logits, own, must_tokenize=False)
+                checks += [said] if said else []
+            _complete_run(run, config, model, sha256(), source_hashes())
     size = sum(tensor_bytes(model.weights, name) for name in model.weights.shapes)
     dtypes = sorted({str(dtype).removeprefix("torch.") for dtype in model.weights.dtypes.values()})
     following = command("generate", out, "--prompt", "Once upon a time")
@@ -139,10 +149,19 @@ def _is_of_transformers(place: Path) -> bool:
     return (place / hugging_face.CONFIG_FILE).is_file()
 
 
-def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
-    """Write the files of a run (docs/reference/run-directory.md) into an empty folder."""
-    config = dataclasses.replace(model.config, name=out.absolute().name, runs_dir=str(out.parent))
-    run = RunDirectory(folder)
+def _write_weights(checkpoint: Path, model: Model) -> Path:
+    """Write the weights of a checkpoint, and return their file."""
+    checkpoint.mkdir(parents=True)
+    names = plain_names(model.config.model)
+    weights = ExportedWeights(model.weights, [Link(name, name, shape) for name, shape in names.items()])
+    write_safetensors(checkpoint / MODEL_FILE, weights, list(names))
+    return checkpoint / MODEL_FILE
+
+
+def _complete_run(
+    run: RunDirectory, config: RunConfig, model: Model, sha256: str, source_hashes: dict[str, str]
+) -> None:
+    """Write the other files of a run (docs/reference/run-directory.md)."""
     environment = {
         "groundup": GROUNDUP_VERSION,
         "python": platform.python_version(),
@@ -150,18 +169,10 @@ def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
         "platform": platform.platform(),
         "parameters": parameter_count(config.model),
         "flops_per_token": training_flops_per_token(config.model),
-        "imported": {"family": model.family, **model.origin, "files": _hashes(place)},
+        "imported": {"family": model.family, **model.origin, "files": source_hashes},
     }
     run.create(config, environment)
-    if model.tokenizer is not None:
-        model.tokenizer.save(run.tokenizer_dir)
-        if model.chat_template:
-            run.write_chat_template(model.chat_template)
     checkpoint = run.step_folder(0)
-    checkpoint.mkdir()
-    names = plain_names(config.model)
-    weights = ExportedWeights(model.weights, [Link(name, name, shape) for name, shape in names.items()])
-    sha256 = write_safetensors(checkpoint / MODEL_FILE, weights, list(names))
     save_file({}, checkpoint / OPTIMIZER_FILE)
     state = TrainState().to_dict() | {
         "format": FORMAT,
@@ -178,7 +189,13 @@ def _write_run(folder: Path, out: Path, model: Model, place: Path) -> None:
         run.point(pointer, 0)
 
 
+_KINDS = (".json", ".jsonl", ".safetensors", ".toml", ".txt", ".model", ".tiktoken")
+"""Endings of the files of a folder that are part of a model."""
+
+
 def _hashes(place: Path) -> dict[str, str]:
     """SHA-256 of each file of the source, by name."""
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    return {path.name if path == place else path.relative_to(place).as_posix(): file_sha256(path) for path in files}
+    if place.is_file():
+        return {place.name: file_sha256(place)}
+    files = sorted(path for path in place.rglob("*") if path.is_file() and path.suffix in _KINDS)
+    return {path.relative_to(place).as_posix(): file_sha256(path) for path in files}

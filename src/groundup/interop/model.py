@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,8 +71,11 @@ class Model:
         )
 
 
-def model_of_run(run: str | Path, checkpoint: str = "best") -> Model:
+def model_of_run(run: str | Path, checkpoint: str = "best", *, check: bool = True) -> Model:
     """Open a run's checkpoint, gathered or sharded.
+
+    Args:
+        check: compare the files with their hashes now; otherwise the caller does (:func:`in_background`).
 
     Raises:
         FileMissingError: no such run.
@@ -80,7 +84,8 @@ def model_of_run(run: str | Path, checkpoint: str = "best") -> Model:
     directory = RunDirectory.open(run)
     folder = directory.checkpoint(checkpoint)
     state = read_state(folder)
-    check_hashes(folder, state, part="model")
+    if check:
+        check_hashes(folder, state, part="model")
     config = directory.config_at(state)
     shards = folder / MODEL_SHARDS
     weights: Weights
@@ -140,6 +145,31 @@ def sample_tokens(tokenizer: Tokenizer | None, begin: object, end: object) -> di
 
 
 @contextmanager
+def in_background(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Callable[[], Any]]:
+    """Call a function in a thread, and yield what waits for its result, or raises what it raised.
+
+    Hashing releases the GIL, and takes about as long as writing what is hashed.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *arguments, **options).result
+
+
+@contextmanager
+def flushing(out: Path) -> Iterator[None]:
+    """Flush the files of a folder, or a file, to the disk while the block runs, and wait for that at its end."""
+    files = [path for path in out.rglob("*") if path.is_file()] if out.is_dir() else [out]
+    with in_background(_flush, files) as flushed:
+        yield
+        flushed()
+
+
+def _flush(files: list[Path]) -> None:
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
 def new_folder(out: Path, known: set[str], *, overwrite: bool) -> Iterator[Path]:
     """Yield a folder to fill, which becomes ``out`` when the block ends, and is deleted after an error.
 
@@ -177,8 +207,6 @@ def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
         temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
         try:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
             os.replace(temporary, out)
             sync_directory(out.parent)
         finally:

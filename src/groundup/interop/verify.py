@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import CheckpointError
-from groundup.interop.weights import Weights, chunks, tensor_bytes
+from groundup.interop.weights import CHUNK_BYTES, Weights, chunks, tensor_bytes
 from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-5
 """Largest difference of a logit between two programs with the same float32 weights, for logits of size 1."""
-_POSITIONS = 32
-_MOST_BYTES = 10**9
+_POSITIONS = 16
+_MOST_BYTES = 2 * 10**8
 """Size of the weights up to which another program, which loads all of them, is asked too."""
 
 TEXTS = (
@@ -83,9 +83,8 @@ def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
             full = f"layers.{layer}.{name}"
             _check_same(other.weights, full, weight, second.module.get_parameter(name))
     x_SD, y_SD = first.normed(x_SD), second.normed(y_SD)
-    _check_tables(one, other)
     logits_SV, difference, largest = [], 0.0, 0.0
-    for a_ND, b_ND in zip(first.head_chunks(), second.head_chunks(), strict=True):
+    for a_ND, b_ND in _heads(one, other):
         a_SN, b_SN = x_SD @ a_ND.T, y_SD @ b_ND.T
         difference = max(difference, float((a_SN - b_SN).abs().max()))
         largest = max(largest, float(a_SN.abs().max()))
@@ -123,39 +122,37 @@ class _Streamed:
         if self.config.norm != "pre":
             return x_SD
         norm = RMSNorm(self.config.d_model, self.config.norm_eps)
-        norm.weight.copy_(self._weights.tensor("ln_final.weight"))
+        norm.weight.copy_(self._weights.tensor(_LAST_NORM))
         return norm(x_SD)
 
-    def head_chunks(self) -> Iterator[Tensor]:
-        yield from _rows(self._weights, _head(self.config))
+
+_TABLE, _HEAD, _LAST_NORM = "token_embeddings.weight", "lm_head.weight", "ln_final.weight"
 
 
-_TABLE = "token_embeddings.weight"
-
-
-def _head(config: ModelConfig) -> str:
-    return _TABLE if config.tie_embeddings else "lm_head.weight"
-
-
-def _rows(weights: Weights, name: str, step: int = 4096) -> Iterator[Tensor]:
-    for start in range(0, weights.shapes[name][0], step):
-        yield weights.rows(name, start, min(weights.shapes[name][0], start + step)).float()
-
-
-def _check_tables(one: Side, other: Side) -> None:
-    pairs = [(_TABLE, _TABLE, one.config.input_scale / other.config.input_scale)]
-    if not other.config.tie_embeddings:
-        pairs.append((_head(one.config), _head(other.config), 1.0))
+def _heads(one: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of both output matrices, a few at a time, once they and those of the embeddings have been compared."""
+    scale = one.config.input_scale / other.config.input_scale
     if one.config.norm == "pre":
-        pairs.append(("ln_final.weight", "ln_final.weight", 1.0))
-    for ours, theirs, scale in pairs:
-        for a, b in zip(_rows(one.weights, ours), _rows(other.weights, theirs), strict=True):
-            _check_same(other.weights, theirs, a * scale if scale != 1 else a, b)
+        _check_same(other.weights, _LAST_NORM, *(side.weights.tensor(_LAST_NORM).float() for side in (one, other)))
+    count = one.weights.shapes[_TABLE][0]
+    step = max(1, CHUNK_BYTES // (4 * one.config.d_model))
+    for start in range(0, count, step):
+        stop = min(count, start + step)
+        tables = [side.weights.rows(_TABLE, start, stop).float() for side in (one, other)]
+        _check_same(other.weights, _TABLE, tables[0] * scale if scale != 1 else tables[0], tables[1])
+        heads = [
+            table if side.config.tie_embeddings else side.weights.rows(_HEAD, start, stop).float()
+            for side, table in zip((one, other), tables, strict=True)
+        ]
+        if not other.config.tie_embeddings:
+            _check_same(other.weights, _HEAD, heads[0], heads[1])
+        yield heads[0], heads[1]
 
 
 def _check_same(weights: Weights, name: str, expected: Tensor, found: Tensor) -> None:
     same = weights.round_trip(name, expected)
-    if not torch.equal(same, found) and not torch.equal(same.nan_to_num(), found.nan_to_num()):  # NaN is reported later
+    # What is not a number is reported later.
+    if not torch.equal(same, found) and not torch.equal(same.nan_to_num(), found.nan_to_num()):
         raise CheckpointError(
             f"{weights.source}: {name} was not read back as it was written, by up to {(same - found).abs().max():.3g}; "
             f"nothing was kept: check the disk"

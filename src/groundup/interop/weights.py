@@ -7,15 +7,11 @@ file would count as memory of the process.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import struct
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from queue import Queue
 from typing import Any
 
 import torch
@@ -27,8 +23,8 @@ from groundup.interop.families import Link
 from groundup.system.files import open_regular
 from groundup.train.checkpoint.shards import read_shards, shard_shapes
 
-CHUNK_BYTES = 2**25
-"""Bytes that are read, converted and written at once."""
+CHUNK_BYTES = 2**21
+"""Bytes that are read, converted and written at once. Larger buffers are new pages each time: eight times slower."""
 SHARD_BYTES = 5 * 10**9
 """Most bytes of a file of tensors, unless one tensor has more."""
 
@@ -223,8 +219,8 @@ def chunks(weights: Weights, name: str, *, multiple: int = 1) -> Iterator[Tensor
         yield weights.rows(name, start, min(shape[0], start + step))
 
 
-def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> str:
-    """Write tensors into one safetensors file, chunk by chunk, and return its SHA-256.
+def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> None:
+    """Write tensors into one safetensors file, chunk by chunk; it is not yet flushed to the disk.
 
     Raises:
         OSError: the disk is full or not writable.
@@ -237,18 +233,11 @@ def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> str
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with file.open("wb") as opened, _Hash() as sha256:
-        for part in (struct.pack("<Q", len(text)), text):
-            opened.write(part)
-            sha256.update(part)
+    with file.open("wb") as opened:
+        opened.write(struct.pack("<Q", len(text)) + text)
         for name in names:
             for chunk in chunks(weights, name):
-                content = as_bytes(chunk)
-                opened.write(content)
-                sha256.update(content)
-        opened.flush()
-        os.fsync(opened.fileno())
-        return sha256.hexdigest()
+                opened.write(as_bytes(chunk))
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
@@ -273,38 +262,6 @@ def in_shards(weights: Weights, most: int = SHARD_BYTES) -> list[list[str]]:
         groups[-1].append(name)
         size += added
     return groups
-
-
-class _Hash:
-    """SHA-256 in a thread: hashing is slower than copying, and releases the GIL."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._queue: Queue[bytes | memoryview | None] = Queue(maxsize=2)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> _Hash:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._finish()
-
-    def _run(self) -> None:
-        while (part := self._queue.get()) is not None:
-            self._hash.update(part)
-
-    def _finish(self) -> None:
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
-
-    def update(self, part: bytes | memoryview) -> None:
-        self._queue.put(part)
-
-    def hexdigest(self) -> str:
-        self._finish()
-        return self._hash.hexdigest()
 
 
 def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]], ignored: Iterable[str] = ()) -> None:

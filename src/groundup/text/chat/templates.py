@@ -51,9 +51,9 @@ def load_template(given: str, separator: str) -> ChatTemplate:
     if path.suffix != ".json":
         config = path.with_name(_CONFIG_FILE)
         found = _json_object(config) if config.is_file() else {"bos_token": separator, "eos_token": separator}
-        return _complete(path.name, text, found)
+        return complete_template(path.name, text, found)
     config_values = _json_object(path)
-    return _complete(path.name, _template_in(path, config_values), config_values)
+    return complete_template(path.name, _template_in(path, config_values), config_values)
 
 
 def stored_template(folder: Path) -> ChatTemplate | None:
@@ -106,7 +106,7 @@ def _template_in(path: Path, config: dict[str, Any]) -> str:
     return found
 
 
-def _complete(name: str, text: str, config: dict[str, Any]) -> ChatTemplate:
+def complete_template(name: str, text: str, config: dict[str, Any]) -> ChatTemplate:
     values = {key: config.get(key) for key in _VARIABLES}
     values = {key: value.get("content") if isinstance(value, dict) else value for key, value in values.items()}
     used = {key: value for key, value in values.items() if isinstance(value, str) and re.search(rf"\b{key}\b", text)}
