@@ -146,7 +146,7 @@ def test_guessed_tokens_change_no_text(temperature, look_up):
     with torch.no_grad():
         lm.lm_head.weight *= 3  # repeats itself, so that guesses hit
     sampling = Sampling(max_tokens=20, temperature=temperature, seed=5)
-    plain, guessing = Engine(lm), Engine(lm, look_up=look_up)
+    plain, guessing = Engine(lm, native=False), Engine(lm, look_up=look_up, native=False)
     forwards = []
     lm.register_forward_hook(lambda *_: forwards.append(1))
     counts = []
