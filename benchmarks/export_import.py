@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2, help="blocks of 61 million parameters each")
     parser.add_argument("--commands", nargs="+", choices=list(_COMMANDS), default=list(_COMMANDS))
     parser.add_argument("--threads", type=int, default=1, help="threads of matmuls")
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     parser.add_argument("--folder", type=Path, help="where to write; default: the folder of temporary files")
     parser.add_argument("--out", type=Path, help="file for the rows, as JSON")
     options = parser.parse_args()
@@ -67,10 +69,12 @@ def main() -> None:
         parameters = sum(_size(shape) for shape in plain_names(config).values())
         for command in options.commands:
             row: Row = {"what": command, "parameters": parameters, "largest_tensor_mb": short(largest / 1e6)}
-            found = measured(_COMMANDS[command], folder, options.threads)
-            if failed(found):
-                report.add_failure(row, found)
+            rounds = [measured(_COMMANDS[command], folder, options.threads) for _ in range(options.rounds)]
+            if broken := next(filter(failed, rounds), None):
+                report.add_failure(row, broken)
                 continue
+            found = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+            row["rounds"] = options.rounds
             wanted = WANTED_TIMES_LARGEST * largest / 1e6 + 1000
             times = found["seconds"] / found["copy_seconds"]
             report.add(

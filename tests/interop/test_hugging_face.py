@@ -205,3 +205,12 @@ def test_a_tokenizer_can_come_from_another_place(tokenizer, tmp_path, tokens):
         import_model(there, tmp_path / "run")
     import_model(there, tmp_path / "run", tokenizer=tokens / "tokenizer")
     assert RunDirectory.open(tmp_path / "run").tokenizer().sha256 == tokenizer.sha256
+
+
+def test_without_the_system_call_files_are_copied_by_hand(tokenizer, tmp_path, monkeypatch):
+    run = made_run(tmp_path / "run", tokenizer)
+    export_model(run, tmp_path / "one")
+    monkeypatch.setattr("os.copy_file_range", lambda *arguments: (_ for _ in ()).throw(OSError(18, "other device")))
+    export_model(run, tmp_path / "two")
+    one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()

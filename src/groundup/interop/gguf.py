@@ -25,11 +25,13 @@ from groundup.interop.model import Model, check_tokenizer, load_tokenizer, sampl
 from groundup.interop.weights import (
     ExportedWeights,
     LinkedWeights,
+    Place,
     Weights,
     as_bytes,
     check_tensors,
     chunks,
     read_elements,
+    write_tensor,
 )
 from groundup.nn.attention import scaled_frequencies
 from groundup.system.files import open_regular
@@ -104,6 +106,9 @@ def write_gguf(path: Path, model: Model, dtype: str) -> str:
             file.write(as_bytes(factors))
     for name, kind in kinds.items():
         with _padded(writer, file):
+            if kind == _F32:
+                write_tensor(file, weights, name)
+                continue
             for chunk in chunks(weights, name):
                 file.write(_encoded(chunk, kind))
     writer.flush()
@@ -230,6 +235,12 @@ class GGUFWeights(Weights):
         dtype = _TYPES[info.kind]
         begin = info.begin + start * width * dtype.itemsize
         return read_elements(self._path, begin, (stop - start, *info.shape[1:]), dtype)
+
+    def place(self, name: str) -> Place | None:
+        info = self._infos[name]
+        if info.kind == _Q8_0:
+            return None
+        return Place(self._path, info.begin, math.prod(info.shape) * _TYPES[info.kind].itemsize)
 
     def round_trip(self, name: str, rows: Tensor) -> Tensor:
         if self._infos[name].kind == _Q8_0:

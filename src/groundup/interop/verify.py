@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from groundup.config import ModelConfig
 from groundup.errors import CheckpointError
-from groundup.interop.weights import CHUNK_BYTES, Weights, chunks, tensor_bytes
+from groundup.interop.weights import CHUNK_BYTES, Weights, tensor_bytes
 from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock
 
 if TYPE_CHECKING:
@@ -111,10 +111,7 @@ class _Streamed:
 
     def block(self, layer: int, x_SD: Tensor) -> Tensor:
         for name, parameter in self.module.named_parameters():
-            start = 0
-            for chunk in chunks(self._weights, f"layers.{layer}.{name}"):
-                parameter[start : start + len(chunk)] = chunk
-                start += len(chunk)
+            self._weights.fill(f"layers.{layer}.{name}", parameter)
         result: Tensor = self.module(x_SD[None])[0]
         return result
 

@@ -7,12 +7,15 @@ file would count as memory of the process.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +35,14 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _NAME_OF = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+class Place(NamedTuple):
+    """Bytes of a file."""
+
+    file: Path
+    begin: int
+    size: int
+
+
 class Weights(ABC):
     """Tensors by name, read some rows at a time."""
 
@@ -47,6 +58,23 @@ class Weights(ABC):
         Raises:
             CheckpointError: the file has changed since it was opened.
         """
+
+    def place(self, name: str) -> Place | None:
+        """Where the bytes of a tensor lie on disk as they are read; None if they are computed."""
+        return None
+
+    def fill(self, name: str, out: Tensor) -> None:
+        """Read a whole tensor into another one, of any dtype."""
+        place = self.place(name)
+        if place is not None and out.dtype == self.dtypes[name] and out.is_contiguous():
+            with open_regular(place.file) as opened:
+                opened.seek(place.begin)
+                read_into(opened, place.file, as_bytes(out.detach()))
+            return
+        start = 0
+        for chunk in chunks(self, name):
+            out[start : start + len(chunk)] = chunk
+            start += len(chunk)
 
     def round_trip(self, name: str, rows: Tensor) -> Tensor:
         """Values as they are read back after they were written here."""
@@ -76,6 +104,10 @@ class SafetensorsWeights(Weights):
                 self.shapes[name], self.dtypes[name] = shape, dtype
                 row = dtype.itemsize * _size(shape[1:])
                 self._places[name] = (file, begin, row)
+
+    def place(self, name: str) -> Place:
+        file, begin, _ = self._places[name]
+        return Place(file, begin, tensor_bytes(self, name))
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         file, begin, row = self._places[name]
@@ -118,13 +150,21 @@ def read_elements(file: Path, begin: int, shape: Sequence[int], dtype: torch.dty
     Raises:
         CheckpointError: the file ends before it does.
     """
-    content = torch.empty(_size(shape) * dtype.itemsize, dtype=torch.uint8)
-    view = memoryview(content.numpy())  # type: ignore[arg-type]  # a NumPy array is a buffer
+    content = torch.empty(_size(shape), dtype=dtype)
     with open_regular(file) as opened:
         opened.seek(begin)
-        if opened.readinto(view) != len(view):
-            raise CheckpointError(f"{file} ends inside a tensor: it was cut off while it was read")
-    return content.view(dtype).view(*shape)
+        read_into(opened, file, as_bytes(content))
+    return content.view(*shape)
+
+
+def read_into(opened: BufferedReader, file: Path, view: memoryview) -> None:
+    """Fill memory from an open file.
+
+    Raises:
+        CheckpointError: the file ends before it does.
+    """
+    if opened.readinto(view) != len(view):
+        raise CheckpointError(f"{file} ends inside a tensor: it was cut off while it was read")
 
 
 class ShardWeights(Weights):
@@ -161,6 +201,10 @@ class LinkedWeights(Weights):
         self.shapes = {ours: link.shape for ours, link in self._links.items()}
         self.dtypes = {ours: weights.dtypes[link.theirs] for ours, link in self._links.items()}
 
+    def place(self, name: str) -> Place | None:
+        link = self._links[name]
+        return None if link.head_size else self._weights.place(link.theirs)
+
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         link = self._links[name]
         if not link.head_size:
@@ -181,6 +225,11 @@ class ExportedWeights(Weights):
         self._links = {link.theirs: link for link in links}
         self.shapes = {theirs: link.shape for theirs, link in self._links.items()}
         self.dtypes = {theirs: dtype or weights.dtypes[link.ours] for theirs, link in self._links.items()}
+
+    def place(self, name: str) -> Place | None:
+        link = self._links[name]
+        changed = link.head_size or link.scale != 1 or self.dtypes[name] != self._weights.dtypes[link.ours]
+        return None if changed else self._weights.place(link.ours)
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         link = self._links[name]
@@ -236,8 +285,43 @@ def write_safetensors(file: Path, weights: Weights, names: Sequence[str]) -> Non
     with file.open("wb") as opened:
         opened.write(struct.pack("<Q", len(text)) + text)
         for name in names:
-            for chunk in chunks(weights, name):
-                opened.write(as_bytes(chunk))
+            write_tensor(opened, weights, name)
+
+
+def write_tensor(opened: BinaryIO, weights: Weights, name: str) -> None:
+    """Write the bytes of a tensor at the end of an open file; those that lie on disk already, within the kernel.
+
+    Raises:
+        OSError: the disk is full or not writable.
+    """
+    place = weights.place(name)
+    if place is not None and _copied(place, opened):
+        return
+    for chunk in chunks(weights, name):
+        opened.write(as_bytes(chunk))
+
+
+def _copied(place: Place, opened: BinaryIO) -> bool:
+    """Copy bytes of another file, if the system can do that by itself."""
+    if not hasattr(os, "copy_file_range"):
+        return False
+    opened.flush()
+    end, done = opened.tell(), 0
+    with open_regular(place.file) as source:
+        while done < place.size:
+            try:
+                count = os.copy_file_range(
+                    source.fileno(), opened.fileno(), place.size - done, place.begin + done, end + done
+                )
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+                    raise
+                return False  # another file system; what was copied is written again
+            if not count:
+                raise CheckpointError(f"{place.file} ends inside a tensor: it was cut off while it was read")
+            done += count
+    opened.seek(end + done)
+    return True
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
