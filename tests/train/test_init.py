@@ -142,6 +142,14 @@ def test_a_parent_that_is_not_there_is_one_line(child: RunConfig, init: str, say
     assert not child.run_dir.exists()
 
 
+def test_another_programs_model_is_to_be_imported_first(child: RunConfig, tmp_path: Path):
+    (tmp_path / "llama").mkdir()
+    (tmp_path / "llama" / "config.json").write_text("{}")
+    for name in ("llama", "llama.gguf"):
+        with pytest.raises(FileMissingError, match=rf"`groundup import .*{name} --out RUN`"):
+            train(override(child, {"train.init": str(tmp_path / name)}))
+
+
 def test_a_damaged_parent_deletes_nothing(child: RunConfig, parent: RunConfig):
     before = record(train(override(child, {"train.init": ""})).run_dir)
     (parent.run_dir / "checkpoints" / "step-8" / "model.safetensors").write_bytes(b"damaged")
@@ -235,7 +243,13 @@ def test_shapes_that_cannot_change_are_refused_by_name(child: RunConfig, option:
 
 @pytest.mark.parametrize(
     "options",
-    [{"model.context_length": 64}, {"model.context_length": 8}, {"model.rope_theta": 1e6}, {"model.position": "none"}],
+    [
+        {"model.context_length": 64},
+        {"model.context_length": 8},
+        {"model.rope_theta": 1e6},
+        {"model.position": "none"},
+        {"model.context_length": 32, "model.rope_scaling": "linear", "model.rope_factor": 2.0},
+    ],
 )
 def test_context_and_rotary_base_may_change(child: RunConfig, parent: RunConfig, options: dict):
     run = train(override(child, options)).run_dir

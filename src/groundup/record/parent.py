@@ -65,6 +65,12 @@ def find_parent(init: str) -> Parent:
         CheckpointError: the run has no such checkpoint, or it cannot be read.
     """
     found = _located(init)
+    if found is None and (
+        os.path.isfile(os.path.join(init, "config.json")) or init.endswith((".gguf", ".safetensors"))
+    ):
+        raise FileMissingError(
+            f"train.init = {init!r} is another program's model; make it a run first: `groundup import {init} --out RUN`"
+        )
     if found is None:
         try:
             RunDirectory.open(init.rpartition("@")[0] or init)  # raises, with the runs that exist
