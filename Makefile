@@ -3,6 +3,7 @@
 #   make demo        raw text to a talking model in a few minutes
 #   make test        lint, types and all tests that take minutes in all
 #   make test-long   the tests that take longer, and the others on examples they have not seen
+#   make test-interop  exported models in other programs, ctranslate2 among them, in an environment of their own
 #   make docs        the documentation as a site, into build/docs/site
 #   make fuzz        random inputs against the C++ core under sanitizers, for FUZZ_SECONDS (60) in all
 #   make clean       remove what was built
@@ -11,9 +12,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INTEROP := .venv-interop
+INTEROP_PIP := $(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NATIVE := CMakeLists.txt $(wildcard native/*.cpp native/*.hpp)
 
-.PHONY: demo test test-long fuzz docs check format clean
+.PHONY: demo test test-long test-interop fuzz docs check format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/groundup demo
@@ -24,6 +27,9 @@ test: check
 test-long: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "long"
 	GROUNDUP_EXPLORE=1 $(BIN)/python -m pytest -q -n auto -m "not long and not gpu"
+
+test-interop: $(INTEROP)/stamp
+	$(INTEROP)/bin/python -m pytest -q tests/interop/own_environment.py
 
 fuzz:
 	$(MAKE) --no-print-directory -C native/fuzz run BUILD=$(CURDIR)/build/fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60)
@@ -55,10 +61,16 @@ $(VENV)/test.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
 	$(PIP) --no-build-isolation --editable ".[test]"
 	touch $@
 
+$(INTEROP)/stamp: constraints.txt pyproject.toml $(NATIVE)
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP_PIP) cmake ninja nanobind numpy scikit-build-core torch
+	$(INTEROP_PIP) --no-build-isolation --editable ".[interop]"
+	touch $@
+
 $(VENV)/docs.stamp: $(VENV)/tools.stamp pyproject.toml $(NATIVE)
 	$(PIP) --no-build-isolation --editable ".[docs]"
 	touch $@
 
 clean:
-	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build $(VENV) $(INTEROP) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src -name '*.so' -delete
