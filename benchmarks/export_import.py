@@ -141,7 +141,7 @@ class _Random(Weights):
         if len(shape) == 1:
             return torch.ones(shape)
         size = _size(shape)
-        return self._numbers.repeat(-(-size // len(self._numbers)))[:size].view(shape)
+        return self._numbers[:size].view(shape)  # a chunk is smaller
 
 
 def make_run(folder: Path, layers: int) -> ModelConfig:

@@ -214,3 +214,13 @@ def test_without_the_system_call_files_are_copied_by_hand(tokenizer, tmp_path, m
     export_model(run, tmp_path / "two")
     one, two = (tmp_path / name / "model.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_checkpoint_that_several_ranks_wrote_is_exported(tmp_path):
+    run = Path(__file__).parents[1] / "fixtures" / "version-0.1" / "runs" / "sharded"
+    export_model(run, tmp_path / "out", "hugging-face")
+    export_model(run, tmp_path / "model.gguf", "gguf")
+    model, _ = load_model(RunDirectory.open(run))
+    ids = torch.arange(model.context_length)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(foreign_logits(tmp_path / "out", ids), model(ids), **TOLERANCE)
