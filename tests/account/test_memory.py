@@ -80,10 +80,15 @@ def test_the_state_of_an_optimizer_is_what_it_holds(optimizer):
     "run",
     [
         {"model": {"d_model": 256}, "batch": 32},
-        {"model": {"d_model": 256}, "batch": 32, "train": {"activation_checkpointing": True}},
-        {"model": {"d_model": 256}, "batch": 16, "train": {"kernels": "plain", "attention": "plain"}},
-        {"model": {"d_model": 384, "ffn": "silu", "num_layers": 6}, "batch": 16},
-        {"model": {"d_model": 512, "num_layers": 6}, "batch": 2, "optim": {"optimizer": "muon"}},
+        *(
+            pytest.param(run, marks=pytest.mark.long)
+            for run in (
+                {"model": {"d_model": 256}, "batch": 32, "train": {"activation_checkpointing": True}},
+                {"model": {"d_model": 256}, "batch": 16, "train": {"kernels": "plain", "attention": "plain"}},
+                {"model": {"d_model": 384, "ffn": "silu", "num_layers": 6}, "batch": 16},
+                {"model": {"d_model": 512, "num_layers": 6}, "batch": 2, "optim": {"optimizer": "muon"}},
+            )
+        ),
     ],
     ids=str,
 )

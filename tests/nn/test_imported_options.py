@@ -85,6 +85,7 @@ def test_every_way_to_compute_has_the_same_gradients_and_uses_caches(options):
             torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.long
 def test_a_compiled_model_has_the_same_loss():
     torch.manual_seed(0)
     config = ModelConfig(**SHAPE, qkv_bias=True, **LLAMA3)
