@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ _POINTS = 12
 """Most rows of the table of the curve."""
 _SECTIONS = ("model", "optim", "data", "train")
 _OF_MACHINE = ("data.train", "data.valid", "data.vocab", "data.merges", "train.device")
+
+_IDENTIFIER = re.compile(r"[a-z0-9.-]+")
+"""Names of licenses that YAML takes as they are."""
 
 
 def model_card(
@@ -40,10 +44,10 @@ def model_card(
         command: that made the export.
         begin: the token that begins a text; empty for none.
     """
-    model, found = config.model, read_run(run)
+    model, found, license_name = config.model, read_run(run), license_name or "unknown"
     header = [
         "---",
-        f"license: {license_name or 'unknown'}",
+        f"license: {license_name if _IDENTIFIER.fullmatch(license_name) else json.dumps(license_name)}",
         "library_name: transformers",
         "pipeline_tag: text-generation",
         "tags: [groundup]",

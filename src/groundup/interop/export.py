@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,6 @@ from groundup.interop.verify import (
 )
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
-from groundup.tokenizer.formats.convert import refuse_existing
 from groundup.train.checkpoint.folder import check_hashes
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _export_gguf(
 ) -> Exported:
     kept = dtypes_of(model)
     chosen = dtype or (kept if kept in ("f16", "bf16") else "f32")
-    with new_file(out, overwrite=overwrite) as path:
+    with new_file(out, lambda head: head.startswith(b"GGUF"), overwrite=overwrite) as path:
         family = gguf.write_gguf(path, model, chosen)
         written = gguf.read_gguf(path)
         with flushing(path):
@@ -167,7 +168,7 @@ def _export_gguf(
     if model.tokenizer is not None:
         checks += differences(model.tokenizer)
     prompt = f"{model.begin_and_end()[0]}Once upon a time"
-    following = f"llama-completion -m {out} -no-cnv -p {prompt!r}"
+    following = f"llama-completion -m {shlex.quote(str(out))} -no-cnv -p {shlex.quote(prompt)}"
     return Exported(out, f"{family} (GGUF)", size, dtypes_of(written), found.difference, checks, following)
 
 
@@ -188,17 +189,17 @@ def _export_plain(
 def _export_tokenizer(tokenizer: Tokenizer, out: Path, *, overwrite: bool) -> Exported:
     from groundup.tokenizer import Tokenizer
 
-    refuse_existing(out, overwrite=overwrite, is_folder=False)
     if not isinstance(tokenizer.pattern, str):
         raise TokenizerError("tiktoken splits text once, and this tokenizer several times; use --to hugging-face")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_tiktoken(out)
     special = {name: tokenizer.token_id(name) for name in tokenizer.special_tokens}
-    count = compare_ids(
-        tokenizer, Tokenizer.from_tiktoken(out, pattern=tokenizer.pattern, special_tokens=special), str(out)
+    with new_file(out, lambda head: bool(re.match(rb"[A-Za-z0-9+/]+=* \d+\n", head)), overwrite=overwrite) as path:
+        tokenizer.save_tiktoken(path)
+        written = Tokenizer.from_tiktoken(path, pattern=tokenizer.pattern, special_tokens=special)
+        count = compare_ids(tokenizer, written, str(out))
+    named = [f"--special-tokens {shlex.quote(f'{name}={token_id}')}" for name, token_id in special.items()]
+    following = " ".join(
+        ["pattern and special tokens, which the file lacks:", f"--pattern {shlex.quote(tokenizer.pattern)}", *named]
     )
-    named = [f"--special-tokens {name}={token_id}" for name, token_id in special.items()]
-    following = " ".join(["what the file does not say:", f"--pattern {tokenizer.pattern}", *named])
     return Exported(out, "tokenizer", out.stat().st_size, "", None, [f"{count:,} token ids equal"], following)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 
 from groundup.config import END_OF_TEXT, RunConfig, override
 from groundup.config.options import ModelConfig
-from groundup.errors import CheckpointError, FileMissingError
+from groundup.errors import CheckpointError, DataError, FileMissingError, MissingExtraError
 from groundup.interop.families import config_json, family_of, is_tied, links, model_config
 from groundup.interop.model import Model, check_tokenizer, load_tokenizer, refuse_pickle, sample_tokens
 from groundup.interop.weights import (
@@ -18,12 +19,14 @@ from groundup.interop.weights import (
     LinkedWeights,
     SafetensorsWeights,
     check_tensors,
+    chunks,
     in_shards,
     tensor_bytes,
     write_safetensors,
 )
 from groundup.system.files import json_text, read_json, why, write_atomically
-from groundup.text.chat.templates import TEMPLATE_FILE, load_template
+from groundup.text.chat.rendering import Renderer
+from groundup.text.chat.templates import TEMPLATE_FILE, ChatTemplate, load_template
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -56,7 +59,7 @@ def write_folder(folder: Path, model: Model, dtype: torch.dtype | None, *, card:
     family = family_of(config, "hugging-face", model.tokenizer)
     weights = ExportedWeights(model.weights, links(config, family, "hugging-face"), dtype)
     begin, end = model.begin_and_end()
-    ids = {"bos_token_id": _id(model.tokenizer, begin), "eos_token_id": _id(model.tokenizer, end)}
+    ids = {"bos_token_id": _id(model.tokenizer, begin), "eos_token_id": _ends(model, end)}
     entries = config_json(config, family, tied=is_tied(config)) | ids | {"pad_token_id": None}
     entries["dtype"] = entries["torch_dtype"] = _TORCH_NAME[next(iter(weights.dtypes.values()))]
     write_atomically(folder / CONFIG_FILE, json_text(entries, indent=2))
@@ -89,6 +92,20 @@ def write_folder(folder: Path, model: Model, dtype: torch.dtype | None, *, card:
     return family.class_name
 
 
+def _ends(model: Model, end: str) -> int | list[int] | None:
+    """The token that ends a text; of a model of conversations also the one that ends a turn."""
+    ends = [end] if end else []
+    if model.tokenizer is not None and model.chat_template:
+        try:
+            with closing(Renderer(ChatTemplate("", model.chat_template), model.tokenizer.special_tokens)) as renderer:
+                ends.append(renderer.end_of_turn() or "")
+        except (DataError, MissingExtraError):  # a template that cannot be rendered ends no turn
+            pass
+    ids = [_id(model.tokenizer, name) for name in dict.fromkeys(ends) if name]
+    found = [token_id for token_id in ids if token_id is not None]
+    return found if len(found) > 1 else found[0] if found else None
+
+
 def _id(tokenizer: Tokenizer | None, name: str) -> int | None:
     return tokenizer.token_id(name) if tokenizer is not None and name else None
 
@@ -118,6 +135,8 @@ def read_folder(
         )
     found = links(config, family, "hugging-face")
     check_tensors(weights, {link.theirs: link.shape for link in found}, _ignored(config))
+    if config.tie_embeddings:
+        _check_tied(weights)
     loaded = None if without_tokenizer else load_tokenizer(tokenizer or folder)
     check_tokenizer(loaded, config.vocab_size, str(folder))
     generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
@@ -135,6 +154,21 @@ def _chat_template(folder: Path) -> str:
         if path.is_file() and (name == TEMPLATE_FILE or isinstance(_object(path).get("chat_template"), str)):
             return load_template(str(path), END_OF_TEXT).text
     return ""
+
+
+def _check_tied(weights: SafetensorsWeights) -> None:
+    """Refuse an output matrix that is not the embedding table, although config.json says so."""
+    head, table = "lm_head.weight", "model.embed_tokens.weight"
+    if head not in weights.shapes:
+        return
+    same = weights.shapes[head] == weights.shapes[table] and all(
+        torch.equal(a, b) for a, b in zip(chunks(weights, head), chunks(weights, table), strict=True)
+    )
+    if not same:
+        raise CheckpointError(
+            f"{weights.source}: lm_head.weight is not the embedding table, although config.json has "
+            f"tie_word_embeddings = true; set it to false if the model is not tied"
+        )
 
 
 def _ignored(config: ModelConfig) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,6 +79,9 @@ def import_model(
         raise ConfigError(f"--context {context}; expected a positive number, or 0 for the model's")
     _refuse_trained(out)
     model, place = open_source(source, context=context, tokenizer=tokenizer)
+    here, there = Path(os.path.realpath(out)), Path(os.path.realpath(place))
+    if here == there or here in there.parents or there in here.parents:
+        raise ConfigError(f"--out {out} and the source {place} lie in each other; choose another --out")
     config = dataclasses.replace(model.config, name=out.absolute().name, runs_dir=str(out.parent))
     with new_folder(out, RUN_FILES, overwrite=overwrite) as folder, in_background(_hashes, place) as source_hashes:
         run = RunDirectory(folder)
@@ -94,12 +98,12 @@ def import_model(
             if _is_of_transformers(place) and small_enough(weights):
                 ids = sample_ids(config.model, model.tokenizer)
                 own = model.tokenizer if tokenizer is None else None
-                said = asked_transformers(place, ids, found.logits, own, must_tokenize=False)
+                said = asked_transformers(place, ids, found.logits, own, is_ours=False)
                 checks += [said] if said else []
             _complete_run(run, config, model, sha256(), source_hashes())
     size = sum(tensor_bytes(model.weights, name) for name in model.weights.shapes)
     dtypes = sorted({str(dtype).removeprefix("torch.") for dtype in model.weights.dtypes.values()})
-    following = command("generate", out, "--prompt", "Once upon a time")
+    following = command("generate", out, *(["--chat"] if model.chat_template else ["--prompt", "Once upon a time"]))
     return Imported(
         out, model.family, parameter_count(model.config.model), size, ", ".join(dtypes), found.difference, checks,
         following,

@@ -194,15 +194,21 @@ def new_folder(out: Path, known: set[str], *, overwrite: bool) -> Iterator[Path]
 
 
 @contextmanager
-def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_file(out: Path, looks_like: Callable[[bytes], bool], *, overwrite: bool) -> Iterator[Path]:
     """Yield a path to write, whose file becomes ``out`` when the block ends, and is deleted after an error.
 
+    Args:
+        looks_like: whether a file that begins with these bytes may be replaced.
+
     Raises:
-        ConfigError: the file exists and is not to be replaced, or is a folder.
+        ConfigError: the file exists and is not to be replaced, is of another kind, or lies in a run.
     """
     if out.is_dir() or (os.path.lexists(out) and not overwrite):
         fix = "" if out.is_dir() else ", or replace it with --overwrite"
         raise ConfigError(f"{out} exists already; choose another --out{fix}")
+    _refuse_in_a_run(out)
+    if os.path.lexists(out) and not (out.is_file() and not out.is_symlink() and looks_like(_beginning(out))):
+        raise ConfigError(f"{out} is not an earlier export of this kind, and is left alone; choose another --out")
     with _parents(out):
         temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
         try:
@@ -232,8 +238,11 @@ def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
     here = Path.cwd()
     if Path(os.path.realpath(out)) in (here, *here.parents):
         raise ConfigError(f"--out {out} is the current folder or above it; name a new folder")
+    _refuse_in_a_run(out)
     if not os.path.lexists(out):
         return
+    if out.is_symlink() or not out.is_dir():
+        raise ConfigError(f"{out} exists already and is not a folder, and is left alone; choose another --out")
     if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
         return
     if not overwrite:
@@ -244,6 +253,18 @@ def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
             raise ConfigError(
                 f"{out} holds {strangers[0]}, which no export wrote, and is left alone; choose another --out"
             )
+
+
+def _refuse_in_a_run(out: Path) -> None:
+    """Refuse an output inside a run, whose files it could replace."""
+    for parent in Path(os.path.realpath(out)).parents:
+        if (parent / "config.toml").is_file() and (parent / "checkpoints").is_dir():
+            raise ConfigError(f"--out {out} lies in the run {parent}; choose a place outside it")
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1000)
 
 
 def _is_shard(name: str) -> bool:

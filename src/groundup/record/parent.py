@@ -110,7 +110,7 @@ def absolute_init(init: str) -> str:
 def _located(init: str) -> tuple[Path, str] | None:
     """The folder that train.init names, and the checkpoint behind its @; None if there is no such folder."""
     name, at, which = init.rpartition("@")
-    for text, behind in [(init, "")] + [(name, which)] * bool(at and name):
+    for text, behind in [(init, "")] + [(name, which)] * bool(at and name and which):
         for place in (Path(text), Path(_RUNS, text)):
             if os.path.isfile(place / "config.toml") or (not behind and os.path.isfile(place / _STATE_FILE)):
                 return place, behind
