@@ -130,3 +130,12 @@ def test_a_failed_tokenizer_export_leaves_no_folder(run: Path, tmp_path: Path, m
         main(["export", str(run), "--to", "tiktoken", "--out", f"new/{'x' * 300}"])
     assert end.value.code == 2
     assert not (tmp_path / "new").exists()
+
+
+def test_an_imported_model_has_no_training_to_resume(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import_model(folder, tmp_path / "in")
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--resume", str(tmp_path / "in")])
+    err = capsys.readouterr().err
+    assert (end.value.code, err.count("\n")) == (2, 1)
+    assert f"--init {tmp_path / 'in'}" in err

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import RunConfig, from_dict, load_toml, override, save_toml
 from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
+from groundup.record.json import read_object
 from groundup.system.files import delete, discard, discarded, locked, read_text, write_atomically
 from groundup.system.launch import Launch
 from groundup.text.chat.templates import TEMPLATE_FILE, ChatTemplate, stored_template
@@ -117,12 +118,24 @@ class RunDirectory:
                 f"{self.path} exists already; continue it with --resume, replace it with --overwrite, "
                 f"or choose another --name"
             )
+        if resume and self._is_imported():
+            raise TrainingError(
+                f"{self.path} is an imported model, which has no training to resume; begin a run with its weights: "
+                f"--init {self.path}"
+            )
         if not (self.config_file).is_file():
             raise TrainingError(
                 f"{self.path} holds something, but not a run (it has no config.toml), and is left alone; "
                 f"choose another --name"
             )
         return resume
+
+    def _is_imported(self) -> bool:
+        """Whether `groundup import` wrote it, and nothing was trained since."""
+        try:
+            return "imported" in read_object(self.path / "environment.json") and self.steps() == [0]
+        except (OSError, ValueError):
+            return False
 
     def check_present(self) -> None:
         """Refuse to write to a run that is gone.

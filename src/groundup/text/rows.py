@@ -75,7 +75,10 @@ def _field(row: object, name: str) -> object:
         names = [key if len(key) <= _LONGEST_NAME else f"{key[:_LONGEST_NAME]}…" for key in list(row)[:_MOST_NAMES]]
         more = f" and {len(row) - len(names)} more" if len(row) > len(names) else ""
         listed = ", ".join(map(repr, names)) or "no field at all"
-        raise BadRow(f" has no field {name!r}; it has {listed}{more}; name the field with the text")
+        mend = "name the field with the text"
+        if {"messages", "conversations"} & row.keys():
+            mend += ", or encode conversations with --format chat"
+        raise BadRow(f" has no field {name!r}; it has {listed}{more}; {mend}")
     return found[0]
 
 
