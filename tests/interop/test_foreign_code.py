@@ -1,7 +1,10 @@
 """What an export may replace, and what a foreign model may not do."""
 
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from groundup.cli.main import main
 from groundup.errors import CheckpointError, ConfigError
 from groundup.interop.export import export_model
 from groundup.interop.importing import import_model
+from groundup.interop.model import new_file, new_folder
 from groundup.record.run import RunDirectory
 from groundup.text.chat.templates import load_template
 
@@ -139,3 +143,19 @@ def test_an_imported_model_has_no_training_to_resume(folder: Path, tmp_path: Pat
     err = capsys.readouterr().err
     assert (end.value.code, err.count("\n")) == (2, 1)
     assert f"--init {tmp_path / 'in'}" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_nothing_behind(tmp_path: Path, number):
+    before = signal.getsignal(number)
+    for make in (
+        lambda out: new_folder(out, set(), overwrite=False),
+        lambda out: new_file(out, lambda _: False, overwrite=False),
+    ):
+        with pytest.raises(BaseException) as end, make(tmp_path / "new" / "out") as place:  # noqa: PT012
+            (place / "x" if place.is_dir() else place).write_text("half of it")
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        assert isinstance(end.value, KeyboardInterrupt if number == signal.SIGINT else SystemExit)
+        assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(number) is before

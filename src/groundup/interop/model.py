@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -224,13 +226,33 @@ def _parents(out: Path) -> Iterator[None]:
     """Make the folders that a path lies in, and remove them after an error if they are empty."""
     created = [parent for parent in (out.parent, *out.parent.parents) if not parent.exists()]
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        with _ended_by_exceptions():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            yield
     except BaseException:
         for parent in created:
             with suppress(OSError):
                 parent.rmdir()
         raise
+
+
+@contextmanager
+def _ended_by_exceptions() -> Iterator[None]:
+    """Raise SystemExit on SIGTERM and SIGHUP, so that what was begun is deleted; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.signal(number, leave) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check_free(out: Path, known: set[str], *, overwrite: bool) -> None:
