@@ -115,13 +115,23 @@ def kill_before_batch(number: int) -> Callable[[], None]:
     return prepare
 
 
+def wait_for_a_write(child: int, run: Path) -> None:
+    """Until a checkpoint is being written, or the child has ended."""
+    while not any((run / "checkpoints").glob(".step-*.tmp")):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return
+
+
 def kill_at_times(recipe: Path, run: Path, whole: list, random_: random.Random, kills: int) -> dict[str, int]:
     """Run after run, each killed until it comes to its end."""
     seen = {"kills": 0, "while_writing": 0, "with_a_checkpoint": 0, "runs": 0}
     latest = -1
     while seen["kills"] < kills:
         child = fork(recipe, run)
-        time.sleep(random_.uniform(0.0, 0.7))
+        if seen["kills"] % 5 == 4:  # a delay alone would leave it to the machine's speed whether a write is ever hit
+            wait_for_a_write(child, run)
+        else:
+            time.sleep(random_.uniform(0.0, 1.5))
         os.kill(child, signal.SIGKILL)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if code == -signal.SIGKILL:
