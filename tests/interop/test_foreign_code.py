@@ -1,5 +1,6 @@
 """What an export may replace, and what a foreign model may not do."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from groundup.cli.main import main
 from groundup.errors import CheckpointError, ConfigError
 from groundup.interop.export import export_model
+from groundup.interop.hugging_face import _ends
 from groundup.interop.importing import import_model
-from groundup.interop.model import new_file, new_folder
+from groundup.interop.model import model_of_run, new_file, new_folder
 from groundup.record.run import RunDirectory
 from groundup.text.chat.templates import load_template
 
@@ -105,18 +107,15 @@ def test_a_hostile_template_does_not_reach_llama_cpp(run: Path, tmp_path: Path):
         assert any("llama.cpp: largest difference" in line for line in found.checks)
 
 
-def test_a_model_of_conversations_ends_its_turn_in_transformers(run: Path, tmp_path: Path):
-    from groundup import Tokenizer
-
-    directory = RunDirectory(run)
-    directory.write_chat_template(load_template("chatml", "<|endoftext|>").text)
-    tokenizer = directory.tokenizer()
-    assert isinstance(tokenizer, Tokenizer)
-    export_model(run, tmp_path / "out", "hugging-face")
-    found = json.loads((tmp_path / "out" / "generation_config.json").read_text())["eos_token_id"]
-    ends = found if isinstance(found, list) else [found]
-    special = set(tokenizer.special_tokens)
-    assert ends == [tokenizer.token_id(name) for name in ("<|endoftext|>", "<|im_end|>") if name in special]
+def test_a_model_of_conversations_ends_its_turn_in_transformers(run: Path):
+    tokenizer = RunDirectory(run).tokenizer().with_special_tokens(["<|im_start|>", "<|im_end|>"])
+    plain = dataclasses.replace(model_of_run(run), tokenizer=tokenizer)
+    end, end_of_turn = tokenizer.token_id("<|endoftext|>"), tokenizer.token_id("<|im_end|>")
+    assert _ends(plain, "<|endoftext|>") == end
+    chat = dataclasses.replace(plain, chat_template=load_template("chatml", "<|endoftext|>").text)
+    assert _ends(chat, "<|endoftext|>") == [end, end_of_turn]
+    broken = dataclasses.replace(plain, chat_template="{% for m in messages %}")
+    assert _ends(broken, "<|endoftext|>") == end
 
 
 @pytest.mark.parametrize("license_name", ["apache-2.0", "a: [b", 'my "own"\n- license'])
