@@ -17,6 +17,7 @@ import shutil
 import statistics
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from groundup.system.files import file_sha256
 from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state
 from groundup.train.state import TrainState
 from side_by_side import Report, Row, clocks, failed, in_fresh_process, peak_mb, short, since
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
 
 WANTED_TIMES_COPY = 2.0
 WANTED_TIMES_LARGEST = 1.3
@@ -145,18 +149,23 @@ class _Random(Weights):
 
 
 def make_run(folder: Path, layers: int) -> ModelConfig:
-    """Write a run with one checkpoint of random weights."""
+    """Write the run `big` with one checkpoint of random weights."""
     from groundup.tokenizer import Tokenizer, train_bpe_from_documents
 
     words = [" ".join(f"w{i * j % 977}" for i in range(60)) for j in range(60)]
     vocab, merges = train_bpe_from_documents(words, 400, ["<|endoftext|>"])
-    tokenizer = Tokenizer(vocab, merges, ["<|endoftext|>"])
     config = ModelConfig(
         vocab_size=32_000, context_length=2048, d_model=2048, num_layers=layers, num_heads=32, num_kv_heads=8,
         d_ff=8192, rope_theta=500_000.0,
     )  # fmt: skip
-    whole = RunConfig(name="big", model=config)
-    directory = RunDirectory(folder / "runs" / "big")
+    random_run(folder / "runs" / "big", config, Tokenizer(vocab, merges, ["<|endoftext|>"]))
+    return config
+
+
+def random_run(path: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Write a run with one checkpoint of random weights, whose size is not limited by memory."""
+    whole = RunConfig(name=path.name, model=config)
+    directory = RunDirectory(path)
     directory.create(whole, {})
     tokenizer.save(directory.tokenizer_dir)
     checkpoint = directory.step_folder(0)
@@ -171,7 +180,6 @@ def make_run(folder: Path, layers: int) -> ModelConfig:
     }  # fmt: skip
     write_state(checkpoint, state)
     directory.point("latest", 0)
-    return config
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 SEPARATOR = "<|endoftext|>"
-PACKAGES = ("groundup", "gigatoken", "tiktoken", "tokenizers", "rustbpe", "numpy", "torch", "transformers")
+PACKAGES = ("groundup", "gigatoken", "tiktoken", "tokenizers", "rustbpe", "numpy", "torch", "transformers", "xllamacpp")
 Row = dict[str, Any]
 Turn = TypeVar("Turn", bound=Hashable)
 Clocks = tuple[float, float]

@@ -270,3 +270,19 @@ def test_one_batch_can_be_learned_by_heart(options):
         optimizer.step()
     assert loss.item() < 0.02
     assert torch.equal(lm(x).argmax(-1), y)
+
+
+def test_a_model_without_initial_weights_is_the_same_model():
+    config = ModelConfig(vocab_size=50, context_length=16, d_model=8, num_layers=2, num_heads=2, tie_embeddings=True)
+    model = TransformerLM.uninitialized(config)
+    assert model.lm_head.weight is model.token_embeddings.weight
+    whole = TransformerLM(config)
+    model.load_state_dict(whole.state_dict())
+    token_ids = torch.arange(16)[None]
+    assert torch.equal(model(token_ids), whole(token_ids))
+
+
+def test_the_last_logits_are_those_of_all():
+    model = TransformerLM(ModelConfig(vocab_size=50, context_length=16, d_model=8, num_layers=2, num_heads=2))
+    token_ids = torch.arange(32).view(2, 16)
+    torch.testing.assert_close(model(token_ids, logits_to_keep=3), model(token_ids)[:, -3:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ class BatchedCache:
         self._device, self._dtype = weight.device, model.compute_dtype or weight.dtype
         self.rows = self.capacity = 0
         self.lengths: list[int] = []
-        self.layers = [LayerCache() for _ in model.layers]
+        self._place: Place | None = None
+        self.layers = [LayerCache(self) for _ in model.layers]
 
     @property
     def bytes(self) -> int:
@@ -71,21 +74,44 @@ class BatchedCache:
 
         Several tokens at once must fit before the ring closes.
         """
-        starts = torch.tensor(self.lengths[rows], device=self._device)
-        positions_BS = starts[:, None] + torch.arange(tokens, device=self._device)
-        longest = max(self.lengths[rows]) + tokens
+        starts = self.lengths[rows]
+        longest = max(starts) + tokens
         assert tokens == 1 or longest <= self.capacity
-        seen = min(longest, self.capacity)
-        mask = None
-        alone = rows.stop - rows.start == 1
-        if not (alone and (tokens == 1 or self.lengths[rows.start] == 0)):  # else causal, or all of what there is
-            slots_T = torch.arange(seen, device=self._device)
-            mask = (slots_T <= positions_BS[..., None])[:, None]  # beyond the capacity every slot is valid
-        for layer in self.layers:
-            layer.begin(rows, positions_BS % self.capacity, seen, mask)
-        for row in range(rows.start, rows.stop):
-            self.lengths[row] += tokens
+        positions_BS = torch.tensor(starts, device=self._device)[:, None]
+        if tokens > 1:
+            positions_BS = positions_BS + torch.arange(tokens, device=self._device)
+        is_causal = len(starts) == 1 and (tokens == 1 or starts[0] == 0)
+        self._call = rows, positions_BS, min(longest, self.capacity), is_causal
+        self._place = None
+        self.lengths[rows] = [start + tokens for start in starts]
         return positions_BS
+
+    @property
+    def place(self) -> Place:
+        """Where all layers write and read in this call. The C++ decoder does not need it, so it is computed when used."""
+        if self._place is None:
+            rows, positions_BS, seen, is_causal = self._call
+            mask = None
+            if not is_causal:
+                slots_T = torch.arange(seen, device=self._device)
+                mask = (slots_T <= positions_BS[..., None])[:, None]  # beyond the capacity every slot is valid
+            index_B = torch.arange(rows.start, rows.stop, device=self._device)[:, None]
+            self._place = Place(rows, index_B, positions_BS % self.capacity, seen, mask)
+        return self._place
+
+
+class Place(NamedTuple):
+    """Slots of one call of the model."""
+
+    rows: slice
+    rows_index: Tensor
+    """``(B, 1)``."""
+    slots: Tensor
+    """``(B, S)``, where the new tokens are stored."""
+    seen: int
+    """Slots that are looked at."""
+    mask: Tensor | None
+    """``(B, 1, S, T)``, True = attend; None = causal, or all of what there is."""
 
 
 class LayerCache:
@@ -95,16 +121,18 @@ class LayerCache:
     """Positions are given to the model, not counted from here."""
     keys: Tensor
     values: Tensor
-    mask: Tensor | None
-    """``(B, 1, S, T)``, True = attend; None = causal."""
 
-    def begin(self, rows: slice, slots_BS: Tensor, seen: int, mask: Tensor | None) -> None:
-        """Where :meth:`append` writes, and what it returns."""
-        self._rows, self._slots_BS, self._seen, self.mask = rows, slots_BS, seen, mask
-        self._index_B = torch.arange(rows.start, rows.stop, device=slots_BS.device)[:, None]
+    def __init__(self, whole: BatchedCache):
+        self._whole = whole
+
+    @property
+    def mask(self) -> Tensor | None:
+        """See :class:`Place`."""
+        return self._whole.place.mask
 
     def append(self, k_BGSK: Tensor, v_BGSK: Tensor) -> tuple[Tensor, Tensor]:
         """Store new keys and values, and return all that are looked at, ``(B, G, T, K)``."""
+        place = self._whole.place
         for store, new in ((self.keys, k_BGSK), (self.values, v_BGSK)):
-            store.transpose(1, 2)[self._index_B, self._slots_BS] = new.transpose(1, 2).to(store.dtype)
-        return self.keys[self._rows, :, : self._seen], self.values[self._rows, :, : self._seen]
+            store.transpose(1, 2)[place.rows_index, place.slots] = new.transpose(1, 2).to(store.dtype)
+        return self.keys[place.rows, :, : place.seen], self.values[place.rows, :, : place.seen]

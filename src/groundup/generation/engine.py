@@ -230,7 +230,7 @@ class Engine:
             done = self.cache.lengths[row]
             chunk = generation.prompt_ids[done : done + room]
             room -= len(chunk)
-            logits_V = self._forward(slice(row, row + 1), torch.tensor([chunk]))[0, -1]
+            logits_V = self._forward(slice(row, row + 1), torch.tensor([chunk]), logits_to_keep=1)[0, -1]
             if done + len(chunk) == len(generation.prompt_ids):
                 self._prefilling = None
                 self._active.append(generation)
@@ -270,14 +270,14 @@ class Engine:
                 break
         return new
 
-    def _forward(self, rows: slice, ids_BS: Tensor) -> Tensor:
+    def _forward(self, rows: slice, ids_BS: Tensor, logits_to_keep: int = 0) -> Tensor:
         positions_BS = self.cache.begin(rows, ids_BS.shape[1])
         if self.beyond == "slide" and self._rope is not None:
             self._rope.extend(max(self.cache.lengths[rows]))
         if self._native is not None and ids_BS.shape[1] == 1 and len(ids_BS) <= self._most_native:
             return self._native.step(ids_BS[:, 0], positions_BS[:, 0], rows.start, self.cache)[:, None]
         device = self.model.token_embeddings.weight.device
-        logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers)
+        logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep)
         return logits
 
     def _sample(self, text: Generation, logits_V: Tensor) -> list[tuple[Generation, Token]]:

@@ -57,7 +57,7 @@ class Model:
 
     def module(self, device: str = "cpu") -> TransformerLM:
         """The model in memory, in float32 and in evaluation mode; tensors are read one by one."""
-        model = accelerate(TransformerLM(self.config.model, device="meta"), kernels="plain").to_empty(device=device)
+        model = accelerate(TransformerLM.uninitialized(self.config.model, device), kernels="plain")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(self.weights.tensor(name))

@@ -155,4 +155,5 @@ class SiLUFeedForward(nn.Module):
 
 def init_truncated_normal(weight: Tensor, std: float) -> None:
     """Fill in place from N(0, std²) truncated at three standard deviations."""
-    nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)
+    if not weight.is_meta:  # there is nothing to fill, and torch would load its symbolic shapes for it
+        nn.init.trunc_normal_(weight, std=std, a=-3 * std, b=3 * std)

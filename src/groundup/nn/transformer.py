@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -139,6 +140,18 @@ class TransformerLM(nn.Module):
         """``TransformerLM(config)``."""
         return cls(config, device=device, dtype=dtype)
 
+    @classmethod
+    def uninitialized(cls, config: ModelConfig, device: torch.device | str | None = None) -> TransformerLM:
+        """A model whose weights are memory without content, to be filled by a checkpoint."""
+        # Not by to_empty(), which loads torch's symbolic shapes (a second of imports).
+        return cls(config, device="meta")._apply(lambda t: torch.empty(t.shape, dtype=t.dtype, device=device or "cpu"))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.config.tie_embeddings and isinstance(self.lm_head, Linear):  # fn was called for each
+            self.lm_head.weight = self.token_embeddings.weight
+        return self
+
     def forward(
         self,
         token_ids: Tensor,
@@ -147,6 +160,7 @@ class TransformerLM(nn.Module):
         *,
         targets: Tensor | None = None,
         ignore_index: int | None = None,
+        logits_to_keep: int = 0,
     ) -> Tensor:
         """Return the logits of the next token at every position, or with ``targets (B, S)`` the mean loss.
 
@@ -156,6 +170,7 @@ class TransformerLM(nn.Module):
             token_positions: ``(..., S)``, broadcast over the batch; by default they continue those of the caches.
             caches: keys and values of the tokens before these, one cache per layer.
             ignore_index: target of positions that do not count for the loss; None: all count.
+            logits_to_keep: compute the logits of this many last positions only; 0 computes all.
 
         Raises:
             ConfigError: more tokens than context_length.
@@ -176,6 +191,7 @@ class TransformerLM(nn.Module):
                 x_BSD = checkpoint(layer, x_BSD, token_positions, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
+        x_BSD = x_BSD[:, -logits_to_keep:]  # -0: all of them
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         if targets is not None:

@@ -193,7 +193,7 @@ def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> t
     folder = run.checkpoint(which)
     state = read_state(folder)
     check_hashes(folder, state, part="model")
-    model = accelerate(TransformerLM(run.config_at(state).model, device=device), kernels="plain")
+    model = accelerate(TransformerLM.uninitialized(run.config_at(state).model, device), kernels="plain")
     read_model(folder, model)
     return model.eval(), state
 
