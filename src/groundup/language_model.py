@@ -24,6 +24,7 @@ from groundup.generation.engine import Beyond
 from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
+from groundup.text.chat.templates import stored_template
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.device import choose_device
 
@@ -143,6 +144,11 @@ class LanguageModel:
         text = engine.submit(prompt_ids(self.tokenizer, prompt, self.sample.begin_token), sampling)
         return _until_over(engine, text)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the run was trained on conversations."""
+        return self.run is not None and stored_template(self.run.tokenizer_dir) is not None
+
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""
         return Engine(self.model, self.tokenizer, end_token=self.sample.end_token, **options)
@@ -220,29 +226,6 @@ class LanguageModel:
             "context": str(config.context_length),
             "vocabulary": f"{config.vocab_size:,}",
         }
-
-
-def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> None:
-    """A conversation in the terminal, until it ends.
-
-    Args:
-        sampling: max_tokens, temperature, top_p and seed of each reply.
-        system: first message, by the system; empty for none.
-
-    Raises:
-        ConfigError: the model does not come from a run.
-        DataError: it was not trained on conversations.
-    """
-    from groundup.display.console import make_console
-    from groundup.generation.chat import Chat, talk
-
-    if model.run is None:
-        raise ConfigError("a conversation needs the chat template of a run; make one with `groundup import`")
-    with Chat(
-        model.model, model.tokenizer, model.run.chat_template(), system=system, max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, end_token=model.sample.end_token,
-    ) as talking:  # fmt: skip
-        talk(talking, make_console())
 
 
 def _until_over(engine: Engine, text: Generation) -> Iterator[Token]:

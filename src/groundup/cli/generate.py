@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from pathlib import Path
 from typing import Literal
 
 from groundup.cli.parse import call
@@ -27,6 +27,9 @@ def _generate(
     repetition_penalty: float = 1.0,
     stop: tuple[str, ...] = (),
     samples: int = 1,
+    file: Path | None = None,
+    out: Path | None = None,
+    rows: int = 16,
     chat: bool = False,
     system: str | None = None,
     seed: int | None = None,
@@ -48,7 +51,11 @@ def _generate(
         min_p: leave out tokens less probable than this share of the most probable one.
         repetition_penalty: above 1, tokens that are already in the text become less probable.
         stop: end the text before the first of these strings.
-        samples: number of texts.
+        samples: number of texts; of each prompt.
+        file: prompts to continue, one a line, or the "prompt" of each object of a .jsonl file. The texts are written as
+            JSON lines.
+        out: with --file: where to write; the same command again goes on where it was broken off.
+        rows: with --file: texts that are generated at once.
         chat: talk with a model that was trained on conversations; /reset begins a new one, /quit or Ctrl-D ends. What
             comes through a pipe is one message a line.
         system: first message of a conversation, by the system.
@@ -61,15 +68,18 @@ def _generate(
     """
     from groundup.errors import ConfigError
     from groundup.generation import Sampling
-    from groundup.language_model import load, talk_with
+    from groundup.language_model import load
     from groundup.system.threads import wait_by_load
+    from groundup.terminal import continue_file, talk_with, write_texts
 
-    if samples < 1 or (tokens is not None and tokens < 1):
-        raise ConfigError(f"--samples {samples} --tokens {tokens}; expected at least 1 of each")
-    if chat and (prompt is not None or samples != 1):
-        raise ConfigError("--chat has messages in place of --prompt and --samples; leave them out")
+    if samples < 1 or rows < 1 or (tokens is not None and tokens < 1):
+        raise ConfigError(f"--samples {samples} --tokens {tokens} --rows {rows}; expected at least 1 of each")
+    if chat and (prompt is not None or samples != 1 or file):
+        raise ConfigError("--chat has messages in place of --prompt, --file and --samples; leave them out")
     if system is not None and not chat:
         raise ConfigError(f"--system {system} is for conversations; give --chat, or leave it out")
+    if (file and prompt is not None) or (out and not file):
+        raise ConfigError("--file has the prompts in place of --prompt, and --out belongs to it")
     model = load(run, checkpoint=checkpoint, device=device, weights=weights)
     settings = model.sample
     sampling = Sampling(
@@ -81,16 +91,8 @@ def _generate(
     with wait_by_load():
         if chat:
             talk_with(model, sampling, system or "")
-            return
-        text = sys.stdin.read() if prompt == "-" else settings.prompt if prompt is None else prompt
-        for i in range(samples):
-            one = model.tokens(text, sampling.with_seed(i), beyond=beyond)
-            if json_output:
-                found = list(one)
-                print(json.dumps({"prompt": text, "text": "".join(t.text for t in found), "tokens": len(found)}))
-                continue
-            sys.stdout.write(("\n" + "─" * 8 + "\n\n" if i else "") + text)
-            for token in one:
-                sys.stdout.write(token.text)
-                sys.stdout.flush()
-            print()
+        elif file:
+            continue_file(model, file, out, sampling, samples=samples, beyond=beyond, rows=rows)
+        else:
+            text = sys.stdin.read() if prompt == "-" else settings.prompt if prompt is None else prompt
+            write_texts(model, text, sampling, samples=samples, beyond=beyond, as_json=json_output)

@@ -54,7 +54,8 @@ VERBS = {
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
-    "generate": ("generate", "generate", "generate text with a run's model, or talk with it"),
+    "generate": ("generate", "generate", "generate text with a run's model, for one prompt or a file of them"),
+    "chat": ("chat", "chat", "talk with a model in the terminal"),
     "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
     "import": ("import_", "import_", "a model of transformers or llama.cpp as a run"),
 }

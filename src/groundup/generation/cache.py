@@ -88,7 +88,7 @@ class BatchedCache:
 
     @property
     def place(self) -> Place:
-        """Where all layers write and read in this call. The C++ decoder does not need it, so it is computed when used."""
+        """Where all layers write and read in this call; computed when used, since the C++ decoder does without it."""
         if self._place is None:
             rows, positions_BS, seen, is_causal = self._call
             mask = None

@@ -157,7 +157,7 @@ def talk(chat: Chat, console: Console) -> None:
         sys.stdin.reconfigure(errors="replace")
     if is_terminal:
         console.print(COMMANDS, style="dim")
-    for message in _messages(console if is_terminal else None):
+    for message in lines(console if is_terminal else None):
         if message == "/quit":
             return
         if message == "/reset":
@@ -180,7 +180,7 @@ def talk(chat: Chat, console: Console) -> None:
             console.print(f"the first {chat.left_out} messages no longer fit the context", style="dim")
 
 
-def _messages(console: Console | None) -> Iterator[str]:
+def lines(console: Console | None) -> Iterator[str]:
     """What the user writes, without blank lines, to its end."""
     while True:
         try:

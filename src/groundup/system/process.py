@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import functools
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,3 +149,13 @@ def _vendor() -> str:
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process, in bytes, mapped files included; 0 where it cannot be read."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

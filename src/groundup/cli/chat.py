@@ -1,0 +1,64 @@
+"""`groundup chat`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from groundup.cli.parse import call
+
+
+def chat(arguments: list[str]) -> None:
+    """Parse and run."""
+    call(_chat, arguments, "chat")
+
+
+def _chat(
+    run: str,
+    /,
+    *,
+    system: str | None = None,
+    tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    weights: Literal["float32", "bfloat16", "int8"] = "float32",
+    checkpoint: str = "best",
+    device: str = "auto",
+) -> None:
+    """Talk with a model. One that was not trained on conversations continues what is written instead.
+
+    /quit or Ctrl-D ends, Ctrl-C stops a reply, /reset begins a new conversation. What comes through a pipe is one
+    message a line.
+
+    Args:
+        run: run directory, the name of a run in runs/, a folder or file that `groundup import` reads, or hf://ORG/NAME.
+        system: first message, by the system.
+        tokens: maximum number of tokens of a reply.
+        temperature: sampling temperature; 0 always takes the most probable token.
+        top_p: nucleus sampling: sample from the most probable tokens whose probabilities sum to this.
+        seed: seed of sampling; default: a new one each time.
+        weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
+        checkpoint: "best", "latest", or a step.
+        device: device to run on; "auto" is cuda, then mps, then cpu.
+    """
+    from groundup.errors import ConfigError
+    from groundup.generation import Sampling
+    from groundup.language_model import load
+    from groundup.system.threads import wait_by_load
+    from groundup.terminal import continue_lines, talk_with
+
+    model = load(run, checkpoint=checkpoint, device=device, weights=weights)
+    settings = model.sample
+    sampling = Sampling(
+        max_tokens=settings.tokens if tokens is None else tokens,
+        temperature=settings.temperature if temperature is None else temperature,
+        top_p=settings.top_p if top_p is None else top_p,
+        seed=seed,
+    )
+    with wait_by_load():
+        if model.has_chat_template:
+            talk_with(model, sampling, system or "")
+        elif system is not None:
+            raise ConfigError(f"--system {system} is for models trained on conversations; {run} was not: leave it out")
+        else:
+            continue_lines(model, sampling)
