@@ -65,7 +65,7 @@ def load(
         TokenizerError: its tokenizer cannot be read with the same ids.
     """
     where = choose_device(device)
-    if _is_foreign(source):
+    if is_foreign(source):
         from groundup.interop.importing import open_source
 
         foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
@@ -77,7 +77,7 @@ def load(
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
 
 
-def _is_foreign(source: str | Path) -> bool:
+def is_foreign(source: str | Path) -> bool:
     """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub."""
     path = Path(source)
     return str(source).startswith("hf://") or path.is_file() or (path.is_dir() and not (path / "checkpoints").is_dir())

@@ -97,6 +97,9 @@ class Scored(NamedTuple):
 def score(model: TransformerLM, windows: Sequence[Window], *, greedy: bool = False) -> list[Scored]:
     """Score windows, in batches of similar length; the result is in the order of the windows.
 
+    What is the beginning of another window's inputs is not computed twice: of several answers of one token to the same
+    question, the question is computed once.
+
     Args:
         model: in evaluation mode.
         greedy: find out, too, whether each target is the most probable token.
@@ -105,18 +108,31 @@ def score(model: TransformerLM, windows: Sequence[Window], *, greedy: bool = Fal
         TokenizerError: an id outside the model's vocabulary.
         TrainingError: the model's logits are not finite.
     """
-    found: list[Scored | None] = [None] * len(windows)
+    found: dict[int, Scored] = {}
     device = model.token_embeddings.weight.device
     most = _TOKENS_AT_ONCE.get(device.type, _TOKENS_ON_A_DEVICE)
-    for places in _batches([len(window.ids) - 1 for window in windows], most):
-        some = [windows[place] for place in places]
-        nats_N, greedy_N = _scored(model, some, device, greedy=greedy)
-        edges = np.cumsum([window.scored for window in some])[:-1]
-        parts = np.split(nats_N, edges)
-        flags = [None] * len(some) if greedy_N is None else np.split(greedy_N, edges)
-        for place, part, flag in zip(places, parts, flags, strict=True):
-            found[place] = Scored(part, flag)
-    return [scored for scored in found if scored is not None]
+    rows = _rows(windows)
+    for batch in _batches([len(windows[row[0]].ids) - 1 for row in rows], most):
+        some = [rows[i] for i in batch]
+        nats_N, greedy_N = _scored(model, windows, some, device, greedy=greedy)
+        start = 0
+        for place in (place for row in some for place in row):
+            here = slice(start, start := start + windows[place].scored)
+            found[place] = Scored(nats_N[here], None if greedy_N is None else greedy_N[here])
+    return [found[place] for place in range(len(windows))]
+
+
+def _rows(windows: Sequence[Window]) -> list[list[int]]:
+    """Windows that are computed together: the first one's inputs begin with those of each other."""
+    keys = [window.ids[:-1].astype(">u4").tobytes() for window in windows]
+    rows: list[list[int]] = []
+    # What begins with a key follows it in this order.
+    for place in sorted(range(len(windows)), key=keys.__getitem__, reverse=True):
+        if rows and keys[rows[-1][0]].startswith(keys[place]):
+            rows[-1].append(place)
+        else:
+            rows.append([place])
+    return rows
 
 
 def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
@@ -132,17 +148,19 @@ def _batches(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
 
 
 def _scored(
-    model: TransformerLM, windows: Sequence[Window], device: torch.device, *, greedy: bool
+    model: TransformerLM, windows: Sequence[Window], rows: Sequence[list[int]], device: torch.device, *, greedy: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
-    """Losses of the scored targets of all windows, one after the other, and whether each is the most probable."""
-    width = max(len(window.ids) for window in windows) - 1
-    x = np.zeros((len(windows), width), np.int64)  # padded at the end, where nothing before it looks
-    counts = np.zeros((len(windows), width), np.bool_)
-    targets = []
-    for row, (ids, scored) in enumerate(windows):
-        x[row, : len(ids) - 1] = ids[:-1]
-        counts[row, len(ids) - 1 - scored : len(ids) - 1] = True
-        targets.append(ids[len(ids) - scored :])
+    """Losses of the scored targets of the rows' windows, one after the other; and whether each is the most probable."""
+    width = max(len(windows[row[0]].ids) for row in rows) - 1
+    x = np.zeros((len(rows), width), np.int64)  # padded at the end, where nothing before it looks
+    where, targets = list[NDArray[np.int64]](), list[Ids]()
+    for number, row in enumerate(rows):
+        inputs = windows[row[0]].ids[:-1]
+        x[number, : len(inputs)] = inputs
+        for place in row:
+            ids, scored = windows[place]
+            where.append(number * width + np.arange(len(ids) - 1 - scored, len(ids) - 1))
+            targets.append(ids[len(ids) - scored :])
     targets_N = torch.from_numpy(np.concatenate(targets).astype(np.int64))
     largest = max(int(x.max()), int(targets_N.max()))
     if largest >= model.vocab_size:
@@ -151,12 +169,12 @@ def _scored(
             f"belong together: choose the model's own tokenizer"
         )
     hidden_BSD = model.hidden(torch.from_numpy(x).to(device))
-    hidden_ND = hidden_BSD[torch.from_numpy(counts).to(device)]
+    hidden_ND = hidden_BSD.flatten(0, 1)[torch.from_numpy(np.concatenate(where)).to(device)]
     targets_N = targets_N.to(device)
-    rows = max(1, _LOGITS_AT_ONCE.get(device.type, _LOGITS_ON_A_DEVICE) // model.vocab_size)
+    step = max(1, _LOGITS_AT_ONCE.get(device.type, _LOGITS_ON_A_DEVICE) // model.vocab_size)
     nats, flags = list[Tensor](), list[Tensor]()
-    for start in range(0, len(hidden_ND), rows):
-        some = slice(start, start + rows)
+    for start in range(0, len(hidden_ND), step):
+        some = slice(start, start + step)
         logits_NV = model.lm_head(hidden_ND[some])
         if greedy:
             flags.append(logits_NV.argmax(-1) == targets_N[some])
