@@ -118,7 +118,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types he
             raise DataError("a continuation of the task has no token by itself; expected a text to score")
         if len(continuation) > self.max_length:
             raise DataError(
-                f"the task has a continuation of {len(continuation)} tokens, but the model's context {self.max_length}; "
+                f"the task has a continuation of {len(continuation)} tokens, and the context {self.max_length}; "
                 f"choose another task, or a model with a longer context"
             )
         ids = [*context, *continuation]

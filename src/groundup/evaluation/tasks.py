@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import io
 import logging
-import os
 import random
 import warnings
 from collections.abc import Iterator, Sequence
@@ -221,8 +221,12 @@ def _manager(tasks: Sequence[str], folder: str | Path, progress: Progress) -> An
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence of lm-eval, datasets and their bars; what a user needs to know is said by us."""
-    before = {name: os.environ.get(name) for name in ("TQDM_DISABLE", "HF_DATASETS_DISABLE_PROGRESS_BARS")}
-    os.environ.update(dict.fromkeys(before, "1"))  # read when they are imported
+    import datasets
+    import lm_eval.api.task
+
+    bar, showed_bars = lm_eval.api.task.tqdm, datasets.are_progress_bars_enabled()
+    lm_eval.api.task.tqdm = functools.partial(bar, disable=True)
+    datasets.disable_progress_bars()
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub", "evaluate")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -234,11 +238,9 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        lm_eval.api.task.tqdm = bar
+        if showed_bars:
+            datasets.enable_progress_bars()
 
 
 def _rows(model: str, results: dict[str, Any]) -> list[TaskResult]:
