@@ -102,7 +102,7 @@ def evaluate_tasks(
         raise ConfigError(f"--num-fewshot {num_fewshot}; expected 0 or greater")
     show = progress or Silent()
     show("loading lm-eval", 0, None)
-    with wait_by_load(), _quiet():
+    with wait_by_load(), _quiet() as errors:
         manager = _manager(tasks, folder, show)
         for name in models:
             show(f"loading {name}", 0, None)
@@ -111,7 +111,7 @@ def evaluate_tasks(
 
             asked = HarnessModel(model, add_bos_token=add_bos_token, progress=show)
             with contextlib.closing(asked):
-                results = _run(manager, asked, tasks, num_fewshot, limit, chat=chat, progress=show)
+                results = _run(manager, asked, tasks, num_fewshot, limit, errors, chat=chat, progress=show)
             if asked.cut:
                 show.note(
                     f"{name}: {asked.cut:,} questions were longer than the model's context of {asked.max_length} "
@@ -121,8 +121,8 @@ def evaluate_tasks(
 
 
 def _run(
-    manager: Any, asked: Any, tasks: Sequence[str], num_fewshot: int | None, limit: float | None, *, chat: bool,
-    progress: Progress,
+    manager: Any, asked: Any, tasks: Sequence[str], num_fewshot: int | None, limit: float | None,
+    errors: Sequence[str], *, chat: bool, progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     from lm_eval.evaluator import evaluate
 
@@ -154,13 +154,13 @@ def _run(
     except (GroundupError, MemoryError):
         raise
     except Exception as error:  # whatever lm-eval, datasets or a task's code raises
-        raise _refusal(what, error) from None
+        raise _refusal(what, error, errors) from None
     return results
 
 
-def _refusal(what: str, error: Exception) -> GroundupError:
-    """The error for one of another program's."""
-    said = f"{type(error).__name__}: {_first_line(error)}"
+def _refusal(what: str, error: Exception, errors: Sequence[str]) -> GroundupError:
+    """The error for one of another program's, with what it logged before."""
+    said = f"{type(error).__name__}: {_first_line(error)}" + (f" ({errors[-1][:300]})" if errors else "")
     names = {kind.__name__ for one in _causes(error) for kind in type(one).__mro__}
     if names & set(_NETWORK):
         return DataError(
@@ -218,26 +218,38 @@ def _manager(tasks: Sequence[str], folder: str | Path, progress: Progress) -> An
     return manager
 
 
+class _Heard(logging.Handler):
+    """Errors that other programs log; some say there what is wrong, and raise a KeyError."""
+
+    def __init__(self, level: int):
+        super().__init__(level)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append(" ".join(record.getMessage().split()))
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence of lm-eval, datasets and their bars; what a user needs to know is said by us."""
+def _quiet() -> Iterator[list[str]]:
+    """Silence of lm-eval, datasets and their bars; yields the errors that they log."""
     import datasets
     import lm_eval.api.task
 
-    bar, showed_bars = lm_eval.api.task.tqdm, datasets.are_progress_bars_enabled()
+    bar, showed_bars = lm_eval.api.task.tqdm, not datasets.are_progress_bars_disabled()
     lm_eval.api.task.tqdm = functools.partial(bar, disable=True)
     datasets.disable_progress_bars()
+    heard = _Heard(logging.ERROR)
     loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets", "huggingface_hub", "evaluate")]
-    levels = [logger.level for logger in loggers]
+    before = [(logger.handlers, logger.propagate) for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
+        logger.handlers, logger.propagate = [heard], False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            yield
+            yield heard.errors
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
         lm_eval.api.task.tqdm = bar
         if showed_bars:
             datasets.enable_progress_bars()
