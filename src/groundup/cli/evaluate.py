@@ -67,7 +67,7 @@ def _evaluate(
     )  # fmt: skip
     scored, run = list[compare.Evaluated](), list[list[harness.TaskResult]]()
     try:
-        with progress_bar(make_console(stderr=True)) as progress:
+        with progress_bar(make_console(stderr=json_output)) as progress:
             if tasks:
                 for rows in harness.evaluate_tasks(
                     models, chosen.tasks, folder=tasks_folder, num_fewshot=num_fewshot, limit=chosen.questions,

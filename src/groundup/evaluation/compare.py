@@ -162,6 +162,8 @@ def evaluate_models(
         raise ConfigError("a stream can be read once, and here it would be read again; write it to a file")
     kinds: list[Weights] = ["float32", weights] if weights != "float32" else ["float32"]
     show = progress or Silent()
+    if text is not None:
+        text.say_left_out(show.note)
     with wait_by_load():
         for model in models:
             found = []
@@ -177,6 +179,8 @@ def evaluate_models(
                     raise TrainingError(
                         f"the loss of {model} is not finite: its weights have diverged; use an earlier checkpoint"
                     )
+            if text is not None and model == models[0]:
+                text.say_how_read(show.note)
             yield Evaluated(model, weights, found[-1], _named(text, data, split), found[0] if len(found) > 1 else None)
 
 
