@@ -78,9 +78,17 @@ def load(
 
 
 def is_foreign(source: str | Path) -> bool:
-    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub."""
+    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub.
+
+    A name of a run in runs/ may also be that of a folder with something else, such as its data.
+    """
     path = Path(source)
-    return str(source).startswith("hf://") or path.is_file() or (path.is_dir() and not (path / "checkpoints").is_dir())
+    if str(source).startswith("hf://") or path.is_file():
+        return True
+    if not path.is_dir() or (path / "checkpoints").is_dir():
+        return False
+    is_model = (path / "config.json").is_file() or (path / "config.toml").is_file()
+    return is_model or not ("runs" / path / "config.toml").is_file()
 
 
 class LanguageModel:
