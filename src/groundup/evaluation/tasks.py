@@ -114,8 +114,8 @@ def evaluate_tasks(
                 results = _run(manager, asked, tasks, num_fewshot, limit, errors, chat=chat, progress=show)
             if asked.cut:
                 show.note(
-                    f"{name}: {asked.cut:,} questions were longer than the model's context of {asked.max_length} "
-                    f"tokens; their ends were taken"
+                    f"{name}: questions longer than the model's context of {asked.max_length} tokens, of which the end "
+                    f"was taken: {asked.cut:,}"
                 )
             yield _rows(name, results)
 
@@ -199,6 +199,11 @@ def _manager(tasks: Sequence[str], folder: str | Path, progress: Progress) -> An
             own = TaskManager(include_path=str(folder), include_defaults=False)
         except Exception as error:  # of YAML, or of lm-eval
             raise DataError(f"the tasks in {folder} cannot be read: {_first_line(error)}; mend the file") from None
+        broken = [Path(folder, f"{name}.yaml") for name in tasks if name not in own.all_tasks]
+        if broken := [path for path in broken if path.is_file()]:
+            raise DataError(
+                f"{broken[0]} is not read as a task; expected its name in `task`, and files that `include` finds"
+            )
     files = [name for name in tasks if name.endswith((".yaml", ".yml"))]
     if missing := [name for name in files if not Path(name).is_file()]:
         raise FileMissingError(f"no file {missing[0]}; expected a YAML file of a task, or the name of one")
