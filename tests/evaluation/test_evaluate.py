@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import foreign_models
 import groundup
 from foreign_models import made_run
 from groundup.cli.main import main
@@ -144,6 +145,15 @@ def test_what_was_found_before_an_error_is_printed(run_dir, text, capsys):
     code, out, err = run("evaluate", run_dir, "nowhere", "--text", text, "--json-output", capsys=capsys)
     assert (code, err.count("\n"), "nowhere" in err) == (2, 1, True)
     assert [one["model"] for one in objects(out)] == [str(run_dir)]
+
+
+def test_a_model_that_has_diverged_is_named(run_dir, tokenizer, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(foreign_models, "randomize", lambda model: model.lm_head.weight.data.fill_(torch.nan))
+    broken = foreign_models.made_run(tmp_path / "broken", tokenizer)
+    for options in (["--text", text], ["--data", text.parent / "valid"]):
+        code, out, err = run("evaluate", run_dir, broken, *options, "--json-output", capsys=capsys)
+        assert (code, err.count("\n"), f"{broken}: " in err, "not finite" in err) == (2, 1, True, True), err
+        assert len(objects(out)) == 1
 
 
 WRONG = {

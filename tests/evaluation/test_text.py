@@ -172,7 +172,7 @@ def test_a_context_of_one_token(tokenizer, text, tmp_path):
 def test_what_cannot_be_scored_is_refused(model, tokenizer, tmp_path):
     bare = groundup.LanguageModel(model.model, model.tokenizer, sample=SampleConfig(begin_token=""))
     (tmp_path / "x.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(DataError, match="1 bytes"):
+    with pytest.raises(DataError, match="bytes: 1"):
         bare.evaluate_text(tmp_path / "x.txt")
     (tmp_path / "empty.txt").touch()
     with pytest.raises(DataError, match="empty"):

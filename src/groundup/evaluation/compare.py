@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from groundup.config import END_OF_TEXT
 from groundup.display.console import print_pairs, print_section
 from groundup.display.progress import Progress, Silent
 from groundup.display.units import parse_size, size_text
-from groundup.errors import ConfigError, DataError, TrainingError
+from groundup.errors import ConfigError, DataError, TokenizerError, TrainingError
 from groundup.generation.scoring import score_text
 from groundup.generation.weights import Weights
 from groundup.language_model import is_foreign, load
@@ -169,16 +170,17 @@ def evaluate_models(
             found = []
             for kind in kinds:
                 show(f"{model} in {kind}" if len(kinds) > 1 else model, 0, None)
-                if text is not None:
-                    found.append(_on_text(model, text, limit, show, checkpoint=checkpoint, weights=kind, device=device))
-                elif is_foreign(model):
-                    found.append(_foreign_on_shards(model, data, weights=kind, device=device))
-                else:
-                    found.append(evaluate_run(model, checkpoint, split, data=data, device=device, weights=kind))
-                if not math.isfinite(found[-1].loss):
-                    raise TrainingError(
-                        f"the loss of {model} is not finite: its weights have diverged; use an earlier checkpoint"
-                    )
+                with naming(model):
+                    if text is not None:
+                        found.append(_on_text(model, text, limit, show, checkpoint, kind, device))
+                    elif is_foreign(model):
+                        found.append(_foreign_on_shards(model, data, kind, device))
+                    else:
+                        found.append(evaluate_run(model, checkpoint, split, data=data, device=device, weights=kind))
+                    if not math.isfinite(found[-1].loss):
+                        raise TrainingError(
+                            "the loss is not finite: the weights have diverged; use an earlier checkpoint"
+                        )
             if text is not None and model == models[0]:
                 text.say_how_read(show.note)
             yield Evaluated(model, weights, found[-1], _named(text, data, split), found[0] if len(found) > 1 else None)
@@ -190,8 +192,17 @@ def _named(text: TextReader | None, data: str, split: str) -> str:
     return ", ".join(map(str, text.files[:3])) + (", …" if len(text.files) > 3 else "")
 
 
+@contextmanager
+def naming(model: str) -> Iterator[None]:
+    """Name the model in errors that its computation raises, which know no name."""
+    try:
+        yield
+    except (TrainingError, TokenizerError) as error:
+        raise type(error)(str(error) if model in str(error) else f"{model}: {error}") from None
+
+
 def _on_text(
-    name: str, reader: TextReader, limit: int, progress: Progress, *, checkpoint: str, weights: Weights, device: str
+    name: str, reader: TextReader, limit: int, progress: Progress, checkpoint: str, weights: Weights, device: str
 ) -> Evaluation:
     model = load(name, checkpoint=checkpoint, device=device, weights=weights)
     found = score_text(
@@ -205,7 +216,7 @@ def _on_text(
     return Evaluation(found.loss, found.tokens, found.bytes, model.step)
 
 
-def _foreign_on_shards(name: str, data: str, *, weights: Weights, device: str) -> Evaluation:
+def _foreign_on_shards(name: str, data: str, weights: Weights, device: str) -> Evaluation:
     if not data:
         raise DataError(f"{name} is no run, so that it names no data; give --text FILE, or --data FOLDER")
     model = load(name, device=device, weights=weights)

@@ -165,7 +165,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]  # lm-eval has no types he
         done = 0
         while not engine.is_idle:
             engine.step()
-            if (now := sum(text.is_over for text, _ in texts)) > done:
+            if (now := len(texts) - engine.running - engine.waiting) > done:
                 done = now
                 self._progress("generating", done, len(texts))
         for text, _ in texts:

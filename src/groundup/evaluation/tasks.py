@@ -20,6 +20,7 @@ import numpy as np
 from groundup.display.console import print_section
 from groundup.display.progress import Progress, Silent
 from groundup.errors import ConfigError, DataError, FileMissingError, GroundupError, MissingExtraError
+from groundup.evaluation.compare import naming
 from groundup.generation.weights import Weights
 from groundup.language_model import load
 from groundup.system.threads import wait_by_load
@@ -110,7 +111,7 @@ def evaluate_tasks(
             from groundup.evaluation.harness import HarnessModel
 
             asked = HarnessModel(model, add_bos_token=add_bos_token, progress=show)
-            with contextlib.closing(asked):
+            with contextlib.closing(asked), naming(name):
                 results = _run(manager, asked, tasks, num_fewshot, limit, errors, chat=chat, progress=show)
             if asked.cut:
                 show.note(

@@ -267,7 +267,7 @@ def score_text(
         finish_held()
     if not tokens:
         raise DataError(
-            f"the text has {documents.bytes} bytes, and no token with one before it to predict it from; give more text"
+            f"no token of the text has one before it to predict it from (bytes: {documents.bytes}); give more text"
         )
     scored_bytes = documents.bytes - documents.not_scored
     return TextScore(sums[0] / tokens, tokens, scored_bytes, documents.count, documents.not_scored)
