@@ -261,4 +261,7 @@ def print_evaluated(console: Console, found: Sequence[Evaluated]) -> None:
 
 def _cells(found: Evaluation) -> list[str]:
     bits = found.bits_per_byte
-    return [f"{found.loss:.4f}", f"{found.perplexity:,.3f}", f"{bits:.4f}" if bits is not None else "?"]
+    perplexity = f"{found.perplexity:,.3f}" if found.perplexity < 10_000 else f"{found.perplexity:,.0f}"
+    if found.perplexity >= 1e9:
+        perplexity = f"{found.perplexity:.3e}"
+    return [f"{found.loss:.4f}", perplexity, f"{bits:.4f}" if bits is not None else "?"]
