@@ -11,6 +11,8 @@ from hypothesis import settings
 
 # One thread for torch in each process: tests run in parallel, and their threads would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Data sets of lm-eval's tasks are copied there.
+os.environ.setdefault("HF_DATASETS_CACHE", str(Path(tempfile.gettempdir()) / f"groundup-tests-{os.getuid()}"))
 
 # What a shell has put into the background ignores Ctrl-C, and so would all that tests start to interrupt it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

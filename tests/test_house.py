@@ -30,6 +30,7 @@ FLOORS = (
     "interop",
     "language_model",
     "terminal",
+    "evaluation",
     "sweeps",
     "studies.tokenizer_report",
     "reports",

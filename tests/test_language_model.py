@@ -73,6 +73,13 @@ def test_a_text_beyond_the_context_is_scored_with_at_least_half_of_it_before_eac
         assert any(score.log_probabilities[i - 1] == pytest.approx(value, rel=1e-4) for value in possible)
 
 
+def test_a_run_by_its_name_is_found_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(FIXTURE, tmp_path / "runs" / "mine")
+    (tmp_path / "mine" / "tokens").mkdir(parents=True)
+    assert groundup.load("mine").step == 12
+
+
 def test_what_cannot_be_scored_or_computed_is_refused(model):
     with pytest.raises(ConfigError, match="empty"):
         model.score("")

@@ -13,18 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.config import ModelConfig, SampleConfig
+from groundup.config import END_OF_TEXT, ModelConfig, SampleConfig
+from groundup.display.progress import Update
 from groundup.display.units import count_text
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import Engine, Generation, Sampling, Token, prompt_ids
 from groundup.generation.engine import Beyond
+from groundup.generation.scoring import TextScore, Windows, score, score_text
 from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
 from groundup.text.chat.templates import stored_template
+from groundup.text.options import ReadOptions
+from groundup.text.readers import Inputs, TextReader
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.device import choose_device
 
@@ -61,7 +66,7 @@ def load(
         TokenizerError: its tokenizer cannot be read with the same ids.
     """
     where = choose_device(device)
-    if _is_foreign(source):
+    if is_foreign(source):
         from groundup.interop.importing import open_source
 
         foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
@@ -73,10 +78,18 @@ def load(
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
 
 
-def _is_foreign(source: str | Path) -> bool:
-    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub."""
+def is_foreign(source: str | Path) -> bool:
+    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub.
+
+    A name of a run in runs/ may also be that of a folder with something else, such as its data.
+    """
     path = Path(source)
-    return str(source).startswith("hf://") or path.is_file() or (path.is_dir() and not (path / "checkpoints").is_dir())
+    if str(source).startswith("hf://") or path.is_file():
+        return True
+    if not path.is_dir() or (path / "checkpoints").is_dir():
+        return False
+    is_model = (path / "config.json").is_file() or (path / "config.toml").is_file()
+    return is_model or not ("runs" / path / "config.toml").is_file()
 
 
 class LanguageModel:
@@ -192,17 +205,41 @@ class LanguageModel:
             raise ConfigError(
                 f"the text {text!r} is one token with nothing before it to predict it from; give more text"
             )
-        context = self.config.context_length
-        found: list[float] = []
-        while len(found) < len(ids) - 1:
-            begin = 0 if len(ids) <= context + 1 else max(0, min(len(found) - context // 2, len(ids) - 1 - context))
-            window = ids[begin : begin + context]
-            log_probabilities_SV = self.logits(window).double().log_softmax(-1).cpu()
-            targets = torch.tensor(ids[begin + 1 : begin + 1 + len(window)])
-            scores_S = log_probabilities_SV[: len(targets)].gather(1, targets[:, None])[:, 0]
-            found += scores_S[len(found) - begin :].tolist()
+        windows = Windows(self.config.context_length)
+        parts = score(self.model, [*windows.feed(np.array(ids)), *windows.finish()])
+        found = [-nats for part in parts for nats in part.nats.tolist()]
         not_scored = len(self.tokenizer.vocab[ids[0]]) if ids == self.tokenizer.encode(text) else 0
         return Score(tuple(ids[1:]), tuple(found), len(text.encode()) - not_scored)
+
+    def evaluate_text(
+        self,
+        inputs: Inputs,
+        *,
+        separator: str | None = END_OF_TEXT,
+        read: ReadOptions | None = None,
+        limit: int = 0,
+        progress: Update | None = None,
+    ) -> TextScore:
+        """Return loss, perplexity and bits per byte of the documents of files, of any size.
+
+        Each document is scored as :meth:`score` does it. Names of special tokens inside documents are text.
+
+        Args:
+            inputs: files, folders or ``-``, of the formats that `groundup encode` reads.
+            separator: token between the documents of plain text; None: each file is one document.
+            read: options for reading, such as the field of JSON rows.
+            limit: bytes of text after which to stop; 0 reads all.
+            progress: called after each batch.
+
+        Raises:
+            FileMissingError, DataError, MissingExtraError: as for :class:`groundup.text.readers.TextReader`.
+            DataError: no token can be scored.
+            TrainingError: the model's logits are not finite.
+        """
+        reader = TextReader(inputs, separator=separator, read=read)
+        return score_text(
+            self.model, self.tokenizer, reader, begin_token=self.sample.begin_token, limit=limit, progress=progress
+        )
 
     def __repr__(self) -> str:
         return f"<LanguageModel {', '.join(f'{name} {value}' for name, value in self._facts().items())}>"

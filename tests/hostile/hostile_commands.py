@@ -35,7 +35,7 @@ BASE: dict[str, dict[str, str]] = {
     "report": {"runs": "runs/r", "out": "new"},
     "compare": {"first": "runs/r", "second": "runs/s"},
     "runs": {"runs_dir": "runs"},
-    "evaluate": {"run": "runs/r", "device": "cpu"},
+    "evaluate": {"models": "runs/r", "device": "cpu"},
     "generate": {"run": "runs/r", "device": "cpu", "seed": "1", "tokens": "4"},
     "export": {"run": "runs/r", "to": "folder", "out": "new"},
     "import": {"source": "exported", "out": "new"},
@@ -57,6 +57,12 @@ WITH: dict[tuple[str, str], dict[str, str]] = {
     ("compare", "html"): {"html": "new.html"},
     ("runs", "csv"): {"csv": "new.csv"},
     ("evaluate", "data"): {"data": "valid"},
+    ("evaluate", "text"): {"text": "text.txt"},
+    **{
+        ("evaluate", name): {"text": "text.txt"}
+        for name in ("separator", "limit", "template", "format", "encoding", "on_bad_row")
+    },
+    ("evaluate", "field"): {"text": "text.jsonl"},
     ("train", "resume"): {"resume": "runs/r", "recipe": LEFT_OUT, "name": LEFT_OUT},
     ("train", "data.vocab"): {"data.vocab": "tok/vocab.json", "data.merges": "tok/merges.txt", "data.train": "ids.npy"},
     ("train", "data.merges"): {
@@ -75,6 +81,7 @@ WITH: dict[tuple[str, str], dict[str, str]] = {
 TEXT_INPUTS = {
     ("tokenizer train", "inputs"), ("tokenizer count", "inputs"), ("tokenizer report", "corpora"),
     ("tokenizer report", "held_out"), ("tokenizer inspect", "text"), ("encode", "inputs"),
+    ("evaluate", "text"),
 }  # fmt: skip
 """Options that read text as a stream, where a pipe is as good as a file."""
 SLOW = ("demo", "sweep", "report", "reproduce", "tokenizer report", "compare")
@@ -94,6 +101,7 @@ NOT_TRIED = {
     ("reproduce", "workers"): "starts processes",
     ("account", "device"): "measures the processor",
     ("export", "push"): "reaches for the network",
+    ("evaluate", "tasks"): "reads lm-eval's list of thousands of tasks",
 }
 
 

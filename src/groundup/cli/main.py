@@ -53,7 +53,11 @@ VERBS = {
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
-    "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
+    "evaluate": (
+        "evaluate",
+        "evaluate",
+        "loss and bits per byte of models on a split or on text; their results on tasks of lm-eval",
+    ),
     "generate": ("generate", "generate", "generate text with a run's model, for one prompt or a file of them"),
     "chat": ("chat", "chat", "talk with a model in the terminal"),
     "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),

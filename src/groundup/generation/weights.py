@@ -45,6 +45,11 @@ class QuantizedLinear(nn.Module):
             y = y * self.scales.to(x.dtype)
         return y if self.bias is None else y + self.bias.to(x.dtype)
 
+    def dequantized(self) -> Tensor:
+        """The matrix that the rounded weights stand for, in float32."""
+        weight = self.weight.float()
+        return weight if self.scales is None else weight * self.scales[:, None]
+
     def extra_repr(self) -> str:
         return f"{self.weight.shape[1]} -> {self.weight.shape[0]}, {self.weight.dtype}".replace("torch.", "")
 

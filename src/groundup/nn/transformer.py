@@ -175,6 +175,21 @@ class TransformerLM(nn.Module):
         Raises:
             ConfigError: more tokens than context_length.
         """
+        x_BSD = self.hidden(token_ids, token_positions, caches)
+        if targets is not None:
+            from groundup.nn.fast.linear_loss import linear_cross_entropy  # not above: it loads torch's compiler
+
+            head = self.lm_head  # of rounded weights, the matrix that they stand for
+            weight = head.weight if isinstance(head, Linear) else head.dequantized()
+            return linear_cross_entropy(
+                x_BSD, weight, targets, ignore_index=ignore_index, compile=torch.compiler.is_compiling()
+            )
+        return self.lm_head(x_BSD[:, -logits_to_keep:])  # -0: all of them
+
+    def hidden(
+        self, token_ids: Tensor, token_positions: Tensor | None = None, caches: Sequence[KVCache] | None = None
+    ) -> Tensor:
+        """Return what the output matrix is applied to, ``(B, S, D)``; arguments and errors as for :meth:`forward`."""
         past = caches[0].length if caches else 0
         if past + token_ids.shape[-1] > self.context_length:
             raise ConfigError(
@@ -191,16 +206,9 @@ class TransformerLM(nn.Module):
                 x_BSD = checkpoint(layer, x_BSD, token_positions, use_reentrant=False, preserve_rng_state=False)
             else:
                 x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
-        x_BSD = x_BSD[:, -logits_to_keep:]  # -0: all of them
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
-        if targets is not None:
-            from groundup.nn.fast.linear_loss import linear_cross_entropy  # not above: it loads torch's compiler
-
-            return linear_cross_entropy(
-                x_BSD, self.lm_head.weight, targets, ignore_index=ignore_index, compile=torch.compiler.is_compiling()
-            )
-        return self.lm_head(x_BSD)
+        return x_BSD
 
     def new_caches(self, batch_size: int) -> list[KVCache]:
         """Empty key/value caches, one per layer, with room for context_length tokens."""

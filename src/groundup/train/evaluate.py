@@ -6,19 +6,26 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from groundup.config import RunConfig
 from groundup.data.batches import IGNORED, evaluation_batches
 from groundup.data.shards import TokenShards
 from groundup.errors import DataError
+from groundup.generation.weights import Weights, quantize
+from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.ranks.collective import Ranks
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -121,9 +128,18 @@ def evaluate_unless(
 
 @wait_by_load()
 def evaluate_run(
-    run: str | Path, checkpoint: str = "best", split: str = "valid", *, data: str = "", device: str = "auto"
+    run: str | Path,
+    checkpoint: str = "best",
+    split: str = "valid",
+    *,
+    data: str = "",
+    device: str = "auto",
+    weights: Weights = "float32",
 ) -> Evaluation:
     """Score a run's checkpoint on all of its training or validation split, or on other token shards.
+
+    Args:
+        weights: type that the matrices are rounded to, as for :func:`groundup.load`.
 
     Raises:
         DataError: the run has no such split, or the shards' ids mean other tokens than the run's.
@@ -138,16 +154,48 @@ def evaluate_run(
     store = TokenShards.open(source)
     model, state = load_model(directory, checkpoint, choose_device(config.train.device if device == "auto" else device))
     expected = state.get("tokenizer_sha256")
-    is_other = expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256
-    # Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
-    if is_other and (difference := store.tokenizer().first_difference(directory.tokenizer())):
-        raise DataError(
-            f"{source} was made with another tokenizer than {directory.path}: {difference}; encode the text with "
-            f"{directory.tokenizer_dir}"
-        )
+    if expected and store.tokenizer_sha256 and expected != store.tokenizer_sha256:
+        check_same_ids(store, directory.tokenizer(), str(directory.path), str(directory.tokenizer_dir))
     config = directory.config_at(state)
     store.check_ids(config.model.vocab_size)
-    documents = store.offsets_for(config.data.pack)
-    context_length, batch_size = config.model.context_length, config.train.eval_batch_size
-    found = evaluate(model, store, context_length, batch_size=batch_size, documents=documents)
+    found = evaluate(
+        quantize(model, weights), store, config.model.context_length,
+        batch_size=config.train.eval_batch_size, documents=store.offsets_for(config.data.pack),
+    )  # fmt: skip
     return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))
+
+
+def evaluate_shards(
+    model: TransformerLM, tokenizer: Tokenizer, data: str | Path, name: str = "the model"
+) -> Evaluation:
+    """Score a model that comes from no run on all tokens of a folder of shards.
+
+    Args:
+        name: of the model, for messages.
+
+    Raises:
+        DataError: the shards' ids mean other tokens than the model's.
+    """
+    store = TokenShards.open(data)
+    if store.tokenizer_sha256 and store.tokenizer_sha256 != tokenizer.sha256:
+        check_same_ids(store, tokenizer, name, "its tokenizer")
+    store.check_ids(model.vocab_size)
+    defaults = RunConfig()
+    return evaluate(
+        model, store, model.context_length,
+        batch_size=defaults.train.eval_batch_size, documents=store.offsets_for(defaults.data.pack),
+    )  # fmt: skip
+
+
+def check_same_ids(store: TokenShards, tokenizer: Tokenizer, name: str, wanted: str) -> None:
+    """Refuse shards whose ids mean other tokens.
+
+    Another pattern or version of Unicode splits text differently, but the ids may mean the same tokens.
+
+    Raises:
+        DataError: naming the first id that differs.
+    """
+    if difference := store.tokenizer().first_difference(tokenizer):
+        raise DataError(
+            f"{store.path} was made with another tokenizer than {name}: {difference}; encode the text with {wanted}"
+        )
