@@ -302,7 +302,5 @@ def _check_jinja() -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if numbers < OLDEST_JINJA:
         oldest = ".".join(map(str, OLDEST_JINJA))
-        raise MissingExtraError(
-            f"a chat template needs jinja2 {oldest} or newer, and {version} is installed, from whose sandbox templates "
-            "can escape; install it with: pip install 'groundup[chat]'"
-        )
+        purpose = f"a chat template (templates can escape from the sandbox of jinja2 {version}, which is installed)"
+        raise MissingExtraError.for_package("jinja2", "chat", purpose, at_least=oldest)
