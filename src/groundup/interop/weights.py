@@ -326,7 +326,7 @@ def _copied(place: Place, opened: BinaryIO) -> bool:
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The elements of a tensor, in C order."""
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]  # a NumPy array is a buffer
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def tensor_bytes(weights: Weights, name: str) -> int:
