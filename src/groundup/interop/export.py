@@ -15,7 +15,15 @@ from groundup.errors import CheckpointError, ConfigError, TokenizerError
 from groundup.interop import gguf, hugging_face, plain
 from groundup.interop.card import model_card
 from groundup.interop.gguf_tokenizer import differences
-from groundup.interop.model import Model, flushing, in_background, model_of_run, new_file, new_folder
+from groundup.interop.model import (
+    Model,
+    check_weights,
+    flushing,
+    in_background,
+    model_of_checkpoint,
+    new_file,
+    new_folder,
+)
 from groundup.interop.verify import (
     TOLERANCE,
     Comparison,
@@ -29,7 +37,7 @@ from groundup.interop.verify import (
 )
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
-from groundup.train.checkpoint.folder import check_hashes
+from groundup.train.checkpoint.folder import with_checkpoint
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -97,10 +105,13 @@ def export_model(
         raise ConfigError(f"--dtype q8_0 with --to {to}, and only GGUF has it; use --to gguf, or f32, f16 or bf16")
     if to == "tiktoken":
         return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
-    model = model_of_run(run, checkpoint, check=False)
-    source = directory.checkpoint(checkpoint)
-    with in_background(check_hashes, source, model.state, part="model") as checked:
-        return _export(model, directory, out, to, dtype, license_name, repo, checked, overwrite=overwrite)
+
+    def export(folder: Path) -> Exported:
+        model = model_of_checkpoint(directory, folder)
+        with in_background(check_weights, folder, model) as checked:
+            return _export(model, directory, out, to, dtype, license_name, repo, checked, overwrite=overwrite)
+
+    return with_checkpoint(directory, checkpoint, export)
 
 
 def _export(

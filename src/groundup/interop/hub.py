@@ -82,9 +82,17 @@ def check_repo(repo: str) -> None:
         ConfigError: it is not ORG/NAME.
         MissingExtraError: huggingface_hub is not installed.
     """
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) is None:
-        raise ConfigError(f"--push {repo}; expected a repository's name on the Hub, ORG/NAME")
-    _loaded("pushing to the Hub")
+    hub = _loaded("pushing to the Hub")
+    try:
+        hub.utils.validate_repo_id(repo)
+        valid = "/" in repo
+    except hub.errors.HFValidationError:
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"--push {repo} is no name of a repository on the Hub; expected ORG/NAME, of letters, digits, -, _ and ., "
+            f"of at most 96 characters; neither part begins or ends with - or ."
+        )
 
 
 def _loaded(purpose: str) -> Any:

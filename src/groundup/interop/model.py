@@ -22,7 +22,7 @@ from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, 
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
-from groundup.system.files import delete, discard, sync_directory
+from groundup.system.files import delete, discard, file_sha256, sync_directory
 from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
 from groundup.train.checkpoint.shards import MODEL_SHARDS
 
@@ -73,22 +73,14 @@ class Model:
         )
 
 
-def model_of_run(run: str | Path, checkpoint: str = "best", *, check: bool = True) -> Model:
-    """Open a run's checkpoint, gathered or sharded.
-
-    Args:
-        check: compare the files with their hashes now; otherwise the caller does (:func:`in_background`).
+def model_of_checkpoint(run: RunDirectory, folder: Path) -> Model:
+    """Open a checkpoint of a run. Its hashes are not compared (:func:`check_weights`).
 
     Raises:
-        FileMissingError: no such run.
-        CheckpointError: no such checkpoint, or a damaged one.
+        CheckpointError: a damaged checkpoint.
     """
-    directory = RunDirectory.open(run)
-    folder = directory.checkpoint(checkpoint)
     state = read_state(folder)
-    if check:
-        check_hashes(folder, state, part="model")
-    config = directory.config_at(state)
+    config = run.config_at(state)
     shards = folder / MODEL_SHARDS
     weights: Weights
     if shards.is_dir():
@@ -97,11 +89,21 @@ def model_of_run(run: str | Path, checkpoint: str = "best", *, check: bool = Tru
         weights = SafetensorsWeights([folder / MODEL_FILE], str(folder / MODEL_FILE))
     check_tensors(weights, plain_names(config.model))
     try:
-        tokenizer = directory.tokenizer()
+        tokenizer = run.tokenizer()
     except DataError:
         tokenizer = None
-    template = directory.chat_template().text if directory.is_chat else ""
+    template = run.chat_template().text if run.is_chat else ""
     return Model(config, weights, tokenizer, chat_template=template, state=state)
+
+
+def check_weights(folder: Path, model: Model) -> None:
+    """Compare the weights of a run's checkpoint with their hashes.
+
+    Raises:
+        CheckpointError: a file is missing or was changed.
+    """
+    sha256_of = model.weights.sha256 if isinstance(model.weights, SafetensorsWeights) else file_sha256
+    check_hashes(folder, model.state, part="model", sha256_of=sha256_of)
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

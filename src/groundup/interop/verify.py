@@ -7,6 +7,7 @@ asked where that program is installed: transformers for Hugging Face's format, l
 from __future__ import annotations
 
 import json
+import tempfile
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
@@ -222,11 +223,11 @@ def asked_transformers(
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet_transformers():
+    with _quiet_transformers(), _named_in_utf8(folder) as place:
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-            theirs = AutoTokenizer.from_pretrained(folder, **options) if tokenizer is not None else None
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+            theirs = AutoTokenizer.from_pretrained(place, **options) if tokenizer is not None else None
             with torch.no_grad():
                 found_SV = model.eval()(torch.tensor([list(ids)])).logits[0].float()
             encoded = [] if theirs is None else [theirs(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
@@ -267,7 +268,8 @@ def asked_llama_cpp(
     import xllamacpp
 
     try:
-        server = xllamacpp.Server(_llama_cpp_settings(path, len(ids)))
+        with _named_in_utf8(path) as place:
+            server = xllamacpp.Server(_llama_cpp_settings(place, len(ids)))
         # It holds probabilities back while the text ends inside a character, so a letter is made certain to follow. The
         # bias changes what is chosen, and not the probabilities that are reported.
         letter = next(i for i, token in tokenizer.vocab.items() if token == b"a")
@@ -307,6 +309,20 @@ def _llama_cpp_settings(path: Path, length: int) -> Any:
     settings.warmup = settings.use_jinja = settings.fit_params = False
     settings.verbosity = -1
     return settings
+
+
+@contextmanager
+def _named_in_utf8(path: Path) -> Iterator[Path]:
+    """Yield the path; or a link to it, if its name is not UTF-8, which other programs do not open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "model"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def _in_one_line(error: Exception) -> str:
