@@ -35,6 +35,7 @@ from groundup.interop.weights import (
     write_tensor,
 )
 from groundup.nn.attention import scaled_frequencies
+from groundup.system.files import open_regular, why
 from groundup.text.chat.templates import complete_template
 
 if TYPE_CHECKING:
@@ -253,6 +254,16 @@ class GGUFWeights(Weights):
         return tuple(sorted({names[info.kind] for info in self._infos.values() if len(info.shape) > 1}))
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as one of GGUF.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return file.read(4) == b"GGUF"
+
+
 def read_gguf(path: Path, *, context: int = 0, tokenizer: Path | None = None) -> Model:
     """Open a model in a GGUF file.
 
@@ -317,7 +328,12 @@ def _options(read: _Metadata, weights: GGUFWeights, *, context: int) -> tuple[Mo
     rope: dict[str, Any] = {"rope_theta": read.number(f"{arch}.rope.freq_base", 10_000.0)}
     if scaling == "linear":
         rope |= {"rope_scaling": "linear", "rope_factor": read.number(f"{arch}.rope.scaling.factor")}
-    table = weights.shapes.get("token_embd.weight", (0,))
+    table = weights.shapes.get("token_embd.weight")
+    if table is None:
+        raise CheckpointError(
+            f"{read.path} has no tensor token_embd.weight, the table of token embeddings; it is not a whole model: if "
+            f"it is in several files, join them with llama-gguf-split --merge"
+        )
     try:
         config = ModelConfig(
             vocab_size=table[0],
@@ -412,7 +428,7 @@ def _parsed(path: Path) -> tuple[OpenFile, dict[str, Any], dict[str, _Info]]:
     except (OSError, ValueError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} is truncated or not a GGUF file: {error}") from None
+        raise CheckpointError(f"{path} is truncated or not a GGUF file: {why(error)}") from None
 
 
 class _Parser:

@@ -24,6 +24,7 @@ from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
 from groundup.system.files import file_sha256
+from groundup.tokenizer.formats.detect import kind_of_tokenizer
 from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state
 from groundup.train.state import TrainState
 from groundup.version import VERSION as GROUNDUP_VERSION
@@ -122,6 +123,8 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if not place.is_dir():
         if place.suffix in _OF_TORCH:
             raise nano.refusal(place)
+        if place.suffix != ".gguf" and place.is_file() and not gguf.is_gguf(place):
+            raise _refused_file(place)
         return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
     if (place / hugging_face.CONFIG_FILE).exists():
         return hugging_face.read_folder(place, context=context, tokenizer=tokenizer), place
@@ -132,6 +135,28 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if saved := sorted(path for path in place.iterdir() if path.suffix in _OF_TORCH):
         raise nano.refusal(saved[-1])
     raise FileMissingError(f"no {hugging_face.CONFIG_FILE} in {place}; expected a folder of transformers")
+
+
+def _refused_file(place: Path) -> CheckpointError:
+    """The error for a file that is no model by itself: what it is, and what to give instead."""
+    folder = place.absolute().parent
+    for inside in (folder / hugging_face.CONFIG_FILE, folder / plain.CONFIG_FILE):
+        if inside.is_file() and place.suffix in _KINDS:
+            return CheckpointError(f"{place} is one file of a model; name its folder, {place.parent}")
+    if place.suffix == ".safetensors":
+        return CheckpointError(
+            f"{place} holds tensors alone; expected a folder of transformers, with {hugging_face.CONFIG_FILE} and the "
+            f"tokenizer beside them"
+        )
+    if kind := kind_of_tokenizer(place):
+        return CheckpointError(
+            f"{place} is a tokenizer ({kind}), and no model; give it beside the model as --tokenizer, or convert it "
+            f"with `groundup tokenizer convert`"
+        )
+    return CheckpointError(
+        f"{place} is of no known format; expected a folder of transformers, a GGUF file, or a folder of "
+        f"`groundup export --to folder`"
+    )
 
 
 _OF_TORCH = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
