@@ -30,9 +30,10 @@ def model_card(
     state: dict[str, Any],
     *,
     license_name: str = "",
-    repo: str = "",
+    place: str,
     command: str,
     begin: str,
+    is_chat: bool = False,
 ) -> str:
     """Return the card of a run's checkpoint as Markdown with the header that the Hub reads.
 
@@ -40,9 +41,10 @@ def model_card(
         config: options of the checkpoint.
         state: of the checkpoint.
         license_name: identifier such as "apache-2.0"; empty where none is given.
-        repo: name on the Hub, if it is going there.
+        place: what ``from_pretrained`` takes: the name on the Hub, or the folder.
         command: that made the export.
         begin: the token that begins a text; empty for none.
+        is_chat: whether it has a chat template that can be used.
     """
     model, found, license_name = config.model, read_run(run), license_name or "unknown"
     header = [
@@ -75,7 +77,7 @@ def model_card(
         f"A language model, trained and exported with groundup {VERSION}.",
         table(("", ""), list(facts.items())),
         "## Use",
-        fenced(_usage(repo or f"./{config.name}", begin), "python"),
+        fenced(_usage(place, begin, is_chat=is_chat), "python"),
     ]
     if curve := _curve(found):
         parts += ["## Training curve", curve]
@@ -86,13 +88,24 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(place: str, begin: str) -> str:
-    prompt = f"{begin}Once upon a time"
-    return (
+def _usage(place: str, begin: str, *, is_chat: bool) -> str:
+    load = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(place)})\n"
         f"model = AutoModelForCausalLM.from_pretrained({json.dumps(place)})\n"
-        f'inputs = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")\n'
+    )
+    if is_chat:
+        return (
+            f'{load}messages = [{{"role": "user", "content": "Who are you?"}}]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n'
+            ")\n"
+            "output = model.generate(**inputs, max_new_tokens=100)[0]\n"
+            'print(tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True))'
+        )
+    prompt = f"{begin}Once upon a time"
+    return (
+        f'{load}inputs = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))"
     )
 

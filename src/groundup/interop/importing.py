@@ -17,13 +17,14 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
-from groundup.interop.model import Model, flushing, in_background, new_folder
+from groundup.interop.model import Model, flushing, in_background, new_folder, why_no_chat
 from groundup.interop.verify import asked_transformers, sample_ids, small_enough
 from groundup.interop.weights import ExportedWeights, SafetensorsWeights, tensor_bytes, write_safetensors
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
 from groundup.system.files import file_sha256
+from groundup.text.chat.templates import TEMPLATE_FILE
 from groundup.tokenizer.formats.detect import kind_of_tokenizer
 from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state
 from groundup.train.state import TrainState
@@ -102,9 +103,12 @@ def import_model(
                 said = asked_transformers(place, ids, found.logits, own, is_ours=False)
                 checks += [said] if said else []
             _complete_run(run, config, model, sha256(), source_hashes())
+        unusable = why_no_chat(model, f"mend it in {RunDirectory(out).tokenizer_dir / TEMPLATE_FILE}")
     size = sum(tensor_bytes(model.weights, name) for name in model.weights.shapes)
     dtypes = sorted({str(dtype).removeprefix("torch.") for dtype in model.weights.dtypes.values()})
-    following = command("generate", out, *(["--chat"] if model.chat_template else ["--prompt", "Once upon a time"]))
+    checks += [f"note: `groundup generate --chat` will not work: {unusable}"] if unusable else []
+    chats = model.chat_template and not unusable
+    following = command("generate", out, *(["--chat"] if chats else ["--prompt", "Once upon a time"]))
     return Imported(
         out, model.family, parameter_count(model.config.model), size, ", ".join(dtypes), found.difference, checks,
         following,

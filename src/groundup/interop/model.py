@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from groundup.config import END_OF_TEXT, RunConfig
-from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TokenizerError
+from groundup.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FileMissingError,
+    MissingExtraError,
+    TokenizerError,
+)
 from groundup.interop.families import plain_names
 from groundup.interop.verify import Side
 from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, check_tensors
@@ -23,6 +30,9 @@ from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
 from groundup.system.files import delete, discard, file_sha256, sync_directory
+from groundup.text.chat.rendering import Renderer
+from groundup.text.chat.templates import ChatTemplate
+from groundup.tokenizer.chat import LEARN, check_can_chat
 from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
 from groundup.train.checkpoint.shards import MODEL_SHARDS
 
@@ -47,6 +57,8 @@ class Model:
     """Types of the matrices in a GGUF file."""
     chat_template: str = ""
     """Jinja template of the conversations that it was trained on; empty for none."""
+    unreadable_template: str = ""
+    """Why its chat template could not be read; empty if it could be, or if there is none."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -104,6 +116,24 @@ def check_weights(folder: Path, model: Model) -> None:
     """
     sha256_of = model.weights.sha256 if isinstance(model.weights, SafetensorsWeights) else file_sha256
     check_hashes(folder, model.state, part="model", sha256_of=sha256_of)
+
+
+def why_no_chat(model: Model, mend: str) -> str:
+    """Why the chat template of a model cannot be used, in one line; empty if it can be, and if there is none.
+
+    Args:
+        mend: advice for a template that is broken.
+    """
+    if model.tokenizer is None or not model.chat_template:
+        return model.unreadable_template
+    template = ChatTemplate("of the model", model.chat_template, mend=mend)
+    try:
+        with Renderer(template, model.tokenizer.special_tokens) as renderer:
+            check_can_chat(model.tokenizer, renderer.names, template.name, LEARN)
+            renderer.end_of_turn()
+    except (DataError, TokenizerError, MissingExtraError) as error:
+        return str(error)
+    return ""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -88,7 +88,7 @@ class Renderer:
         try:
             answer = self._asked({"template": template.text, "now": now, "seconds": self._seconds})
             if "error" in answer:
-                raise DataError(f"{self._named()} cannot be used: {answer['error']}; mend it, or name another")
+                raise DataError(f"{self._named()} cannot be used: {answer['error']}; {template.mend}")
         except BaseException:
             self.close()
             raise
@@ -154,7 +154,7 @@ class Renderer:
         messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
         (found,) = self.render([Conversation(messages)])
         if isinstance(found, BadRow):
-            raise DataError(f"a question and an answer{found}; name another template")
+            raise DataError(f"a question and an answer{found}; {self.template.mend}")
         counted = [segment for segment in found if segment.counts]
         return counted[-1].text if counted[-1].is_special else None
 
@@ -177,7 +177,7 @@ class Renderer:
         self, answer: dict[str, Any], mark: str, name: str | None, *, wants_spans: bool, prompt: bool
     ) -> list[Segment] | BadRow:
         if answer.get("endless"):
-            raise DataError(f"{self._named()} was stopped: {answer['error']}; mend it, or name another")
+            raise DataError(f"{self._named()} was stopped: {answer['error']}; {self.template.mend}")
         if "error" in answer:
             return BadRow(f": {self._named()} cannot render it: {answer['error']}")
         if name is not None:
@@ -285,7 +285,7 @@ class Renderer:
             return answer
         raise DataError(
             f"{self._named()} was stopped: it loops, or takes more than {self._seconds:g} s or too much memory for one "
-            "conversation; mend it, or name another"
+            f"conversation; {self.template.mend}"
         )
 
 
