@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from groundup.account.params import parameter_count
 from groundup.config import RunConfig, flatten
 from groundup.display.markdown import fenced, table
 from groundup.record.read import MEASURES, UNITS, Run, read_run
@@ -30,6 +29,7 @@ def model_card(
     state: dict[str, Any],
     *,
     license_name: str = "",
+    parameters: int,
     place: str,
     command: str,
     begin: str,
@@ -41,6 +41,7 @@ def model_card(
         config: options of the checkpoint.
         state: of the checkpoint.
         license_name: identifier such as "apache-2.0"; empty where none is given.
+        parameters: their number, without a second one of a tied matrix.
         place: what ``from_pretrained`` takes: the name on the Hub, or the folder.
         command: that made the export.
         begin: the token that begins a text; empty for none.
@@ -57,7 +58,7 @@ def model_card(
     ]
     shared = f" ({model.kv_heads} of keys)" if model.kv_heads != model.num_heads else ""
     facts = {
-        "parameters": f"{parameter_count(model):,}",
+        "parameters": f"{parameters:,}",
         "shape": f"{model.num_layers} layers, d_model {model.d_model}, {model.num_heads} heads{shared} of "
         f"{model.head_dim}, d_ff {model.ffn_dim}, vocabulary {model.vocab_size:,}, context {model.context_length:,}",
         "steps": f"{state['step']:,}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ def _export(
     chats = is_chat(model)
     card = model_card(
         model.config, directory.path, model.state, license_name=license_name, place=place,
+        parameters=sum(map(math.prod, model.weights.shapes.values())),
         command=command(*words, *(["--dtype", dtype] if dtype else [])), begin=model.begin_and_end()[0],
         is_chat=chats,
     )  # fmt: skip
