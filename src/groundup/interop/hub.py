@@ -38,7 +38,9 @@ def download(name: str) -> Downloaded:
     """
     parsed = _NAME.fullmatch(name.removeprefix(SCHEME))
     if parsed is None:
-        raise ConfigError(f"{name} is no name of a model on the Hub; expected hf://ORG/NAME, or hf://ORG/NAME@REVISION")
+        raise ConfigError(
+            f"{name} is not the name of a model on the Hub; expected hf://ORG/NAME, or hf://ORG/NAME@REVISION"
+        )
     hub = _loaded("importing from the Hub")
     repo, revision, file = parsed["repo"], parsed["revision"], parsed["file"]
     with _in_one_line(f"cannot download {repo}"):
@@ -90,7 +92,7 @@ def check_repo(repo: str) -> None:
         valid = False
     if not valid:
         raise ConfigError(
-            f"--push {repo} is no name of a repository on the Hub; expected ORG/NAME, of letters, digits, -, _ and ., "
+            f"--push {repo} is not the name of a repository on the Hub; expected ORG/NAME, of letters, digits, -, _ and ., "
             f"of at most 96 characters; neither part begins or ends with - or ."
         )
 

@@ -154,7 +154,7 @@ def _refused_file(place: Path) -> CheckpointError:
         )
     if kind := kind_of_tokenizer(place):
         return CheckpointError(
-            f"{place} is a tokenizer ({kind}), and no model; give it beside the model as --tokenizer, or convert it "
+            f"{place} is a tokenizer ({kind}), not a model; give it beside the model as --tokenizer, or convert it "
             f"with `groundup tokenizer convert`"
         )
     return CheckpointError(

@@ -117,7 +117,7 @@ def _joined(parts: list[Any], place: str) -> str:
     """The text of a content in parts, ``[{"type": "text", "text": …}]``."""
     texts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        raise BadRow(f": {place} has a part that is not text; a model here reads text only, so leave such rows out")
+        raise BadRow(f": {place} has a part that is not text; only text is read, so leave such rows out")
     return "".join(map(str, texts))
 
 

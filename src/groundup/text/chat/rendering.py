@@ -102,8 +102,8 @@ class Renderer:
         """
         if short := [name for name in special_tokens if len(name) < 2]:
             raise DataError(
-                f"the special token {short[0]!r} is one character, so that a message that has it cannot be told from "
-                "the template; use a tokenizer without it"
+                f"the special token {short[0]!r} is one character, and a message with it cannot be told from the "
+                "template; use a tokenizer without it"
             )
         longest_first = sorted(special_tokens, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -181,14 +181,16 @@ class Renderer:
         if "error" in answer:
             return BadRow(f": {self._named()} cannot render it: {answer['error']}")
         if name is not None:
-            return BadRow(f" has the special token {name!r} in its text; remove it, or take it as text, the default")
+            return BadRow(
+                f" has the special token {name!r} in its text; remove it, or leave --special-tokens error out"
+            )
         text = answer["text"]
         spans = answer["spans"] if wants_spans else [] if prompt else [(0, len(text))]
         segments = self._segments(text, spans, mark, trims=answer.get("open", False))
         if wants_spans and not any(segment.counts for segment in segments):
             return BadRow(
-                ": nothing in it is written by the assistant, so that no token would count for the loss; leave it "
-                "out, or let all tokens count with --loss all"
+                ": the assistant writes nothing in it, so no token would count for the loss; remove the row, or count "
+                "all tokens with --loss all"
             )
         return segments
 
@@ -200,7 +202,7 @@ class Renderer:
         for mark in _MARKS:
             if mark not in text and mark not in self.template.text:
                 return mark
-        raise DataError("a conversation has all noncharacters from U+FDD0 to U+FDEF, which is no text; remove it")
+        raise DataError("a conversation has all noncharacters from U+FDD0 to U+FDEF, which are not text; remove them")
 
     def _message(self, message: dict[str, Any], mark: str) -> dict[str, Any]:
         """A message for the template. Its role is one of a few and is left as it is: templates compare it."""

@@ -345,7 +345,9 @@ def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) 
             )
     for name in saved:
         if name not in wanted:
-            raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
+            raise CheckpointError(
+                f"{source} has {name}, which the model does not have; it was made by another architecture"
+            )
     for name, other in _tied(wanted):
         if not torch.equal(saved[name], saved[other]):
             raise CheckpointError(
