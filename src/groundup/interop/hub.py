@@ -92,8 +92,8 @@ def check_repo(repo: str) -> None:
         valid = False
     if not valid:
         raise ConfigError(
-            f"--push {repo} is not the name of a repository on the Hub; expected ORG/NAME, of letters, digits, -, _ and ., "
-            f"of at most 96 characters; neither part begins or ends with - or ."
+            f"--push {repo} is not the name of a repository on the Hub; expected ORG/NAME, of letters, digits, - _ "
+            f"and . of at most 96 characters; neither part begins or ends with - or ."
         )
 
 

@@ -123,8 +123,8 @@ class Template:
             if not (text.startswith(through) and through.startswith(before)):
                 raise ValueError(
                     f"it renders message {number} differently once more messages follow, so what the assistant "
-                    "writes is not known; put {% generation %} and {% endgeneration %} around it in the template, or count all "
-                    "tokens with --loss all"
+                    "writes is not known; put {% generation %} and {% endgeneration %} around it in the template, or "
+                    "count all tokens with --loss all"
                 )
             spans.append((len(before), len(through)))
         return spans
