@@ -28,6 +28,8 @@ from groundup.interop.verify import asked_llama_cpp, compare
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
 from groundup.tokenizer import Tokenizer, train_bpe_from_documents
+from groundup.tokenizer.content import TokenizerContent
+from groundup.tokenizer.normalization.normalizers import NFC
 from groundup.train.checkpoint.folder import FORMAT, VERSION, CheckpointContent, load_model, write_folder
 from groundup.train.state import TrainState
 from side_by_side import Report, Row
@@ -42,11 +44,14 @@ OPTIONS = {
     "Llama, linear scaling": {"rope_scaling": "linear", "rope_factor": 4.0},
     "Llama, head size 24": {"head_size": 24},
     "Mistral": {"num_heads": 5, "num_kv_heads": 1, "head_size": 16},
+    "Qwen2": {"qkv_bias": True},
     "Seed-OSS": {"qkv_bias": True},
     "Qwen3": {"qk_norm": True},
     "SmolLM3 without rotation": {"position": "none"},
     "Arcee": {"ffn": "silu"},
 }
+_TOKENIZERS = {"other": {"pattern": "gpt2", "normalizer": ()}, "Qwen2": {"pattern": "qwen2", "normalizer": (NFC(),)}}
+"""transformers gives every model of Qwen2 the tokenizer of that family."""
 _GREEDY = 64
 
 
@@ -54,17 +59,30 @@ def main() -> None:
     """Measure each family."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file for the rows, as JSON")
-    report = Report(parser.parse_args().out)
+    parser.add_argument("--models", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
+    chosen = parser.parse_args()
+    report = Report(chosen.out)
     torch.set_num_threads(1)
     documents = [" ".join(f"word{i * j % 91} it's {i * j}" for i in range(40)) for j in range(40)]
-    vocab, merges = train_bpe_from_documents(documents, 500, ["<|endoftext|>"])
-    tokenizer = Tokenizer(vocab, merges, ["<|endoftext|>"])
-    for name, options in OPTIONS.items():
+    tokenizers = {name: trained(documents, **options) for name, options in _TOKENIZERS.items()}
+    for name in chosen.models:
+        tokenizer = tokenizers.get(name, tokenizers["other"])
         with tempfile.TemporaryDirectory() as folder:
-            report.add({"what": name} | measured(Path(folder), tokenizer, ModelConfig(**_SHAPE | options)))
+            report.add({"what": name} | measured(Path(folder), tokenizer, ModelConfig(**_SHAPE | OPTIONS[name])))
     report.finish(
         ["what", "class", "logits", "largest_logit", "greedy", "gguf", "log_probabilities", "same_tensors"],
     )
+
+
+def trained(documents: list[str], pattern: str, normalizer: tuple[NFC, ...]) -> Tokenizer:
+    """A tokenizer of 500 tokens."""
+    vocab, merges = train_bpe_from_documents(documents, 500, ["<|endoftext|>"], pattern=pattern)
+    return Tokenizer.from_content(
+        TokenizerContent(
+            source="trained", vocab=vocab, merges=merges, special_tokens=["<|endoftext|>"], pattern=pattern,
+            normalizer=normalizer,
+        )
+    )  # fmt: skip
 
 
 def measured(folder: Path, tokenizer: Tokenizer, config: ModelConfig) -> Row:

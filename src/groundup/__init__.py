@@ -3,14 +3,16 @@
 The names below are loaded when first used, so that ``import groundup`` costs nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from groundup.version import VERSION
 
 __version__ = VERSION
 
+TYPE_CHECKING = False  # as in typing, whose import takes longer than all that is here
 if TYPE_CHECKING:
+    from typing import Any
+
     from groundup.data.batches import get_batch
     from groundup.generation import generate
     from groundup.language_model import LanguageModel, load
@@ -79,6 +81,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    import importlib
+
     if name == "train":
         return importlib.import_module("groundup.train")  # a package that is callable
     if name not in _MODULE_OF:

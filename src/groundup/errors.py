@@ -50,5 +50,11 @@ class MissingExtraError(GroundupError, ImportError):
     """An optional package is needed for what was asked."""
 
     @classmethod
-    def for_package(cls, package: str, extra: str, purpose: str) -> "MissingExtraError":
-        return cls(f"{purpose} needs the package {package}; install it with: pip install 'groundup[{extra}]'")
+    def for_package(cls, package: str, extra: str, purpose: str, at_least: str = "") -> "MissingExtraError":
+        """Return the error for a package that is missing, or older than ``at_least``."""
+        version = f" {at_least} or newer" if at_least else ""
+        requirement = f"'{package}>={at_least}'" if at_least else package
+        return cls(
+            f"{purpose} needs the package {package}{version}; install it with: pip install {requirement} "
+            f"(or, in a clone of groundup: pip install '.[{extra}]')"
+        )

@@ -27,7 +27,6 @@ from groundup.generation.scoring import TextScore, Windows, score, score_text
 from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
-from groundup.text.chat.templates import stored_template
 from groundup.text.options import ReadOptions
 from groundup.text.readers import Inputs, TextReader
 from groundup.train.checkpoint.folder import load_model
@@ -160,7 +159,7 @@ class LanguageModel:
     @property
     def has_chat_template(self) -> bool:
         """Whether the run was trained on conversations."""
-        return self.run is not None and stored_template(self.run.tokenizer_dir) is not None
+        return self.run is not None and self.run.is_chat
 
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""

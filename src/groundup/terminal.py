@@ -104,7 +104,9 @@ def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> Non
     """
 
     if model.run is None:
-        raise ConfigError("a conversation needs the chat template of a run; make one with `groundup import`")
+        raise ConfigError(
+            "--chat needs a run, which has a chat template; make one of this model: `groundup import MODEL --out RUN`"
+        )
     with Chat(
         model.model, model.tokenizer, model.run.chat_template(), system=system, max_tokens=sampling.max_tokens,
         temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, end_token=model.sample.end_token,

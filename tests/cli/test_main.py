@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,38 @@ def test_existing_files_are_not_replaced_unasked(in_tmp_path: Path, corpus: Path
     assert (code, "vocab.json" in err, Path("gpt/vocab.json").read_text()) == (2, True, "{}")
     code, _, err = run("train", "--train_path", "x", "--checkpoint_dir", "gpt", "--overwrite", capsys=capsys)
     assert (code, "left alone" in err, Path("gpt/vocab.json").exists()) == (2, True, True)
+
+
+@pytest.mark.parametrize("module", ["groundup.cli.main", "groundup.system.launch", "groundup.display.console"])
+@pytest.mark.parametrize("swallows", [False, True], ids=["raises", "swallows"])
+def test_an_interrupt_of_an_import_is_one_line(module: str, swallows: bool, in_tmp_path: Path):
+    """The signal comes while a module is looked for; C extensions may make an ImportError of it."""
+    program = f"""
+import os, runpy, signal, sys
+class Interrupts:
+    def find_spec(name, *_):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                raise ImportError("swallowed") if {swallows} else KeyboardInterrupt from None
+sys.meta_path.insert(0, Interrupts)
+sys.argv = ["groundup", "runs"]
+runpy.run_module("groundup", run_name="__main__")
+"""
+    done = python(program)
+    assert (done.returncode, done.stderr) == (130, "groundup: interrupted\n")
+
+
+def test_an_interrupt_when_all_is_done_has_no_traceback():
+    program = "import atexit, os, runpy, sys; atexit.register(os.kill, os.getpid(), 2); sys.argv = ['x', '--version']"
+    done = python(f"{program}; runpy.run_module('groundup', run_name='__main__')")
+    assert (done.returncode, done.stderr) == (-2, "")
+
+
+def test_the_command_begins_where_imports_can_be_interrupted():
+    """Before its first line, a module of few imports: what they raise is a traceback."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    assert project["scripts"]["groundup"] == "groundup.__main__:main"
+    program = "import sys, groundup.__main__; print({'typing', 'dataclasses', 'groundup.cli.main'} & set(sys.modules))"
+    assert python(program).stdout == "set()\n"

@@ -284,3 +284,9 @@ class TestCommandLine:
         tokenizer.save(tmp_path / "tok")
         told = self.fails(capsys, chat, "--tokenizer", tmp_path / "tok", "--out", tmp_path / "out", *flags)
         assert "--format chat" in told
+
+    @pytest.mark.parametrize("template", ["chatml", "mine.jinja", "tokenizer_config.json"])
+    def test_a_chat_template_without_the_format_is_named_as_such(self, tmp_path, tokenizer, chat, capsys, template):
+        tokenizer.save(tmp_path / "tok")
+        arguments = (chat, "--tokenizer", tmp_path / "tok", "--out", tmp_path / "out", "--template", template)
+        assert "add --format chat" in self.fails(capsys, *arguments)

@@ -4,7 +4,7 @@ import pytest
 from rich.panel import Panel
 from rich.text import Text
 
-from groundup.display.console import ConsoleDisplay, make_console, print_pairs
+from groundup.display.console import ConsoleDisplay, make_console, print_pairs, print_section
 
 
 @pytest.mark.parametrize("code", ["\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\x00", "\x08", "\u202e", "\udcff"])
@@ -37,3 +37,13 @@ def test_other_text_and_styles_stay(capsys: pytest.CaptureFixture):
     styled = type(console)(force_terminal=True, color_system="standard", width=20)
     styled.print(Text.from_ansi("\x1b[31mred\x1b[0m"))
     assert "\x1b[31mred\x1b[0m" in capsys.readouterr().out
+
+
+def test_lines_in_a_file_end_without_blanks(capsys):
+    console = make_console()
+    print_pairs(console, {"run": "mine", "verified": "a\nlonger text"})
+    print_section(console, "title", ["name", "value"], [("a", "x"), ("b", "a longer text")], "a note")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 6
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert lines[1:3] == ["verified  a", "          longer text"]

@@ -203,12 +203,34 @@ def test_what_is_no_source(folder, tmp_path, refused, gguf_file):
     assert "no config.json" in refused(tmp_path / "empty")
     shutil.copy(folder / "model.safetensors", tmp_path / "renamed.gguf")
     assert "does not begin with GGUF" in refused(tmp_path / "renamed.gguf")
+    (tmp_path / "renamed.bytes").write_bytes(b"GGUF" + bytes(40))
+    assert "not a GGUF file: version 0" in refused(tmp_path / "renamed.bytes")
     renamed = broken(folder, tmp_path / "copy", "model.safetensors", gguf_file.read_bytes())
     assert "model.safetensors" in refused(renamed)
     os.mkfifo(tmp_path / "pipe.gguf")
     assert "regular file" in refused(tmp_path / "pipe.gguf")
     assert "longer than the model's 96" in refused(folder, "--context", 200)
     assert "--context -1" in refused(folder, "--context", -1)
+
+
+def test_a_file_that_is_no_model_is_called_by_what_it_is(folder, tokenizer, tmp_path, refused):
+    tokenizer.save_tiktoken(tmp_path / "t.tiktoken")
+    shutil.copy(folder / "tokenizer.json", tmp_path / "mine.json")
+    shutil.copy(folder / "model.safetensors", tmp_path / "alone.safetensors")
+    (tmp_path / "notes.txt").write_text("hello\n")
+    for name in ("t.tiktoken", "mine.json"):
+        assert "is a tokenizer" in (told := refused(tmp_path / name))
+        assert "--tokenizer" in told
+        assert "groundup tokenizer convert" in told
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert f"is one file of a model; name its folder, {folder}" in refused(folder / name)
+    assert "holds tensors alone" in refused(tmp_path / "alone.safetensors")
+    assert "is of no known format" in refused(tmp_path / "notes.txt")
+
+
+def test_a_gguf_file_without_its_table_names_it(gguf_file, tmp_path, refused):
+    (tmp_path / "part.gguf").write_bytes(gguf_file.read_bytes().replace(b"token_embd.weight", b"token_xxxx.weight"))
+    assert "no tensor token_embd.weight" in refused(tmp_path / "part.gguf")
 
 
 def string(text: str) -> bytes:

@@ -17,7 +17,7 @@ from groundup.errors import CheckpointError, ConfigError
 from groundup.interop.export import export_model
 from groundup.interop.hugging_face import _ends
 from groundup.interop.importing import import_model
-from groundup.interop.model import model_of_run, new_file, new_folder
+from groundup.interop.model import model_of_checkpoint, new_file, new_folder
 from groundup.record.run import RunDirectory
 from groundup.text.chat.templates import load_template
 
@@ -108,8 +108,9 @@ def test_a_hostile_template_does_not_reach_llama_cpp(run: Path, tmp_path: Path):
 
 
 def test_a_model_of_conversations_ends_its_turn_in_transformers(run: Path):
-    tokenizer = RunDirectory(run).tokenizer().with_special_tokens(["<|im_start|>", "<|im_end|>"])
-    plain = dataclasses.replace(model_of_run(run), tokenizer=tokenizer)
+    directory = RunDirectory(run)
+    tokenizer = directory.tokenizer().with_special_tokens(["<|im_start|>", "<|im_end|>"])
+    plain = dataclasses.replace(model_of_checkpoint(directory, directory.checkpoint()), tokenizer=tokenizer)
     end, end_of_turn = tokenizer.token_id("<|endoftext|>"), tokenizer.token_id("<|im_end|>")
     assert _ends(plain, "<|endoftext|>") == end
     chat = dataclasses.replace(plain, chat_template=load_template("chatml", "<|endoftext|>").text)

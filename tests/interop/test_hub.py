@@ -91,13 +91,22 @@ def test_names_that_are_none_are_refused(name):
         hub.download(name)
 
 
+@pytest.mark.parametrize("name", ["tiny", "../x", "me/..", "me/a--b", "me/a/b", "me/a.git", "me/" + "x" * 97, "mé/a"])
+def test_names_to_push_to_are_checked_before_any_work(name, tmp_path, tokenizer, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_run(tmp_path / "runs" / "mine", tokenizer, num_layers=1)
+    code, _, err = groundup("export", "mine", "--push", name, capsys=capsys)
+    assert (code, err.count("\n"), "expected ORG/NAME" in err) == (2, 1, True)
+    assert not (tmp_path / "exports").exists()
+
+
 def test_without_the_package_one_line_names_the_extra(monkeypatch, tmp_path, tokenizer):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(MissingExtraError, match=r"groundup\[hub\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install huggingface_hub .*clone.* '\.\[hub\]'"):
         hub.download("hf://me/tiny")
     run = made_run(tmp_path / "run", tokenizer)
-    with pytest.raises(MissingExtraError, match=r"groundup\[gguf\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install gguf .*clone.* '\.\[gguf\]'"):
         export_model(run, tmp_path / "new" / "x.gguf", "gguf")
     assert not (tmp_path / "new").exists()
     shutil.rmtree(run)

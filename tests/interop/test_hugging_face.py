@@ -171,6 +171,35 @@ def test_the_context_can_be_limited_to_a_sliding_window(tokenizer, ids, tmp_path
     assert model.context_length == 64
 
 
+@pytest.mark.parametrize(
+    ("family", "entries"),
+    [
+        ("qwen2", {}),
+        ("qwen3", {"use_sliding_window": False}),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 3}),
+        ("smollm3", {"no_rope_layers": [0, 0, 0]}),
+        ("llama", {"use_sliding_window": True}),
+    ],
+    ids=str,
+)
+def test_a_window_that_no_layer_has_is_no_window(family, entries, tokenizer, ids, tmp_path):
+    """transformers decides it: by default the layers of Qwen have none, and those of Llama never have."""
+    there = foreign_model(tmp_path / "theirs", tokenizer, **FAMILIES[family])
+    config = json.loads((there / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("use_sliding_window", "layer_types")}
+    (there / "config.json").write_text(json.dumps(config | {"sliding_window": 8} | entries))
+    import_model(there, tmp_path / "run")
+    model, _ = load_model(RunDirectory.open(tmp_path / "run"))
+    with torch.no_grad():
+        torch.testing.assert_close(model(ids), foreign_logits(there, ids), **TOLERANCE)
+    if entries.get("max_window_layers"):
+        (there / "config.json").write_text(
+            json.dumps(config | {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 2})
+        )
+        with pytest.raises(CheckpointError, match="sliding window of 8"):
+            import_model(there, tmp_path / "again")
+
+
 def test_the_card_has_what_the_run_directory_says(tokenizer, tmp_path):
     run = made_run(tmp_path / "run", tokenizer)
     with (run / "metrics.jsonl").open("w") as lines:

@@ -1,5 +1,6 @@
 """`groundup export` and `groundup import` as a user meets them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,23 @@ def test_an_import_never_replaces_a_trained_run(tokenizer, tmp_path, capsys):
     code, _, err = run("import", there, "--out", tmp_path / "trained", "--overwrite", capsys=capsys)
     assert (code, "trained" in err, err.count("\n")) == (2, True, 1)
     assert (tmp_path / "trained" / "checkpoints" / "step-5").is_dir()
+
+
+NO_UTF_8 = os.fsdecode(b"caf\xe9")
+
+
+@pytest.mark.parametrize("to", ["hugging-face", "gguf", "folder", "tiktoken"])
+def test_a_path_that_is_no_utf_8_is_a_path(to, tokenizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    made_run(tmp_path / NO_UTF_8 / "mine", tokenizer)
+    code, out, err = run("export", f"{NO_UTF_8}/mine", "--to", to, "--out", f"{NO_UTF_8}/out", capsys=capsys)
+    assert (code, err) == (0, "")
+    assert "next" in out
+    assert to not in ("hugging-face", "gguf") or any(name in out for name in ("transformers 5", "llama.cpp: "))
+    if to == "tiktoken":
+        return
+    code, out, err = run("import", f"{NO_UTF_8}/out", "--out", f"{NO_UTF_8}/again", capsys=capsys)
+    assert (code, err) == (0, "")
+    for name in ("mine", "again"):
+        code, _, err = run("generate", f"{NO_UTF_8}/{name}", "--tokens", 3, "--seed", 1, capsys=capsys)
+        assert (code, err) == (0, "")

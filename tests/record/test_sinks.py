@@ -129,7 +129,7 @@ def test_a_missing_package_is_named_with_its_extra(
     for module in [m for m in sys.modules if m.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(MissingExtraError, match=rf"pip install 'groundup\[{package}\]'"):
+    with pytest.raises(MissingExtraError, match=rf"pip install .* '\.\[{package}\]'"):
         external_sinks(TrackConfig(**options), tmp_path, "name", {})
 
 

@@ -209,7 +209,10 @@ def test_a_report_that_could_not_be_written_is_refused_before_any_run(tmp_path, 
     monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "plotly" else there(name, *rest))
     code, _, err = command("--directory", tmp_path / "study", capsys=capsys)
     assert code == 2
-    assert err == "groundup: a report needs the package plotly; install it with: pip install 'groundup[report]'\n"
+    assert err == (
+        "groundup: a report needs the package plotly; install it with: pip install plotly "
+        "(or, in a clone of groundup: pip install '.[report]')\n"
+    )
     assert not (tmp_path / "study").exists()
 
 

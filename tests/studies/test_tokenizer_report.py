@@ -282,7 +282,7 @@ def test_a_picture_without_matplotlib_is_refused_with_the_way_to_install_it(meas
     from groundup.studies.tokenizer_report.plot import picture
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"groundup\[plot\]"):
+    with pytest.raises(MissingExtraError, match=r"pip install matplotlib"):
         picture(measured[0])
 
 

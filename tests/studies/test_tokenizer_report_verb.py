@@ -85,7 +85,7 @@ def test_without_matplotlib_it_says_so_before_any_work(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, out, err = run("stories.txt", "--out", "r", capsys=capsys)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "groundup[plot]" in err
+    assert "pip install matplotlib" in err
     assert "--no-plot" in err
     assert not Path("r").exists()
 

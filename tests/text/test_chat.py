@@ -88,6 +88,12 @@ class TestShapes:
             ({"prompt": HELLO, "completion": HELLO}, "prompt is an array"),
             ({"instruction": "x", "input": 3, "output": "y"}, "input is a number"),
             ({"messages": HELLO, "tools": "x"}, "tools is a string"),
+            ({"messages": HELLO, "system": 3}, r"system is a number \(3\); expected a string"),
+            ({"prompt": "x", "completion": "y", "system": ["S"]}, r'system is an array \(\["S"\]\)'),
+            (
+                {"messages": [HELLO[0], {"role": "assistant", "tool_calls": {"name": "f"}}]},
+                r"messages\[1\].* an object",
+            ),
         ],
     )
     def test_other_rows_are_refused(self, row, told):
@@ -107,6 +113,7 @@ BAD = {
     "not UTF-8": b'{"prompt": "\xff", "completion": "a"}',
     "a long number": '{"prompt": "a", "completion": "b", "id": ' + "1" * 5000 + "}",
     "no assistant": json.dumps({"messages": HELLO[:1]}),
+    "another type": '{"prompt": "a", "completion": "b", "system": 3}',
     "no form in the template": '{"messages": [{"role": "assistant", "tool_calls": [{}]}]}',
 }
 
@@ -302,7 +309,7 @@ class TestHostileTemplates:
             return version
 
         monkeypatch.setattr(importlib.metadata, "version", version_of)
-        with pytest.raises(MissingExtraError, match=r"groundup\[chat\]"):
+        with pytest.raises(MissingExtraError, match=r"pip install ('jinja2>=3.1.6'|jinja2) .*'\.\[chat\]'"):
             Renderer(ChatTemplate("test", "x"))
 
 

@@ -190,9 +190,9 @@ class TestAnotherModel:
             ({"d_ff": 16}, r"layers\.0\.ffn\.w1\.weight has shape \(12, 8\), the model's has \(16, 8\)"),
             ({"vocab_size": 20}, r"token_embeddings\.weight has shape \(19, 8\), the model's has \(20, 8\)"),
             ({"num_layers": 3}, r"has no layers\.2\.\S+; it was made by another architecture"),
-            ({"num_layers": 1}, r"has layers\.1\.\S+, which the model has not"),
-            ({"norm": "post"}, r"has ln_final\.weight, which the model has not"),
-            ({"ffn": "silu"}, r"has layers\.0\.ffn\.w3\.weight, which the model has not"),
+            ({"num_layers": 1}, r"has layers\.1\.\S+, which the model does not have"),
+            ({"norm": "post"}, r"has ln_final\.weight, which the model does not have"),
+            ({"ffn": "silu"}, r"has layers\.0\.ffn\.w3\.weight, which the model does not have"),
         ],
         ids=str,
     )

@@ -307,5 +307,23 @@ def test_a_stage_needs_a_finished_run_without_one(config: RunConfig, capsys: pyt
     staged = RunDirectory(config.run_dir).config
     with pytest.raises(ConfigError, match="has a second stage already, after step 24"):
         train(override(staged, {"optim.stage_from": 40, "train.max_iters": 48}), resume=True)
+    for more in (("linear", "--max_iters", 60), ("wsd", "--max_iters", 48), ("constant",)):
+        assert command("--resume", config.run_dir, "--then", *more) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert f"--init {config.run_dir}" in told
+        assert "--adopt-config" not in told
     assert command("--then", "linear") == 2
     assert "--resume RUN" in capsys.readouterr().err
+
+
+def test_other_options_of_a_stage_are_adopted_in_place_of_then(config: RunConfig, capsys: pytest.CaptureFixture[str]):
+    train(config)
+    assert command("--resume", config.run_dir, "--then", "linear", "--max_iters", 40, "--stop_at", 30) == 0
+    capsys.readouterr()
+    assert command("--resume", config.run_dir, "--then", "wsd", "--max_iters", 44) == 2
+    told = capsys.readouterr().err
+    assert "optim.stage_schedule (was 'linear', now 'wsd')" in told
+    assert "--adopt-config and these options in place of --then" in told
+    assert command("--resume", config.run_dir, "--stage_schedule", "wsd", "--max_iters", 44, "--adopt-config") == 0
+    assert read_object(config.run_dir / "summary.json")["step"] == 44

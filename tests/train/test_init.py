@@ -203,6 +203,32 @@ def test_options_of_the_model_that_are_not_given_are_the_parents(config: RunConf
     assert RunDirectory(tmp_path / "plain").config.model == RunDirectory(parent.run_dir).config.model
 
 
+def test_a_parent_that_is_given_beside_a_recipe_decides_the_shape(
+    config: RunConfig, tokens: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    parent = override(config, {"name": "parent", "train.max_iters": 6, "model.norm_eps": 1e-3, "model.d_ff": 96})
+    train(parent)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'name = "child"\nruns_dir = "{tmp_path}"\n[data]\ntrain = "{tokens}/train"\nbatch_size = 4\n'
+        "[train]\nmax_iters = 2\n[optim]\nwarmup_iters = 1\n"
+        "[model]\nd_model = 128\nnum_heads = 16\nnum_layers = 4\nvocab_size = 50\n"
+        "rope_theta = 500.0\ncontext_length = 24\n"
+    )
+    assert command("train", recipe, "--init", parent.run_dir) == 0
+    expected = {"d_model": 32, "num_layers": 2, "norm_eps": 1e-3, "d_ff": 96, "vocab_size": 300, "rope_theta": 500.0}
+    model = RunDirectory(tmp_path / "child").config.model
+    assert {name: getattr(model, name) for name in expected} == expected
+    assert model.context_length == 24
+    assert train(recipe, init=str(parent.run_dir), name="by-call", display=None).finished
+    assert RunDirectory(tmp_path / "by-call").config.model == model
+    capsys.readouterr()
+    assert command("train", recipe, "--init", parent.run_dir, "--name", "other", "--d_model", 64) == 2
+    told = capsys.readouterr().err
+    assert "model.d_model = 64 (there 32); leave" in told  # and none of d_ff, head_size, which are derived from it
+    assert not (tmp_path / "other").exists()
+
+
 def test_a_plan_takes_the_model_of_its_parent(parent: RunConfig, tmp_path: Path):
     (tmp_path / "base.toml").write_text(f'[data]\ntrain = "{parent.data.train}"\n')
     plan = read_plan(

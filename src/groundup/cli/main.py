@@ -69,7 +69,7 @@ OUT_OF_MEMORY = "out of memory; use a smaller model, batch or context"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the command line; always ends by SystemExit."""
+    """Run the command line; always ends by SystemExit, or by KeyboardInterrupt (:mod:`groundup.__main__`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     open_missing_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -91,9 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if "allocate memory" not in str(error) and "out of memory" not in str(error):
             raise
         fail(OUT_OF_MEMORY)
-    except KeyboardInterrupt:
-        print("groundup: interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 def open_missing_streams() -> None:

@@ -91,11 +91,12 @@ def load_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
-def load_recipe(name_or_path: str, base: RunConfig | None = None) -> RunConfig:
+def load_recipe(name_or_path: str, base: RunConfig | None = None, ignored: typing.Collection[str] = ()) -> RunConfig:
     """The run a recipe describes: a path to a TOML file, or the name of a recipe that groundup ships.
 
     Args:
         base: options that the recipe leaves out; the defaults if None.
+        ignored: full names of options that are the base's, even if the recipe has them.
 
     Raises:
         FileMissingError: neither a file nor a shipped recipe of that name.
@@ -104,7 +105,12 @@ def load_recipe(name_or_path: str, base: RunConfig | None = None) -> RunConfig:
     path = find_recipe(name_or_path)
     values = load_toml(path)
     if base is not None:
-        values = _over(to_dict(base), values)
+        sections = {name: value for name, value in values.items() if isinstance(value, dict)}
+        kept = {
+            section: {key: value for key, value in table.items() if f"{section}.{key}" not in ignored}
+            for section, table in sections.items()
+        }
+        values = _over(to_dict(base), values | kept)
     try:
         return from_dict(RunConfig, values)
     except ConfigError as error:

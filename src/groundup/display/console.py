@@ -137,7 +137,18 @@ def print_pairs(console: Console, pairs: Mapping[str, object]) -> None:
     table.add_column(overflow="fold")
     for name, value in pairs.items():
         table.add_row(name, Text(str(value)))
-    console.print(table)
+    _print_table(console, table)
+
+
+def _print_table(console: Console, table: Table | Padding) -> None:
+    """Print a table; in a file or a pipe without the blanks that fill its last column."""
+    if console.is_terminal or console.is_jupyter:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    text = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    console.out(text, end="", highlight=False)
 
 
 def print_section(
@@ -159,9 +170,9 @@ def print_section(
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(Text(title, style="bold"))
-    console.print(Padding(table, (0, 0, 0, 2), expand=False))
+    _print_table(console, Padding(table, (0, 0, 0, 2), expand=False))
     if note:
-        console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
+        _print_table(console, Padding(Text(note, style="dim"), (0, 0, 0, 2), expand=False))
     console.print()
 
 

@@ -17,7 +17,7 @@ from groundup.text.chat.conversations import Conversation, clean
 from groundup.text.chat.rendering import Renderer
 from groundup.text.chat.templates import ChatTemplate
 from groundup.text.rows import BadRow
-from groundup.tokenizer.chat import check_can_chat, encode_segments
+from groundup.tokenizer.chat import LEARN, check_can_chat, encode_segments
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,7 +74,7 @@ class Chat:
         self._temperature, self._top_p = temperature, top_p
         self._renderer = Renderer(template, tokenizer.special_tokens)
         try:
-            check_can_chat(tokenizer, self._renderer.names, template.name)
+            check_can_chat(tokenizer, self._renderer.names, template.name, LEARN)
             ends = {self._renderer.end_of_turn(), end_token} & set(tokenizer.special_tokens)
         except BaseException:
             self._renderer.close()

@@ -7,6 +7,7 @@ it does not know keeps to its modules.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from typing import Any
 
 import torch
@@ -133,7 +134,6 @@ class NativeDecoder:
 def _module() -> Any:
     """The C++ module; None where it was not built."""
     try:
-        from groundup.generation import _decoder  # type: ignore[attr-defined]
+        return importlib.import_module("groundup.generation._decoder")
     except ImportError:
         return None
-    return _decoder

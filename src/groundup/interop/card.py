@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from groundup.account.params import parameter_count
 from groundup.config import RunConfig, flatten
 from groundup.display.markdown import fenced, table
 from groundup.record.read import MEASURES, UNITS, Run, read_run
@@ -30,9 +29,11 @@ def model_card(
     state: dict[str, Any],
     *,
     license_name: str = "",
-    repo: str = "",
+    parameters: int,
+    place: str,
     command: str,
     begin: str,
+    is_chat: bool = False,
 ) -> str:
     """Return the card of a run's checkpoint as Markdown with the header that the Hub reads.
 
@@ -40,9 +41,11 @@ def model_card(
         config: options of the checkpoint.
         state: of the checkpoint.
         license_name: identifier such as "apache-2.0"; empty where none is given.
-        repo: name on the Hub, if it is going there.
+        parameters: their number, without a second one of a tied matrix.
+        place: what ``from_pretrained`` takes: the name on the Hub, or the folder.
         command: that made the export.
         begin: the token that begins a text; empty for none.
+        is_chat: whether it has a chat template that can be used.
     """
     model, found, license_name = config.model, read_run(run), license_name or "unknown"
     header = [
@@ -55,7 +58,7 @@ def model_card(
     ]
     shared = f" ({model.kv_heads} of keys)" if model.kv_heads != model.num_heads else ""
     facts = {
-        "parameters": f"{parameter_count(model):,}",
+        "parameters": f"{parameters:,}",
         "shape": f"{model.num_layers} layers, d_model {model.d_model}, {model.num_heads} heads{shared} of "
         f"{model.head_dim}, d_ff {model.ffn_dim}, vocabulary {model.vocab_size:,}, context {model.context_length:,}",
         "steps": f"{state['step']:,}",
@@ -75,7 +78,7 @@ def model_card(
         f"A language model, trained and exported with groundup {VERSION}.",
         table(("", ""), list(facts.items())),
         "## Use",
-        fenced(_usage(repo or f"./{config.name}", begin), "python"),
+        fenced(_usage(place, begin, is_chat=is_chat), "python"),
     ]
     if curve := _curve(found):
         parts += ["## Training curve", curve]
@@ -86,13 +89,24 @@ def model_card(
     return "\n\n".join(parts) + "\n"
 
 
-def _usage(place: str, begin: str) -> str:
-    prompt = f"{begin}Once upon a time"
-    return (
+def _usage(place: str, begin: str, *, is_chat: bool) -> str:
+    load = (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f"tokenizer = AutoTokenizer.from_pretrained({json.dumps(place)})\n"
         f"model = AutoModelForCausalLM.from_pretrained({json.dumps(place)})\n"
-        f'inputs = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")\n'
+    )
+    if is_chat:
+        return (
+            f'{load}messages = [{{"role": "user", "content": "Who are you?"}}]\n'
+            "inputs = tokenizer.apply_chat_template(\n"
+            '    messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"\n'
+            ")\n"
+            "output = model.generate(**inputs, max_new_tokens=100)[0]\n"
+            'print(tokenizer.decode(output[inputs["input_ids"].shape[1] :], skip_special_tokens=True))'
+        )
+    prompt = f"{begin}Once upon a time"
+    return (
+        f'{load}inputs = tokenizer({json.dumps(prompt, ensure_ascii=False)}, return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**inputs, max_new_tokens=100)[0]))"
     )
 

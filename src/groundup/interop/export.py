@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,16 @@ from groundup.errors import CheckpointError, ConfigError, TokenizerError
 from groundup.interop import gguf, hugging_face, plain
 from groundup.interop.card import model_card
 from groundup.interop.gguf_tokenizer import differences
-from groundup.interop.model import Model, flushing, in_background, model_of_run, new_file, new_folder
+from groundup.interop.model import (
+    Model,
+    check_weights,
+    flushing,
+    in_background,
+    model_of_checkpoint,
+    new_file,
+    new_folder,
+    why_no_chat,
+)
 from groundup.interop.verify import (
     TOLERANCE,
     Comparison,
@@ -28,8 +37,8 @@ from groundup.interop.verify import (
     within,
 )
 from groundup.record.run import RunDirectory
-from groundup.system.command import command
-from groundup.train.checkpoint.folder import check_hashes
+from groundup.system.command import command, quoted
+from groundup.train.checkpoint.folder import with_checkpoint
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -97,10 +106,13 @@ def export_model(
         raise ConfigError(f"--dtype q8_0 with --to {to}, and only GGUF has it; use --to gguf, or f32, f16 or bf16")
     if to == "tiktoken":
         return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
-    model = model_of_run(run, checkpoint, check=False)
-    source = directory.checkpoint(checkpoint)
-    with in_background(check_hashes, source, model.state, part="model") as checked:
-        return _export(model, directory, out, to, dtype, license_name, repo, checked, overwrite=overwrite)
+
+    def export(folder: Path) -> Exported:
+        model = model_of_checkpoint(directory, folder)
+        with in_background(check_weights, folder, model) as checked:
+            return _export(model, directory, out, to, dtype, license_name, repo, checked, overwrite=overwrite)
+
+    return with_checkpoint(directory, checkpoint, export)
 
 
 def _export(
@@ -121,15 +133,37 @@ def _export(
     if to == "folder":
         return _export_plain(model, out, wanted, checked, overwrite=overwrite)
     words: list[str | Path] = ["export", directory.path, "--to", to, "--checkpoint", str(model.state["step"])]
+    # The card may be published, and says nothing of folders around the export.
+    place = repo or (f"./{out.name}" if out.is_absolute() else str(out))
+    chats = is_chat(model)
     card = model_card(
-        model.config, directory.path, model.state, license_name=license_name, repo=repo,
+        model.config, directory.path, model.state, license_name=license_name, place=place,
+        parameters=sum(map(math.prod, model.weights.shapes.values())),
         command=command(*words, *(["--dtype", dtype] if dtype else [])), begin=model.begin_and_end()[0],
+        is_chat=chats,
     )  # fmt: skip
-    return _export_folder(model, out, wanted, card, checked, overwrite=overwrite)
+    prompt = f"{model.begin_and_end()[0]}Once upon a time"
+    following = (
+        f"AutoModelForCausalLM.from_pretrained({(repo or str(out))!r}) in transformers, with "
+        f"{'tokenizer.apply_chat_template' if chats else f'a prompt such as {prompt!r}'}; README.md has the code"
+    )
+    return _export_folder(model, out, wanted, card, following, checked, overwrite=overwrite)
+
+
+def is_chat(model: Model) -> bool:
+    """Whether a model has a chat template that can be used."""
+    return bool(model.chat_template) and not why_no_chat(model, "")
 
 
 def _export_folder(
-    model: Model, out: Path, dtype: torch.dtype | None, card: str, checked: Callable[[], object], *, overwrite: bool
+    model: Model,
+    out: Path,
+    dtype: torch.dtype | None,
+    card: str,
+    following: str,
+    checked: Callable[[], object],
+    *,
+    overwrite: bool,
 ) -> Exported:
     with new_folder(out, hugging_face.FILES, overwrite=overwrite) as folder:
         family = hugging_face.write_folder(folder, model, dtype, card=card)
@@ -142,8 +176,6 @@ def _export_folder(
             checks += [said] if said else []
         checked()
         size = _size(folder)
-    prompt = f"{model.begin_and_end()[0]}Once upon a time"
-    following = f"AutoModelForCausalLM.from_pretrained({str(out)!r}) in transformers, with a prompt such as {prompt!r}"
     return Exported(out, family, size, dtypes_of(written), found.difference, checks, following)
 
 
@@ -167,8 +199,11 @@ def _export_gguf(
         size = path.stat().st_size
     if model.tokenizer is not None:
         checks += differences(model.tokenizer)
-    prompt = f"{model.begin_and_end()[0]}Once upon a time"
-    following = f"llama-completion -m {shlex.quote(str(out))} -no-cnv -p {shlex.quote(prompt)}"
+    if is_chat(model):
+        following = f"llama-cli -m {quoted(str(out))} --jinja"
+    else:
+        prompt = f"{model.begin_and_end()[0]}Once upon a time"
+        following = f"llama-completion -m {quoted(str(out))} -no-cnv -p {quoted(prompt)}"
     return Exported(out, f"{family} (GGUF)", size, dtypes_of(written), found.difference, checks, following)
 
 
@@ -196,9 +231,9 @@ def _export_tokenizer(tokenizer: Tokenizer, out: Path, *, overwrite: bool) -> Ex
         tokenizer.save_tiktoken(path)
         written = Tokenizer.from_tiktoken(path, pattern=tokenizer.pattern, special_tokens=special)
         count = compare_ids(tokenizer, written, str(out))
-    named = [f"--special-tokens {shlex.quote(f'{name}={token_id}')}" for name, token_id in special.items()]
+    named = [f"--special-tokens {quoted(f'{name}={token_id}')}" for name, token_id in special.items()]
     following = " ".join(
-        ["pattern and special tokens, which the file lacks:", f"--pattern {shlex.quote(tokenizer.pattern)}", *named]
+        ["pattern and special tokens, which the file lacks:", f"--pattern {quoted(tokenizer.pattern)}", *named]
     )
     return Exported(out, "tokenizer", out.stat().st_size, "", None, [f"{count:,} token ids equal"], following)
 

@@ -49,18 +49,29 @@ class Family:
     """What config.json leaves out has transformers' default; where it is not that of Llama."""
     any_head_size: bool = True
     """Whether hidden_size need not be a multiple of num_attention_heads."""
+    windows: Literal["no", "all", "some"] = "no"
+    """Which layers have the sliding window of config.json: all, or some if ``use_sliding_window`` says so."""
     splits_as: str = ""
     """Pattern by which transformers splits text for this family, after NFC, whatever tokenizer.json says."""
 
 
 FAMILIES = (
     Family("llama", "LlamaForCausalLM", gguf="llama", gguf_pairs=True, any_head_size=False),
-    Family("mistral", "MistralForCausalLM", gguf="llama", gguf_pairs=True, defaults={"sliding_window": 4096}),
-    Family("qwen2", "Qwen2ForCausalLM", {"qkv_bias": True}, gguf="qwen2", splits_as="qwen2"),
-    Family("seed_oss", "SeedOssForCausalLM", {"qkv_bias": True}, defaults={"head_dim": 128, "attention_bias": True}),
-    Family("qwen3", "Qwen3ForCausalLM", {"qk_norm": True}, gguf="qwen3", defaults={"head_dim": 128}),
     Family(
-        "smollm3", "SmolLM3ForCausalLM", {"position": "none"},
+        "mistral", "MistralForCausalLM", gguf="llama", gguf_pairs=True, windows="all",
+        defaults={"sliding_window": 4096},
+    ),
+    Family(
+        "qwen2", "Qwen2ForCausalLM", {"qkv_bias": True}, gguf="qwen2", windows="some", splits_as="qwen2",
+        defaults={"sliding_window": 4096},
+    ),
+    Family("seed_oss", "SeedOssForCausalLM", {"qkv_bias": True}, defaults={"head_dim": 128, "attention_bias": True}),
+    Family(
+        "qwen3", "Qwen3ForCausalLM", {"qk_norm": True}, gguf="qwen3", windows="some",
+        defaults={"head_dim": 128, "sliding_window": 4096},
+    ),
+    Family(
+        "smollm3", "SmolLM3ForCausalLM", {"position": "none"}, windows="some",
         defaults={"tie_word_embeddings": True, "rope_theta": 2_000_000.0},
     ),
     Family("arcee", "ArceeForCausalLM", {"ffn": "silu"}, any_head_size=False, defaults={"hidden_act": "relu2"}),
@@ -203,7 +214,7 @@ def model_config(entries: Mapping[str, Any], *, context: int = 0) -> tuple[Model
         options = {"position": _position(read, layers)}
     if family.name == "seed_oss":
         options = {"qkv_bias": read.flag("attention_bias", True)}
-    _check_window(read, length, layers)
+    _check_window(read, family, length, layers)
     try:
         config = ModelConfig(
             vocab_size=read.count("vocab_size"),
@@ -247,16 +258,19 @@ def _position(read: _Entries, layers: int) -> str:
     return "rope" if rotated[0] else "none"
 
 
-def _check_window(read: _Entries, length: int, layers: int) -> None:
+def _check_window(read: _Entries, family: Family, length: int, layers: int) -> None:
     """Refuse a sliding window that a sequence of the context length would notice."""
     window = read.entries.get("sliding_window", read.defaults.get("sliding_window"))
-    used = read.flag("use_sliding_window", window is not None) and window is not None
+    used = family.windows == "all" or (family.windows == "some" and read.flag("use_sliding_window", False))
+    if used and family.name in ("qwen2", "qwen3"):
+        used = layers > read.count("max_window_layers", 28)
     kinds = read.entries.get("layer_types")
     if isinstance(kinds, list) and kinds:
         if unknown := sorted({str(kind) for kind in kinds[:layers]} - {"full_attention", "sliding_attention"}):
             raise CheckpointError(f"layer_types in config.json has {unknown[0]!r}, which groundup does not have")
-        used = window is not None and "sliding_attention" in kinds[:layers]
-    if not used:
+        if family.windows == "some":
+            used = "sliding_attention" in kinds[:layers]
+    if window is None or not used:
         return
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
         raise CheckpointError(f"sliding_window = {window!r} in config.json; expected a positive number, or null")

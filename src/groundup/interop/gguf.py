@@ -7,6 +7,7 @@ file: the package's own would follow an array of 2^60 elements to its end.
 from __future__ import annotations
 
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,16 +26,16 @@ from groundup.interop.model import Model, check_tokenizer, load_tokenizer, sampl
 from groundup.interop.weights import (
     ExportedWeights,
     LinkedWeights,
+    OpenFile,
     Place,
     Weights,
     as_bytes,
     check_tensors,
     chunks,
-    read_elements,
     write_tensor,
 )
 from groundup.nn.attention import scaled_frequencies
-from groundup.system.files import open_regular
+from groundup.system.files import open_regular, why
 from groundup.text.chat.templates import complete_template
 
 if TYPE_CHECKING:
@@ -220,8 +221,8 @@ class _Info:
 class GGUFWeights(Weights):
     """Tensors of a GGUF file; those in q8_0 are read as float32."""
 
-    def __init__(self, path: Path, infos: Mapping[str, _Info]):
-        self.source, self._path, self._infos = str(path), path, infos
+    def __init__(self, file: OpenFile, infos: Mapping[str, _Info]):
+        self.source, self._file, self._infos = str(file.path), file, infos
         self.shapes = {name: info.shape for name, info in infos.items()}
         self.dtypes = {name: _TYPES.get(info.kind, torch.float32) for name, info in infos.items()}
 
@@ -230,17 +231,17 @@ class GGUFWeights(Weights):
         width = math.prod(info.shape[1:])
         if info.kind == _Q8_0:
             row = width // BLOCK * _BLOCK_BYTES
-            content = read_elements(self._path, info.begin + start * row, (stop - start, row), torch.uint8)
+            content = self._file.read((stop - start, row), torch.uint8, info.begin + start * row)
             return dequantized(content).view(stop - start, *info.shape[1:])
         dtype = _TYPES[info.kind]
         begin = info.begin + start * width * dtype.itemsize
-        return read_elements(self._path, begin, (stop - start, *info.shape[1:]), dtype)
+        return self._file.read((stop - start, *info.shape[1:]), dtype, begin)
 
     def place(self, name: str) -> Place | None:
         info = self._infos[name]
         if info.kind == _Q8_0:
             return None
-        return Place(self._path, info.begin, math.prod(info.shape) * _TYPES[info.kind].itemsize)
+        return Place(self._file, info.begin, math.prod(info.shape) * _TYPES[info.kind].itemsize)
 
     def round_trip(self, name: str, rows: Tensor) -> Tensor:
         if self._infos[name].kind == _Q8_0:
@@ -251,6 +252,16 @@ class GGUFWeights(Weights):
         """Names of the types of the matrices."""
         names = {_F32: "f32", _F16: "f16", _BF16: "bf16", _Q8_0: "q8_0"}
         return tuple(sorted({names[info.kind] for info in self._infos.values() if len(info.shape) > 1}))
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as one of GGUF.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open_regular(path) as file:
+        return file.read(4) == b"GGUF"
 
 
 def read_gguf(path: Path, *, context: int = 0, tokenizer: Path | None = None) -> Model:
@@ -264,13 +275,13 @@ def read_gguf(path: Path, *, context: int = 0, tokenizer: Path | None = None) ->
         CheckpointError: a damaged or foreign file, or a model that groundup cannot express.
         TokenizerError: its tokenizer cannot be read with the same ids.
     """
-    metadata, infos = _parsed(path)
+    file, metadata, infos = _parsed(path)
     read = _Metadata(path, metadata)
     factors = infos.pop(_ROPE_FACTORS, None)
-    weights = GGUFWeights(path, infos)
+    weights = GGUFWeights(file, infos)
     config, family = _options(read, weights, context=context)
     if factors is not None:
-        values = GGUFWeights(path, {_ROPE_FACTORS: factors}).tensor(_ROPE_FACTORS)
+        values = GGUFWeights(file, {_ROPE_FACTORS: factors}).tensor(_ROPE_FACTORS)
         config = _with_factors(read, config, values.double())
     found = links(config, family, "gguf")
     check_tensors(weights, {link.theirs: link.shape for link in found})
@@ -317,7 +328,12 @@ def _options(read: _Metadata, weights: GGUFWeights, *, context: int) -> tuple[Mo
     rope: dict[str, Any] = {"rope_theta": read.number(f"{arch}.rope.freq_base", 10_000.0)}
     if scaling == "linear":
         rope |= {"rope_scaling": "linear", "rope_factor": read.number(f"{arch}.rope.scaling.factor")}
-    table = weights.shapes.get("token_embd.weight", (0,))
+    table = weights.shapes.get("token_embd.weight")
+    if table is None:
+        raise CheckpointError(
+            f"{read.path} has no tensor token_embd.weight, the table of token embeddings; it is not a whole model: if "
+            f"it is in several files, join them with llama-gguf-split --merge"
+        )
     try:
         config = ModelConfig(
             vocab_size=table[0],
@@ -399,25 +415,26 @@ _STRING, _ARRAY = 8, 9
 _MOST_DIMENSIONS = 4
 
 
-def _parsed(path: Path) -> tuple[dict[str, Any], dict[str, _Info]]:
-    """Metadata and tensors of a file, each checked against the file's size.
+def _parsed(path: Path) -> tuple[OpenFile, dict[str, Any], dict[str, _Info]]:
+    """A file with its metadata and tensors, each checked against the file's size.
 
     Raises:
         CheckpointError: it is damaged, or a tensor has a type that is not read.
     """
     try:
-        with open_regular(path) as file:
-            return _Parser(path, file).parse()
+        file = OpenFile(path)
+        with os.fdopen(os.dup(file.descriptor), "rb") as opened:
+            return file, *_Parser(path, opened).parse()
     except (OSError, ValueError, struct.error) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path} is truncated or not a GGUF file: {error}") from None
+        raise CheckpointError(f"{path} is truncated or not a GGUF file: {why(error)}") from None
 
 
 class _Parser:
     def __init__(self, path: Path, file: BinaryIO):
         self.path, self.file = path, file
-        self.size = path.stat().st_size
+        self.size = os.fstat(file.fileno()).st_size
 
     def parse(self) -> tuple[dict[str, Any], dict[str, _Info]]:
         if self._bytes(4) != b"GGUF":

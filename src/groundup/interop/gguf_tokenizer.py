@@ -56,7 +56,7 @@ def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, b
             tokens.append(f"[PAD{token_id}]")
             types.append(_UNUSED)
     if repeated := len(tokens) - len(set(tokens)):
-        raise TokenizerError(f"{repeated} tokens would have the name of another one in GGUF; use --to hugging-face")
+        raise TokenizerError(f"{repeated} tokens would have the name of another token in GGUF; use --to hugging-face")
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
@@ -135,7 +135,7 @@ def read_tokenizer(path: Path, metadata: Mapping[str, Any]) -> Tokenizer:
     tokens, merges = (_texts(path, metadata, f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
     types = metadata.get("tokenizer.ggml.token_type", [_NORMAL] * len(tokens))
     if not isinstance(types, list) or len(types) != len(tokens):
-        raise TokenizerError(f"{path}: token_type has not as many entries as there are tokens; it is damaged")
+        raise TokenizerError(f"{path}: tokenizer.ggml.token_type does not have one entry for each token; it is damaged")
     vocab: dict[int, bytes] = {}
     special: list[str] = []
     added: list[str] = []

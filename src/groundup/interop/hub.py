@@ -38,7 +38,9 @@ def download(name: str) -> Downloaded:
     """
     parsed = _NAME.fullmatch(name.removeprefix(SCHEME))
     if parsed is None:
-        raise ConfigError(f"{name} is no name of a model on the Hub; expected hf://ORG/NAME, or hf://ORG/NAME@REVISION")
+        raise ConfigError(
+            f"{name} is not the name of a model on the Hub; expected hf://ORG/NAME, or hf://ORG/NAME@REVISION"
+        )
     hub = _loaded("importing from the Hub")
     repo, revision, file = parsed["repo"], parsed["revision"], parsed["file"]
     with _in_one_line(f"cannot download {repo}"):
@@ -82,9 +84,17 @@ def check_repo(repo: str) -> None:
         ConfigError: it is not ORG/NAME.
         MissingExtraError: huggingface_hub is not installed.
     """
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", repo) is None:
-        raise ConfigError(f"--push {repo}; expected a repository's name on the Hub, ORG/NAME")
-    _loaded("pushing to the Hub")
+    hub = _loaded("pushing to the Hub")
+    try:
+        hub.utils.validate_repo_id(repo)
+        valid = "/" in repo
+    except hub.errors.HFValidationError:
+        valid = False
+    if not valid:
+        raise ConfigError(
+            f"--push {repo} is not the name of a repository on the Hub; expected ORG/NAME, of letters, digits, - _ "
+            f"and . of at most 96 characters; neither part begins or ends with - or ."
+        )
 
 
 def _loaded(purpose: str) -> Any:

@@ -142,18 +142,23 @@ def read_folder(
     generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
     tokens = {name: generation.get(name, entries.get(name)) for name in ("bos_token_id", "eos_token_id")}
     run = override(RunConfig(model=config), sample_tokens(loaded, tokens["bos_token_id"], tokens["eos_token_id"]))
-    template = _chat_template(folder) if loaded is not None else ""
-    origin = {"source": str(folder.resolve())}
-    return Model(run, LinkedWeights(weights, found), loaded, origin, family.class_name, chat_template=template)
+    template, unreadable = _chat_template(folder) if loaded is not None else ("", "")
+    return Model(
+        run, LinkedWeights(weights, found), loaded, {"source": str(folder.resolve())}, family.class_name,
+        chat_template=template, unreadable_template=unreadable,
+    )  # fmt: skip
 
 
-def _chat_template(folder: Path) -> str:
-    """The chat template of a folder; empty where it has none, or several by names."""
+def _chat_template(folder: Path) -> tuple[str, str]:
+    """The chat template of a folder, of several the default one, empty where it has none; and why it cannot be read."""
     for name in (TEMPLATE_FILE, TOKENIZER_CONFIG_FILE):
         path = folder / name
-        if path.is_file() and (name == TEMPLATE_FILE or isinstance(_object(path).get("chat_template"), str)):
-            return load_template(str(path), END_OF_TEXT).text
-    return ""
+        if path.is_file() and (name == TEMPLATE_FILE or _object(path).get("chat_template")):
+            try:
+                return load_template(str(path), END_OF_TEXT).text, ""
+            except DataError as error:
+                return "", str(error)
+    return "", ""
 
 
 def _check_tied(weights: SafetensorsWeights) -> None:

@@ -17,13 +17,15 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
-from groundup.interop.model import Model, flushing, in_background, new_folder
+from groundup.interop.model import Model, flushing, in_background, new_folder, why_no_chat
 from groundup.interop.verify import asked_transformers, sample_ids, small_enough
 from groundup.interop.weights import ExportedWeights, SafetensorsWeights, tensor_bytes, write_safetensors
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
 from groundup.system.files import file_sha256
+from groundup.text.chat.templates import TEMPLATE_FILE
+from groundup.tokenizer.formats.detect import kind_of_tokenizer
 from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state
 from groundup.train.state import TrainState
 from groundup.version import VERSION as GROUNDUP_VERSION
@@ -101,9 +103,12 @@ def import_model(
                 said = asked_transformers(place, ids, found.logits, own, is_ours=False)
                 checks += [said] if said else []
             _complete_run(run, config, model, sha256(), source_hashes())
+        unusable = why_no_chat(model, f"mend it in {RunDirectory(out).tokenizer_dir / TEMPLATE_FILE}")
     size = sum(tensor_bytes(model.weights, name) for name in model.weights.shapes)
     dtypes = sorted({str(dtype).removeprefix("torch.") for dtype in model.weights.dtypes.values()})
-    following = command("generate", out, *(["--chat"] if model.chat_template else ["--prompt", "Once upon a time"]))
+    checks += [f"note: `groundup generate --chat` will not work: {unusable}"] if unusable else []
+    chats = model.chat_template and not unusable
+    following = command("generate", out, *(["--chat"] if chats else ["--prompt", "Once upon a time"]))
     return Imported(
         out, model.family, parameter_count(model.config.model), size, ", ".join(dtypes), found.difference, checks,
         following,
@@ -122,6 +127,8 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if not place.is_dir():
         if place.suffix in _OF_TORCH:
             raise nano.refusal(place)
+        if place.suffix != ".gguf" and place.is_file() and not gguf.is_gguf(place):
+            raise _refused_file(place)
         return gguf.read_gguf(place, context=context, tokenizer=tokenizer), place
     if (place / hugging_face.CONFIG_FILE).exists():
         return hugging_face.read_folder(place, context=context, tokenizer=tokenizer), place
@@ -132,6 +139,28 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if saved := sorted(path for path in place.iterdir() if path.suffix in _OF_TORCH):
         raise nano.refusal(saved[-1])
     raise FileMissingError(f"no {hugging_face.CONFIG_FILE} in {place}; expected a folder of transformers")
+
+
+def _refused_file(place: Path) -> CheckpointError:
+    """The error for a file that is no model by itself: what it is, and what to give instead."""
+    folder = place.absolute().parent
+    for inside in (folder / hugging_face.CONFIG_FILE, folder / plain.CONFIG_FILE):
+        if inside.is_file() and place.suffix in _KINDS:
+            return CheckpointError(f"{place} is one file of a model; name its folder, {place.parent}")
+    if place.suffix == ".safetensors":
+        return CheckpointError(
+            f"{place} holds tensors alone; expected a folder of transformers, with {hugging_face.CONFIG_FILE} and the "
+            f"tokenizer beside them"
+        )
+    if kind := kind_of_tokenizer(place):
+        return CheckpointError(
+            f"{place} is a tokenizer ({kind}), not a model; give it beside the model as --tokenizer, or convert it "
+            f"with `groundup tokenizer convert`"
+        )
+    return CheckpointError(
+        f"{place} is of no known format; expected a folder of transformers, a GGUF file, or a folder of "
+        f"`groundup export --to folder`"
+    )
 
 
 _OF_TORCH = (".bin", ".pt", ".pth", ".ckpt", ".pkl")

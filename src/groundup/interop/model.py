@@ -15,14 +15,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from groundup.config import END_OF_TEXT, RunConfig
-from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TokenizerError
+from groundup.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FileMissingError,
+    MissingExtraError,
+    TokenizerError,
+)
 from groundup.interop.families import plain_names
 from groundup.interop.verify import Side
 from groundup.interop.weights import SafetensorsWeights, ShardWeights, Weights, check_tensors
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
-from groundup.system.files import delete, discard, sync_directory
+from groundup.system.files import delete, discard, file_sha256, sync_directory
+from groundup.text.chat.rendering import Renderer
+from groundup.text.chat.templates import ChatTemplate
+from groundup.tokenizer.chat import LEARN, check_can_chat
 from groundup.train.checkpoint.folder import MODEL_FILE, check_hashes, read_state
 from groundup.train.checkpoint.shards import MODEL_SHARDS
 
@@ -47,6 +57,8 @@ class Model:
     """Types of the matrices in a GGUF file."""
     chat_template: str = ""
     """Jinja template of the conversations that it was trained on; empty for none."""
+    unreadable_template: str = ""
+    """Why its chat template could not be read; empty if it could be, or if there is none."""
     state: dict[str, Any] = field(default_factory=dict)
     """Of a run's checkpoint, its ``state.json``."""
 
@@ -73,22 +85,14 @@ class Model:
         )
 
 
-def model_of_run(run: str | Path, checkpoint: str = "best", *, check: bool = True) -> Model:
-    """Open a run's checkpoint, gathered or sharded.
-
-    Args:
-        check: compare the files with their hashes now; otherwise the caller does (:func:`in_background`).
+def model_of_checkpoint(run: RunDirectory, folder: Path) -> Model:
+    """Open a checkpoint of a run. Its hashes are not compared (:func:`check_weights`).
 
     Raises:
-        FileMissingError: no such run.
-        CheckpointError: no such checkpoint, or a damaged one.
+        CheckpointError: a damaged checkpoint.
     """
-    directory = RunDirectory.open(run)
-    folder = directory.checkpoint(checkpoint)
     state = read_state(folder)
-    if check:
-        check_hashes(folder, state, part="model")
-    config = directory.config_at(state)
+    config = run.config_at(state)
     shards = folder / MODEL_SHARDS
     weights: Weights
     if shards.is_dir():
@@ -97,11 +101,39 @@ def model_of_run(run: str | Path, checkpoint: str = "best", *, check: bool = Tru
         weights = SafetensorsWeights([folder / MODEL_FILE], str(folder / MODEL_FILE))
     check_tensors(weights, plain_names(config.model))
     try:
-        tokenizer = directory.tokenizer()
+        tokenizer = run.tokenizer()
     except DataError:
         tokenizer = None
-    template = directory.chat_template().text if directory.is_chat else ""
+    template = run.chat_template().text if run.is_chat else ""
     return Model(config, weights, tokenizer, chat_template=template, state=state)
+
+
+def check_weights(folder: Path, model: Model) -> None:
+    """Compare the weights of a run's checkpoint with their hashes.
+
+    Raises:
+        CheckpointError: a file is missing or was changed.
+    """
+    sha256_of = model.weights.sha256 if isinstance(model.weights, SafetensorsWeights) else file_sha256
+    check_hashes(folder, model.state, part="model", sha256_of=sha256_of)
+
+
+def why_no_chat(model: Model, mend: str) -> str:
+    """Why the chat template of a model cannot be used, in one line; empty if it can be, and if there is none.
+
+    Args:
+        mend: advice for a template that is broken.
+    """
+    if model.tokenizer is None or not model.chat_template:
+        return model.unreadable_template
+    template = ChatTemplate("of the model", model.chat_template, mend=mend)
+    try:
+        with Renderer(template, model.tokenizer.special_tokens) as renderer:
+            check_can_chat(model.tokenizer, renderer.names, template.name, LEARN)
+            renderer.end_of_turn()
+    except (DataError, TokenizerError, MissingExtraError) as error:
+        return str(error)
+    return ""
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

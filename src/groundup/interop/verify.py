@@ -7,6 +7,7 @@ asked where that program is installed: transformers for Hugging Face's format, l
 from __future__ import annotations
 
 import json
+import tempfile
 import urllib.request
 import warnings
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,11 @@ class _Streamed:
     def __init__(self, side: Side, length: int):
         self.config, self._weights = side.config, side.weights
         config = side.config
-        self.module: nn.Module = TransformerBlock(config, device="meta").to_empty(device="cpu")
+        self.module: nn.Module = TransformerBlock(config, device="meta")
+        # Neither initialized nor by to_empty, which imports a second's worth of modules for the device "meta".
+        for module in self.module.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape), requires_grad=False))
         if config.position == "rope":
             self.module.attn.rope = RotaryPositionalEmbedding(config.rope_theta, config.head_dim, length, config=config)
 
@@ -148,7 +153,8 @@ def _heads(one: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _check_same(weights: Weights, name: str, expected: Tensor, found: Tensor) -> None:
     same = weights.round_trip(name, expected)
-    if not expected.isfinite().all():
+    # A sum is finite only if all values are, and takes far less time; where it overflows, each value is looked at.
+    if not expected.sum().isfinite() and not expected.isfinite().all():
         raise CheckpointError(
             f"{name} has values that are not finite: the weights have diverged; choose an earlier checkpoint"
         )
@@ -222,11 +228,11 @@ def asked_transformers(
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with _quiet_transformers():
+    with _quiet_transformers(), _named_in_utf8(folder) as place:
         try:
             options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-            theirs = AutoTokenizer.from_pretrained(folder, **options) if tokenizer is not None else None
+            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, **options)
+            theirs = AutoTokenizer.from_pretrained(place, **options) if tokenizer is not None else None
             with torch.no_grad():
                 found_SV = model.eval()(torch.tensor([list(ids)])).logits[0].float()
             encoded = [] if theirs is None else [theirs(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
@@ -267,7 +273,8 @@ def asked_llama_cpp(
     import xllamacpp
 
     try:
-        server = xllamacpp.Server(_llama_cpp_settings(path, len(ids)))
+        with _named_in_utf8(path) as place:
+            server = xllamacpp.Server(_llama_cpp_settings(place, len(ids)))
         # It holds probabilities back while the text ends inside a character, so a letter is made certain to follow. The
         # bias changes what is chosen, and not the probabilities that are reported.
         letter = next(i for i, token in tokenizer.vocab.items() if token == b"a")
@@ -307,6 +314,20 @@ def _llama_cpp_settings(path: Path, length: int) -> Any:
     settings.warmup = settings.use_jinja = settings.fit_params = False
     settings.verbosity = -1
     return settings
+
+
+@contextmanager
+def _named_in_utf8(path: Path) -> Iterator[Path]:
+    """Yield the path; or a link to it, if its name is not UTF-8, which other programs do not open."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "model"
+            link.symlink_to(path.absolute())
+            yield link
+    else:
+        yield path
 
 
 def _in_one_line(error: Exception) -> str:

@@ -8,12 +8,13 @@ file would count as memory of the process.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import struct
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from groundup.errors import CheckpointError
 from groundup.interop.families import Link
-from groundup.system.files import open_regular
+from groundup.system.files import file_sha256, open_regular
 from groundup.train.checkpoint.shards import read_shards, shard_shapes
 
 CHUNK_BYTES = 2**21
@@ -35,10 +36,61 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 _NAME_OF = {dtype: name for name, dtype in _DTYPES.items()}
 
 
+class OpenFile:
+    """A file that is open as long as this object lives: the same one, even if another one gets its name.
+
+    Raises:
+        OSError: it is missing, unreadable, or a folder, FIFO, socket or device.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with open_regular(path) as opened:
+            self.descriptor = os.dup(opened.fileno())
+        weakref.finalize(self, os.close, self.descriptor)
+
+    @property
+    def again(self) -> str | Path:
+        """A path by which other code opens the same file, if the system has one."""
+        place = f"/dev/fd/{self.descriptor}"
+        return place if os.path.exists(place) else self.path
+
+    def read_into(self, view: memoryview, begin: int) -> None:
+        """Fill memory with the bytes from a place on.
+
+        Raises:
+            CheckpointError: the file ends before that.
+        """
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.descriptor, [view[done:]], begin + done)
+            if not count:
+                raise CheckpointError(f"{self.path} ends inside a tensor: it was cut off while it was read")
+            done += count
+
+    def read(self, shape: Sequence[int], dtype: torch.dtype, begin: int) -> Tensor:
+        """Read a tensor from a place on.
+
+        Raises:
+            CheckpointError: the file ends before it does.
+        """
+        content = torch.empty(_size(shape), dtype=dtype)
+        self.read_into(as_bytes(content), begin)
+        return content.view(*shape)
+
+    def sha256(self) -> str:
+        """SHA-256 of the content, in hex."""
+        digest, begin = hashlib.sha256(), 0
+        while content := os.pread(self.descriptor, 2**18, begin):
+            digest.update(content)
+            begin += len(content)
+        return digest.hexdigest()
+
+
 class Place(NamedTuple):
     """Bytes of a file."""
 
-    file: Path
+    file: OpenFile
     begin: int
     size: int
 
@@ -67,9 +119,7 @@ class Weights(ABC):
         """Read a whole tensor into another one, of any dtype."""
         place = self.place(name)
         if place is not None and out.dtype == self.dtypes[name] and out.is_contiguous():
-            with open_regular(place.file) as opened:
-                opened.seek(place.begin)
-                read_into(opened, place.file, as_bytes(out.detach()))
+            place.file.read_into(as_bytes(out.detach()), place.begin)
             return
         start = 0
         for chunk in chunks(self, name):
@@ -96,11 +146,14 @@ class SafetensorsWeights(Weights):
     def __init__(self, files: Sequence[Path], source: str):
         self.source = source
         self.shapes, self.dtypes = {}, {}
-        self._places: dict[str, tuple[Path, int, int]] = {}
-        for file in files:
-            for name, dtype, shape, begin in _checked_header(file):
+        self._places: dict[str, tuple[OpenFile, int, int]] = {}
+        for path in files:
+            file, tensors = _checked(path)
+            for name, dtype, shape, begin in tensors:
                 if name in self._places:
-                    raise CheckpointError(f"{source} has {name} in {self._places[name][0].name} and in {file.name}")
+                    raise CheckpointError(
+                        f"{source} has {name} in {self._places[name][0].path.name} and in {path.name}"
+                    )
                 self.shapes[name], self.dtypes[name] = shape, dtype
                 row = dtype.itemsize * _size(shape[1:])
                 self._places[name] = (file, begin, row)
@@ -111,60 +164,41 @@ class SafetensorsWeights(Weights):
 
     def rows(self, name: str, start: int, stop: int) -> Tensor:
         file, begin, row = self._places[name]
-        shape = (stop - start, *self.shapes[name][1:])
-        return read_elements(file, begin + start * row, shape, self.dtypes[name])
+        return file.read((stop - start, *self.shapes[name][1:]), self.dtypes[name], begin + start * row)
+
+    def sha256(self, path: Path) -> str:
+        """SHA-256 of one of the files as it was opened; of any other file, as it is now."""
+        opened = next((file for file, _, _ in self._places.values() if file.path == path), None)
+        return file_sha256(path) if opened is None else opened.sha256()
 
 
-def _checked_header(file: Path) -> list[tuple[str, torch.dtype, tuple[int, ...], int]]:
+def _checked(path: Path) -> tuple[OpenFile, list[tuple[str, torch.dtype, tuple[int, ...], int]]]:
     """Name, dtype, shape and first byte of each tensor of a file that safetensors accepts."""
     try:
-        with open_regular(file) as opened:  # a FIFO would wait for a writer
-            length = struct.unpack("<Q", opened.read(8))[0]
-            with safe_open(file, "pt") as checked:
-                names = set(checked.keys())
-            header = json.loads(opened.read(length))
+        file = OpenFile(path)  # a FIFO would wait for a writer
+        with safe_open(file.again, "pt") as checked:
+            names = set(checked.keys())
+        length = struct.unpack("<Q", os.pread(file.descriptor, 8, 0))[0]
+        header = json.loads(os.pread(file.descriptor, length, 8))
         found = []
         for name in names:
             entry = header[name]
             if entry["dtype"] not in _DTYPES:
                 raise CheckpointError(
-                    f"{file}: {name} is of dtype {entry['dtype']}; read are {', '.join(_DTYPES)}: {_CONVERT}"
+                    f"{path}: {name} is of dtype {entry['dtype']}; read are {', '.join(_DTYPES)}: {_CONVERT}"
                 )
             if not entry["shape"] or 0 in entry["shape"]:
-                raise CheckpointError(f"{file}: {name} has shape {entry['shape']}; expected a vector or a matrix")
+                raise CheckpointError(f"{path}: {name} has shape {entry['shape']}; expected a vector or a matrix")
             begin = 8 + length + entry["data_offsets"][0]
             found.append((name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), begin))
-        return sorted(found, key=lambda item: item[3])
+        return file, sorted(found, key=lambda item: item[3])
     except (OSError, ValueError, KeyError, TypeError, struct.error, RuntimeError, SafetensorError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{file} is truncated or not a safetensors file: {_first_line(error)}") from None
+        raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
 
 
 _CONVERT = "convert it, or import the original model"
-
-
-def read_elements(file: Path, begin: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Read a tensor of a shape from a place in a file.
-
-    Raises:
-        CheckpointError: the file ends before it does.
-    """
-    content = torch.empty(_size(shape), dtype=dtype)
-    with open_regular(file) as opened:
-        opened.seek(begin)
-        read_into(opened, file, as_bytes(content))
-    return content.view(*shape)
-
-
-def read_into(opened: BufferedReader, file: Path, view: memoryview) -> None:
-    """Fill memory from an open file.
-
-    Raises:
-        CheckpointError: the file ends before it does.
-    """
-    if opened.readinto(view) != len(view):
-        raise CheckpointError(f"{file} ends inside a tensor: it was cut off while it was read")
 
 
 class ShardWeights(Weights):
@@ -307,26 +341,25 @@ def _copied(place: Place, opened: BinaryIO) -> bool:
         return False
     opened.flush()
     end, done = opened.tell(), 0
-    with open_regular(place.file) as source:
-        while done < place.size:
-            try:
-                count = os.copy_file_range(
-                    source.fileno(), opened.fileno(), place.size - done, place.begin + done, end + done
-                )
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
-                    raise
-                return False  # another file system; what was copied is written again
-            if not count:
-                raise CheckpointError(f"{place.file} ends inside a tensor: it was cut off while it was read")
-            done += count
+    while done < place.size:
+        try:
+            count = os.copy_file_range(
+                place.file.descriptor, opened.fileno(), place.size - done, place.begin + done, end + done
+            )
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO):
+                raise
+            return False  # another file system; what was copied is written again
+        if not count:
+            raise CheckpointError(f"{place.file.path} ends inside a tensor: it was cut off while it was read")
+        done += count
     opened.seek(end + done)
     return True
 
 
 def as_bytes(tensor: Tensor) -> memoryview:
     """The elements of a tensor, in C order."""
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())  # type: ignore[arg-type]  # a NumPy array is a buffer
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def tensor_bytes(weights: Weights, name: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import ModelConfig, RunConfig, find_recipe, load_recipe, load_toml, override
+from groundup.config.names import WITHOUT_WEIGHTS
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.record.json import read_object
 from groundup.record.run import RunDirectory
@@ -117,14 +118,16 @@ def _located(init: str) -> tuple[Path, str] | None:
     return None
 
 
-def inheriting_recipe(recipe: str | None, given: Mapping[str, str] | None = None, *, resume: bool = False) -> RunConfig:
-    """Return the config of a recipe; if it names a parent, model options that it leaves out are the parent's.
+def inheriting_recipe(recipe: str | None, given: Mapping[str, Any] | None = None, *, resume: bool = False) -> RunConfig:
+    """Return the config of a recipe; if there is a parent, with the parent's model.
 
-    The vocabulary's size is left to the data, which may have more ids than the parent.
+    If the recipe names it, model options that the recipe leaves out are the parent's. If it is given beside the recipe,
+    which was written for other weights, all of them are, but for the context length and the rotary options, which may
+    change. The vocabulary's size is left to the data, which may have more ids than the parent.
 
     Args:
         recipe: as for :func:`groundup.config.load_recipe`; None for the defaults.
-        given: train.init, name and runs_dir, where the command line gives them.
+        given: train.init, name and runs_dir, where the command line or the call gives them.
         resume: take the model from the run itself if it has begun, since its parent may be gone.
 
     Raises:
@@ -134,16 +137,22 @@ def inheriting_recipe(recipe: str | None, given: Mapping[str, str] | None = None
     train = values.get("train")
     options = values | {"train.init": train.get("init") if isinstance(train, dict) else None} | dict(given or {})
     init, name, runs_dir = (options.get(key) or default for key, default in _PLACE.items())
-    base = RunConfig()
+    base, ignored = RunConfig(), set[str]()
     model = values.get("model")
+    if (given or {}).get("train.init"):
+        ignored = {f"model.{f.name}" for f in dataclasses.fields(ModelConfig)} - _FREE
     complete = isinstance(model, dict) and {f.name for f in dataclasses.fields(ModelConfig)} <= model.keys()
-    if isinstance(init, str) and init and not complete:
+    if isinstance(init, str) and init and (ignored or not complete):
         run = RunDirectory(Path(str(runs_dir), str(name)))
         if resume and run.config_file.is_file():
             base = RunConfig(model=run.config.model)
         else:
             base = RunConfig(model=dataclasses.replace(find_parent(init).model, vocab_size=0))
-    return base if recipe is None else load_recipe(recipe, base)
+    return base if recipe is None else load_recipe(recipe, base, ignored)
 
 
+_FREE = {
+    f"model.{name}" for name in WITHOUT_WEIGHTS if name == "context_length" or name.startswith("rope_")
+}  # fmt: skip
+"""Options of the model that a recipe decides, whatever weights the run begins with."""
 _PLACE = {"train.init": "", "name": RunConfig().name, "runs_dir": RunConfig().runs_dir}

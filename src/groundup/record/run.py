@@ -53,8 +53,9 @@ class RunDirectory:
             siblings = sorted(p.parent.name for p in parent.glob("*/config.toml"))
         except OSError:  # the name is too long to look
             siblings = []
-        there = f"{suggestion(given.name, siblings)} in {parent}" if siblings else "; train one first"
-        raise FileMissingError(f"no run {given} (it has no config.toml){there}")
+        there = suggestion(given.name, siblings) if siblings else "; train one first"
+        where = f" in {parent}" if there.startswith("; valid") else ""
+        raise FileMissingError(f"no run {given} (it has no config.toml){there}{where}")
 
     @property
     def config(self) -> RunConfig:

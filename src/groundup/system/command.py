@@ -12,10 +12,11 @@ def command(*words: str | Path) -> str:
     characters, such as escape codes or bytes that are not UTF-8, is written as a call of printf.
     """
     written = [f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words]
-    return " ".join(map(_quoted, ["groundup", *written]))
+    return " ".join(map(quoted, ["groundup", *written]))
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """Return a word of a command line as a shell reads it."""
     if word.replace("\n", "").isprintable():
         return shlex.quote(word)
     shown = (chr(b) if 32 <= b < 127 and chr(b) not in "\\'" else f"\\0{b:03o}" for b in os.fsencode(word))

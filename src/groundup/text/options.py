@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 from groundup.errors import DataError
+from groundup.text.chat.templates import BUILT_IN
 
 TextFormat: TypeAlias = Literal["auto", "txt", "jsonl", "json", "parquet", "chat"]
 OnBadRow: TypeAlias = Literal["error", "skip"]
@@ -124,6 +125,10 @@ def _template_parts(template: str) -> "list[bytes | str]":
         else:
             parts.append(_LITERALS.get(token[0]) or utf8(token[0]))
     if not any(isinstance(part, str) for part in parts):
+        if template in BUILT_IN or template.endswith((".jinja", ".json")):
+            raise DataError(
+                f"template {template!r} is one of conversations; add --format chat, or write fields as {{name}}"
+            )
         raise DataError(f"template {template!r} names no field; write fields in braces, such as {{title}}")
     return parts
 

@@ -9,9 +9,22 @@ from groundup.errors import TokenizerError
 from groundup.text.chat.rendering import Segment
 from groundup.tokenizer.tokenizer import Tokenizer
 
+_ADD = (
+    "add them with --add-special-tokens, or name them when the tokenizer is trained (groundup tokenizer train "
+    "--special-tokens)"
+)
+LEARN = (
+    "the model was not trained with it: talk with one that was, or fine-tune this one on conversations (groundup "
+    "encode --format chat --add-special-tokens, groundup train --init)"
+)
 
-def check_can_chat(tokenizer: Tokenizer, names: Sequence[str], template: str) -> None:
+
+def check_can_chat(tokenizer: Tokenizer, names: Sequence[str], template: str, mend: str = _ADD) -> None:
     """Refuse a tokenizer that lacks special tokens of a template, or that cannot encode a conversation in parts.
+
+    Args:
+        names: special tokens of the template.
+        mend: advice where the tokenizer lacks some of them.
 
     Raises:
         TokenizerError: one of the names is not a special token; or the tokenizer puts a space before texts.
@@ -24,9 +37,7 @@ def check_can_chat(tokenizer: Tokenizer, names: Sequence[str], template: str) ->
     missing = [name for name in names if name not in tokenizer.special_tokens]
     if missing:
         raise TokenizerError(
-            f"the tokenizer lacks special tokens of the chat template {template}: {' '.join(missing)}; add them with "
-            "--add-special-tokens, or name them when the tokenizer is trained (groundup tokenizer train "
-            "--special-tokens)"
+            f"the tokenizer lacks special tokens of the chat template {template}: {' '.join(missing)}; {mend}"
         )
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 from groundup.account import parameter_count
-from groundup.config import RunConfig, load_recipe, override
+from groundup.config import RunConfig, override
 from groundup.config.names import by_full_names
 from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
 from groundup.optim import learning_rate, learning_rate_at
+from groundup.record.parent import inheriting_recipe
 from groundup.record.run import RunDirectory
 from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
@@ -87,9 +88,10 @@ def train(
         CheckpointError: a checkpoint cannot be written or read.
         AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
+    changed = by_full_names(options, "train")
     if not isinstance(config, RunConfig):
-        config = load_recipe(str(config))
-    config = override(config, by_full_names(options, "train"))
+        config = inheriting_recipe(str(config), changed, resume=resume)
+    config = override(config, changed)
     run = RunDirectory(config.run_dir)
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")

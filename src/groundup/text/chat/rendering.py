@@ -88,7 +88,7 @@ class Renderer:
         try:
             answer = self._asked({"template": template.text, "now": now, "seconds": self._seconds})
             if "error" in answer:
-                raise DataError(f"{self._named()} cannot be used: {answer['error']}; mend it, or name another")
+                raise DataError(f"{self._named()} cannot be used: {answer['error']}; {template.mend}")
         except BaseException:
             self.close()
             raise
@@ -102,8 +102,8 @@ class Renderer:
         """
         if short := [name for name in special_tokens if len(name) < 2]:
             raise DataError(
-                f"the special token {short[0]!r} is one character, so that a message that has it cannot be told from "
-                "the template; use a tokenizer without it"
+                f"the special token {short[0]!r} is one character, and a message with it cannot be told from the "
+                "template; use a tokenizer without it"
             )
         longest_first = sorted(special_tokens, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
@@ -154,7 +154,7 @@ class Renderer:
         messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
         (found,) = self.render([Conversation(messages)])
         if isinstance(found, BadRow):
-            raise DataError(f"a question and an answer{found}; name another template")
+            raise DataError(f"a question and an answer{found}; {self.template.mend}")
         counted = [segment for segment in found if segment.counts]
         return counted[-1].text if counted[-1].is_special else None
 
@@ -177,18 +177,20 @@ class Renderer:
         self, answer: dict[str, Any], mark: str, name: str | None, *, wants_spans: bool, prompt: bool
     ) -> list[Segment] | BadRow:
         if answer.get("endless"):
-            raise DataError(f"{self._named()} was stopped: {answer['error']}; mend it, or name another")
+            raise DataError(f"{self._named()} was stopped: {answer['error']}; {self.template.mend}")
         if "error" in answer:
             return BadRow(f": {self._named()} cannot render it: {answer['error']}")
         if name is not None:
-            return BadRow(f" has the special token {name!r} in its text; remove it, or take it as text, the default")
+            return BadRow(
+                f" has the special token {name!r} in its text; remove it, or leave --special-tokens error out"
+            )
         text = answer["text"]
         spans = answer["spans"] if wants_spans else [] if prompt else [(0, len(text))]
         segments = self._segments(text, spans, mark, trims=answer.get("open", False))
         if wants_spans and not any(segment.counts for segment in segments):
             return BadRow(
-                ": nothing in it is written by the assistant, so that no token would count for the loss; leave it "
-                "out, or let all tokens count with --loss all"
+                ": the assistant writes nothing in it, so no token would count for the loss; remove the row, or count "
+                "all tokens with --loss all"
             )
         return segments
 
@@ -200,7 +202,7 @@ class Renderer:
         for mark in _MARKS:
             if mark not in text and mark not in self.template.text:
                 return mark
-        raise DataError("a conversation has all noncharacters from U+FDD0 to U+FDEF, which is no text; remove it")
+        raise DataError("a conversation has all noncharacters from U+FDD0 to U+FDEF, which are not text; remove them")
 
     def _message(self, message: dict[str, Any], mark: str) -> dict[str, Any]:
         """A message for the template. Its role is one of a few and is left as it is: templates compare it."""
@@ -285,7 +287,7 @@ class Renderer:
             return answer
         raise DataError(
             f"{self._named()} was stopped: it loops, or takes more than {self._seconds:g} s or too much memory for one "
-            "conversation; mend it, or name another"
+            f"conversation; {self.template.mend}"
         )
 
 
@@ -302,7 +304,5 @@ def _check_jinja() -> None:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:3])
     if numbers < OLDEST_JINJA:
         oldest = ".".join(map(str, OLDEST_JINJA))
-        raise MissingExtraError(
-            f"a chat template needs jinja2 {oldest} or newer, and {version} is installed, from whose sandbox templates "
-            "can escape; install it with: pip install 'groundup[chat]'"
-        )
+        purpose = f"a chat template (templates can escape from the sandbox of jinja2 {version}, which is installed)"
+        raise MissingExtraError.for_package("jinja2", "chat", purpose, at_least=oldest)

@@ -27,6 +27,8 @@ class ChatTemplate:
     text: str
     tokens: tuple[str, ...] = ()
     """Special tokens that the text gets by variables such as ``eos_token``."""
+    mend: str = "mend it, or name another"
+    """What an error advises where it cannot be used."""
 
     @property
     def sha256(self) -> str:
@@ -63,7 +65,7 @@ def stored_template(folder: Path) -> ChatTemplate | None:
         DataError: it cannot be read.
     """
     path = folder / TEMPLATE_FILE
-    return ChatTemplate(path.name, _read(path)) if path.exists() else None
+    return ChatTemplate(path.name, _read(path), mend=f"mend it in {path}") if path.exists() else None
 
 
 def _read(path: Path) -> str:

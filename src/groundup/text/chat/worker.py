@@ -1,6 +1,6 @@
 """Process that renders a chat template: started by ``rendering``, never imported for its work.
 
-A template is a program that somebody else wrote, and Jinja's sandbox does not bound what it costs: nested loops run for
+A template is a program of someone else, and Jinja's sandbox does not bound what it costs: nested loops run for
 ever, and ``"a" * 10**10`` takes 10 GB in one operation. Here the system ends what takes too long (a timer of processor
 time, whose signal no Python code has to handle) or too much memory, and after the imports no file can be opened.
 
@@ -122,9 +122,9 @@ class Template:
             through = self.render(messages[: number + 1], tools, prompt=False)
             if not (text.startswith(through) and through.startswith(before)):
                 raise ValueError(
-                    f"it renders message {number} in another way once more follow, so where the assistant writes is "
-                    "not known; put {% generation %} and {% endgeneration %} around that in the template, or let all "
-                    "tokens count with --loss all"
+                    f"it renders message {number} differently once more messages follow, so what the assistant "
+                    "writes is not known; put {% generation %} and {% endgeneration %} around it in the template, or "
+                    "count all tokens with --loss all"
                 )
             spans.append((len(before), len(through)))
         return spans
@@ -157,7 +157,7 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"it takes more than {_MEMORY >> 30} GiB of memory"
     if isinstance(error, RecursionError):
-        return "it calls itself without end"
+        return "it recurses without end"
     line = getattr(error, "lineno", None)
     text = " ".join(str(error).split()) or type(error).__name__
     return f"line {line}: {text}" if line else text

@@ -21,6 +21,8 @@ from groundup.tokenizer.patterns import checked_pattern, expression_of
 HUGGING_FACE_FILE = "tokenizer.json"
 GROUNDUP_FILE = "tokenizer.groundup.json"
 """What a folder holds that `Tokenizer.save` wrote, if it is not in GPT-2's form."""
+_LARGEST = 1 << 28
+"""Bytes that no file of a tokenizer has."""
 _NAMES_IN_FOLDERS = {
     files.VOCAB_FILE, files.MERGES_FILE, files.META_FILE, files.GPT2_VOCAB_FILE, files.GPT2_MERGES_FILE
 }  # fmt: skip
@@ -74,6 +76,16 @@ def read_tokenizer(
         raise
     except OSError as error:
         raise TokenizerError(f"tokenizer {path} cannot be read: {error.strerror}; give a readable path") from None
+
+
+def kind_of_tokenizer(path: Path) -> str:
+    """Which tokenizer's format a file has, in words; empty if it has none of them."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            return ""
+        return _recognise(path, read_bytes(path)).format.value
+    except (OSError, TokenizerError):
+        return ""
 
 
 def _read_file(path: Path, pattern: str | None, special_tokens: SpecialTokens | None) -> TokenizerContent:

@@ -60,20 +60,33 @@ def longer(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunCo
     found = {change.option: change for change in changes(options_of(run, saved), config)}
     if found.keys() == {_STEPS} and found[_STEPS].now > found[_STEPS].was:
         return _extended(run, folder, saved, config)
-    others = [name for name in found if name != _STEPS and not name.startswith(_STAGE)]
-    if "optim.stage_from" in found and not others:
-        return _with_stage(run, folder, saved, config)
-    return None
+    if not found or not all(name == _STEPS or name.startswith(_STAGE) for name in found):
+        return None
+    if options_of(run, saved)["optim.stage_from"]:
+        raise _no_third_stage(run, saved, list(found.values()))
+    return _with_stage(run, folder, saved, config) if "optim.stage_from" in found else None
+
+
+def _no_third_stage(run: RunDirectory, saved: dict[str, Any], changed: list[Change]) -> ConfigError:
+    """The error for another stage of a run that has two, or for other options of the second."""
+    options, step = options_of(run, saved), saved["step"]
+    begins, ends = options["optim.stage_from"], options[_STEPS]
+    new_run = f"begin a new run from its weights with --init {run.path}"
+    if step >= ends:
+        return ConfigError(
+            f"{run.path} has a second stage already, after step {begins:,}, and is finished; a run has no third stage: "
+            f"{new_run}"
+        )
+    told = ", ".join(f"{option} (was {was!r}, now {now!r})" for option, was, now in changed)
+    return ConfigError(
+        f"{run.path} is in its second stage, at step {step:,} of {ends:,}, which has other options: {told}; resume it "
+        f"as it was, take the change on purpose with --adopt-config and these options in place of --then, or {new_run}"
+    )
 
 
 def _with_stage(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunConfig) -> Start:
     """Return where a run goes on that gets a second stage: at the end of the first."""
     options, step, begins = options_of(run, saved), saved["step"], config.optim.stage_from
-    if options["optim.stage_from"]:
-        raise ConfigError(
-            f"{run.path} has a second stage already, after step {options['optim.stage_from']:,}; begin a new run from "
-            f"its weights with --init {run.path}"
-        )
     state = TrainState.from_dict(saved)
     if not (step >= options[_STEPS] or state.progress >= 1) or not state.reported:
         raise ConfigError(

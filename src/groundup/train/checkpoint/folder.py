@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -49,7 +49,11 @@ FILES = "files"
 """The entry of ``state.json`` with the SHA-256 of each file of tensors, by name."""
 FORMAT = "groundup-checkpoint"
 VERSION = 1
+_ATTEMPTS = 5
 _USE_ANOTHER = "restore it, or remove the folder to use the checkpoint before it"
+
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -105,12 +109,20 @@ def hashes(folder: Path, rank: int = 0, size: int = 1) -> dict[str, str]:
     return {name: file_sha256(folder / name) for name in names[rank::size]}
 
 
-def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: int = 0, size: int = 1) -> None:
+def check_hashes(
+    folder: Path,
+    state: Mapping[str, Any],
+    part: str = "",
+    rank: int = 0,
+    size: int = 1,
+    sha256_of: Callable[[Path], str] = file_sha256,
+) -> None:
     """Compare the files of tensors with their hashes. Checkpoints of version 0.1 have no hashes, and pass.
 
     Args:
         part: only files whose names begin so: "model" or "optimizer".
         rank, size: take every ``size``-th file, from the ``rank``-th on.
+        sha256_of: hashes a file, where it is open already.
 
     Raises:
         CheckpointError: a file is missing or was changed.
@@ -119,7 +131,7 @@ def check_hashes(folder: Path, state: Mapping[str, Any], part: str = "", rank: i
     for name, sha256 in expected[rank::size]:
         path = folder / name
         try:
-            found = file_sha256(path)
+            found = sha256_of(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {_first_line(error)}; {_USE_ANOTHER}") from None
         if found != sha256:
@@ -181,6 +193,31 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(state)
 
 
+def with_checkpoint(run: RunDirectory, which: str, read: Callable[[Path], Read]) -> Read:
+    """Read a checkpoint of a run that may still be training, and deletes older ones.
+
+    If "best" or "latest" is deleted while it is read, the one that has its name now is read from the beginning.
+
+    Args:
+        which: "best", "latest", or a step.
+        read: reads the folder of a checkpoint, and leaves nothing behind where it raises an error.
+
+    Raises:
+        CheckpointError: no such checkpoint; or it is deleted again and again.
+    """
+    for _ in range(_ATTEMPTS):
+        folder = run.checkpoint(which)
+        try:
+            return read(folder)
+        except (OSError, CheckpointError):
+            if folder.is_dir() or which not in ("best", "latest"):
+                raise
+    raise CheckpointError(
+        f"{folder} was deleted while it was read, like {_ATTEMPTS - 1} before it: the run is training, and deletes its "
+        f"older checkpoints; wait until it has ended, or let it keep more with train.keep_checkpoints"
+    )
+
+
 def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> tuple[TransformerLM, dict[str, Any]]:
     """Load the model of a run's checkpoint, in evaluation mode, and the checkpoint's state.
 
@@ -190,12 +227,15 @@ def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> t
     Raises:
         CheckpointError: truncated or foreign checkpoint.
     """
-    folder = run.checkpoint(which)
-    state = read_state(folder)
-    check_hashes(folder, state, part="model")
-    model = accelerate(TransformerLM.uninitialized(run.config_at(state).model, device), kernels="plain")
-    read_model(folder, model)
-    return model.eval(), state
+
+    def read(folder: Path) -> tuple[TransformerLM, dict[str, Any]]:
+        state = read_state(folder)
+        check_hashes(folder, state, part="model")
+        model = accelerate(TransformerLM.uninitialized(run.config_at(state).model, device), kernels="plain")
+        read_model(folder, model)
+        return model.eval(), state
+
+    return with_checkpoint(run, which, read)
 
 
 def read_model(folder: Path, model: nn.Module) -> None:
@@ -305,7 +345,9 @@ def check_fit(source: str, saved: dict[str, Tensor], wanted: dict[str, Tensor]) 
             )
     for name in saved:
         if name not in wanted:
-            raise CheckpointError(f"{source} has {name}, which the model has not; it was made by another architecture")
+            raise CheckpointError(
+                f"{source} has {name}, which the model does not have; it was made by another architecture"
+            )
     for name, other in _tied(wanted):
         if not torch.equal(saved[name], saved[other]):
             raise CheckpointError(

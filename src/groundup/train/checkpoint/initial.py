@@ -69,15 +69,15 @@ def check_parent(parent: Parent, config: RunConfig, tokenizer: Tokenizer | None)
             the tokenizer is another one.
     """
     ours, theirs = config.model, parent.model
-    different = [
-        f"model.{name} = {now!r} (there {was!r})"
-        for name in (option.removeprefix("model.") for option in FIXED if option.startswith("model."))
-        if name != "vocab_size" and (now := _effective(ours, name)) != (was := _effective(theirs, name))
-    ]
-    if different:
+    names = [name.removeprefix("model.") for name in FIXED if name.startswith("model.") and name != "model.vocab_size"]
+    different = [name for name in names if _effective(ours, name) != _effective(theirs, name)]
+    # What is derived differs because of the others, and its name was never given.
+    given = [name for name in different if name not in _DERIVED or getattr(ours, name)] or different
+    if given:
+        told = [f"model.{name} = {_effective(ours, name)!r} (there {_effective(theirs, name)!r})" for name in given]
         raise ConfigError(
-            f"train.init = {parent.init!r} has other weights: {', '.join(different)}; leave these options out to take "
-            f"the parent's"
+            f"train.init = {parent.init!r} has other weights: {', '.join(told)}; leave these options out of the "
+            f"command line and the recipe to take the parent's"
         )
     if ours.vocab_size < theirs.vocab_size:
         raise ConfigError(
@@ -88,6 +88,10 @@ def check_parent(parent: Parent, config: RunConfig, tokenizer: Tokenizer | None)
     if ours.vocab_size > theirs.vocab_size and ours.tie_embeddings and not ours.embedding_scale:
         config = override(config, {"model.embedding_scale": theirs.input_scale})
     return config, note
+
+
+_DERIVED = ("d_ff", "num_kv_heads", "head_size")
+"""Options that are derived from others where they are 0."""
 
 
 def _effective(model: ModelConfig, name: str) -> Any:
