@@ -24,6 +24,7 @@ from groundup.generation.engine import Beyond
 from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
+from groundup.text.chat.templates import ChatTemplate
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.device import choose_device
 
@@ -66,7 +67,11 @@ def load(
         foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
         if foreign.tokenizer is None:
             raise TokenizerError(f"{source} has no tokenizer; name one with tokenizer=")
-        return LanguageModel(quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample)
+        template = ChatTemplate(str(source), foreign.chat_template) if foreign.chat_template else None
+        return LanguageModel(
+            quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample,
+            chat_template=template,
+        )  # fmt: skip
     run = RunDirectory.open(source)
     model, state = load_model(run, str(checkpoint), where)
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
@@ -88,6 +93,7 @@ class LanguageModel:
         run: run directory; None for a model that was not trained by a run.
         step: optimizer steps of the checkpoint; None likewise.
         sample: the tokens that begin and end a text; by default the run's.
+        chat_template: of the conversations that it was trained on; by default the run's. None for a model of text.
     """
 
     def __init__(
@@ -98,10 +104,14 @@ class LanguageModel:
         run: RunDirectory | None = None,
         step: int | None = None,
         sample: SampleConfig | None = None,
+        chat_template: ChatTemplate | None = None,
     ):
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
+        self.chat_template = chat_template
+        if chat_template is None and run is not None and run.is_chat:
+            self.chat_template = run.chat_template()
         self._engines: dict[Beyond, Engine] = {}
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
