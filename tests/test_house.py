@@ -29,6 +29,7 @@ FLOORS = (
     "train",
     "interop",
     "language_model",
+    "serve",
     "sweeps",
     "studies.tokenizer_report",
     "reports",

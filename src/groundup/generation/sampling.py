@@ -78,7 +78,7 @@ class Sampling:
         _check("stop", self.stop, all(self.stop), "strings of at least one character")
         count = self.log_probabilities
         _check("log_probabilities", count, count is None or count >= 0, "0 or greater, or None")
-        _check("scores_prompt", self.scores_prompt, not self.scores_prompt or count is not None, "log_probabilities too")
+        _check("log_probabilities", count, count is not None or not self.scores_prompt, "a number, with scores_prompt")
 
     def with_seed(self, number: int) -> Sampling:
         """The settings of the text with this number of several: its seed is that many higher."""

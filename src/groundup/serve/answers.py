@@ -47,8 +47,8 @@ class Piece:
 class Choice:
     """One text as it grows: which of its tokens' log-probabilities belong to the text that was shown.
 
-    Those of a token that is held back, since it may begin a stop string, come with its text. Those of a stop string, and
-    of the token that ends a text, do not come.
+    Those of a token that is held back, since it may begin a stop string, come with its text. Those of a stop string,
+    and of the token that ends a text, do not come.
     """
 
     def __init__(self, index: int, tokenizer: Tokenizer, echoed: str, *, scores: bool, begins_with_text: bool):
@@ -106,7 +106,9 @@ class Answer:
         begin: token that stands before prompts of text.
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, asked: TextRequest, prompts: list[list[int]], begin: int | None):
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, asked: TextRequest, prompts: list[list[int]], begin: int | None
+    ):
         self.asked, self._tokenizer = asked, tokenizer
         self.is_chat = asked.conversation is not None
         self._prompt_tokens = sum(map(len, prompts))

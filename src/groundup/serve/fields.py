@@ -86,7 +86,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise ApiError(400, f"the body is not UTF-8: {error.reason} at byte {error.start}; send JSON in UTF-8") from None
+        where = f"{error.reason} at byte {error.start}"
+        raise ApiError(400, f"the body is not UTF-8: {where}; send JSON in UTF-8") from None
     except RecursionError:
         raise ApiError(400, "the body is nested too deeply; send an object of plain fields") from None
     except ValueError as error:
@@ -128,7 +129,10 @@ def completion_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
         log_probabilities=count,
         scores_prompt=echo and count is not None,
     )
-    return TextRequest(fields.model(), sampling, prompts, n=n, echo=echo, **fields.streaming())
+    stream, include_usage = fields.streaming()
+    return TextRequest(
+        fields.model(), sampling, prompts, n=n, echo=echo, stream=stream, include_usage=include_usage
+    )  # fmt: skip
 
 
 def chat_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
@@ -136,7 +140,9 @@ def chat_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
     fields = _Fields(body, _OF_CHAT)
     messages = fields.value("messages", None)
     if messages is None:
-        raise ApiError(400, "messages is missing; expected an array of messages with role and content", param="messages")
+        raise ApiError(
+            400, "messages is missing; expected an array of messages with role and content", param="messages"
+        )
     conversation = _conversation(messages)
     tokens = fields.whole("max_tokens", None, 1, most_tokens)
     newer = fields.whole("max_completion_tokens", None, 1, most_tokens)
@@ -154,7 +160,11 @@ def chat_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
         max_tokens=most_tokens if wanted is None else wanted, log_probabilities=(count or 0) if logprobs else None
     )
     n = fields.whole("n", 1, 1, None)
-    return TextRequest(fields.model(), sampling, conversation=conversation, n=n, fills_context=wanted is None, **fields.streaming())
+    stream, include_usage = fields.streaming()
+    return TextRequest(
+        fields.model(), sampling, conversation=conversation, n=n, fills_context=wanted is None, stream=stream,
+        include_usage=include_usage,
+    )  # fmt: skip
 
 
 def tokenize_request(body: dict[str, Any]) -> tuple[str | None, str]:
@@ -202,9 +212,10 @@ class _Fields:
             return found
         if isinstance(found, float) and found.is_integer():  # 16.0, as JavaScript's libraries may write it
             found = int(found)
-        if not isinstance(found, int) or isinstance(found, bool) or found < least or (most is not None and found > most):
-            expected = f"a whole number from {least} to {most}" if most is not None else f"a whole number from {least} on"
-            raise ApiError(400, f"{name} is {seen(found)}; expected {expected}", param=name)
+        is_whole = isinstance(found, int) and not isinstance(found, bool)
+        if not is_whole or found < least or (most is not None and found > most):
+            upper = "on" if most is None else f"to {most}"
+            raise ApiError(400, f"{name} is {seen(found)}; expected a whole number from {least} {upper}", param=name)
         return found
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
@@ -220,8 +231,8 @@ class _Fields:
             raise ApiError(400, f"{name} is {seen(found)}; expected true or false", param=name)
         return found
 
-    def streaming(self) -> dict[str, bool]:
-        """The arguments ``stream`` and ``include_usage``."""
+    def streaming(self) -> tuple[bool, bool]:
+        """Whether to stream, and whether to end the stream with the usage."""
         stream, options = self.switch("stream"), self.value("stream_options", {})
         if not isinstance(options, dict) or not set(options) <= {"include_usage", "include_obfuscation"}:
             raise ApiError(
@@ -232,7 +243,7 @@ class _Fields:
         usage = options.get("include_usage") or False
         if not isinstance(usage, bool):
             raise ApiError(400, f"include_usage is {seen(usage)}; expected true or false", param="stream_options")
-        return {"stream": stream, "include_usage": usage}
+        return stream, usage
 
     def sampling(self, **given: Any) -> Sampling:
         """The settings of sampling, with OpenAI's ranges and defaults."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from groundup.account.memory import available_memory, resident_memory
+from groundup.account.params import parameter_count
 from groundup.config import ModelConfig
 from groundup.display.units import size_text
 from groundup.errors import ConfigError, GroundupError
@@ -214,17 +215,16 @@ def load_models(
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename one of the folders")
         loaded[name] = model
     served = {}
-    for number, (name, model) in enumerate(loaded.items()):
-        free = _free_memory(model) / (len(loaded) - number)
+    for name, model in loaded.items():
+        free = _free_memory(model) / len(loaded)  # no texts yet: keys and values are allocated as they come
         chosen = fitting_rows(name, model, free, rows)
         served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond)
-        size, parameters = _needed(model, chosen), sum(p.numel() for p in model.model.state_dict().values())
+        size, parameters = _needed(model, chosen), parameter_count(model.config)
         told(
             f"{name}: {parameters:,} parameters, context {model.config.context_length:,}, {chosen} rows, "
             f"at most {size_text(size)} beside the weights ({size_text(free)} free)"
             + ("" if served[name].chat is None else ", chat")
         )
-        free -= size
     return served
 
 

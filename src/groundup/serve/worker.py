@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -49,15 +49,27 @@ class Call:
         self.told: set[int] = set()
         """Texts without a token whose end was told."""
 
-    async def events(self) -> AsyncIterator[list[Event]]:
+    async def events(
+        self, waiting: Callable[[], Awaitable[None]] | None = None, seconds: float = 15.0
+    ) -> AsyncIterator[list[Event]]:
         """All that is new, whenever there is something, until every text has ended.
+
+        Args:
+            waiting: called whenever nothing has come for some seconds.
 
         Raises:
             ApiError: the request has failed.
         """
         left = len(self.texts)
         while left:
-            events = [await self._news.get()]
+            events: list[Event | ApiError] = []
+            while not events:
+                try:
+                    async with asyncio.timeout(None if waiting is None else seconds):
+                        events.append(await self._news.get())
+                except TimeoutError:
+                    assert waiting is not None
+                    await waiting()
             while not self._news.empty():
                 events.append(self._news.get_nowait())
             found = []
@@ -138,7 +150,7 @@ class Worker:
             raise self._unavailable()
         if self._admitted + count > most:
             raise ApiError(
-                429, f"{self._admitted} texts run or wait, and the server takes at most {most} at once; try again later",
+                429, f"{self._admitted} texts run or wait, and the server takes at most {most}; try again later",
                 code="queue_full", headers={"Retry-After": str(_RETRY_SECONDS)},
             )  # fmt: skip
         self._admitted += count
