@@ -78,15 +78,16 @@ class Choice:
                 self._length += len(self._own.push(event.token.token_id))
                 token = event.token
                 self._held.append(Entry(token.token_id, begin, token.log_probability, token.alternatives))
-        while self._held and (self._end_of_first() <= self._shown or self._stays(event.finish_reason)):
+        while self._held and self._is_shown(event.finish_reason):
             entries.append(self._held.popleft())
         return Piece(self.index, text, entries, event.finish_reason and _FINISH[event.finish_reason])
 
-    def _end_of_first(self) -> int:
-        return self._held[1].offset if len(self._held) > 1 else self._length
-
-    def _stays(self, finish_reason: str | None) -> bool:
-        return finish_reason is not None and (finish_reason != "stop" or self._held[0].offset < self._shown)
+    def _is_shown(self, finish_reason: str | None) -> bool:
+        """Whether the text of the first token that is held back was shown, or will never be more than it is."""
+        begin, end = self._held[0].offset, self._held[1].offset if len(self._held) > 1 else self._length
+        if finish_reason is not None:
+            return finish_reason != "stop" or begin < self._shown
+        return begin < self._shown and end <= self._shown  # a part of a character ends where it begins
 
     def _of_prompt(self, ids: Sequence[int], scores: Sequence[Scored]) -> list[Entry]:
         """Of the prompt's tokens; the one that begins a document was not asked for, and the first has no score."""

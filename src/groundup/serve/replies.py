@@ -90,7 +90,7 @@ async def finish(send: Send) -> None:
 
 def encoded(value: Any) -> bytes:
     """JSON on one line, in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:
