@@ -6,7 +6,8 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,7 @@ class Api:
 
     Attributes:
         stopping: whether new requests are refused.
-        in_flight: requests for text that are not answered yet.
+        in_flight: requests for text that have arrived and are not answered yet.
     """
 
     def __init__(self, models: dict[str, ServedModel], options: ServeOptions):
@@ -113,6 +114,14 @@ class Api:
     def refuse_if_stopping(self) -> None:
         if self.stopping:
             raise ApiError(503, "the server is stopping; send the request again later", headers={"Retry-After": "5"})
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
 
     async def listed(self, request: Request) -> Response:
         """/v1/models."""
@@ -158,12 +167,12 @@ class Api:
 
         async def handle(scope: Scope, receive: Receive, reply: Reply) -> None:
             began, outcome = time.monotonic(), "failed"
-            self.in_flight += 1
             try:
                 self.refuse_if_stopping()
                 body = await read_body(scope, receive, self.options.max_body)
                 self.refuse_if_stopping()
-                await unless_gone(receive, self._answer(parse, body, reply, began))
+                with self._counted():
+                    await unless_gone(receive, self._answer(parse, body, reply, began))
                 outcome = "ok"
             except ApiError as error:
                 outcome = _OUTCOME_OF.get(error.status, "invalid")
@@ -172,7 +181,6 @@ class Api:
                 outcome = "cancelled"
                 raise
             finally:
-                self.in_flight -= 1
                 self.metrics.requests[outcome] += 1
                 self.metrics.whole.observe(time.monotonic() - began)
 

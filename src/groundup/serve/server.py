@@ -27,7 +27,8 @@ from groundup.serve.models import ServedModel
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _HEADER_SECONDS = 30.0
 """In which a client must have sent the head of a request."""
-_CLOSE_SECONDS = 5
+_CLOSE_SECONDS = 2
+"""That clients get at the end to take the rest of their answers."""
 _RESERVED_FILES = 100
 
 
@@ -136,6 +137,13 @@ class Server(uvicorn.Server):
         """Accept connections, and say so."""
         await super().startup(sockets)
         self._tell_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections, in the end also those of clients that neither send nor read."""
+        await super().shutdown(sockets)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
