@@ -11,7 +11,7 @@ import shlex
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from groundup.errors import ConfigError
 from groundup.serve.app import Api, ServeOptions, make_app
 from groundup.serve.errors import ApiError
+from groundup.serve.gate import LOCAL
 from groundup.serve.models import ServedModel
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _HEADER_SECONDS = 30.0
 """In which a client must have sent the head of a request."""
 _CLOSE_SECONDS = 2
@@ -51,7 +51,12 @@ def serve(
     """
     listening = listen(options)
     app, api = make_app(models, options, runs)
-    server = Server(app, api, options, lambda: _tell_start(listening, models, options, told))
+
+    def started() -> None:
+        for line in start_lines(url_of(listening), list(models), options):
+            told(line)
+
+    server = Server(app, api, options, started)
     for served in models.values():
         served.worker.start()
     try:
@@ -94,16 +99,16 @@ def url_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _tell_start(
-    listening: socket.socket, models: dict[str, ServedModel], options: ServeOptions, told: Callable[[str], None]
-) -> None:
-    url = url_of(listening)
-    if listening.getsockname()[0] not in LOOPBACK and options.api_key is None:
-        told(f"warning: other machines can reach this server at {options.host}, and no --api-key is set")
-    body = json.dumps({"model": next(iter(models)), "prompt": "Once upon a time", "max_tokens": 40}, ensure_ascii=False)
+def start_lines(url: str, names: Sequence[str], options: ServeOptions) -> list[str]:
+    """What to tell when connections are accepted: a warning if others can reach the server, an example, the URL."""
+    lines = []
+    if options.host not in LOCAL and options.api_key is None:
+        lines.append(f"warning: other machines may reach this server at {options.host}, and no --api-key is set")
+    body = json.dumps({"model": names[0], "prompt": "Once upon a time", "max_tokens": 40}, ensure_ascii=False)
     key = '-H "Authorization: Bearer $GROUNDUP_API_KEY" ' if options.api_key is not None else ""
-    told(f"try: curl {url}/v1/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}")
-    told(f"serving {', '.join(models)} at {url} (Ctrl-C stops)")
+    lines.append(f"try: curl {url}/v1/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}")
+    lines.append(f"serving {', '.join(names)} at {url} (Ctrl-C stops)")
+    return lines
 
 
 class Server(uvicorn.Server):
