@@ -265,12 +265,11 @@ class Engine:
             text.finish_reason = "length"
 
     def _decode(self) -> list[tuple[Generation, Token]]:
-        texts = [text for text in self._active if not text.is_over]
+        for text in [text for text in self._active if text.is_over]:  # ended with its first token
+            self._leave(text)
+        texts = list(self._active)  # in the order of their rows, which those that left have changed
         if not texts:
             return []
-        if len(texts) != len(self._active):  # one ended with its first token
-            for text in [text for text in self._active if text.is_over]:
-                self._leave(text)
         longest = max(self.cache.lengths[: len(texts)]) + 1 + self.look_up
         self.cache.reserve(len(texts) + (self._prefilling is not None), longest)
         if self.look_up and len(texts) == 1 and self._prefilling is None:
