@@ -24,7 +24,9 @@ from groundup.errors import ConfigError
 from groundup.serve import models
 from groundup.serve.app import ServeOptions
 from groundup.serve.models import load_models
-from groundup.serve.server import start_lines
+from groundup.serve.server import listen, start_lines
+from hostile_commands import options_of
+from hostile_inputs import WORDS
 from running_server import CYCLE, RUN, chat_model, cycle_model, random_model, running, served, slowly
 
 LONG = {"model": "slow", "prompt": "x", "max_tokens": 16_000}
@@ -309,6 +311,16 @@ def test_mistakes_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert (ended.value.code, err.count("\n")) == (2, 1), err
         assert said in err
     taken.close()
+
+
+@pytest.mark.parametrize("option", [f"--{option.spelling}" for option in options_of("serve") if not option.positional])
+def test_any_word_as_an_option_is_taken_or_refused_in_one_line(option, monkeypatch, capsys):
+    monkeypatch.setattr("groundup.serve.server.serve", lambda models, options, **_: listen(options).close())
+    for word in WORDS.values():
+        with pytest.raises(SystemExit) as ended:
+            main(["serve", str(RUN), "--port=0", "--device=cpu", f"{option}={word}"])
+        err = capsys.readouterr().err
+        assert (ended.value.code or 0, err.count("\n")) in ((0, 0), (2, 1)), (word, err)
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
