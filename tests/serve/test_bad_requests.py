@@ -54,6 +54,7 @@ def refused(server, path, body, status=400, **headers):
         ({"stop": "a" * 100_000}, "stop", "100,000 characters"),
         ({"stop": ["a"] * 17}, "stop", "17 strings"),
         ({"logprobs": True}, "logprobs", "true"),
+        ({"logprobs": 20, "n": 60, "max_tokens": 16_384}, "logprobs", "20,643,840 log-probabilities; expected at most"),
         ({"logprobs": 21}, "logprobs", "0 to 20"),
         ({"seed": 2**64}, "seed", "whole number"),
         ({"presence_penalty": 3}, "presence_penalty", "-2 to 2"),
@@ -287,6 +288,23 @@ def test_clients_that_send_rubbish_hang_or_leave_at_once_disturb_no_other(server
     assert hanging[-1].recv(100).startswith(b"HTTP/1.1 200 ")
     for raw in hanging:
         raw.close()
+
+
+def test_a_client_that_never_asks_and_one_too_many_are_shown_out(monkeypatch):
+    monkeypatch.setattr("groundup.serve.server._HEADER_SECONDS", 0.3)
+    monkeypatch.setattr("groundup.serve.server.most_connections", lambda: 3)
+    with running(served("cycle", cycle_model())) as server:
+        here = ("127.0.0.1", server.port)
+        silent = [socket.create_connection(here, timeout=60) for _ in range(3)]
+        silent[0].sendall(b"POST /v1/comp")
+        with socket.create_connection(here, timeout=60) as one_more:
+            answer = http.client.HTTPResponse(one_more)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["error"]["type"]) == (503, "service_unavailable_error")
+        for raw in silent:
+            assert raw.recv(100) == b""
+            raw.close()
+        assert server.ask("/v1/completions", GREEDY)[1]["choices"][0]["text"] == CYCLE
 
 
 def test_requests_over_one_connection(server):

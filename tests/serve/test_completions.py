@@ -136,6 +136,22 @@ def test_log_probabilities_are_the_models(server, random):
     assert [value for part in parts for value in part.text_offset] == found.logprobs.text_offset
 
 
+def test_a_large_answer_is_written_as_a_small_one_is(server):
+    asked = {"model": "cycle", "prompt": "日", "max_tokens": 600, "temperature": 0, "logprobs": 20}
+    status, found, _ = server.ask("/v1/completions", asked)
+    logprobs = found["choices"][0]["logprobs"]
+    assert status == 200
+    assert {key: len(value) for key, value in logprobs.items()} == dict.fromkeys(logprobs, 600)
+    streamed = list(server.client().completions.create(**asked, stream=True))
+    assert "".join(chunk.choices[0].text for chunk in streamed) == found["choices"][0]["text"]
+    parts = [chunk.choices[0].logprobs for chunk in streamed if chunk.choices[0].logprobs]
+    assert [value for part in parts for value in part.top_logprobs] == logprobs["top_logprobs"]
+    text = "é x" * 5000
+    status, found, _ = server.ask("/tokenize", {"model": "cycle", "prompt": text})
+    assert (status, found["count"]) == (200, len(text.encode()))
+    assert [token["id"] for token in found["tokens"]] == list(text.encode())
+
+
 def test_echo_scores_the_prompt_even_without_a_new_token(server, random):
     """As the harnesses of evaluation ask, with the text and with ids."""
     client, text = server.client(), "The cat and the dog"

@@ -55,7 +55,7 @@ VERBS = {
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
     "generate": ("generate", "generate", "generate text with a run's model, or talk with it"),
-    "serve": ("serve", "serve", "serve models over HTTP with OpenAI's API"),
+    "serve": ("serve.serve", "serve", "serve models over HTTP with OpenAI's API"),
     "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
     "import": ("import_", "import_", "a model of transformers or llama.cpp as a run"),
 }

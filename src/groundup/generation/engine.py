@@ -36,7 +36,7 @@ Scored = tuple[float, tuple[tuple[int, float], ...]]
 """Log-probability of a token, and the most probable tokens in its place with theirs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
     """A generated token."""
 

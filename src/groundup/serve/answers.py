@@ -30,7 +30,7 @@ class Entry(NamedTuple):
     alternatives: tuple[tuple[int, float], ...]
 
 
-@dataclass
+@dataclass(slots=True)
 class Piece:
     """What is new of a text."""
 
@@ -58,6 +58,9 @@ class Choice:
         self._shown = self._length = 0
         self._held: deque[Entry] = deque()
         self._is_first = True
+        self._texts: list[str] = []
+        self._entries: list[Entry] = []
+        self._finish_reason: str | None = None
         self.tokens = 0
 
     def push(self, event: Event) -> Piece:
@@ -81,6 +84,16 @@ class Choice:
         while self._held and self._is_shown(event.finish_reason):
             entries.append(self._held.popleft())
         return Piece(self.index, text, entries, event.finish_reason and _FINISH[event.finish_reason])
+
+    def keep(self, piece: Piece) -> None:
+        """Keep a piece for :meth:`whole`."""
+        self._texts.append(piece.text)
+        self._entries += piece.entries
+        self._finish_reason = piece.finish_reason
+
+    def whole(self) -> Piece:
+        """All pieces that were kept, as one."""
+        return Piece(self.index, "".join(self._texts), self._entries, self._finish_reason)
 
     def _is_shown(self, finish_reason: str | None) -> bool:
         """Whether the text of the first token that is held back was shown, or will never be more than it is."""
@@ -140,19 +153,18 @@ class Answer:
             "total_tokens": self._prompt_tokens + new,
         }
 
-    def whole(self, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """The answer in one object."""
+    def whole(self) -> dict[str, Any]:
+        """The answer in one object, of all pieces that were kept."""
         choices = []
         for choice in self.choices:
-            mine = [piece for piece in pieces if piece.index == choice.index]
-            text = "".join(piece.text for piece in mine)
+            piece = choice.whole()
             found: dict[str, Any] = {"index": choice.index}
             if self.is_chat:
-                found["message"] = {"role": "assistant", "content": text, "refusal": None}
+                found["message"] = {"role": "assistant", "content": piece.text, "refusal": None}
             else:
-                found["text"] = text
-            found["logprobs"] = self._log_probabilities([entry for piece in mine for entry in piece.entries])
-            found["finish_reason"] = mine[-1].finish_reason
+                found["text"] = piece.text
+            found["logprobs"] = self._log_probabilities(piece.entries)
+            found["finish_reason"] = piece.finish_reason
             choices.append(found)
         kind = "chat.completion" if self.is_chat else "text_completion"
         return {**self._same, "object": kind, "choices": choices, "usage": self.usage}

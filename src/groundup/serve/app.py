@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,8 @@ from starlette.types import Receive, Scope, Send
 
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError, GroundupError
-from groundup.serve.answers import Answer, Piece
+from groundup.generation import Sampling
+from groundup.serve.answers import Answer
 from groundup.serve.errors import ApiError, ClientGoneError, seen
 from groundup.serve.fields import TextRequest, chat_request, completion_request, parse_json, tokenize_request
 from groundup.serve.gate import LOCAL, HostCheck, KeyCheck, drain, read_body
@@ -35,6 +36,10 @@ from groundup.serve.worker import Call
 _log = logging.getLogger("groundup.serve")
 _WILDCARDS = ("", "0.0.0.0", "::")
 _COMMENT_SECONDS = 15.0
+_MOST_LOG_PROBABILITIES = 500_000
+_LARGE_ANSWER = 10_000
+"""Log-probabilities of an answer that is written in a thread."""
+_TOKENS_AT_ONCE = 1000
 _OUTCOME_OF = {429: "overloaded", 500: "failed", 503: "unavailable", 504: "timeout"}
 
 
@@ -151,14 +156,18 @@ class Api:
         name, prompt = tokenize_request(await asyncio.to_thread(parse_json, body))
         tokenizer = self.find(name).model.tokenizer
 
-        def tokens() -> dict[str, Any]:
+        def tokens() -> bytes:
             ids = tokenizer.encode(prompt)
             vocab = tokenizer.vocab
-            found = [{"id": token, "text": vocab[token].decode("utf-8", "replace")} for token in ids]
-            return {"tokens": found, "count": len(found)}
+            found = []
+            for begin in range(0, len(ids), _TOKENS_AT_ONCE):  # json holds the interpreter's lock until it is done
+                some = ids[begin : begin + _TOKENS_AT_ONCE]
+                texts = [{"id": token, "text": vocab[token].decode("utf-8", "replace")} for token in some]
+                found.append(encoded(texts)[1:-1])
+            return b'{"tokens":[' + b",".join(found) + b'],"count":%d}' % len(ids)
 
         try:
-            await reply.json(await asyncio.to_thread(tokens))
+            await reply.body(await asyncio.to_thread(tokens))
         except GroundupError as error:
             raise ApiError(400, str(error), param="prompt") from None
 
@@ -202,16 +211,18 @@ class Api:
             ) from None  # fmt: skip
 
     async def _generate(self, served: ServedModel, asked: TextRequest, reply: Reply, began: float) -> None:
-        prompts = await asyncio.to_thread(served.prompts, asked)
+        loop = asyncio.get_running_loop()
+        prompts = await loop.run_in_executor(served.thread(asked), served.prompts, asked)
+        texts = served.texts(asked, prompts)
+        is_large = _check_log_probabilities(texts) > _LARGE_ANSWER
         answer = Answer(served.name, served.model.tokenizer, asked, prompts, served.begin)
         self.metrics.prompt_tokens[served.name] += sum(map(len, prompts))
-        call = Call(served.texts(asked, prompts))
+        call = Call(texts)
         served.worker.submit(call)
         try:
             if asked.stream:
                 await reply.begin_stream()
                 await reply.events(answer.beginnings())
-            whole: list[Piece] = []
             is_first = True
             async for events in call.events(reply.comment if asked.stream else None, _COMMENT_SECONDS):
                 if is_first:
@@ -222,14 +233,34 @@ class Api:
                 if asked.stream:
                     await reply.events([answer.chunk(piece) for piece in pieces if piece.says_something])
                 else:
-                    whole += pieces
+                    for piece in pieces:
+                        answer.choices[piece.index].keep(piece)
             if asked.stream:
                 await reply.events(answer.last())
                 await reply.end_stream()
             else:
-                await reply.json(answer.whole(whole))
+                await reply.json(answer.whole if is_large else answer.whole())
         finally:
             served.worker.cancel(call)
+
+
+def _check_log_probabilities(texts: Sequence[tuple[list[int], Sampling]]) -> int:
+    """Log-probabilities that a request may have; each takes memory here and in the answer.
+
+    Raises:
+        ApiError: too many.
+    """
+    total = 0
+    for ids, settings in texts:
+        if settings.log_probabilities is not None:
+            tokens = settings.max_tokens + (len(ids) if settings.scores_prompt else 0)
+            total += tokens * (1 + settings.log_probabilities)
+    if total > _MOST_LOG_PROBABILITIES:
+        raise ApiError(
+            400, f"the request asks for up to {total:,} log-probabilities; expected at most "
+            f"{_MOST_LOG_PROBABILITIES:,}: ask for fewer tokens, texts or alternatives", param="logprobs",
+        )  # fmt: skip
+    return total
 
 
 Handler = Callable[[Scope, Receive, Reply], Awaitable[None]]

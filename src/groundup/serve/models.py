@@ -68,7 +68,7 @@ class ServedModel:
         return special_id(self.model.tokenizer, self.model.sample.begin_token)
 
     def prompts(self, asked: TextRequest) -> list[list[int]]:
-        """The ids of each prompt of a request; may take seconds.
+        """The ids of each prompt of a request; may take seconds, so in a thread (:meth:`thread`).
 
         Raises:
             ApiError: a prompt is longer than the context, cannot be encoded, or has an unknown id.
@@ -93,6 +93,10 @@ class ServedModel:
                     param=param,
                 )  # fmt: skip
         return found
+
+    def thread(self, asked: TextRequest) -> ThreadPoolExecutor | None:
+        """Where to call :meth:`prompts`: conversations wait for each other only; None is asyncio's own threads."""
+        return None if asked.conversation is None or self.chat is None else self.chat.thread
 
     def texts(self, asked: TextRequest, prompts: Sequence[list[int]]) -> list[tuple[list[int], Sampling]]:
         """Prompt and settings of each text: n of the first prompt, n of the second, …"""
@@ -141,6 +145,7 @@ class ChatPrompts:
 
     Attributes:
         end_ids: tokens that end the assistant's turn.
+        thread: the one thread that may call :meth:`ids`.
 
     Raises:
         DataError, MissingExtraError, TokenizerError: as :class:`groundup.generation.chat.Chat`.
@@ -156,7 +161,7 @@ class ChatPrompts:
             self._renderer.close()
             raise
         self.end_ids = tuple(sorted(tokenizer.token_id(name) for name in ends if name))
-        self._thread = ThreadPoolExecutor(1, "chat template")
+        self.thread = ThreadPoolExecutor(1, "chat template")
 
     def ids(self, conversation: Conversation) -> list[int]:
         """The conversation, and what begins an answer.
@@ -164,9 +169,6 @@ class ChatPrompts:
         Raises:
             ApiError: the template refuses it.
         """
-        return self._thread.submit(self._render, conversation).result()
-
-    def _render(self, conversation: Conversation) -> list[int]:
         try:
             (found,) = self._renderer.render([conversation], prompt=True)
             if isinstance(found, BadRow):
@@ -180,7 +182,7 @@ class ChatPrompts:
 
     def close(self) -> None:
         """End the process that renders the template."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self.thread.shutdown(wait=False, cancel_futures=True)
         self._renderer.close()
 
 
@@ -222,7 +224,7 @@ def load_models(
         size, parameters = _needed(model, chosen), parameter_count(model.config)
         told(
             f"{name}: {parameters:,} parameters, context {model.config.context_length:,}, {chosen} rows, "
-            f"at most {size_text(size)} beside the weights ({size_text(free)} free)"
+            f"at most {size_text(size)} of memory for them ({size_text(free)} free)"
             + ("" if served[name].chat is None else ", chat")
         )
     return served

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import Receive, Send
@@ -12,6 +12,7 @@ from starlette.types import Receive, Send
 from groundup.serve.errors import ApiError, ClientGoneError
 
 _LAST_WORD_SECONDS = 5.0
+_SENT_AT_ONCE = 1 << 16
 
 
 class Reply:
@@ -25,9 +26,13 @@ class Reply:
         self._send = send
         self.is_stream = False
 
-    async def json(self, value: Any, status: int = 200) -> None:
-        """Answer with one object."""
-        await send_whole(self._send, status, encoded(value), "application/json")
+    async def json(self, value: Any) -> None:
+        """Answer with one object; a function that returns it, and its writing, run in a thread."""
+        await self.body(await asyncio.to_thread(_written, value) if callable(value) else encoded(value))
+
+    async def body(self, body: bytes) -> None:
+        """Answer with JSON that is written already."""
+        await send_whole(self._send, 200, body, "application/json")
 
     async def begin_stream(self) -> None:
         """Answer with events that follow."""
@@ -80,7 +85,10 @@ async def send_whole(
     all_headers = {"content-type": kind, "content-length": str(len(body)), **(headers or {})}
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in all_headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body, "more_body": not is_over})
+    for begin in range(0, len(body) or 1, _SENT_AT_ONCE):  # no faster than the client reads
+        more = begin + _SENT_AT_ONCE < len(body)
+        piece = body[begin : begin + _SENT_AT_ONCE]
+        await send({"type": "http.response.body", "body": piece, "more_body": more or not is_over})
 
 
 async def finish(send: Send) -> None:
@@ -88,9 +96,17 @@ async def finish(send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def encoded(value: Any) -> bytes:
     """JSON on one line, in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
+
+
+def _written(make: Callable[[], Any]) -> bytes:
+    # In steps, unlike encode(), which holds the interpreter's lock until it is done.
+    return b"".join(piece.encode("utf-8", "replace") for piece in _ENCODER.iterencode(make()))
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import shlex
 import signal
 import socket
@@ -26,10 +27,12 @@ from groundup.serve.gate import LOCAL
 from groundup.serve.models import ServedModel
 
 _HEADER_SECONDS = 30.0
-"""In which a client must have sent the head of a request."""
+"""In which a new client must have sent the head of a request."""
+_IDLE_SECONDS = 75
+"""In which a client that has its answer must have sent the next; longer than proxies and clients keep a connection."""
 _CLOSE_SECONDS = 2
 """That clients get at the end to take the rest of their answers."""
-_RESERVED_FILES = 100
+_MOST_FILES, _RESERVED_FILES = 10_000, 100
 
 
 def serve(
@@ -49,6 +52,7 @@ def serve(
     Raises:
         ConfigError: the address cannot be listened on.
     """
+    _allow_files()
     listening = listen(options)
     app, api = make_app(models, options, runs)
 
@@ -129,6 +133,7 @@ class Server(uvicorn.Server):
             log_level=logging.INFO if options.log else logging.CRITICAL,
             access_log=options.log,
             server_header=False,
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_CLOSE_SECONDS,
         )
         super().__init__(config)
@@ -200,12 +205,12 @@ class Protocol(H11Protocol):
             transport.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             transport.close()
             return
-        self._watch()
+        self._watch(_HEADER_SECONDS)
 
     def on_response_complete(self) -> None:
         """Watch for the next request."""
         super().on_response_complete()
-        self._watch()
+        self._watch(_IDLE_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching."""
@@ -221,10 +226,13 @@ class Protocol(H11Protocol):
         self.transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
 
-    def _watch(self) -> None:
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a request for a WebSocket is answered like any other."""
+
+    def _watch(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.loop.call_later(_HEADER_SECONDS, self._close_unless_asked, self.cycle)
+        self._timer = self.loop.call_later(seconds, self._close_unless_asked, self.cycle)
 
     def _close_unless_asked(self, before: Any) -> None:
         if self.cycle is before and not self.transport.is_closing():
@@ -233,9 +241,13 @@ class Protocol(H11Protocol):
 
 def most_connections() -> int:
     """Connections at one time, with room for other files."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 1000
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 10_000 if soft == resource.RLIM_INFINITY else max(16, min(10_000, soft - _RESERVED_FILES))
+    return max(16, (_MOST_FILES if soft == resource.RLIM_INFINITY else min(soft, _MOST_FILES)) - _RESERVED_FILES)
+
+
+def _allow_files() -> None:
+    """Let the process have as many open files as it may, up to what the server needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

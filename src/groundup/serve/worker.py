@@ -19,10 +19,12 @@ from groundup.serve.errors import ApiError
 
 _RETRY_SECONDS = 1
 _JOIN_SECONDS = 30.0
+_EVENTS_AT_ONCE = 256
+"""Most events that a handler works on before others have their turn."""
 _log = logging.getLogger("groundup.serve")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """News of one text: a token, its end, or both."""
 
@@ -70,7 +72,7 @@ class Call:
                 except TimeoutError:
                     assert waiting is not None
                     await waiting()
-            while not self._news.empty():
+            while not self._news.empty() and len(events) < _EVENTS_AT_ONCE:
                 events.append(self._news.get_nowait())
             found = []
             for event in events:
