@@ -93,7 +93,6 @@ class LanguageModel:
         run: run directory; None for a model that was not trained by a run.
         step: optimizer steps of the checkpoint; None likewise.
         sample: the tokens that begin and end a text; by default the run's.
-        chat_template: of the conversations that it was trained on; by default the run's. None for a model of text.
     """
 
     def __init__(
@@ -109,10 +108,19 @@ class LanguageModel:
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
-        self.chat_template = chat_template
-        if chat_template is None and run is not None and run.is_chat:
-            self.chat_template = run.chat_template()
+        self._chat_template = chat_template
         self._engines: dict[Beyond, Engine] = {}
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """Template of the conversations that it was trained on; None for a model of text.
+
+        Raises:
+            DataError: the run's cannot be read.
+        """
+        if self._chat_template is None and self.run is not None and self.run.is_chat:
+            self._chat_template = self.run.chat_template()
+        return self._chat_template
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """Return the new text that continues a prompt; arguments as for :meth:`stream`."""

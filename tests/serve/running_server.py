@@ -69,10 +69,10 @@ def cycle_model() -> LanguageModel:
     return speaking_model(dict(zip(data, data[1:] + data[:1], strict=True)))
 
 
-def chat_model() -> LanguageModel:
+def chat_model(template: ChatTemplate | None = None) -> LanguageModel:
     """It answers "ok" to everything."""
     said = [*b"\nok", byte_tokenizer().token_id("<|im_end|>")]
-    return speaking_model(dict(itertools.pairwise(said)), chat=load_template("chatml", END))
+    return speaking_model(dict(itertools.pairwise(said)), chat=template or load_template("chatml", END))
 
 
 RUN = Path(__file__).parents[1] / "fixtures" / "version-0.1" / "runs" / "gathered"

@@ -1,16 +1,22 @@
 """What a server must refuse: in OpenAI's form, naming the field and what to do, and without disturbing anyone."""
 
+import asyncio
 import http.client
 import json
 import socket
 import struct
+import sys
 import threading
+import types
 
+import httpx
 import openai
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from groundup.errors import ConfigError
-from groundup.serve.app import ServeOptions
+from groundup.serve.app import ServeOptions, make_app
 from groundup.serve.models import fitting_rows
 from running_server import CONTEXT, CYCLE, END, cycle_model, running, served
 
@@ -214,6 +220,26 @@ def test_a_key_is_asked_for():
         status, answer, _ = server.ask("/v1/completions", GREEDY, headers=right)
         assert (status, answer["choices"][0]["text"]) == (200, CYCLE)
         assert server.ask("/health")[:2] == (200, {"status": "ok"})
+
+
+def test_pages_are_added_where_there_are_some_and_those_of_runs_ask_for_the_key(monkeypatch, tmp_path):
+    lab = types.ModuleType("groundup.serve.lab")
+    lab.playground_routes = lambda: [Route("/", lambda request: PlainTextResponse("playground"))]
+    lab.routes = lambda runs: [Route("/lab", lambda request: PlainTextResponse(str(runs)))]
+    monkeypatch.setitem(sys.modules, "groundup.serve.lab", lab)
+    models = {"cycle": served("cycle", cycle_model())}
+    for key, status in ((None, 200), ("k", 401)):
+        app, _ = make_app(models, ServeOptions(api_key=key), tmp_path)
+        transport = httpx.ASGITransport(app)
+
+        async def answers(transport: httpx.ASGITransport = transport) -> list[httpx.Response]:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                return [await client.get(path) for path in ("/", "/lab")]
+
+        page, of_runs = asyncio.run(answers())
+        assert (page.status_code, page.text) == (200, "playground")
+        assert of_runs.status_code == status
+        assert key or of_runs.text == str(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from groundup.serve import models
 from groundup.serve.app import ServeOptions
 from groundup.serve.models import load_models
 from groundup.serve.server import listen, start_lines
+from groundup.text.chat.templates import ChatTemplate
 from hostile_commands import options_of
 from hostile_inputs import WORDS
 from running_server import CYCLE, RUN, chat_model, cycle_model, random_model, running, served, slowly
@@ -103,7 +104,7 @@ def test_a_client_that_does_not_read_its_stream_ends_with_the_time_out():
     with running(served("cycle", cycle_model()), timeout=2.0) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            body = json.dumps({**GREEDY, "max_tokens": 16_000, "n": 16, "stream": True, "logprobs": 20}).encode()
+            body = json.dumps({**GREEDY, "max_tokens": 1400, "n": 16, "stream": True, "logprobs": 20}).encode()
             raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
             raw.sendall(body)
             server.until(lambda: server.metric("requests_total", '{outcome="timeout"}') == 1)
@@ -147,14 +148,10 @@ def test_a_thread_that_ends_is_told_to_all_that_wait_and_to_health(caplog):
 
 
 def test_a_template_that_loops_is_stopped_and_the_next_conversation_rendered(monkeypatch):
-    from groundup.text.chat.templates import ChatTemplate
-
-    model = chat_model()
     text = "{% for m in messages %}{% if 'loop' in m.content %}{% for i in range(99999) %}{% for j in range(99999) %}"
     text += "{% endfor %}{% endfor %}{% endif %}<|im_start|>{{ m.content }}<|im_end|>\n{% endfor %}"
-    model.chat_template = ChatTemplate("looping", text)
     monkeypatch.setattr("groundup.text.chat.rendering.PROCESSOR_SECONDS", 0.3)
-    with running(served("chat", model)) as server:
+    with running(served("chat", chat_model(ChatTemplate("looping", text)))) as server:
 
         def ask(content):
             return server.ask("/v1/chat/completions", {"messages": [{"role": "user", "content": content}]})
@@ -162,6 +159,15 @@ def test_a_template_that_loops_is_stopped_and_the_next_conversation_rendered(mon
         status, answer, _ = ask("loop")
         assert (status, "was stopped" in answer["error"]["message"]) == (400, True)
         assert ask("x")[0] == 200
+
+
+def test_a_model_whose_template_cannot_be_used_continues_texts_all_the_same():
+    with running(served("chat", chat_model(ChatTemplate("broken", "{% for %}")))) as server:
+        asked = {"prompt": "\n", "max_tokens": 2, "temperature": 0}
+        assert server.ask("/v1/completions", asked)[1]["choices"][0]["text"] == "ok"
+        asked = {"messages": [{"role": "user", "content": "?"}]}
+        status, answer, _ = server.ask("/v1/chat/completions", asked)
+        assert (status, "chat cannot chat: the chat template broken" in answer["error"]["message"]) == (400, True)
 
 
 def test_the_metrics_are_prometheus(server):

@@ -300,7 +300,7 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
         runs: folder of runs that the pages of the lab show; None for no such pages.
     """
     api = Api(models, options)
-    open_routes: list[BaseRoute] = [Route("/health", api.health)]
+    open_routes = [Route("/health", api.health)]
     routes: list[BaseRoute] = [
         Route("/v1/models", api.listed),
         Route("/v1/models/{name:path}", api.one),
@@ -310,9 +310,8 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
         Route("/metrics", api.show_metrics),
     ]
     pages, of_runs = _pages(runs)
-    routes += of_runs
     if options.api_key is not None:
-        for route in routes:
+        for route in (*routes, *of_runs):
             route.app = KeyCheck(route.app, options.api_key)  # type: ignore[attr-defined]
     hosts = (*LOCAL, options.host, *options.allowed_hosts)
     any_address = options.host in _WILDCARDS
@@ -322,7 +321,7 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
             Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
         )
     app = Starlette(
-        routes=[*open_routes, *routes, *pages],  # the playground last: it may have a route for all that is left
+        routes=[*open_routes, *routes, *pages, *of_runs],
         middleware=middleware,
         exception_handlers={ApiError: _told, HTTPException: _told, Exception: _told},
     )
@@ -330,10 +329,12 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
 
 
 def _pages(runs: Path | None) -> tuple[list[BaseRoute], list[BaseRoute]]:
-    """The pages of the playground, and those of the runs."""
+    """The page of the playground, which asks for a key itself, and those of the runs."""
     try:
         lab = importlib.import_module("groundup.serve.lab")
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if error.name != "groundup.serve.lab":
+            raise
         return [], []
     return lab.playground_routes(), [] if runs is None else lab.routes(runs)
 

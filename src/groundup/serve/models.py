@@ -54,8 +54,12 @@ class ServedModel:
         self.worker = Worker(engine, queue=queue, name=name)
         self._longest = max(map(len, model.tokenizer.vocab.values()))
         self.chat: ChatPrompts | None = None
-        if model.chat_template is not None:
-            self.chat = ChatPrompts(model.chat_template, model.tokenizer, model.sample.end_token)
+        self.no_chat = f"{name} has no chat template: it was not trained on conversations"
+        try:
+            if model.chat_template is not None:
+                self.chat = ChatPrompts(model.chat_template, model.tokenizer, model.sample.end_token)
+        except GroundupError as error:  # it can still continue texts
+            self.no_chat = f"{name} cannot chat: {error}"
 
     @property
     def context(self) -> int:
@@ -76,10 +80,7 @@ class ServedModel:
         if asked.conversation is None:
             found = [self._ids(prompt) for prompt in asked.prompts]
         elif self.chat is None:
-            raise ApiError(
-                400, f"{self.name} has no chat template: it was not trained on conversations; use /v1/completions",
-                param="messages", code="no_chat_template",
-            )  # fmt: skip
+            raise ApiError(400, f"{self.no_chat}; use /v1/completions", param="messages", code="no_chat_template")
         else:
             self._check_size(sum(len(str(message)) for message in asked.conversation.messages), "messages")
             found = [self.chat.ids(asked.conversation)]
@@ -214,7 +215,7 @@ def load_models(
         model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=context)
         name = model_name(source, model)
         if name in loaded:
-            raise ConfigError(f"two models are called {name!r}, the second {source}; rename one of the folders")
+            raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")
         loaded[name] = model
     served = {}
     for name, model in loaded.items():
@@ -227,6 +228,8 @@ def load_models(
             f"at most {size_text(size)} of memory for them ({size_text(free)} free)"
             + ("" if served[name].chat is None else ", chat")
         )
+        if served[name].chat is None and "cannot chat" in served[name].no_chat:
+            told(f"warning: {served[name].no_chat}")
     return served
 
 

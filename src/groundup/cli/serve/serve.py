@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Literal
 
 from groundup.cli.parse import call
@@ -85,7 +86,7 @@ def _serve(
             models, rows=rows, queue=queue, beyond=beyond, checkpoint=checkpoint, device=device, weights=weights,
             context=context, told=_tell,
         )  # fmt: skip
-        serve_until_stopped(served, options, told=_tell)
+        serve_until_stopped(served, options, runs=Path("runs"), told=_tell)
 
 
 def _tell(line: str) -> None:
