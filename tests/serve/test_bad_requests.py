@@ -208,6 +208,21 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(server):
         assert raw.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
+def test_bodies_that_take_too_long_or_are_too_many_are_refused(monkeypatch):
+    monkeypatch.setattr("groundup.serve.gate._BODY_SECONDS", 0.5)
+    monkeypatch.setattr("groundup.serve.gate._MOST_HELD", 300_000)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 250000\r\n\r\n"
+    with running(served("cycle", cycle_model()), max_body=250_000) as server:
+        slow = [socket.create_connection(("127.0.0.1", server.port), timeout=60) for _ in range(2)]
+        for raw in slow:
+            raw.sendall(head + b" " * 200_000)
+        found = [raw.recv(100)[:12] for raw in slow]
+        assert sorted(found) == [b"HTTP/1.1 408", b"HTTP/1.1 503"]
+        for raw in slow:
+            raw.close()
+        assert server.ask("/v1/completions", GREEDY)[1]["choices"][0]["text"] == CYCLE
+
+
 def test_a_key_is_asked_for():
     with running(served("cycle", cycle_model()), api_key="schlüssel") as server:
         for path, body in (("/v1/completions", GREEDY), ("/tokenize", {}), ("/v1/models", None), ("/metrics", None)):

@@ -7,7 +7,7 @@ import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from groundup.generation import Sampling
 from groundup.serve.answers import Answer
 from groundup.serve.errors import ApiError, ClientGoneError, seen
 from groundup.serve.fields import TextRequest, chat_request, completion_request, parse_json, tokenize_request
-from groundup.serve.gate import LOCAL, HostCheck, KeyCheck, drain, read_body
+from groundup.serve.gate import LOCAL, Bodies, HostCheck, KeyCheck, drain
 from groundup.serve.metrics import Metrics
 from groundup.serve.models import ServedModel
 from groundup.serve.replies import Reply, encoded, finish, send_error, unless_gone
@@ -98,6 +98,7 @@ class Api:
     def __init__(self, models: dict[str, ServedModel], options: ServeOptions):
         self.models, self.options = models, options
         self.metrics = Metrics()
+        self.bodies = Bodies(options.max_body)
         self.stopping = False
         self.in_flight = 0
 
@@ -149,8 +150,8 @@ class Api:
 
     async def tokenize(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         """/tokenize: the tokens of a text, without the one that begins a document."""
-        body = await read_body(scope, receive, self.options.max_body)
-        await unless_gone(receive, self._tokenize(body, reply))
+        async with self.bodies.read(scope, receive) as body:
+            await unless_gone(receive, self._tokenize(body, reply))
 
     async def _tokenize(self, body: bytes, reply: Reply) -> None:
         name, prompt = tokenize_request(await asyncio.to_thread(parse_json, body))
@@ -178,10 +179,10 @@ class Api:
             began, outcome = time.monotonic(), "failed"
             try:
                 self.refuse_if_stopping()
-                body = await read_body(scope, receive, self.options.max_body)
-                self.refuse_if_stopping()
-                with self._counted():
-                    await unless_gone(receive, self._answer(parse, body, reply, began))
+                async with self.bodies.read(scope, receive) as body:
+                    self.refuse_if_stopping()
+                    with self._counted():
+                        await unless_gone(receive, self._answer(parse, body, reply, began))
                 outcome = "ok"
             except ApiError as error:
                 outcome = _OUTCOME_OF.get(error.status, "invalid")
@@ -290,7 +291,8 @@ class Endpoint:
                 await drain(receive)
                 await finish(send)
             else:
-                await reply.error(error)
+                with suppress(TimeoutError):  # the client does not read; the connection is closed
+                    await reply.error(error)
 
 
 def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path | None = None) -> tuple[Starlette, Api]:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 from collections.abc import AsyncIterator, Collection
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -17,6 +17,8 @@ from groundup.serve.replies import send_error
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 _BODY_SECONDS = 60.0
+_MOST_HELD = 1 << 28
+"""Bytes of all bodies together."""
 _DRAINED_BYTES, _DRAINED_SECONDS = 64 << 20, 2.0
 """What is read of a refused body, so that its sender sees the answer and not a closed connection."""
 
@@ -95,31 +97,56 @@ class KeyCheck:
         await send_error(send, ApiError(401, message, code="invalid_api_key", headers=headers))
 
 
-async def read_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a request.
+class Bodies:
+    """Bodies of requests, with a limit for each and for all that are in memory.
 
-    Raises:
-        ApiError: 413 if it is larger than that, before more of it is read; 408 if it does not come.
-        ClientGoneError: the client has gone.
+    Args:
+        most: bytes of one.
     """
-    headers = Headers(scope=scope)
-    declared = headers.get("content-length", "0")
-    if declared.isdecimal() and (len(declared) > 15 or int(declared) > most):
-        raise _too_large(most)
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise ApiError(415, "the body is compressed; send plain JSON")
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in _chunks(receive):
-                body += chunk
-                if len(body) > most:
-                    raise _too_large(most)
-    except TimeoutError:
-        raise ApiError(
-            408, f"the body did not come within {_BODY_SECONDS:g} s; send it at once", headers={"Connection": "close"}
-        ) from None
-    return bytes(body)
+
+    def __init__(self, most: int):
+        self._most, self._held = most, 0
+
+    @asynccontextmanager
+    async def read(self, scope: Scope, receive: Receive) -> AsyncIterator[bytes]:
+        """Read a body; it counts as held until the context manager ends.
+
+        Raises:
+            ApiError: 413 if it is too large, before more of it is read; 408 if it does not come; 503 if all are too
+                large together.
+            ClientGoneError: the client has gone.
+        """
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "0")
+        if declared.isdecimal() and (len(declared) > 15 or int(declared) > self._most):
+            raise _too_large(self._most)
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiError(415, "the body is compressed; send plain JSON")
+        body = bytearray()
+        try:
+            await self._receive(receive, body)
+            yield bytes(body)
+        finally:
+            self._held -= len(body)
+
+    async def _receive(self, receive: Receive, body: bytearray) -> None:
+        try:
+            async with asyncio.timeout(_BODY_SECONDS):
+                async for chunk in _chunks(receive):
+                    body += chunk
+                    self._held += len(chunk)
+                    if len(body) > self._most:
+                        raise _too_large(self._most)
+                    if self._held > max(_MOST_HELD, self._most):
+                        raise ApiError(
+                            503, "too many requests are being received at once; try again later",
+                            headers={"Retry-After": "1", "Connection": "close"},
+                        )  # fmt: skip
+        except TimeoutError:
+            raise ApiError(
+                408, f"the body did not come within {_BODY_SECONDS:g} s; send it at once",
+                headers={"Connection": "close"},
+            ) from None  # fmt: skip
 
 
 def _too_large(most: int) -> ApiError:
