@@ -276,7 +276,7 @@ def _needed(model: LanguageModel, rows: int) -> int:
     """Bytes of texts, and of the temporary tensors of a step: a piece of a prompt through a block, and its logits."""
     config: ModelConfig = model.config
     widths = 4 * config.d_model + 3 * config.ffn_dim + 2 * config.vocab_size
-    scores = config.num_heads * config.context_length
+    scores = 4 * config.num_heads * config.context_length  # with their mask, exponentials and quotients
     pieces = min(_PREFILL_TOKENS, config.context_length)
     return rows * _of_row(model) + _FLOAT32 * pieces * (widths + scores)
 
