@@ -31,6 +31,7 @@ FLOORS = (
     "language_model",
     "terminal",
     "evaluation",
+    "serve",
     "sweeps",
     "studies.tokenizer_report",
     "reports",

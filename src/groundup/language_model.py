@@ -29,6 +29,7 @@ from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
 from groundup.text.options import ReadOptions
 from groundup.text.readers import Inputs, TextReader
+from groundup.text.chat.templates import ChatTemplate
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.device import choose_device
 
@@ -71,7 +72,11 @@ def load(
         foreign, _ = open_source(source, context=context, tokenizer=None if tokenizer is None else Path(tokenizer))
         if foreign.tokenizer is None:
             raise TokenizerError(f"{source} has no tokenizer; name one with tokenizer=")
-        return LanguageModel(quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample)
+        template = ChatTemplate(str(source), foreign.chat_template) if foreign.chat_template else None
+        return LanguageModel(
+            quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample,
+            chat_template=template,
+        )  # fmt: skip
     run = RunDirectory.open(source)
     model, state = load_model(run, str(checkpoint), where)
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
@@ -111,11 +116,24 @@ class LanguageModel:
         run: RunDirectory | None = None,
         step: int | None = None,
         sample: SampleConfig | None = None,
+        chat_template: ChatTemplate | None = None,
     ):
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
+        self._chat_template = chat_template
         self._engines: dict[Beyond, Engine] = {}
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """Template of the conversations that it was trained on; None for a model of text.
+
+        Raises:
+            DataError: the run's cannot be read.
+        """
+        if self._chat_template is None and self.run is not None and self.run.is_chat:
+            self._chat_template = self.run.chat_template()
+        return self._chat_template
 
     def generate(self, prompt: str = "", **sampling: Any) -> str:
         """Return the new text that continues a prompt; arguments as for :meth:`stream`."""
@@ -155,11 +173,6 @@ class LanguageModel:
         engine = self._engines[beyond]
         text = engine.submit(prompt_ids(self.tokenizer, prompt, self.sample.begin_token), sampling)
         return _until_over(engine, text)
-
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether the run was trained on conversations."""
-        return self.run is not None and self.run.is_chat
 
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""

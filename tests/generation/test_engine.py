@@ -59,6 +59,17 @@ def test_64_requests_that_arrive_at_random_are_each_as_alone(options):
     assert {text.finish_reason for text in texts} == {"length"}
 
 
+def test_texts_that_end_with_their_first_token_leave_the_others_as_they_are():
+    """All prompts in one step, so that the rows of those that follow move up before their second token."""
+    lm = model()
+    engine = Engine(lm, rows=8)
+    counts = [1, 6, 5, 1, 7, 1, 4, 6]
+    texts = [engine.submit(prompt(4, i), Sampling(max_tokens=n, temperature=0)) for i, n in enumerate(counts)]
+    while not engine.is_idle:
+        engine.step()
+    assert [text.token_ids for text in texts] == [alone(lm, prompt(4, i), n) for i, n in enumerate(counts)]
+
+
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_logits_of_a_batch_are_those_of_each_text_within_rounding_of_float64(options):
     lm = model(dtype=torch.float64, **options)

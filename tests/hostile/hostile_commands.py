@@ -40,6 +40,9 @@ BASE: dict[str, dict[str, str]] = {
     "export": {"run": "runs/r", "to": "folder", "out": "new"},
     "import": {"source": "exported", "out": "new"},
 }
+SERVERS = ("serve",)
+"""Verbs that end by a signal only; tests/serve gives them bad input."""
+TRIED = [verb for verb in VERBS if verb not in SERVERS]
 LEFT_OUT = "<left out>"
 # What an option needs beside it, or takes, when its turn comes.
 WITH: dict[tuple[str, str], dict[str, str]] = {

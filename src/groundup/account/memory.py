@@ -235,7 +235,7 @@ def available_memory(root: Path = Path("/")) -> float:
     Args:
         root: folder that contains ``proc`` and ``sys``.
     """
-    own = _resident(root)
+    own = resident_memory(root)
     available = [limit - used + own for limit, used in _control_groups(root)]
     if system := _meminfo(root):
         available.append(system + own)
@@ -249,7 +249,8 @@ def _meminfo(root: Path) -> int:
     return 1024 * (fields["MemAvailable:"] + fields.get("SwapFree:", 0))
 
 
-def _resident(root: Path) -> int:
+def resident_memory(root: Path = Path("/")) -> int:
+    """Bytes of memory that this process occupies; 0 except on Linux."""
     return 1024 * _numbers(root / "proc" / "self" / "status").get("VmRSS:", 0)
 
 

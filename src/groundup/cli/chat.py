@@ -56,7 +56,7 @@ def _chat(
         seed=seed,
     )
     with wait_by_load():
-        if model.has_chat_template:
+        if model.chat_template is not None:
             talk_with(model, sampling, system or "")
         elif system is not None:
             raise ConfigError(f"--system {system} is for models trained on conversations; {run} was not: leave it out")

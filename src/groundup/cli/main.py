@@ -60,6 +60,7 @@ VERBS = {
     ),
     "generate": ("generate", "generate", "generate text with a run's model, for one prompt or a file of them"),
     "chat": ("chat", "chat", "talk with a model in the terminal"),
+    "serve": ("serve.serve", "serve", "serve models over HTTP with OpenAI's API"),
     "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
     "import": ("import_", "import_", "a model of transformers or llama.cpp as a run"),
 }

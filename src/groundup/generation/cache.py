@@ -22,13 +22,17 @@ class BatchedCache:
 
     Rows and capacity grow when they are needed (:meth:`reserve`).
 
+    Args:
+        limit: most slots of a row.
+        most_rows: where doubling the rows ends.
+
     Attributes:
         lengths: tokens that each row has seen.
         layers: what the attention layers are given, one each.
     """
 
-    def __init__(self, model: TransformerLM, *, limit: int):
-        self._config, self._limit = model.config, limit
+    def __init__(self, model: TransformerLM, *, limit: int, most_rows: int | None = None):
+        self._config, self._limit, self._most_rows = model.config, limit, most_rows
         weight = model.token_embeddings.weight
         self._device, self._dtype = weight.device, model.compute_dtype or weight.dtype
         self.rows = self.capacity = 0
@@ -41,13 +45,20 @@ class BatchedCache:
         """Size of all keys and values."""
         return sum(2 * layer.keys.numel() * layer.keys.element_size() for layer in self.layers)
 
+    @property
+    def bytes_of_full_row(self) -> int:
+        """Size of the keys and values of a row that is as long as the limit."""
+        config = self._config
+        slot = 2 * len(self.layers) * config.kv_heads * config.head_dim * self._dtype.itemsize
+        return slot * self._limit
+
     def reserve(self, rows: int, capacity: int) -> None:
         """Make room for this many rows and slots, each at least doubled when it grows, slots up to the limit."""
         capacity = min(capacity, self._limit)
         if rows <= self.rows and capacity <= self.capacity:
             return
         if rows > self.rows:
-            rows = max(rows, 2 * self.rows)
+            rows = max(rows, min(2 * self.rows, self._most_rows or 2 * self.rows))
         if capacity > self.capacity:
             capacity = min(max(capacity, 2 * self.capacity, 64), self._limit)
         rows, capacity = max(rows, self.rows), max(capacity, self.capacity)

@@ -15,7 +15,7 @@ from groundup.config import END_OF_TEXT
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation.cache import BatchedCache
 from groundup.generation.native import NativeDecoder, suits
-from groundup.generation.sampling import Sampler, Sampling
+from groundup.generation.sampling import Sampler, Sampling, finite
 from groundup.generation.text import TextPieces
 from groundup.nn import RotaryPositionalEmbedding, TransformerLM
 
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 
 _GEMM_ROWS = 1000
 """From this many rows on torch's matmuls are faster than the C++ decoder."""
+_SCORED_AT_ONCE = 64
+"""Positions of a prompt whose log-probabilities exist at once, in float64."""
 Beyond = Literal["stop", "slide"]
 FinishReason = Literal["end", "stop", "length", "cancelled"]
 
 
-@dataclass(frozen=True)
+Scored = tuple[float, tuple[tuple[int, float], ...]]
+"""Log-probability of a token, and the most probable tokens in its place with theirs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Token:
     """A generated token."""
 
@@ -51,12 +57,15 @@ class Generation:
         tokens: so far.
         finish_reason: "end" at the end-of-text token, "stop" at a stop string, "length" at max_tokens or at the end of
             the context, "cancelled"; None while it goes on.
+        prompt_scores: log-probability of each prompt token but the first, given those before it, and the most probable
+            tokens in its place with theirs; empty unless it was asked for.
         error: raised by the sampler, for example because the logits are not finite.
     """
 
     def __init__(self, prompt_ids: Sequence[int], sampling: Sampling, pieces: TextPieces | None):
         self.prompt_ids, self.sampling = tuple(prompt_ids), sampling
         self.tokens: list[Token] = []
+        self.prompt_scores: list[Scored] = []
         self.finish_reason: FinishReason | None = None
         self.error: Exception | None = None
         self.began = time.monotonic()
@@ -125,7 +134,7 @@ class Engine:
                 raise ConfigError(f"{name} = {value}; expected at least {least}")
         self.model, self.tokenizer = model.eval(), tokenizer
         self.beyond, self.rows, self.prefill_tokens, self.look_up = beyond, rows, prefill_tokens, look_up
-        self.cache = BatchedCache(model, limit=model.context_length)
+        self.cache = BatchedCache(model, limit=model.context_length, most_rows=rows)
         self.end = special_id(tokenizer, end_token) if tokenizer is not None else None
         self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
         self._native: NativeDecoder | None = None
@@ -163,12 +172,13 @@ class Engine:
             )
         if sampling.stop and self.tokenizer is None:
             raise ConfigError("stop strings need the tokenizer of the model")
-        bad = [token for token in sampling.logit_bias if not 0 <= token < self.model.vocab_size]
-        if bad:
-            raise ConfigError(f"logit_bias names token {bad[0]}; expected 0 to {self.model.vocab_size - 1}")
+        for name in ("logit_bias", "end_ids"):
+            bad = [token for token in getattr(sampling, name) if not 0 <= token < self.model.vocab_size]
+            if bad:
+                raise ConfigError(f"{name} names token {bad[0]}; expected 0 to {self.model.vocab_size - 1}")
         pieces = None if self.tokenizer is None else TextPieces(self.tokenizer, sampling.stop)
         generation = Generation(ids, sampling, pieces)
-        if sampling.max_tokens == 0:
+        if sampling.max_tokens == 0 and not sampling.scores_prompt:
             generation.finish_reason = "length"
         else:
             self._waiting.append(generation)
@@ -230,20 +240,37 @@ class Engine:
             done = self.cache.lengths[row]
             chunk = generation.prompt_ids[done : done + room]
             room -= len(chunk)
-            logits_V = self._forward(slice(row, row + 1), torch.tensor([chunk]), logits_to_keep=1)[0, -1]
-            if done + len(chunk) == len(generation.prompt_ids):
+            keep = 0 if generation.sampling.scores_prompt else 1
+            logits_SV = self._forward(slice(row, row + 1), torch.tensor([chunk]), logits_to_keep=keep)[0]
+            if generation.sampling.scores_prompt:
+                self._score_prompt(generation, logits_SV, done)
+            if generation.is_over:
+                self._prefilling = None
+            elif done + len(chunk) == len(generation.prompt_ids):
                 self._prefilling = None
                 self._active.append(generation)
-                new += self._sample(generation, logits_V)
+                new += self._sample(generation, logits_SV[-1])
         return new
 
+    def _score_prompt(self, text: Generation, logits_SV: Tensor, done: int) -> None:
+        """Log-probabilities of the prompt's tokens after each of these positions, the first of which is ``done``."""
+        following = text.prompt_ids[done + 1 : done + 1 + len(logits_SV)]
+        try:
+            for begin in range(0, len(following), _SCORED_AT_ONCE):
+                ids = following[begin : begin + _SCORED_AT_ONCE]
+                logits = finite(logits_SV[begin : begin + len(ids)])
+                text.prompt_scores += log_probabilities(logits, ids, text.sampling.log_probabilities or 0)
+        except Exception as error:  # of this text only
+            text.error, text.finish_reason = error, "cancelled"
+        if len(following) < len(logits_SV) and text.sampling.max_tokens == 0 and not text.is_over:
+            text.finish_reason = "length"
+
     def _decode(self) -> list[tuple[Generation, Token]]:
-        texts = [text for text in self._active if not text.is_over]
+        for text in [text for text in self._active if text.is_over]:  # ended with its first token
+            self._leave(text)
+        texts = list(self._active)  # in the order of their rows, which those that left have changed
         if not texts:
             return []
-        if len(texts) != len(self._active):  # one ended with its first token
-            for text in [text for text in self._active if text.is_over]:
-                self._leave(text)
         longest = max(self.cache.lengths[: len(texts)]) + 1 + self.look_up
         self.cache.reserve(len(texts) + (self._prefilling is not None), longest)
         if self.look_up and len(texts) == 1 and self._prefilling is None:
@@ -291,7 +318,7 @@ class Engine:
     def _accept(self, text: Generation, chosen: int, logits_V: Tensor | None = None) -> list[tuple[Generation, Token]]:
         """Add a token to a text, and see whether it ends."""
         sampling = text.sampling
-        ends = chosen == self.end and not sampling.ignore_end
+        ends = (chosen == self.end and not sampling.ignore_end) or chosen in sampling.end_ids
         piece = ""
         if text._pieces is not None and not ends:
             piece = text._pieces.push(chosen)
@@ -304,9 +331,9 @@ class Engine:
             text.finish_reason = "length"
         if text.is_over and text._pieces is not None:
             piece += text._pieces.finish()
-        found: tuple[float | None, tuple[tuple[int, float], ...]] = (None, ())
+        found: Scored | tuple[None, tuple[()]] = (None, ())
         if sampling.log_probabilities is not None and logits_V is not None:
-            found = log_probabilities(logits_V, chosen, sampling.log_probabilities)
+            (found,) = log_probabilities(logits_V[None], [chosen], sampling.log_probabilities)
         token = Token(chosen, piece, *found)
         if text.first_token_seconds is None:
             text.first_token_seconds = time.monotonic() - text.began
@@ -366,8 +393,10 @@ def guessed(ids: Sequence[int], most: int, longest: int = 3) -> list[int]:
     return []
 
 
-def log_probabilities(logits_V: Tensor, chosen: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """Log-probability of the chosen token, and the ``count`` most probable tokens with theirs."""
-    log_p_V = logits_V.double().log_softmax(-1)
-    values, ids = log_p_V.topk(min(count, len(log_p_V)))
-    return float(log_p_V[chosen]), tuple(zip(ids.tolist(), values.tolist(), strict=True))
+def log_probabilities(logits_SV: Tensor, chosen: Sequence[int], count: int) -> list[Scored]:
+    """Log-probability of the chosen token at each position, and the ``count`` most probable tokens with theirs."""
+    log_p_SV = logits_SV.double().log_softmax(-1)
+    values, ids = log_p_SV.topk(min(count, log_p_SV.shape[-1]))
+    chosen_S = log_p_SV.gather(1, torch.tensor(chosen, device=log_p_SV.device)[:, None])[:, 0]
+    ranked = [tuple(zip(*row, strict=True)) for row in zip(ids.tolist(), values.tolist(), strict=True)]
+    return list(zip(chosen_S.tolist(), ranked, strict=True))

@@ -55,8 +55,12 @@ class Sampling:
     """The text ends before the first of these strings."""
     ignore_end: bool = False
     """Go on after the end-of-text token."""
+    end_ids: tuple[int, ...] = ()
+    """Further tokens that end the text, as the end of a turn does in a conversation."""
     log_probabilities: int | None = None
     """Report each token's log-probability, and those of this many most probable tokens; None reports none."""
+    scores_prompt: bool = False
+    """Report them also for the prompt's tokens, each given the ones before it."""
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_p)
@@ -74,6 +78,7 @@ class Sampling:
         _check("stop", self.stop, all(self.stop), "strings of at least one character")
         count = self.log_probabilities
         _check("log_probabilities", count, count is None or count >= 0, "0 or greater, or None")
+        _check("log_probabilities", count, count is not None or not self.scores_prompt, "a number, with scores_prompt")
 
     def with_seed(self, number: int) -> Sampling:
         """The settings of the text with this number of several: its seed is that many higher."""

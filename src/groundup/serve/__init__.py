@@ -1,0 +1,1 @@
+"""An HTTP server of models with OpenAI's API: `groundup serve`."""
