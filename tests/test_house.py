@@ -33,6 +33,7 @@ FLOORS = (
     "studies.tokenizer_report",
     "reports",
     "studies",
+    "serve",
     "cli",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
