@@ -116,7 +116,7 @@ class Lab:
     def _listed(self, key: str, row: Row) -> dict[str, Any]:
         place = self.folder / row["run"]
         listed = {name: row.get(name) for name in _COLUMNS} | {"id": key, "max_iters": row.get("train.max_iters")}
-        listed["updated"] = max((_modified(place / name) for name in ("metrics.jsonl", "config.toml")), default=0.0)
+        listed["started"] = _modified(place / "config.toml") or _modified(place / "metrics.jsonl")
         if row["status"] in ("unfinished", "stopped", "crashed") and RunDirectory(place).is_being_trained():
             listed["status"] = "training"
         if row["sweep"]:
@@ -171,7 +171,14 @@ class Lab:
             chosen = [_options(rows[key]) if key in rows else {} for key in asked]
             if len(chosen) == 1:
                 return {name: [value_text(value)] for name, value in chosen[0].items()}
-            return differing_options(chosen)
+            # The options of a damaged run are unknown.
+            known = [place for place, options in enumerate(chosen) if options]
+            found = {}
+            for name, values in differing_options([chosen[place] for place in known]).items():
+                found[name] = ["unknown"] * len(chosen)
+                for place, value in zip(known, values, strict=True):
+                    found[name][place] = value
+            return found
         return {}
 
     def _kept(self, kept: OrderedDict[str, Kept], kind: Callable[[Path], Kept], key: str) -> Kept | None:

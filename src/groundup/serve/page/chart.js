@@ -8,7 +8,7 @@ const SHAPES = [
   (x, y, r) => `M${x} ${y - 1.2 * r}l${1.2 * r} ${2.1 * r}h${-2.4 * r}z`,
   (x, y, r) => `M${x} ${y - 1.4 * r}l${1.4 * r} ${1.4 * r}l${-1.4 * r} ${1.4 * r}l${-1.4 * r} ${-1.4 * r}z`,
   (x, y, r) => `M${x} ${y + 1.2 * r}l${1.2 * r} ${-2.1 * r}h${-2.4 * r}z`,
-  (x, y, r) => `M${x - 1.3 * r} ${y - r / 2}h${2.6 * r}v${r}h${-2.6 * r}z`,
+  (x, y, r) => `M${x - r * .5} ${y - r * 1.4}h${r}v${r * .9}h${r * .9}v${r}h${-r * .9}v${r * .9}h${-r}v${-r * .9}h${-r * .9}v${-r}h${r * .9}z`,
 ];
 // Six colours and shapes; then the same with dashes: 24 runs look different, and six of them without any colour.
 export const look = slot => `c${slot % 6} d${Math.floor(slot / 6) % 4}`;
@@ -53,7 +53,7 @@ let count = 0;
 export class Chart {
   // on.hover(x or null, chart), on.zoom([from, to] or null)
   constructor(title, unit, on) {
-    [this.title, this.on, this.series, this.cross, this.clip] = [title, on, [], null, `clip-${count++}`];
+    [this.title, this.unit, this.on, this.series, this.cross, this.clip] = [title, unit, on, [], null, `clip-${count++}`];
     this.svg = s("svg", { "aria-hidden": "true" });
     this.box = s("rect", { class: "zoombox", visibility: "hidden" });
     this.tip = h("div", { class: "tip", hidden: true });
@@ -61,7 +61,8 @@ export class Chart {
       "aria-valuenow": "0", "aria-label": title }, this.svg, this.tip);
     this.wide = h("button", { type: "button", class: "quiet", "aria-pressed": "false", title: "Wider", "aria-label": `${title}: wider`,
       onclick: () => this.wide.setAttribute("aria-pressed", this.figure.classList.toggle("wide")) }, "⤢");
-    this.figure = h("figure", {}, h("figcaption", {}, h("h3", {}, title), h("small", {}, unit), this.wide), this.plot);
+    this.note = h("small", {});
+    this.figure = h("figure", {}, h("figcaption", {}, h("h3", {}, title), this.note, this.wide), this.plot);
     new ResizeObserver(() => this.draw()).observe(this.plot);
     this.listen();
   }
@@ -71,6 +72,7 @@ export class Chart {
   draw() {
     const { svg, plot, view } = this, width = plot.clientWidth, height = plot.clientHeight;
     if (!view || width < 80 || height < 60) return;
+    this.note.textContent = [this.unit, `by ${view.label}`].filter(Boolean).join(", ");
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const inside = x => (!view.zoom || (x >= view.zoom[0] && x <= view.zoom[1])) && (!view.logx || x > 0);
     let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
@@ -79,6 +81,11 @@ export class Chart {
         if (!inside(x[i]) || (view.logy && y[i] <= 0)) continue;
         x0 = Math.min(x0, x[i]); x1 = Math.max(x1, x[i]); y0 = Math.min(y0, y[i]); y1 = Math.max(y1, y[i]);
       }
+    // Of what smoothing leaves faint, single spikes may leave the picture; without smoothing none does.
+    for (const { raw } of this.series) {
+      const seen = raw ? raw.y.filter((y, i) => inside(raw.x[i]) && !(view.logy && y <= 0)).sort((a, b) => a - b) : [];
+      if (seen.length) [y0, y1] = [Math.min(y0, seen[Math.floor(seen.length * 0.02)]), Math.max(y1, seen[Math.ceil(seen.length * 0.98) - 1])];
+    }
     if (view.zoom) [x0, x1] = view.zoom;
     if (!(y0 <= y1)) { svg.replaceChildren(s("text", { x: width / 2, y: height / 2, class: "none" }, "no numbers in this range")); this.scale = null; return; }
     if (x0 === x1) [x0, x1] = view.logx ? [x0 / 2, x1 * 2] : [x0 - 0.5, x1 + 0.5];
@@ -99,10 +106,10 @@ export class Chart {
       grid.append(s("text", { x: Math.min(at, right - 6), y: bottom + 18, class: "x" }, short(tick, 4)));
     }
     grid.append(s("path", { class: "base", d: `M${MARGIN.left} ${bottom}H${right}` }));
-    const lines = s("g", { "clip-path": `url(#${this.clip})` });
+    const lines = s("g", { "clip-path": `url(#${this.clip})`, class: this.series.length > 4 ? "many" : null });
     for (const one of this.series) lines.append(this.line(one));
     this.marks = s("g", { class: "cross" });
-    const clip = s("clipPath", { id: this.clip }, s("rect", { x: MARGIN.left, y: 0, width: right - MARGIN.left + 6, height: bottom + 4 }));
+    const clip = s("clipPath", { id: this.clip }, s("rect", { x: MARGIN.left - 4, y: MARGIN.top - 4, width: right - MARGIN.left + 10, height: bottom - MARGIN.top + 8 }));
     svg.replaceChildren(clip, grid, lines, this.marks, this.box);
     const ends = this.series.map(one => `${one.name} ${short(one.y[one.y.length - 1], 4)}`);
     plot.setAttribute("aria-label", `${this.title}, by ${view.label}. Last values: ${ends.slice(0, 12).join("; ")}. Arrow keys read, plus and minus zoom.`);

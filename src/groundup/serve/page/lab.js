@@ -16,7 +16,7 @@ const MEANS = { training: "a process trains it now", stopped: "ended before its 
 const FIGURES = [["status", "status", value => value], ["val_loss", "val loss", loss], ["best_val_loss", "lowest", loss], ["train_loss", "train loss", loss],
   ["val_bpb", "bits/byte", loss], ["steps", "steps", whole], ["tokens", "tokens", short], ["seconds", "time", time],
   ["tokens_per_second", "tokens/s", short], ["parameters", "parameters", short], ["device", "device", value => value || "–"]];
-const DEFAULTS = { x: "step", smooth: "0", logx: "", logy: "", charts: "val_loss,train_loss,lr,grad_norm,tokens_per_second", filter: "", sort: "started", order: "", zoom: "", sample: "" };
+const DEFAULTS = { x: "step", smooth: "3", logx: "", logy: "", charts: "val_loss,train_loss,lr,grad_norm,tokens_per_second", filter: "", sort: "started", order: "", zoom: "", sample: "" };
 
 let state, runs = new Map(), shown = [], slots = [], folder = "", automatic = false, differing = {}, samples = {}, tableSort = ["", false];
 const data = new Map(), charts = new Map(), rows = new Map(), groups = new Map();
@@ -169,14 +169,14 @@ function row(run) {
   [made.text, made.box.checked] = [text, slot >= 0];
   made.mark.replaceChildren(slot >= 0 ? swatch(slot) : "");
   const steps = run.max_iters ? `${whole(run.steps ?? 0)} / ${whole(run.max_iters)}` : whole(run.steps);
-  const facts = [["step", steps], ["val", run.val_loss === null ? null : loss(run.val_loss)], ["train", run.train_loss === null ? null : loss(run.train_loss)],
-    ["tok/s", run.tokens_per_second === null ? null : short(run.tokens_per_second)], ["", run.seconds ? time(run.seconds) : null]];
-  made.body.replaceChildren(
+  const facts = [[["val", run.val_loss === null ? "" : loss(run.val_loss)], ["train", run.train_loss === null ? "" : loss(run.train_loss)]],
+    [["step", steps], ["tok/s", run.tokens_per_second === null ? "" : short(run.tokens_per_second)], ["", run.seconds ? time(run.seconds) : ""]]];
+  made.body.replaceChildren(...[
     h("span", { class: "line1" }, h("b", { title: run.run }, short_name(run)), badge(run)),
-    h("span", { class: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => h("span", {}, name && h("small", {}, `${name} `), value))),
+    ...facts.map(line => h("span", { class: "facts" }, line.filter(([, value]) => value).map(([name, value]) => h("span", {}, name && h("small", {}, `${name} `), value)))),
     run.tags.length ? h("span", { class: "tags" }, run.tags.map(tag => h("span", { class: "tag" }, tag))) : null,
     run.problem && run.status !== "stopped" ? h("span", { class: "warn" }, run.problem) : null,
-    run.status === "training" && run.max_iters ? h("progress", { max: String(run.max_iters), value: run.steps || 0, "aria-label": "steps done" }) : null);
+    run.status === "training" && run.max_iters ? h("progress", { max: String(run.max_iters), value: run.steps || 0, "aria-label": "steps done" }) : null].filter(Boolean));
   return made.element;
 }
 
@@ -316,7 +316,8 @@ function drawTable() {
     const pairs = [...figures.map(figure => [figure[1], cell(chosenRuns[0], figure)]), ...options.map(([name, [value]]) => [name, h("td", {}, value)])];
     return $("table").replaceChildren(h("tbody", { class: "pairs" }, pairs.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), value))));
   }
-  const columns = [["run", "run"], ...figures, ...options.map(([name, values]) => [name, name.split(".").pop(), null, values])];
+  const columns = [["run", "run"], ...figures];
+  columns.splice(4, 0, ...options.map(([name, values]) => [name, name.split(".").pop(), null, values]));  // behind the losses
   const at = columns.findIndex(([name]) => name === tableSort[0]), value = (run, i) => at < 0 ? i : columns[at][3] ? columns[at][3][i] : run[columns[at][0]];
   const order = chosenRuns.map((run, i) => [run, i]).sort(([a, i], [b, j]) => {
     const [x, y] = [value(a, i), value(b, j)], numbers = !isNaN(x) && !isNaN(y) && x !== null && y !== null;
@@ -325,7 +326,7 @@ function drawTable() {
   const heads = columns.map(([name, label], i) => h("th", { scope: "col", "aria-sort": at === i ? (tableSort[1] ? "descending" : "ascending") : null, title: name },
     h("button", { type: "button", "data-sort": name, onclick: () => { tableSort = [name, tableSort[0] === name && !tableSort[1]]; drawTable(); $("table").querySelector(`[data-sort="${CSS.escape(name)}"]`).focus(); } }, label)));
   $("table").replaceChildren(h("thead", {}, h("tr", {}, heads)), h("tbody", {}, order.map(([run, i]) => h("tr", { "data-run": run.id }, h("th", { scope: "row" }, swatch(slots.indexOf(run.id)), h("span", { title: run.run }, short_name(run))),
-    figures.map(figure => cell(run, figure)), options.map(([, values]) => h("td", {}, values[i]))))));
+    columns.slice(1).map(column => column[3] ? h("td", {}, column[3][i]) : cell(run, column))))));
 }
 
 function drawSamples() {

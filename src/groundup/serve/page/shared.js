@@ -21,11 +21,11 @@ const missing = value => value === null || value === undefined || !Number.isFini
 export const whole = value => missing(value) ? "–" : Math.round(value).toLocaleString("en-US");
 export const loss = value => missing(value) ? "–" : value.toFixed(4);
 
-// 12.3k, 4.5M, 0.0312, 1e-4
+// 12.3k, 4.5M, 0.0312, 1.5e-3
 export function short(value, digits = 3) {
   if (missing(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 1e15 || (size && size < 1e-3)) return value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e");
+  if (size >= 1e15 || (size && size < 1e-2)) return value.toExponential(digits - 1).replace(/\.?0+e/, "e").replace("e+", "e");
   for (const [scale, name] of [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]])
     if (size >= 0.9995 * scale) return Number((value / scale).toPrecision(digits)) + name;
   return String(Number(value.toPrecision(digits)));
