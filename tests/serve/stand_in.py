@@ -56,7 +56,9 @@ class StandIn:
         body = await request.json()
         self.seen.append(body)
         if body.get("temperature", 1) > 2:
-            return JSONResponse({"error": {"message": "temperature = 3; expected at most 2 <img src=x>"}}, status_code=400)
+            return JSONResponse(
+                {"error": {"message": "temperature = 3; expected at most 2 <img src=x>"}}, status_code=400
+            )
         return StreamingResponse(self._stream(body), media_type="text/event-stream")
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[str]:

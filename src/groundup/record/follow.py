@@ -49,7 +49,8 @@ class Followed:
         stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
         if stamp == self._stamp:
             return False, False
-        another = stamp[:2] != self._stamp[:2] or self._before(self.end) != self._edge
+        # Of the same length, but written since: something was changed in place.
+        another = stamp[:2] != self._stamp[:2] or stamp[2] == self._stamp[2] or self._before(self.end) != self._edge
         self._stamp = stamp
         if another:
             self.end, self._edge = 0, b""

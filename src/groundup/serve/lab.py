@@ -151,7 +151,9 @@ class Lab:
                 "more": bool(since),
                 "tokens_per_step": curves.tokens_per_step,
                 "names": curves.names,
-                "curves": {name: _points(curve, most) for name, curve in found.items() if len(curve.steps) or not since},
+                "curves": {
+                    name: _points(curve, most) for name, curve in found.items() if len(curve.steps) or not since
+                },
             }
 
     def samples(self, asked: Sequence[str]) -> dict[str, Any]:
@@ -361,6 +363,8 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the port is taken or not allowed, or the host is not this machine.
     """
+    if not 0 <= port < 1 << 16:  # the resolver would take the rest of it
+        raise ConfigError(f"--port {port}; expected 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind, protocol)
@@ -371,9 +375,8 @@ def listen(host: str, port: int) -> socket.socket:
         except OSError:
             found.close()
             raise
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = why(error) if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"cannot listen on --host {host} --port {port}: {reason}; choose another") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot listen on --host {host} --port {port}: {why(error)}; choose another") from None
     return found
 
 

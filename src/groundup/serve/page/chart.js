@@ -71,23 +71,27 @@ export class Chart {
 
   draw() {
     const { svg, plot, view } = this, width = plot.clientWidth, height = plot.clientHeight;
+    if (!this.series.length) svg.replaceChildren();
     if (!view || width < 80 || height < 60) return;
     this.note.textContent = [this.unit, `by ${view.label}`].filter(Boolean).join(", ");
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const inside = x => (!view.zoom || (x >= view.zoom[0] && x <= view.zoom[1])) && (!view.logx || x > 0);
     let [x0, x1, y0, y1] = [Infinity, -Infinity, Infinity, -Infinity];
-    for (const { x, y } of this.series)
+    // A run that diverged leaves the picture at its top, if there are others: they would be one flat line.
+    const sound = this.series.filter(one => !one.diverged), ranged = sound.length ? sound : this.series;
+    for (const { x, y } of ranged)
       for (let i = 0; i < x.length; i++) {
         if (!inside(x[i]) || (view.logy && y[i] <= 0)) continue;
         x0 = Math.min(x0, x[i]); x1 = Math.max(x1, x[i]); y0 = Math.min(y0, y[i]); y1 = Math.max(y1, y[i]);
       }
     // Of what smoothing leaves faint, single spikes may leave the picture; without smoothing none does.
-    for (const { raw } of this.series) {
+    for (const { raw } of ranged) {
       const seen = raw ? raw.y.filter((y, i) => inside(raw.x[i]) && !(view.logy && y <= 0)).sort((a, b) => a - b) : [];
       if (seen.length) [y0, y1] = [Math.min(y0, seen[Math.floor(seen.length * 0.02)]), Math.max(y1, seen[Math.ceil(seen.length * 0.98) - 1])];
     }
     if (view.zoom) [x0, x1] = view.zoom;
-    if (!(y0 <= y1)) { svg.replaceChildren(s("text", { x: width / 2, y: height / 2, class: "none" }, "no numbers in this range")); this.scale = null; return; }
+    this.scale = null;
+    if (!(y0 <= y1)) return svg.replaceChildren(s("text", { x: width / 2, y: height / 2, class: "none" }, "no numbers in this range"));
     if (x0 === x1) [x0, x1] = view.logx ? [x0 / 2, x1 * 2] : [x0 - 0.5, x1 + 0.5];
     if (view.logy) { const pad = Math.max((y1 / y0) ** 0.05, 1.01); y0 /= pad; y1 *= pad; }
     else { const pad = (y1 - y0) * 0.06 || Math.abs(y1) * 0.05 || 1; y0 = y0 >= 0 ? Math.max(0, y0 - pad) : y0 - pad; y1 += pad; }
@@ -140,7 +144,7 @@ export class Chart {
     }
     group.append(s("path", { class: "mark", d }));
     if (one.diverged && last >= 0) {
-      const [x, y] = [px(one.x[last]), py(one.y[last])];
+      const [x, y] = [px(one.x[last]), Math.max(MARGIN.top + 6, Math.min(py(one.y[last]), this.scale.bottom - 6))];
       group.append(s("path", { class: "end", d: `M${x - 5} ${y - 5}l10 10m0 -10l-10 10` }, s("title", {}, `${one.name} diverged`)));
     }
     return group;

@@ -16,41 +16,43 @@ const MEANS = { training: "a process trains it now", stopped: "ended before its 
 const FIGURES = [["status", "status", value => value], ["val_loss", "val loss", loss], ["best_val_loss", "lowest", loss], ["train_loss", "train loss", loss],
   ["val_bpb", "bits/byte", loss], ["steps", "steps", whole], ["tokens", "tokens", short], ["seconds", "time", time],
   ["tokens_per_second", "tokens/s", short], ["parameters", "parameters", short], ["device", "device", value => value || "–"]];
-const DEFAULTS = { x: "step", smooth: "3", logx: "", logy: "", charts: "val_loss,train_loss,lr,grad_norm,tokens_per_second", filter: "", sort: "started", order: "", zoom: "", sample: "" };
+const FIRST_CHARTS = Object.keys(MEASURES).slice(0, 5);
+const DEFAULTS = { x: "step", smooth: "3", logx: "", logy: "", charts: FIRST_CHARTS.join(), filter: "", sort: "started", order: "",
+  zoom: "", sample: "" };
 
-let state, runs = new Map(), shown = [], slots = [], folder = "", automatic = false, differing = {}, samples = {}, tableSort = ["", false];
+let state, runs = new Map(), shown = [], slots = [], automatic = false, described = [], differing = {}, samples = {}, tableSort = ["", false];
 const data = new Map(), charts = new Map(), rows = new Map(), groups = new Map();
 
 // Address
-
 const ids = () => slots.filter(id => id && runs.has(id));
 const on = id => slots.includes(id);
 const measures = () => state.charts.split(",").filter(Boolean);
-
 function restore() {
   const { runs: named, ...rest } = readAddress();
-  state = { ...DEFAULTS, ...Object.fromEntries(Object.entries(rest).filter(([name]) => name in DEFAULTS).map(([name, value]) => [name, plain(value)])) };
+  const known = Object.entries(rest).filter(([name]) => name in DEFAULTS).map(([name, value]) => [name, plain(value)]);
+  state = { ...DEFAULTS, ...Object.fromEntries(known) };
   automatic = named === undefined;
   slots = (named || "").split(",");
   for (const name of ["x", "smooth", "filter", "sort"]) $(name).value = state[name];
   for (const name of ["logx", "logy"]) $(name).checked = state[name] === "1";
-  $("order").setAttribute("aria-pressed", state.order === "1");
+  pressed();
 }
+function pressed() { $("order").setAttribute("aria-pressed", state.order === "1"); }
 
 function save() {
   while (slots.length && !slots[slots.length - 1]) slots.pop();
-  const changed = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]).map(([name, value]) => [name, encodeURIComponent(value)]);
-  writeAddress({ ...(automatic ? {} : { runs: slots.join(",") || "," }), ...Object.fromEntries(changed) });
+  const changed = Object.entries(state).filter(([name, value]) => value !== DEFAULTS[name]);
+  const encoded = changed.map(([name, value]) => [name, encodeURIComponent(value)]);
+  writeAddress({ ...(automatic ? {} : { runs: slots.join(",") || "," }), ...Object.fromEntries(encoded) });
 }
 
 // Linking needs the runs even where the page chose them by itself.
-const link = () => {
+function link() {
   const was = automatic;
   automatic = false; save();
-  const found = location.href;
-  automatic = was; save();
-  return found;
-};
+  automatic = was;
+  return location.href;
+}
 
 function choose(id, yes) {
   automatic = false;
@@ -68,7 +70,6 @@ function chooseByItself() {
 }
 
 // Asking the server
-
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store" });
   if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
@@ -90,13 +91,13 @@ async function refresh() {
     document.documentElement.dataset.ready = "";
   } catch (error) {
     if (!(error instanceof TypeError) && !/^\d/.test(error.message)) throw error;
-    $("trouble").textContent = "The lab does not answer: it was stopped, or the connection is lost. The page goes on by itself when it is back.";
+    $("trouble").textContent = "The lab does not answer: it was stopped, or the connection is lost. The page goes on when it is back.";
     $("trouble").hidden = false;
   } finally { asking = false; }
 }
 
 function takeList(list) {
-  folder = list.folder;
+  const { folder } = list;
   runs = new Map(list.runs.map(run => [run.id, run]));
   if (automatic) chooseByItself();
   for (const id of data.keys()) if (!runs.has(id)) data.delete(id);
@@ -108,7 +109,8 @@ function takeList(list) {
   drawAll();
   $("empty").hidden = list.runs.length > 0;
   $("main").classList.toggle("nothing", !list.runs.length);
-  if (!list.runs.length) $("empty").replaceChildren(h("h2", {}, list.missing ? `There is no folder ${folder} yet` : `No runs in ${folder} yet`),
+  if (list.runs.length) return;
+  $("empty").replaceChildren(h("h2", {}, list.missing ? `There is no folder ${folder} yet` : `No runs in ${folder} yet`),
     h("p", {}, "Train a model in the folder that holds it, and its curves appear here while it learns:"),
     h("pre", {}, "groundup demo\ngroundup train demo --data.train data/train --data.valid data/valid --name first"));
 }
@@ -116,8 +118,9 @@ function takeList(list) {
 async function askCurves() {
   const asked = ids(), wanted = measures();
   if (!asked.length || !wanted.length) return drawCharts();
-  const at = id => { const have = data.get(id); return have && wanted.every(name => have.asked.has(name)) ? have.at : ""; };
-  const answer = await ask("/lab/api/curves?" + [...asked.map(id => `run=${id}&at=${at(id)}`), ...wanted.map(name => `measure=${encodeURIComponent(name)}`)].join("&"));
+  const at = id => wanted.every(name => data.get(id)?.asked.has(name)) ? data.get(id).at : "";
+  const query = [...asked.map(id => `run=${id}&at=${at(id)}`), ...wanted.map(name => `measure=${encodeURIComponent(name)}`)];
+  const answer = await ask(`/lab/api/curves?${query.join("&")}`);
   let changed = false;
   for (const [id, found] of Object.entries(answer)) {
     if (found.gone || found.problem) continue;
@@ -139,22 +142,17 @@ async function askCurves() {
 let detailsOf = "";
 async function askDetails() {
   const asked = ids(), query = asked.map(id => `run=${id}`).join("&");
-  if (!asked.length) { [differing, samples] = [{}, {}]; }
-  else {
-    const [options, texts] = await Promise.all([ask(`/lab/api/options?${query}`), ask(`/lab/api/samples?${query}`)]);
-    [differing, samples] = [options, texts];
-  }
-  const text = JSON.stringify([asked, differing, samples]);
-  if (text !== detailsOf) { detailsOf = text; drawTable(); drawSamples(); }
+  const answers = asked.length ? await Promise.all([ask(`/lab/api/options?${query}`), ask(`/lab/api/samples?${query}`)]) : [{}, {}];
+  [described, differing, samples] = [asked, ...answers];
+  if (detailsOf !== (detailsOf = JSON.stringify([asked, differing, samples]))) { drawTable(); drawSamples(); }
 }
 
 // The list of runs
-
 function badge(run) {
-  return h("span", { class: `status is-${run.status}`, title: MEANS[run.status] || "" }, h("i", { "aria-hidden": "true" }, STATUS[run.status] || "?"), ` ${run.status}`);
+  const sign = h("i", { "aria-hidden": "true" }, STATUS[run.status] || "?");
+  return h("span", { class: `status is-${run.status}`, title: MEANS[run.status] || "" }, sign, ` ${run.status}`);
 }
-const short_name = run => run.group ? run.run.slice(run.group.length + 1) : run.run;
-
+const shortName = run => run.group ? run.run.slice(run.group.length + 1) : run.run;
 function row(run) {
   let made = rows.get(run.id);
   if (!made) {
@@ -169,25 +167,27 @@ function row(run) {
   [made.text, made.box.checked] = [text, slot >= 0];
   made.mark.replaceChildren(slot >= 0 ? swatch(slot) : "");
   const steps = run.max_iters ? `${whole(run.steps ?? 0)} / ${whole(run.max_iters)}` : whole(run.steps);
-  const facts = [[["val", run.val_loss === null ? "" : loss(run.val_loss)], ["train", run.train_loss === null ? "" : loss(run.train_loss)]],
-    [["step", steps], ["tok/s", run.tokens_per_second === null ? "" : short(run.tokens_per_second)], ["", run.seconds ? time(run.seconds) : ""]]];
+  const facts = [[["val", loss(run.val_loss)], ["train", loss(run.train_loss)]],
+    [["step", steps], ["tok/s", short(run.tokens_per_second)], ["", time(run.seconds)]]];
+  const factsOf = line => line.filter(([, value]) => value !== "–").map(([name, value]) => h("span", {}, name && h("small", {}, `${name} `), value));
   made.body.replaceChildren(...[
-    h("span", { class: "line1" }, h("b", { title: run.run }, short_name(run)), badge(run)),
-    ...facts.map(line => h("span", { class: "facts" }, line.filter(([, value]) => value).map(([name, value]) => h("span", {}, name && h("small", {}, `${name} `), value)))),
+    h("span", { class: "line1" }, h("b", { title: run.run }, shortName(run)), badge(run)),
+    ...facts.map(line => h("span", { class: "facts" }, factsOf(line))),
     run.tags.length ? h("span", { class: "tags" }, run.tags.map(tag => h("span", { class: "tag" }, tag))) : null,
     run.problem && run.status !== "stopped" ? h("span", { class: "warn" }, run.problem) : null,
-    run.status === "training" && run.max_iters ? h("progress", { max: String(run.max_iters), value: run.steps || 0, "aria-label": "steps done" }) : null].filter(Boolean));
+    run.status === "training" && run.max_iters && h("progress", { max: String(run.max_iters), value: run.steps || 0, "aria-label": "steps done" }),
+  ].filter(Boolean));
   return made.element;
 }
 
 function sorted(list) {
-  const key = state.sort, text = key === "run" || key === "status", back = (state.order === "1") !== ["started", "steps", "tokens_per_second"].includes(key);
-  const order = Object.keys(STATUS);
+  const key = state.sort, order = Object.keys(STATUS);
+  const back = (state.order === "1") !== ["started", "steps", "tokens_per_second"].includes(key);  // these begin with the highest
   const value = run => key === "status" ? order.indexOf(run.status) : key === "run" ? run.run : run[key];
   return list.sort((a, b) => {
     const [x, y] = [value(a), value(b)];
     if (x === null || y === null) return (x === null) - (y === null);
-    const by = text && key === "run" ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
+    const by = key === "run" ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
     return (back ? -by : by) || a.run.localeCompare(b.run, undefined, { numeric: true });
   });
 }
@@ -195,21 +195,21 @@ function sorted(list) {
 function group(name, members) {
   let made = groups.get(name);
   if (!made) {
-    const list = h("ul", {}), box = h("input", { type: "checkbox", "aria-label": `All of ${name}`, onclick: event => event.stopPropagation(),
+    const list = h("ul", {}), count = h("small", {}), box = h("input", { type: "checkbox", "aria-label": `All trials of ${name}`,
       onchange: () => { for (const run of made.members) choose(run.id, box.checked); chosen(); } });
-    made = { list, box, label: h("b", {}), count: h("small", { class: "soft" }) };
-    made.element = h("li", { class: "group" }, h("details", { open: members.length <= 24 }, h("summary", {}, box, made.label, made.count), list));
+    const summary = h("summary", {}, h("b", {}, name), count);
+    made = { list, box, count, element: h("li", { class: "group" }, box, h("details", { open: members.length <= 24 }, summary, list)) };
     groups.set(name, made);
   }
   made.members = members;
-  const count = members.filter(run => on(run.id)).length;
-  [made.box.checked, made.box.indeterminate] = [count === members.length, count > 0 && count < members.length];
-  [made.label.textContent, made.count.textContent] = [name, ` sweep, ${members.length} trials`];
+  const drawn = members.filter(run => on(run.id)).length;
+  [made.box.checked, made.box.indeterminate] = [drawn === members.length, drawn > 0 && drawn < members.length];
+  made.count.textContent = `sweep, ${members.length} ${members.length === 1 ? "trial" : "trials"}`;
   arrange(made.list, members.map(row));
   return made.element;
 }
 
-// Put elements in this order, moving none that is in place: a moved one would lose the focus.
+// Put elements in this order; the focus stays where it was.
 function arrange(list, wanted) {
   if (wanted.length === list.children.length && wanted.every((element, i) => list.children[i] === element)) return;
   const focus = document.activeElement;
@@ -226,10 +226,17 @@ function drawList() {
   }
   arrange($("runs"), [...items.values()].map(members => members[0].group ? group(members[0].group, members) : row(members[0])));
   for (const id of rows.keys()) if (!runs.has(id)) rows.delete(id);
-  const boxes = [...$("runs").querySelectorAll("input")];
-  if (!boxes.some(box => box.tabIndex === 0)) boxes.forEach((box, i) => { box.tabIndex = i ? -1 : 0; });
+  oneStop();
   const hidden = runs.size - shown.length;
   $("chosen").textContent = `${ids().length} of ${runs.size} in the charts${hidden ? `, ${hidden} filtered out` : ""}`;
+}
+
+// One stop of the tab key for the whole list; arrows move inside.
+let stop = null;
+function oneStop() {
+  const boxes = [...$("runs").querySelectorAll("input")];
+  if (!boxes.includes(stop)) stop = boxes[0];
+  for (const box of boxes) box.tabIndex = box === stop ? 0 : -1;
 }
 
 function light(id) {
@@ -241,9 +248,9 @@ function light(id) {
 }
 
 // Charts
-
 const AXES = {
-  step: { label: "step", column: 0, scale: () => 1, text: whole }, tokens: { label: "tokens", column: 0, scale: run => run.tokens_per_step || NaN, text: value => short(value, 4) },
+  step: { label: "step", column: 0, scale: () => 1, text: whole },
+  tokens: { label: "tokens", column: 0, scale: run => run.tokens_per_step || NaN, text: value => short(value, 4) },
   time: { label: "time", column: 2, scale: () => 1, text: time },
 };
 
@@ -253,25 +260,27 @@ function seriesOf(measure) {
     const have = data.get(id), run = runs.get(id), curve = have?.curves[measure], scale = have && axis.scale(have);
     if (!run || !curve?.points[0].length || !Number.isFinite(scale)) return;
     const [source, by] = [share ? curve.means || curve.points : curve.points, column => column.map(value => value * scale)];
-    const one = { id, slot, name: short_name(run), diverged: run.status === "diverged", x: by(source[axis.column]), y: source[1] };
-    if (share) { one.y = smooth(source[1], share); if (one.y !== source[1]) one.raw = { x: by(curve.points[axis.column]), y: curve.points[1] }; }
+    const one = { id, slot, name: shortName(run), diverged: run.status === "diverged", x: by(source[axis.column]), y: source[1] };
+    one.y = smooth(source[1], share);
+    if (one.y !== source[1]) one.raw = { x: by(curve.points[axis.column]), y: curve.points[1] };
     found.push(one);
   });
   return found;
 }
 
 function drawCharts() {
-  const known = new Set([...Object.keys(MEASURES).slice(0, 5), ...ids().flatMap(id => data.get(id)?.names || [])]);
-  if ($("measures").dataset.known !== [...known].join()) {
-    $("measures").dataset.known = [...known].join();
-    $("measures").replaceChildren($("measures").firstElementChild, ...[...known].map(name => h("label", {}, h("input", { type: "checkbox", value: name, checked: measures().includes(name) }), ` ${MEASURES[name]?.[0] || name}`)));
+  const known = [...new Set([...FIRST_CHARTS, ...ids().flatMap(id => data.get(id)?.names || [])])], fields = $("measures");
+  if (fields.dataset.known !== known.join()) {
+    fields.dataset.known = known.join();
+    const field = name => h("input", { type: "checkbox", value: name, checked: measures().includes(name) });
+    fields.replaceChildren(fields.firstElementChild, ...known.map(name => h("label", {}, field(name), ` ${MEASURES[name]?.[0] || name}`)));
   }
   const wanted = measures(), all = new Map(wanted.map(name => [name, seriesOf(name)]));
   const xs = [...all.values()].flat().map(one => one.x[one.x.length - 1]), most = Math.max(0, ...xs);
-  const [unit, label] = state.x !== "time" ? [1, AXES[state.x].label] : most > 3 * 3600 ? [3600, "hours"] : most > 600 ? [60, "minutes"] : [1, "seconds"];
-  const zoom = state.zoom ? state.zoom.split("~").map(Number) : null;
-  const view = { label, unit, text: AXES[state.x].text, logx: state.logx === "1", logy: state.logy === "1", zoom: zoom && zoom.every(Number.isFinite) && zoom[0] < zoom[1] ? zoom : null };
-  if (view.logx && view.zoom && view.zoom[0] <= 0) view.zoom = null;
+  const { label: name, text } = AXES[state.x];
+  const [unit, label] = state.x !== "time" ? [1, name] : most > 3 * 3600 ? [3600, "hours"] : most > 600 ? [60, "minutes"] : [1, "seconds"];
+  const [from, to] = state.zoom.split("~").map(Number), [logx, logy] = [state.logx === "1", state.logy === "1"];
+  const view = { label, unit, text, logx, logy, zoom: from < to && !(logx && from <= 0) ? [from, to] : null };
   $("unzoom").hidden = !view.zoom;
   for (const [name, chart] of charts) if (!wanted.includes(name)) { chart.figure.remove(); charts.delete(name); }
   for (const name of wanted) if (!charts.has(name)) {
@@ -280,92 +289,104 @@ function drawCharts() {
   }
   arrange($("grid"), wanted.map(name => charts.get(name).figure));
   for (const [name, chart] of charts) { chart.figure.hidden = !all.get(name).length; chart.set(all.get(name), view); }
-  const any = [...all.values()].some(series => series.length), loaded = ids().every(id => data.has(id));
-  $("grid").dataset.empty = any || !runs.size ? "" : !ids().length ? "Choose runs in the list to draw their curves." : loaded ? "The chosen runs have no numbers yet." : "Reading the curves…";
-  const used = slots.map((id, slot) => [id, slot]).filter(([id]) => runs.has(id));
-  arrangeLegend(used);
+  const loaded = ids().every(id => data.has(id)), none = loaded ? "The chosen runs have no numbers yet." : "Reading the curves…";
+  $("grid").dataset.empty = xs.length || !runs.size ? "" : ids().length ? none : "Choose runs in the list to draw their curves.";
+  drawLegend(slots.map((id, slot) => [id, slot]).filter(([id]) => runs.has(id)));
 }
 
 let legendText = "";
-function arrangeLegend(used) {
-  const text = JSON.stringify(used.map(([id, slot]) => [id, slot, runs.get(id).run]));
-  if (text === legendText) return;
-  legendText = text;
-  $("legend").replaceChildren(...used.map(([id, slot]) => h("li", { "data-run": id, onpointerenter: () => light(id), onpointerleave: () => light(null) }, swatch(slot), h("span", { title: runs.get(id).run }, short_name(runs.get(id))),
-    h("button", { type: "button", class: "quiet icon", "aria-label": `Take ${runs.get(id).run} out of the charts`, onfocus: () => light(id), onblur: () => light(null), onclick: () => { light(null); choose(id, false); chosen(); } }, "×"))));
+function drawLegend(used) {
+  if (legendText === (legendText = JSON.stringify(used))) return;
+  $("legend").replaceChildren(...used.map(([id, slot]) => {
+    const { run } = runs.get(id), [lit, unlit] = [() => light(id), () => light(null)];
+    const away = h("button", { type: "button", class: "quiet icon", "aria-label": `Take ${run} out of the charts`, onfocus: lit, onblur: unlit,
+      onclick: () => { unlit(); choose(id, false); chosen(); } }, "×");
+    return h("li", { "data-run": id, onpointerenter: lit, onpointerleave: unlit }, swatch(slot), h("span", { title: run }, shortName(runs.get(id))), away);
+  }));
 }
 
 function zoomTo(range) {
-  const series = measures().flatMap(seriesOf), low = Math.min(...series.map(one => one.x[0])), high = Math.max(...series.map(one => one.x[one.x.length - 1]));
+  const series = measures().flatMap(seriesOf), low = Math.min(...series.map(one => one.x[0]));
+  const high = Math.max(...series.map(one => one.x[one.x.length - 1]));
   state.zoom = !range || (range[0] <= low && range[1] >= high) ? "" : range.map(value => Number(value.toPrecision(6))).join("~");
   save(); drawCharts();
 }
 
 // Figures, options and samples
-
 function drawTable() {
-  const chosenRuns = ids().map(id => runs.get(id)), single = chosenRuns.length === 1, options = Object.entries(differing);
+  const chosenRuns = ids().map(id => runs.get(id)), single = chosenRuns.length === 1, focused = document.activeElement.dataset.sort;
+  // What was asked for other runs has no place here until the answer for these comes.
+  const known = single === (described.length === 1), options = known ? Object.entries(differing) : [], place = run => described.indexOf(run.id);
   $("compare").hidden = $("samples").hidden = !chosenRuns.length;
   $("compare-title").textContent = single ? "Figures and options" : "Figures and options that differ";
-  $("same").textContent = !single && chosenRuns.length && !options.length ? "The options are the same." : "";
+  $("same").textContent = !single && known && described.length && !options.length ? "The options are the same." : "";
   const figures = FIGURES.filter(([name]) => chosenRuns.some(run => run[name] !== null));
   const lowest = name => Math.min(...chosenRuns.map(run => run[name]).filter(value => value !== null));
   const best = Object.fromEntries(["val_loss", "best_val_loss", "val_bpb"].map(name => [name, chosenRuns.length > 1 ? lowest(name) : NaN]));
-  const cell = (run, [name, , text]) => h("td", { class: run[name] === best[name] ? "best" : null, title: run[name] === best[name] ? "lowest" : null }, name === "status" ? badge(run) : text(run[name]));
+  const cell = (run, [name, , text]) => h("td", run[name] === best[name] ? { class: "best", title: "lowest" } : {},
+    name === "status" ? badge(run) : text(run[name]));
   if (single) {
-    const pairs = [...figures.map(figure => [figure[1], cell(chosenRuns[0], figure)]), ...options.map(([name, [value]]) => [name, h("td", {}, value)])];
-    return $("table").replaceChildren(h("tbody", { class: "pairs" }, pairs.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), value))));
+    const values = options.map(([name, values]) => [name, h("td", {}, values[place(chosenRuns[0])])]);
+    const pairs = [...figures.map(figure => [figure[1], cell(chosenRuns[0], figure)]), ...values];
+    $("table").replaceChildren(h("tbody", { class: "pairs" }, pairs.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name), value))));
+    return;
   }
   const columns = [["run", "run"], ...figures];
   columns.splice(4, 0, ...options.map(([name, values]) => [name, name.split(".").pop(), null, values]));  // behind the losses
-  const at = columns.findIndex(([name]) => name === tableSort[0]), value = (run, i) => at < 0 ? i : columns[at][3] ? columns[at][3][i] : run[columns[at][0]];
+  const at = columns.findIndex(([name]) => name === tableSort[0]), [key, , , values] = columns[at] || [];
+  const value = (run, i) => at < 0 ? i : values ? values[place(run)] : run[key];
   const order = chosenRuns.map((run, i) => [run, i]).sort(([a, i], [b, j]) => {
     const [x, y] = [value(a, i), value(b, j)], numbers = !isNaN(x) && !isNaN(y) && x !== null && y !== null;
     return (tableSort[1] ? -1 : 1) * (numbers ? x - y : String(x ?? "~").localeCompare(String(y ?? "~"), undefined, { numeric: true }));
   });
-  const heads = columns.map(([name, label], i) => h("th", { scope: "col", "aria-sort": at === i ? (tableSort[1] ? "descending" : "ascending") : null, title: name },
-    h("button", { type: "button", "data-sort": name, onclick: () => { tableSort = [name, tableSort[0] === name && !tableSort[1]]; drawTable(); $("table").querySelector(`[data-sort="${CSS.escape(name)}"]`).focus(); } }, label)));
-  $("table").replaceChildren(h("thead", {}, h("tr", {}, heads)), h("tbody", {}, order.map(([run, i]) => h("tr", { "data-run": run.id }, h("th", { scope: "row" }, swatch(slots.indexOf(run.id)), h("span", { title: run.run }, short_name(run))),
-    columns.slice(1).map(column => column[3] ? h("td", {}, column[3][i]) : cell(run, column))))));
+  const sortBy = name => { tableSort = [name, tableSort[0] === name && !tableSort[1]]; drawTable(); };
+  const heads = columns.map(([name, label], i) => h("th", { scope: "col", title: name, "aria-sort": at === i && (tableSort[1] ? "descending" : "ascending") },
+    h("button", { type: "button", "data-sort": name, onclick: () => sortBy(name) }, label)));
+  const lines = order.map(([run]) => h("tr", { "data-run": run.id },
+    h("th", { scope: "row" }, swatch(slots.indexOf(run.id)), h("span", { title: run.run }, shortName(run))),
+    columns.slice(1).map(column => column[3] ? h("td", {}, column[3][place(run)]) : cell(run, column))));
+  $("table").replaceChildren(h("thead", {}, h("tr", {}, heads)), h("tbody", {}, lines));
+  if (focused) $("table").querySelector(`[data-sort="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
 }
 
 function drawSamples() {
   const steps = [...new Set(Object.values(samples).flat().map(sample => sample.step))].sort((a, b) => a - b);
-  const wanted = state.sample === "" ? steps[steps.length - 1] : Number(state.sample), place = Math.max(0, steps.findLastIndex(step => step <= wanted));
+  const last = steps.length - 1, wanted = state.sample === "" ? Infinity : Number(state.sample);
+  const place = Math.max(0, steps.findLastIndex(step => step <= wanted));
   $("steps").hidden = steps.length < 2;
-  Object.assign($("step"), { max: Math.max(0, steps.length - 1), value: place });
+  Object.assign($("step"), { max: Math.max(0, last), value: place });
   $("step").setAttribute("aria-valuetext", `step ${steps[place]}`);
   $("at").textContent = steps.length ? whole(steps[place]) + (state.sample === "" ? ", the newest" : "") : "";
-  $("step").onchange = $("step").oninput = () => { const i = Number($("step").value); state.sample = i === steps.length - 1 ? "" : String(steps[i]); save(); drawSamples(); };
+  $("step").oninput = () => { state.sample = +$("step").value === last ? "" : String(steps[$("step").value]); save(); drawSamples(); };
   const cards = ids().flatMap(id => {
     const sample = (samples[id] || []).findLast(one => one.step <= (steps[place] ?? 0));
     if (!sample) return [];
-    const { step, prompt, text, ...settings } = sample, said = Object.entries(settings).filter(([, value]) => typeof value === "number").map(([name, value]) => `${name} ${value}`).join(", ");
-    return [h("article", { "data-run": id }, h("h3", {}, swatch(slots.indexOf(id)), h("span", {}, short_name(runs.get(id))), h("small", {}, `step ${whole(step)}`)), h("blockquote", {}, h("span", { class: "prompt" }, prompt), text), h("p", { class: "soft" }, said))];
+    const { step, prompt, text, ...settings } = sample, numbers = Object.entries(settings).filter(([, value]) => typeof value === "number");
+    const head = h("h3", {}, swatch(slots.indexOf(id)), h("span", {}, shortName(runs.get(id))), h("small", {}, `step ${whole(step)}`));
+    return [h("article", { "data-run": id }, head, h("blockquote", {}, h("span", { class: "prompt" }, prompt), text),
+      h("p", { class: "soft" }, numbers.map(([name, value]) => `${name} ${value}`).join(", ")))];
   });
-  $("texts").replaceChildren(...(cards.length ? cards : [h("p", { class: "soft" }, "The chosen runs have written no samples yet (sample.interval sets how often they do).")]));
+  const none = h("p", { class: "soft" }, "The chosen runs have written no samples yet (sample.interval sets how often they do).");
+  $("texts").replaceChildren(...(cards.length ? cards : [none]));
 }
 
 function drawAll() { drawList(); drawCharts(); drawTable(); drawSamples(); }
 function chosen() { save(); drawAll(); refresh(); }
 
 // Controls
-
 restore();
-themeButton($("theme"));
-copyButton($("link"), link);
+themeButton($("theme")); copyButton($("link"), link);
 let typing;
 $("filter").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => { state.filter = $("filter").value; save(); refresh(); }, 200); });
 $("sort").addEventListener("change", () => { state.sort = $("sort").value; save(); drawList(); });
-$("order").addEventListener("click", () => { state.order = state.order ? "" : "1"; $("order").setAttribute("aria-pressed", state.order === "1"); save(); drawList(); });
+$("order").addEventListener("click", () => { state.order = state.order ? "" : "1"; pressed(); save(); drawList(); });
 $("all").addEventListener("click", () => { for (const run of shown) choose(run.id, true); chosen(); });
 $("none").addEventListener("click", () => { automatic = false; slots = []; chosen(); });
 $("controls").addEventListener("submit", event => event.preventDefault());
 $("controls").addEventListener("input", event => {
   const name = event.target.id;
   if (event.target.closest("#measures")) {
-    const boxes = [...$("measures").querySelectorAll("input")];
-    state.charts = boxes.filter(box => box.checked).map(box => box.value).join(",");
+    state.charts = [...$("measures").querySelectorAll("input:checked")].map(box => box.value).join();
     save(); refresh();
   } else if (name in state) {
     if (name === "x") state.zoom = "";
@@ -377,14 +398,14 @@ $("controls").addEventListener("input", event => {
 const said = () => { $("smoothed").textContent = state.smooth === "0" ? "off" : `${state.smooth} %`; };
 $("unzoom").addEventListener("click", () => { zoomTo(null); $("charts").focus(); });
 $("skip").addEventListener("click", event => { event.preventDefault(); $("charts").focus(); $("charts").scrollIntoView(); });
-$("runs").addEventListener("keydown", event => {  // one stop of the tab key; arrows move inside
+$("runs").addEventListener("keydown", event => {
   const boxes = [...$("runs").querySelectorAll("input")].filter(box => box.checkVisibility()), i = boxes.indexOf(event.target);
   const to = { ArrowDown: i + 1, ArrowUp: i - 1, Home: 0, End: boxes.length - 1 }[event.key];
   if (i < 0 || to === undefined) return;
   event.preventDefault();
   boxes[Math.max(0, Math.min(to, boxes.length - 1))].focus();
 });
-$("runs").addEventListener("focusin", event => { if (event.target.type === "checkbox") for (const box of $("runs").querySelectorAll("input")) box.tabIndex = box === event.target ? 0 : -1; });
+$("runs").addEventListener("focusin", event => { if (event.target.type === "checkbox") { stop = event.target; oneStop(); } });
 document.addEventListener("keydown", event => {
   if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) { event.preventDefault(); $("filter").focus(); }
   if (event.key === "Escape") document.querySelector(".menu[open]")?.removeAttribute("open");

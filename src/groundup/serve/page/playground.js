@@ -7,7 +7,6 @@ const bytes = text => new TextEncoder().encode(text);
 const visible = text => text.replace(/ /g, "·").replace(/\n/g, "⏎").replace(/\t/g, "→").replace(/\r/g, "␍") || "(part of a character)";
 const percent = p => p >= 0.9995 ? "100 %" : p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(1)} %`;
 let stopping = null, generated = "";
-
 function trouble(message) {
   $("trouble").textContent = message;
   $("trouble").hidden = !message;
@@ -22,7 +21,6 @@ async function problemOf(answer) {
 }
 
 const post = (path, body, signal) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
-
 function request() {
   const body = { model: $("model").value, prompt: $("prompt").value, stream: true, logprobs: ALTERNATIVES };
   for (const name of SETTINGS) if ($(name).value !== "") body[name] = Number($(name).value);
@@ -112,7 +110,6 @@ async function generate() {
 }
 
 // Alternatives of the token under the pointer or with the focus
-
 function peek(span) {
   const { about } = span;
   if (!about) return hidePeek();
@@ -147,7 +144,6 @@ function moves(list, selector) {
 }
 
 // Tokenizer
-
 let asked = 0, typing;
 async function split() {
   const text = $("words").value, turn = ++asked, size = bytes(text).length;
@@ -168,7 +164,6 @@ async function split() {
 }
 
 // State and controls
-
 function save() {
   writeAddress(Object.fromEntries(FIELDS.filter(name => $(name).value !== $(name).dataset.first).map(name => [name, encodeURIComponent($(name).value)])));
 }
@@ -196,8 +191,7 @@ async function start() {
   document.documentElement.dataset.ready = "";
 }
 
-themeButton($("theme"));
-copyButton($("link"), () => { save(); return location.href; });
+themeButton($("theme")); copyButton($("link"), () => { save(); return location.href; });
 copyButton($("copy"), () => $("prompt").value + generated);
 copyButton($("curl"), () => `curl ${location.origin}/v1/completions -H 'Content-Type: application/json' -d '${JSON.stringify({ ...request(), stream: false }).replace(/'/g, "'\\''")}'`);
 $("form").addEventListener("submit", event => { event.preventDefault(); if (!stopping) generate(); });
@@ -210,8 +204,7 @@ document.addEventListener("keydown", event => {
 });
 for (const kind of ["pointerover", "focusin"]) $("text").addEventListener(kind, event => { if (event.target.classList.contains("tok")) peek(event.target); });
 for (const kind of ["pointerleave", "focusout"]) $("text").addEventListener(kind, hidePeek);
-moves($("text"), ".tok");
-moves($("tokens"), "li");
+moves($("text"), ".tok"); moves($("tokens"), "li");
 document.addEventListener("change", event => { if (FIELDS.includes(event.target.id)) save(); });
 $("model").addEventListener("change", split);
 $("words").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(split, 200); });

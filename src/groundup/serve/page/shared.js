@@ -2,7 +2,6 @@
 // No text ever becomes markup: names of runs, samples and tokens come from outside.
 
 export const $ = id => document.getElementById(id);
-
 function build(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
@@ -19,7 +18,7 @@ export const s = (tag, attributes, ...children) =>
 
 const missing = value => value === null || value === undefined || !Number.isFinite(value);
 export const whole = value => missing(value) ? "–" : Math.round(value).toLocaleString("en-US");
-export const loss = value => missing(value) ? "–" : value.toFixed(4);
+export const loss = value => missing(value) ? "–" : value < 1000 ? value.toFixed(4) : short(value, 4);
 
 // 12.3k, 4.5M, 0.0312, 1.5e-3
 export function short(value, digits = 3) {
@@ -40,8 +39,7 @@ export function time(seconds) {
 }
 
 // Storage may be forbidden; the pages then forget, and work.
-export const stored = { get: key => { try { return localStorage.getItem(key); } catch { return null; } },
-  set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* not kept */ } } };
+function stored(change) { try { return change(localStorage); } catch { return null; } }
 
 export function themeButton(button) {
   const names = { auto: "as the system", light: "light", dark: "dark" }, order = Object.keys(names);
@@ -51,12 +49,11 @@ export function themeButton(button) {
     button.title = `Theme: ${names[theme]}`;
     button.setAttribute("aria-label", `Theme: ${names[theme]}; change`);
   };
-  let theme = order.includes(stored.get("groundup-theme")) ? stored.get("groundup-theme") : "auto";
-  apply(theme);
+  let theme = stored(storage => storage.getItem("groundup-theme"));
+  apply(theme = order.includes(theme) ? theme : "auto");
   button.addEventListener("click", () => {
-    theme = order[(order.indexOf(theme) + 1) % order.length];
-    stored.set("groundup-theme", theme);
-    apply(theme);
+    apply(theme = order[(order.indexOf(theme) + 1) % order.length]);
+    stored(storage => storage.setItem("groundup-theme", theme));
   });
 }
 
@@ -70,7 +67,6 @@ export function writeAddress(state) {
   history.replaceState(null, "", `#${pairs.map(([name, value]) => `${name}=${value}`).join("&")}`);
 }
 export const plain = value => { try { return decodeURIComponent(value); } catch { return value; } };
-
 export function copyButton(button, text) {
   const label = button.textContent;
   button.addEventListener("click", async () => {
