@@ -4,53 +4,64 @@ from __future__ import annotations
 
 from typing import Any
 
-TOO_WIDE = """() => [...document.querySelectorAll('h1, h2, h3, p, label, select, button, summary, input, textarea, figure')]
+TOO_WIDE = """() => [...document.querySelectorAll(
+    'h1, h2, h3, p, label, select, button, summary, input, textarea, figure')]
   .filter(e => e.checkVisibility() && !e.closest('.scroll') && !e.matches('.skip, .unseen, .unseen *'))
   .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
 NAMELESS = """() => [...document.querySelectorAll('button, input, select, textarea, a, [tabindex="0"], summary')]
   .filter(e => e.checkVisibility())
   .filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.labels?.length
     || e.textContent.trim() || e.title)).map(e => e.outerHTML.slice(0, 80))"""
-# WCAG's contrast of each text with the nearest background behind it: at least 4.5, or 3 if it is large.
-PALE = """() => {
+# WCAG's contrast of two colours as CSS writes them.
+CONTRAST = """
   const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-  const rgba = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
-  const ground = e => { for (; e; e = e.parentElement) { const c = rgba(getComputedStyle(e).backgroundColor); if (c[3] > 250) return c; }
-    return rgba(getComputedStyle(document.body).backgroundColor); };
+  const rgba = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const linear = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const light = colour => (([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b))(rgba(colour));
+  const ratioOf = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  const contrast = (one, other) => ratioOf(light(one), light(other));
+  const page = getComputedStyle(document.body).backgroundColor;
+"""
+# Texts below a contrast of 4.5 with the nearest background behind them, or 3 if they are large.
+PALE = f"""() => {{ {CONTRAST}
+  const ground = e => {{
+    for (; e; e = e.parentElement) {{
+      const colour = getComputedStyle(e).backgroundColor;
+      if (rgba(colour)[3] > 250) return colour;
+    }}
+    return page;
+  }};
   const found = [];
-  for (const e of document.querySelectorAll('body *')) {
+  for (const e of document.querySelectorAll('body *')) {{
     if (!e.checkVisibility() || e.matches('.unseen, .unseen *, .skip, :disabled, option')) continue;
     if (![...e.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) continue;
-    const style = getComputedStyle(e), text = rgba(e.namespaceURI.includes('svg') ? style.fill : style.color);
-    const [a, b] = [light(text), light(ground(e))], ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) found.push([e.outerHTML.slice(0, 80), Math.round(ratio * 100) / 100]);
-  }
+    const style = getComputedStyle(e), colour = e.namespaceURI.includes('svg') ? style.fill : style.color;
+    const ratio = contrast(colour, ground(e));
+    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) found.push([e.outerHTML.slice(0, 80), ratio]);
+  }}
   return found;
-}"""
-# Lines and marks of charts: at least 3 against the background.
-PALE_LINES = """() => [0, 1, 2, 3, 4, 5].map(i => {
-  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+}}"""
+# Contrast of the lines of charts with the page.
+LINES = f"""() => {{ {CONTRAST}
+  const names = [0, 1, 2, 3, 4, 5].map(i => '--c' + i);
   const probe = document.body.appendChild(document.createElement('span'));
-  probe.className = 'c' + i; probe.style.color = 'var(--c)';
-  const pixel = colour => { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const light = ([r, g, b]) => { const f = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
-  const [a, b] = [light(pixel(getComputedStyle(probe).color)), light(pixel(getComputedStyle(document.body).backgroundColor))];
+  const colour = name => {{ probe.style.color = `var(${{name}})`; return getComputedStyle(probe).color; }};
+  const found = names.map(name => contrast(colour(name), page));
   probe.remove();
-  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-})"""
+  return found;
+}}"""
 
 
 def check_looks(page: Any) -> None:
-    """Assert that nothing is wider than the window, every control has a name, and every text has contrast, light and dark."""
+    """Assert that nothing is wider than the window, controls have names, and texts have contrast, light and dark."""
     for scheme, ground in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(20, 23, 27)")):
         page.emulate_media(color_scheme=scheme)
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == ground
         assert page.evaluate(PALE) == []
-        assert min(page.evaluate(PALE_LINES)) >= 3
+        assert min(page.evaluate(LINES)) >= 3
     width, inner = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert width <= inner
     assert page.evaluate(TOO_WIDE) == []

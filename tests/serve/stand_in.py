@@ -21,8 +21,8 @@ from starlette.types import ASGIApp
 from groundup.serve.lab import listen
 
 STORY = (
-    ", there was a little fox who lived by a pond.\n\nOne day the fox saw the moon in the water. <b>It was round</b> 🦊 and it "
-    "shone. “I will catch it,” said the fox. He jumped, and the moon broke into a hundred pieces."
+    ", there was a little fox who lived by a pond.\n\nOne day the fox saw the moon in the water. <b>It was "
+    "round</b> 🦊 and it shone. “I will catch it,” said the fox. He jumped, and the moon broke into a hundred pieces."
 )
 TOKEN = re.compile(r" ?\w+|\n+|[^\w\n]")
 
@@ -66,10 +66,8 @@ class StandIn:
         story = tokens_of(STORY) * (1 + most // len(tokens_of(STORY)))
         try:
             for place, text in enumerate(story[:most]):
-                if text == "🦊":  # two tokens inside one character
-                    pieces = [("bytes:\\xf0\\x9f", ""), ("bytes:\\xa6\\x8a", text)]
-                else:
-                    pieces = [(text, text)]
+                halves = [("bytes:\\xf0\\x9f", ""), ("bytes:\\xa6\\x8a", text)]
+                pieces = halves if text == "🦊" else [(text, text)]  # two tokens inside one character
                 for name, shown in pieces:
                     p = probability(place)
                     top = {name: p} if p > 0.05 else {}
@@ -77,7 +75,8 @@ class StandIn:
                     yield self._event(shown, name, math.log(p), {k: math.log(v) for k, v in top.items()}, offset, None)
                     offset += len(shown)
                 await asyncio.sleep(self.pause)
-            yield 'data: {"choices":[{"index":0,"text":"","logprobs":null,"finish_reason":"length"}]}\n\ndata: [DONE]\n\n'
+            end = {"index": 0, "text": "", "logprobs": None, "finish_reason": "length"}
+            yield f"data: {json.dumps({'choices': [end]})}\n\ndata: [DONE]\n\n"
         except asyncio.CancelledError:
             self.stopped.set()
             raise

@@ -1,4 +1,4 @@
-"""The playground in Chromium, with a server that speaks the API: text as it comes, probabilities, tokens, settings, stop."""
+"""The playground in Chromium, with a server that speaks the API: text, probabilities, tokens, settings, stop."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ def test_settings_are_sent_and_kept_in_the_link(visit: Any, playground: str, ser
     )  # fmt: skip
     expected = {
         "model": "second", "prompt": "A <b>\n", "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.05,
-        "repetition_penalty": 1.1, "max_tokens": 7, "seed": 3, "stop": ["\n\n", "The End"], "stream": True, "logprobs": 5,
+        "repetition_penalty": 1.1, "max_tokens": 7, "seed": 3, "stop": ["\n\n", "The End"], "stream": True,
+        "logprobs": 5,
     }  # fmt: skip
     assert server.seen == [expected]
     page.get_by_role("button", name="Copy link").click()

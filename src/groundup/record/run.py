@@ -27,7 +27,7 @@ _MADE_FIRST = {"config.toml", "environment.json", "checkpoints", "tokenizer", "t
 """Entries of a run before its first line of metrics."""
 
 _RECENT = 60.0
-"""Seconds."""
+"""Seconds. A run that another machine trains shows no lock here; its metrics are then this new at most."""
 
 
 class RunDirectory:
@@ -165,9 +165,7 @@ class RunDirectory:
             yield
 
     def is_being_trained(self) -> bool:
-        """Whether a process trains it: one of this machine holds the lock, or one elsewhere has written a line of metrics
-        within the last minute.
-        """
+        """Whether a process trains it: one of this machine holds the lock, or another wrote metrics just now."""
         if is_locked(self.path / ".lock"):
             return True
         try:

@@ -1,4 +1,4 @@
-"""The lab: a page that shows the runs of a folder while they are trained, and its JSON API. Loads no model and no torch.
+"""The lab: a page that shows the runs of a folder while they are trained, and its JSON API. Needs no torch.
 
 The routes of the lab and of the playground can be served together; each page links to the other if it is there.
 
