@@ -79,6 +79,8 @@ TEXT_INPUTS = {
 """Options that read text as a stream, where a pipe is as good as a file."""
 SLOW = ("demo", "sweep", "report", "reproduce", "tokenizer report", "compare")
 """Verbs of which a case takes a second or more."""
+SERVERS = ("lab",)
+"""Verbs that go on until they are stopped, of which tests/serve has the cases."""
 NOT_TRIED = {
     ("train", "train.max_iters"): "a large number is a long run",
     ("train", "train.profile"): "takes seconds, and reads nothing",

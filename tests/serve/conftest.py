@@ -42,7 +42,7 @@ def visit(chromium: Any) -> Iterator[Visit]:
     pages: list[Any] = []
     complaints: list[str] = []
 
-    def opened(url: str, *, width: int = 1280, expected: tuple[str, ...] = ()) -> Any:
+    def opened(url: str, *, width: int = 1280, ready: bool = True, expected: tuple[str, ...] = ()) -> Any:
         phone = width < 600
         context = chromium.new_context(
             viewport={"width": width, "height": 900}, is_mobile=phone, has_touch=phone, color_scheme="light",
@@ -60,7 +60,8 @@ def visit(chromium: Any) -> Iterator[Visit]:
         page.on("pageerror", lambda error: complain(str(error)))
         page.on("request", lambda asked: None if urlsplit(asked.url).netloc == host else complain(asked.url))
         page.goto(url)
-        page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+        if ready:
+            page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
         pages.append(page)
         return page
 

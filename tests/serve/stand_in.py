@@ -39,7 +39,8 @@ def probability(place: int) -> float:
 class StandIn:
     """The API; ``seen`` has the requests for text, and ``stopped`` is set once a reader has left before the end."""
 
-    def __init__(self, *, pause: float = 0.002, models: tuple[str, ...] = ("first", "second")):
+    def __init__(self, *, pause: float = 0.002, models: tuple[str, ...] = ("first", "second"), key: str = ""):
+        self.key = key
         self.pause, self.models, self.seen, self.stopped = pause, models, list[dict[str, Any]](), threading.Event()
 
     def routes(self) -> list[BaseRoute]:
@@ -50,6 +51,8 @@ class StandIn:
         ]
 
     def _list(self, request: Request) -> JSONResponse:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return JSONResponse({"error": {"message": "a key is missing"}}, status_code=401)
         return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self.models]})
 
     async def _complete(self, request: Request) -> StreamingResponse | JSONResponse:

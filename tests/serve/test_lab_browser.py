@@ -115,7 +115,7 @@ def test_curves_grow_while_training_and_a_new_run_appears(visit: Any, live: tupl
         for step in (102, 104, 106):
             sink.metrics({"step": step, "tokens": step, "wall_seconds": step / 50, "train_loss": 2.0, "val_loss": 2.5})
         page.wait_for_function(
-            "() => document.querySelector('figure:nth-child(2) .line:not(.faint)').getAttribute('d').split('L').length > 52"
+            "() => document.querySelector('figure:nth-child(2) .line:not(.faint)').outerHTML.split('L').length > 52"
         )
         assert lines(page, "Training loss") == {"first": before + 3}
         sink.sample({"step": 106, "prompt": "Once", "text": " more"})

@@ -171,6 +171,20 @@ def test_it_fits_is_named_and_can_be_read(visit: Any, playground: str, width: in
     check_looks(page)
 
 
+def test_a_key_is_asked_for_once(visit: Any) -> None:
+    server = StandIn(key="secret")
+    with served(application(*server.routes(), *playground_routes())) as address:
+        page = visit(address, ready=False, expected=("status of 401",))
+        for key in ("wrong", "secret"):
+            page.get_by_label("Key of the server").fill(key)
+            page.keyboard.press("Enter")
+        page.wait_for_selector("html[data-ready]", state="attached")
+        page.reload()
+        page.wait_for_selector("html[data-ready]", state="attached")
+        assert page.locator("dialog").count() == 0
+        assert "secret" not in page.url
+
+
 def test_the_two_pages_lead_to_each_other(visit: Any, playground: str) -> None:
     page = visit(playground)
     page.get_by_role("link", name="Lab").click()

@@ -105,9 +105,8 @@ class GrowingCurves:
     def _append(self, lines: list[dict[str, Any]]) -> None:
         steps, seconds = column(lines, "step"), np.nan_to_num(column(lines, "wall_seconds"))
         places = self.lines + np.arange(len(lines))
-        for name in dict.fromkeys(name for line in lines for name in line if name not in _HEADING):
-            if any(isinstance(line.get(name), bool) for line in lines):
-                continue
+        kinds = dict.fromkeys(map(tuple, lines))  # a few, where lines are many
+        for name in dict.fromkeys(name for kind in kinds for name in kind if name not in _HEADING):
             values = column(lines, name)
             there = np.isfinite(values)
             if not np.any(there):

@@ -1,6 +1,6 @@
 // The lab: the runs of a folder while they are trained. Asks for what is new every two seconds while the page is seen.
 import { Chart, look, smooth, swatch } from "./chart.js";
-import { $, copyButton, h, loss, plain, readAddress, short, themeButton, time, whole, writeAddress } from "./shared.js";
+import { $, ask, copyButton, h, loss, plain, readAddress, short, themeButton, time, whole, writeAddress } from "./shared.js";
 
 const POLL = 2000, AUTOMATIC = 6, MOST_LINES = 24;
 const MEASURES = {
@@ -70,8 +70,8 @@ function chooseByItself() {
 }
 
 // Asking the server
-async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store" });
+async function get(path) {
+  const answer = await ask(path);
   if (!answer.ok) throw new Error(`${answer.status} ${answer.statusText}`);
   return answer.json();
 }
@@ -83,7 +83,7 @@ async function refresh() {
   try {
     do {
       again = false;
-      const list = await ask(`/lab/api/runs?filter=${encodeURIComponent(state.filter)}`), text = JSON.stringify(list);
+      const list = await get(`/lab/api/runs?filter=${encodeURIComponent(state.filter)}`), text = JSON.stringify(list);
       if (text !== listText) { listText = text; takeList(list); }
       await Promise.all([askCurves(), askDetails()]);
     } while (again);
@@ -120,7 +120,7 @@ async function askCurves() {
   if (!asked.length || !wanted.length) return drawCharts();
   const at = id => wanted.every(name => data.get(id)?.asked.has(name)) ? data.get(id).at : "";
   const query = [...asked.map(id => `run=${id}&at=${at(id)}`), ...wanted.map(name => `measure=${encodeURIComponent(name)}`)];
-  const answer = await ask(`/lab/api/curves?${query.join("&")}`);
+  const answer = await get(`/lab/api/curves?${query.join("&")}`);
   let changed = false;
   for (const [id, found] of Object.entries(answer)) {
     if (found.gone || found.problem) continue;
@@ -136,13 +136,14 @@ async function askCurves() {
     }
     changed ||= !found.more || Object.keys(found.curves).length > 0;
   }
+  again ||= asked.length > Object.keys(answer).length;  // the rest takes the server longer
   if (changed || !charts.size) drawCharts();
 }
 
 let detailsOf = "";
 async function askDetails() {
   const asked = ids(), query = asked.map(id => `run=${id}`).join("&");
-  const answers = asked.length ? await Promise.all([ask(`/lab/api/options?${query}`), ask(`/lab/api/samples?${query}`)]) : [{}, {}];
+  const answers = asked.length ? await Promise.all([get(`/lab/api/options?${query}`), get(`/lab/api/samples?${query}`)]) : [{}, {}];
   [described, differing, samples] = [asked, ...answers];
   if (detailsOf !== (detailsOf = JSON.stringify([asked, differing, samples]))) { drawTable(); drawSamples(); }
 }

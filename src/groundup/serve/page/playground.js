@@ -1,5 +1,5 @@
 // The playground: text of a served model as it is generated, with the probability of every token; and its tokenizer.
-import { $, copyButton, h, plain, readAddress, short, themeButton, writeAddress } from "./shared.js";
+import { $, ask, copyButton, h, plain, readAddress, short, themeButton, writeAddress } from "./shared.js";
 
 const SETTINGS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens", "seed"];
 const FIELDS = ["prompt", "model", ...SETTINGS, "stop_at"], ALTERNATIVES = 5, MOST_TOKENS = 3000;
@@ -20,7 +20,7 @@ async function problemOf(answer) {
   } catch { return `${answer.status} ${answer.statusText}`; }
 }
 
-const post = (path, body, signal) => fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+const post = (path, body, signal) => ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
 function request() {
   const body = { model: $("model").value, prompt: $("prompt").value, stream: true, logprobs: ALTERNATIVES };
   for (const name of SETTINGS) if ($(name).value !== "") body[name] = Number($(name).value);
@@ -144,12 +144,12 @@ function moves(list, selector) {
 }
 
 // Tokenizer
-let asked = 0, typing;
+let turns = 0, typing;
 async function split() {
-  const text = $("words").value, turn = ++asked, size = bytes(text).length;
+  const text = $("words").value, turn = ++turns, size = bytes(text).length;
   try {
     const answer = await post("/tokenize", { model: $("model").value, prompt: text });
-    if (turn !== asked) return;
+    if (turn !== turns) return;
     if (!answer.ok) { $("count").textContent = await problemOf(answer); $("tokens").replaceChildren(); return; }
     const { tokens, count } = await answer.json();
     $("count").textContent = `${count} ${count === 1 ? "token" : "tokens"} · ${size} bytes · ${[...text].length} characters` + (count ? ` · ${short(size / count)} bytes per token` : "");
@@ -160,7 +160,7 @@ async function split() {
     });
     if (tokens.length > MOST_TOKENS) cells.push(h("li", {}, `and ${tokens.length - MOST_TOKENS} more`));
     $("tokens").replaceChildren(...cells);
-  } catch { if (turn === asked) $("count").textContent = "the server does not answer"; }
+  } catch { if (turn === turns) $("count").textContent = "the server does not answer"; }
 }
 
 // State and controls
@@ -178,7 +178,7 @@ function restore() {
 
 async function start() {
   try {
-    const answer = await fetch("/v1/models");
+    const answer = await ask("/v1/models");
     if (!answer.ok) throw new Error(await problemOf(answer));
     const { data } = await answer.json();
     $("model").replaceChildren(...data.map(({ id }) => h("option", { value: id }, id)));

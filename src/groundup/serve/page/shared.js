@@ -41,6 +41,22 @@ export function time(seconds) {
 // Storage may be forbidden; the pages then forget, and work.
 function stored(change) { try { return change(localStorage); } catch { return null; } }
 
+// Ask the server; where it wants a key, the reader is asked for it, once for this tab.
+let key = stored(() => sessionStorage.getItem("groundup-key")), asking = null;
+export async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
+  const answer = await fetch(path, { cache: "no-store", ...options, headers });
+  if (answer.status !== 401) return answer;
+  await (asking ||= new Promise(done => {
+    const field = h("input", { type: "password", "aria-label": "Key of the server", autocomplete: "off", required: true });
+    const dialog = h("dialog", { onclose: () => { stored(() => sessionStorage.setItem("groundup-key", key = field.value)); dialog.remove(); asking = null; done(); } },
+      h("form", { method: "dialog", class: "tools" }, h("label", {}, "This server asks for its key: ", field), h("button", { class: "primary" }, "Go on")));
+    document.body.append(dialog);
+    dialog.showModal();
+  }));
+  return ask(path, options);
+}
+
 export function themeButton(button) {
   const names = { auto: "as the system", light: "light", dark: "dark" }, order = Object.keys(names);
   const apply = theme => {
