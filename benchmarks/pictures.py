@@ -3,7 +3,7 @@
     python benchmarks/pictures.py demo      # docs/images/demo.svg: an excerpt of what `groundup demo` prints
     python benchmarks/pictures.py report    # docs/images/report.png: the page of `groundup report`; needs chromium
     python benchmarks/pictures.py lab       # docs/images/lab.png: the lab while a run trains; needs chromium
-    python benchmarks/pictures.py playground    # docs/images/playground.png: a model in `groundup serve`; needs chromium
+    python benchmarks/pictures.py playground    # docs/images/playground.png: `groundup serve`; needs chromium
     python benchmarks/pictures.py site      # screenshots of the site that `make docs` has built, into build/docs/shots
 
 `demo` takes about three minutes on two cores, `report` about four. Everything is run in a temporary folder.
@@ -159,8 +159,9 @@ def make_tokens(folder: Path) -> None:
 
 
 SMALL = (
-    "train demo --data.train data/train --data.valid data/valid --d_model 64 --num_layers 2 --num_heads 2 --context_length 64 "
-    "--batch_size 8 --eval_interval 20 --eval_windows 32 --log_interval 2 --sample.interval 100 --sample.tokens 60 "
+    "train demo --data.train data/train --data.valid data/valid --d_model 64 --num_layers 2 --num_heads 2 "
+    "--max_learning_rate 0.01 --min_learning_rate 0.001 --context_length 64 --batch_size 8 "
+    "--eval_interval 20 --eval_windows 32 --log_interval 2 --sample.interval 100 --sample.tokens 60 "
     "--warmup_iters 30"
 ).split()
 
@@ -192,32 +193,21 @@ def lab() -> Path:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tokens(folder)
-        variants = [("base", ()), ("lr-0.003", ("--max_learning_rate", 0.003)), ("lr-0.03", ("--max_learning_rate", 0.03)),
-                    ("post-norm", ("--norm", "post")), ("narrow", ("--d_model", 32))]  # fmt: skip
-        for name, options in variants:
-            groundup(*SMALL, "--max_iters", 300, "--max_learning_rate", 0.01, "--min_learning_rate", 0.001, *options,
-                     "--name", name, folder=folder)  # fmt: skip
+        variants = [("base", ()), ("lr-0.003", ("--max_learning_rate", 0.003)), ("narrow", ("--d_model", 32)),
+                    ("lr-0.03", ("--max_learning_rate", 0.03)), ("post-norm", ("--norm", "post"))]  # fmt: skip
+        for run, options in variants:
+            groundup(*SMALL, "--max_iters", 300, *options, "--name", run, folder=folder)
         groundup("runs", "--tag", "base", "baseline", folder=folder)
-        deep = (
-            *SMALL,
-            "--max_iters",
-            300,
-            "--num_layers",
-            4,
-            "--max_learning_rate",
-            0.01,
-            "--min_learning_rate",
-            0.001,
-        )
-        with going(*deep, "--name", "deep", folder=folder), going("lab", "--port", 0, folder=folder) as server:
-            with chromium(1440, 1000) as browser:
-                page = browser.new_page()
-                page.goto(address_of(server))
-                page.wait_for_selector("li.run .is-training", timeout=120_000)
-                half_way = "() => document.querySelector('progress')?.value >= 150"
-                page.wait_for_function(half_way, timeout=600_000)
-                page.wait_for_timeout(3000)
-                page.screenshot(path=path)
+        deep = (*SMALL, "--max_iters", 300, "--num_layers", 4, "--name", "deep")
+        shown = going("lab", "--port", 0, folder=folder)
+        with going(*deep, folder=folder), shown as server, chromium(1440, 1000) as browser:
+            page = browser.new_page()
+            page.goto(address_of(server))
+            page.wait_for_selector("li.run .is-training", timeout=120_000)
+            half_way = "() => document.querySelector('progress')?.value >= 150"
+            page.wait_for_function(half_way, timeout=600_000)
+            page.wait_for_timeout(3000)
+            page.screenshot(path=path)
     return path
 
 
@@ -227,8 +217,7 @@ def playground() -> Path:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tokens(folder)
-        groundup(*SMALL, "--max_iters", 600, "--max_learning_rate", 0.01, "--min_learning_rate", 0.001, "--name", "mine",
-                 folder=folder)  # fmt: skip
+        groundup(*SMALL, "--max_iters", 600, "--name", "mine", folder=folder)
         with going("serve", "runs/mine", "--port", 0, folder=folder) as server, chromium(1280, 860) as browser:
             page = browser.new_page()
             page.goto(address_of(server))

@@ -126,7 +126,7 @@ class Lab:
     def curves(self, asked: Sequence[tuple[str, str]], measures: Sequence[str]) -> dict[str, Any]:
         """Curves of runs: all of a run, thinned, or only the points behind those that the page has.
 
-        Runs that would take the answer beyond half a second are left out, at least one is in it; the page asks for them again.
+        The answer takes about half a second at most, and has one run at least; the page asks again for the others.
 
         Args:
             asked: the id of each run, and what the page has of it as VERSION:LINES; empty for nothing.
