@@ -77,8 +77,8 @@ async function generate() {
   $("speed").textContent = "waiting for the first token…";
   trouble(""); save(); hidePeek();
   const rate = () => {
-    const seconds = (performance.now() - first) / 1000;
-    return first ? `${count} ${count === 1 ? "token" : "tokens"}${count > 1 ? ` · ${short((count - 1) / seconds)} tokens/s` : ""} · first after ${short((first - began) / 1000)} s` : "no tokens";
+    const speed = short(count / (performance.now() - began) * 1000), wait = short((first - began) / 1000);
+    return first ? `${count} ${count === 1 ? "token" : "tokens"} · ${speed} tokens/s · first after ${wait} s` : "no tokens";
   };
   try {
     const answer = await post("/v1/completions", body, controller.signal);
