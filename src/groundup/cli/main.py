@@ -53,7 +53,7 @@ VERBS = {
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
-    "lab": ("lab", "lab", "the runs in the browser, while they are trained: curves, samples, differences"),
+    "lab": ("serve.lab", "lab", "the runs in the browser, while they are trained: curves, samples, differences"),
     "evaluate": ("evaluate", "evaluate", "loss, perplexity and bits per byte of a run on a full split"),
     "generate": ("generate", "generate", "generate text with a run's model, or talk with it"),
     "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),

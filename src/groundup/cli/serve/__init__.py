@@ -1,0 +1,1 @@
+"""The verbs that serve over HTTP, one file each."""
