@@ -65,7 +65,7 @@ _POINTS = 40_000
 _MOST_OF_A_CURVE, _FEWEST_OF_A_CURVE = 2000, 300
 _FRESH_SECONDS, _LONGEST_ANSWER = 1.0, 0.5
 # About 10 MB each, with 100,000 lines of metrics.
-_KEPT_RUNS = 100
+_KEPT_RUNS = 300
 _MOST_SAMPLES = 500
 _COLUMNS = (
     "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
