@@ -2,6 +2,8 @@
 
     python benchmarks/pictures.py demo      # docs/images/demo.svg: an excerpt of what `groundup demo` prints
     python benchmarks/pictures.py report    # docs/images/report.png: the page of `groundup report`; needs chromium
+    python benchmarks/pictures.py lab       # docs/images/lab.png: the lab while a run trains; needs chromium
+    python benchmarks/pictures.py playground    # docs/images/playground.png: `groundup serve`; needs chromium
     python benchmarks/pictures.py site      # screenshots of the site that `make docs` has built, into build/docs/shots
 
 `demo` takes about three minutes on two cores, `report` about four. Everything is run in a temporary folder.
@@ -10,12 +12,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,11 +137,7 @@ def report() -> Path:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "plan.toml").write_text(PLAN, encoding="utf-8")
-        for split, megabytes, seed in (("train", 1, 0), ("valid", 0.1, 1)):
-            groundup("stories", f"{split}.txt", "--megabytes", megabytes, "--seed", seed, folder=folder)
-        groundup("tokenizer", "train", "train.txt", "--vocab-size", 1024, "--out", "tok", folder=folder)
-        for split in ("train", "valid"):
-            groundup("encode", f"{split}.txt", "--tokenizer", "tok", "--out", f"data/{split}", folder=folder)
+        make_tokens(folder)
         groundup("sweep", "plan.toml", folder=folder)
         groundup("report", "runs/learning-rate", "--out", "out", folder=folder)
         path = IMAGES / "report.png"
@@ -148,9 +149,98 @@ def report() -> Path:
     return path
 
 
+def make_tokens(folder: Path) -> None:
+    """Token shards of the built-in stories in data/train and data/valid."""
+    for split, megabytes, seed in (("train", 1, 0), ("valid", 0.1, 1)):
+        groundup("stories", f"{split}.txt", "--megabytes", megabytes, "--seed", seed, folder=folder)
+    groundup("tokenizer", "train", "train.txt", "--vocab-size", 1024, "--out", "tok", folder=folder)
+    for split in ("train", "valid"):
+        groundup("encode", f"{split}.txt", "--tokenizer", "tok", "--out", f"data/{split}", folder=folder)
+
+
+SMALL = (
+    "train demo --data.train data/train --data.valid data/valid --d_model 64 --num_layers 2 --num_heads 2 "
+    "--max_learning_rate 0.01 --min_learning_rate 0.001 --context_length 64 --batch_size 8 "
+    "--eval_interval 20 --eval_windows 32 --log_interval 2 --sample.interval 100 --sample.tokens 60 "
+    "--warmup_iters 30"
+).split()
+
+
+@contextlib.contextmanager
+def going(*arguments: object, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A verb that goes on beside the block, and is interrupted when that ends."""
+    command = [sys.executable, "-u", "-m", "groundup", *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+
+
+def address_of(process: subprocess.Popen[str]) -> str:
+    """The address that a server prints."""
+    assert process.stdout
+    for line in process.stdout:
+        if found := re.search(r"http://[\w.:]+", line):
+            return found[0]
+    sys.exit("the server has printed no address")
+
+
+def lab() -> Path:
+    """Train five small models, and take a picture of the lab while a sixth is half-way."""
+    path = IMAGES / "lab.png"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_tokens(folder)
+        variants = [("base", ()), ("lr-0.003", ("--max_learning_rate", 0.003)), ("narrow", ("--d_model", 32)),
+                    ("lr-0.03", ("--max_learning_rate", 0.03)), ("post-norm", ("--norm", "post"))]  # fmt: skip
+        for run, options in variants:
+            groundup(*SMALL, "--max_iters", 300, *options, "--name", run, folder=folder)
+        groundup("runs", "--tag", "base", "baseline", folder=folder)
+        deep = (*SMALL, "--max_iters", 300, "--num_layers", 4, "--name", "deep")
+        shown = going("lab", "--port", 0, folder=folder)
+        with going(*deep, folder=folder), shown as server, chromium(1440, 1000) as browser:
+            page = browser.new_page()
+            page.goto(address_of(server))
+            page.wait_for_selector("li.run .is-training", timeout=120_000)
+            half_way = "() => document.querySelector('progress')?.value >= 150"
+            page.wait_for_function(half_way, timeout=600_000)
+            page.wait_for_timeout(3000)
+            page.screenshot(path=path)
+    return with_few_colours(path)
+
+
+def playground() -> Path:
+    """Train a small model, serve it, and take a picture of a text with the alternatives of one token."""
+    path = IMAGES / "playground.png"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_tokens(folder)
+        groundup(*SMALL, "--max_iters", 600, "--name", "mine", folder=folder)
+        with going("serve", "runs/mine", "--port", 0, folder=folder) as server, chromium(1280, 860) as browser:
+            page = browser.new_page()
+            page.goto(address_of(server))
+            page.wait_for_selector("html[data-ready]", state="attached", timeout=60_000)
+            for field, value in (("max_tokens", "90"), ("seed", "1"), ("temperature", "0.7")):
+                page.locator(f"#{field}").fill(value)
+            page.get_by_role("button", name="Generate").click()
+            page.wait_for_selector("#text:not([aria-busy]) .tok", timeout=120_000)
+            page.locator("#text .q2, #text .q3").nth(3).focus()
+            page.screenshot(path=path)
+    return with_few_colours(path)
+
+
+def with_few_colours(path: Path) -> Path:
+    """Write a picture of a page anew with 128 colours, in a third of the bytes."""
+    from PIL import Image
+
+    Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    return path
+
+
 def chromium(width: int, height: int) -> Any:
     """Context manager of a headless browser with a window of this size."""
-    import contextlib
     import shutil
 
     from playwright import sync_api as playwright
@@ -183,8 +273,9 @@ def site() -> Path:
 def main() -> None:
     """Make the requested picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("picture", choices=["demo", "report", "site"])
-    print({"demo": demo, "report": report, "site": site}[parser.parse_args().picture]())
+    parser.add_argument("picture", choices=["demo", "report", "lab", "playground", "site"])
+    pictures = {"demo": demo, "report": report, "lab": lab, "playground": playground, "site": site}
+    print(pictures[parser.parse_args().picture]())
 
 
 if __name__ == "__main__":

@@ -31,11 +31,11 @@ FLOORS = (
     "language_model",
     "terminal",
     "evaluation",
-    "serve",
     "sweeps",
     "studies.tokenizer_report",
     "reports",
     "studies",
+    "serve",
     "cli",
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}

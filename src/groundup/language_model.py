@@ -27,9 +27,9 @@ from groundup.generation.scoring import TextScore, Windows, score, score_text
 from groundup.generation.weights import Weights, quantize
 from groundup.nn import TransformerLM
 from groundup.record.run import RunDirectory
+from groundup.text.chat.templates import ChatTemplate
 from groundup.text.options import ReadOptions
 from groundup.text.readers import Inputs, TextReader
-from groundup.text.chat.templates import ChatTemplate
 from groundup.train.checkpoint.folder import load_model
 from groundup.train.device import choose_device
 

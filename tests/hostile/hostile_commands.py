@@ -37,10 +37,11 @@ BASE: dict[str, dict[str, str]] = {
     "runs": {"runs_dir": "runs"},
     "evaluate": {"models": "runs/r", "device": "cpu"},
     "generate": {"run": "runs/r", "device": "cpu", "seed": "1", "tokens": "4"},
+    "chat": {"run": "runs/r", "device": "cpu", "seed": "1", "tokens": "4"},
     "export": {"run": "runs/r", "to": "folder", "out": "new"},
     "import": {"source": "exported", "out": "new"},
 }
-SERVERS = ("serve",)
+SERVERS = ("serve", "lab")
 """Verbs that end by a signal only; tests/serve gives them bad input."""
 TRIED = [verb for verb in VERBS if verb not in SERVERS]
 LEFT_OUT = "<left out>"

@@ -53,16 +53,17 @@ VERBS = {
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
+    "lab": ("lab", "lab", "the runs in the browser, while they are trained: curves, samples, differences"),
     "evaluate": (
-        "evaluate",
+        "model.evaluate",
         "evaluate",
         "loss and bits per byte of models on a split or on text; their results on tasks of lm-eval",
     ),
-    "generate": ("generate", "generate", "generate text with a run's model, for one prompt or a file of them"),
-    "chat": ("chat", "chat", "talk with a model in the terminal"),
-    "serve": ("serve.serve", "serve", "serve models over HTTP with OpenAI's API"),
-    "export": ("export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
-    "import": ("import_", "import_", "a model of transformers or llama.cpp as a run"),
+    "generate": ("model.generate", "generate", "generate text with a run's model, for one prompt or a file of them"),
+    "chat": ("model.chat", "chat", "talk with a model in the terminal"),
+    "serve": ("model.serve", "serve", "serve models over HTTP with OpenAI's API"),
+    "export": ("model.export", "export", "a run's model for transformers, llama.cpp and others, compared with the run"),
+    "import": ("model.import_", "import_", "a model of transformers or llama.cpp as a run"),
 }
 
 

@@ -28,6 +28,7 @@ class Record:
         places: line number of each, from 1; counted back from the end if only the end of the file was read.
         damaged: line number to reason, for each line that is left out.
         last_is_damaged: whether no intact line follows the last damaged one, so the end may be lost.
+        end: byte behind the last complete line, where the next reading may start.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class Record:
     places: list[int] = field(default_factory=list)
     damaged: dict[int, str] = field(default_factory=dict)
     last_is_damaged: bool = False
+    end: int = 0
 
     @property
     def note(self) -> str:
@@ -48,22 +50,23 @@ class Record:
         return f"{self.path.name} is damaged: {first} {reason}{more}; left out"
 
 
-def read_metrics(path: Path, *, last_bytes: int = 0) -> Record:
+def read_metrics(path: Path, *, last_bytes: int = 0, start: int = 0) -> Record:
     """The lines of ``metrics.jsonl``; empty if the file does not exist. An incomplete last line is still being written,
     or was when its process was killed, and does not count as damaged.
 
     Args:
         last_bytes: read only about this much of the end; 0 reads all.
+        start: byte to begin at, the ``end`` of an earlier record; line numbers count from there.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return _read(path, _what_is_wrong_in_metrics, last_bytes)
+    return _read(path, _what_is_wrong_in_metrics, last_bytes, start=start)
 
 
-def read_samples(path: Path) -> Record:
+def read_samples(path: Path, *, start: int = 0) -> Record:
     """The lines of a ``samples.jsonl``, as :func:`read_metrics`."""
-    return _read(path, _what_is_wrong_in_a_sample, 0)
+    return _read(path, _what_is_wrong_in_a_sample, 0, start=start)
 
 
 def read_objects(path: Path) -> Record:
@@ -98,22 +101,23 @@ def finite(value: Any) -> float | None:
         return None
 
 
-def _read(path: Path, check: Check, last_bytes: int, *, must_exist: bool = False) -> Record:
+def _read(path: Path, check: Check, last_bytes: int, *, start: int = 0, must_exist: bool = False) -> Record:
     record = Record(path)
     try:
         with open_regular(path) as file:
             size = file.seek(0, 2)
             partial = bool(last_bytes) and size > last_bytes
-            file.seek(size - last_bytes if partial else 0)
-            lines = file.read().split(b"\n")[:-1]
+            begin = file.seek(size - last_bytes if partial else start)
+            content = file.read()
+            lines = content.split(b"\n")[:-1]
+            record.end = begin + content.rfind(b"\n") + 1
     except FileNotFoundError:
         if must_exist:
             raise
         return record
     if partial:
         lines = lines[1:]  # the first is cut off
-    start = 1 - len(lines) if partial else 1
-    for number, value in enumerate(_parsed(lines), start=start):
+    for number, value in enumerate(_parsed(lines), start=1 - len(lines) if partial else 1):
         wrong = check(value) if isinstance(value, dict) else "is not a JSON object"
         if wrong:
             record.damaged[number] = wrong

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groundup.record.curve import Curve, Floats, with_whole_end
 from groundup.record.json import read_object
@@ -38,7 +39,8 @@ class Run:
     environment: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, float | None] = field(default_factory=dict)
-    """Final val_loss, val_bpb, train_loss, best_val_loss, steps, tokens, seconds, flops and parameters."""
+    """Final val_loss, val_bpb, train_loss, tokens_per_second, best_val_loss, steps, tokens, seconds, flops and
+    parameters."""
     curves: dict[str, Curve] = field(default_factory=dict)
     samples: list[dict[str, Any]] = field(default_factory=list)
     tags: list[str] = field(default_factory=list)
@@ -198,22 +200,27 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def _curves(lines: list[dict[str, Any]]) -> tuple[dict[str, Curve], int]:
     """The curve of each measure, steps ascending, and how many lines repeat a step; the last line of a step counts."""
-    steps, seconds = _column(lines, "step"), np.nan_to_num(_column(lines, "wall_seconds"))
+    steps, seconds = column(lines, "step"), np.nan_to_num(column(lines, "wall_seconds"))
     found, repeated = {}, 0
     for measure in MEASURES:
-        values = _column(lines, measure)
+        values = column(lines, measure)
         there = np.isfinite(values) & np.isfinite(steps)
         if np.any(there):
-            once, from_end = np.unique(steps[there][::-1], return_index=True)
-            last = np.count_nonzero(there) - 1 - from_end
-            found[measure] = Curve(once, values[there][last], seconds[there][last])
-            repeated = max(repeated, int(np.count_nonzero(there)) - len(once))
+            last = last_of_each(steps[there])
+            found[measure] = Curve(steps[there][last], values[there][last], seconds[there][last])
+            repeated = max(repeated, int(np.count_nonzero(there)) - len(last))
     if "train_loss" in found:
         found["train_loss"] = with_whole_end(found["train_loss"])
     return found, repeated
 
 
-def _column(lines: list[dict[str, Any]], name: str) -> Floats:
+def last_of_each(steps: Floats) -> NDArray[np.int64]:
+    """The place of each step's last occurrence, steps ascending."""
+    _, from_end = np.unique(steps[::-1], return_index=True)
+    return np.asarray(len(steps) - 1 - from_end)
+
+
+def column(lines: list[dict[str, Any]], name: str) -> Floats:
     """The values of a key, line by line; NaN for a missing number."""
     values = [line.get(name) for line in lines]
     try:
@@ -227,11 +234,12 @@ def _column(lines: list[dict[str, Any]], name: str) -> Floats:
 
 def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
     last: dict[str, Any] = {}
+    wanted = (*MEASURES, "tokens_per_second")
     for line in reversed(lines):
-        for key in (*MEASURES, "step", "tokens", "wall_seconds"):
+        for key in (*wanted, "step", "tokens", "wall_seconds"):
             if last.get(key) is None:
                 last[key] = line.get(key)
-        if all(last.get(key) is not None for key in MEASURES):
+        if all(last.get(key) is not None for key in wanted):
             break
     steps = finite(run.summary.get("step")) or finite(last.get("step"))
     tokens = finite(run.summary.get("tokens")) or finite(last.get("tokens"))
@@ -242,7 +250,7 @@ def _figures(run: Run, lines: list[dict[str, Any]]) -> dict[str, float | None]:
         losses = (finite(line.get("val_loss")) for line in lines)
         best = min((value for value in losses if value is not None), default=None)
     return {
-        **{measure: finite(last.get(measure)) for measure in MEASURES},
+        **{name: finite(last.get(name)) for name in wanted},
         "best_val_loss": best,
         "steps": steps,
         "tokens": tokens,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from groundup.config import RunConfig, from_dict, load_toml, override, save_toml
 from groundup.config.recipe import suggestion
 from groundup.errors import CheckpointError, ConfigError, DataError, FileMissingError, TrainingError
 from groundup.record.json import read_object
-from groundup.system.files import delete, discard, discarded, locked, read_text, write_atomically
+from groundup.system.files import delete, discard, discarded, is_locked, locked, read_text, write_atomically
 from groundup.system.launch import Launch
 from groundup.text.chat.templates import TEMPLATE_FILE, ChatTemplate, stored_template
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _STEP_FOLDER = re.compile(r"step-(\d+)")
 _MADE_FIRST = {"config.toml", "environment.json", "checkpoints", "tokenizer", "tensorboard", "wandb", "wandb_id"}
 """Entries of a run before its first line of metrics."""
+
+_RECENT = 60.0
+"""Seconds. A run that another machine trains shows no lock here; its metrics are then this new at most."""
 
 
 class RunDirectory:
@@ -160,6 +164,19 @@ class RunDirectory:
         taken = TrainingError(f"{self.path} is being trained by another process; wait for it, or stop it")
         with locked(self.path / ".lock", taken):
             yield
+
+    def is_being_trained(self) -> bool:
+        """Whether a process trains it: one of this machine holds the lock, or another wrote metrics just now."""
+        if is_locked(self.path / ".lock"):
+            return True
+        try:
+            return not self.has_summary() and time.time() - os.stat(self.path / "metrics.jsonl").st_mtime < _RECENT
+        except OSError:
+            return False
+
+    def has_summary(self) -> bool:
+        """Whether a session has ended regularly."""
+        return (self.path / "summary.json").is_file()
 
     def clear(self) -> None:
         """Delete everything in the run but its lock.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,14 +90,19 @@ def comparison_sections(study: Study) -> list[Section]:
 
 
 def _options(one: Run, other: Run, names: tuple[str, ...]) -> Section:
-    missing = object()
-    rows = []
-    for option in dict.fromkeys([*one.options, *other.options]):
-        values = [run.options.get(option, missing) for run in (one, other)]
-        if values[0] != values[1] and option not in ("name", "runs_dir"):
-            rows.append((option, *("not set" if value is missing else value_text(value) or '""' for value in values)))
+    rows = [(option, *values) for option, values in differing_options([one.options, other.options]).items()]
     note = "" if rows else "The options are the same."
     return Section("options that differ", ("", *names) if rows else (), rows, note)
+
+
+def differing_options(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The options, by dotted name, that have several values among runs, and the text of each run's value."""
+    missing, found = object(), {}
+    for option in dict.fromkeys(option for options in runs for option in options):
+        values = [options.get(option, missing) for options in runs]
+        if option not in ("name", "runs_dir") and any(value != values[0] for value in values):
+            found[option] = ["not set" if value is missing else value_text(value) or '""' for value in values]
+    return found
 
 
 def _figures(one: Run, other: Run, names: tuple[str, ...]) -> Section:

@@ -25,11 +25,11 @@ from groundup.record.sweep import is_sweep, latest_results
 from groundup.reports.settings import apply_result
 from groundup.system.files import why, write_atomically
 
-_VERSION = 3
+_VERSION = 4
 _FILES = ("config.toml", "metrics.jsonl", "summary.json", "environment.json", "tags.json")
 COLUMNS = (
     "run", "name", "sweep", "variant", "status", "seed", "val_loss", "val_bpb", "train_loss", "best_val_loss", "steps",
-    "tokens", "seconds", "flops", "parameters", "parent", "device", "commit", "tags", "problem",
+    "tokens", "seconds", "tokens_per_second", "flops", "parameters", "parent", "device", "commit", "tags", "problem",
 )  # fmt: skip
 """The columns of every run, besides its options."""
 

@@ -1,1 +1,1 @@
-"""An HTTP server of models with OpenAI's API: `groundup serve`."""
+"""Models over HTTP with OpenAI's API, and two pages: the lab, which shows runs, and a playground of the models."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -18,12 +17,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError, GroundupError
 from groundup.generation import Sampling
+from groundup.serve import lab
 from groundup.serve.answers import Answer
 from groundup.serve.errors import ApiError, ClientGoneError, seen
 from groundup.serve.fields import TextRequest, chat_request, completion_request, parse_json, tokenize_request
@@ -303,7 +303,7 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
     """
     api = Api(models, options)
     open_routes = [Route("/health", api.health)]
-    routes: list[BaseRoute] = [
+    routes = [
         Route("/v1/models", api.listed),
         Route("/v1/models/{name:path}", api.one),
         Route("/v1/completions", Endpoint(api.texts(completion_request)), methods=["POST"]),
@@ -311,10 +311,12 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
         Route("/tokenize", Endpoint(api.tokenize), methods=["POST"]),
         Route("/metrics", api.show_metrics),
     ]
-    pages, of_runs = _pages(runs)
+    of_runs = [] if runs is None else lab.routes(runs)
+    pages = [route for route in of_runs if not route.path.startswith(lab.API)]  # without content: they ask for the key
+    data = [route for route in of_runs if route not in pages]
     if options.api_key is not None:
-        for route in (*routes, *of_runs):
-            route.app = KeyCheck(route.app, options.api_key)  # type: ignore[attr-defined]
+        for route in (*routes, *data):
+            route.app = KeyCheck(route.app, options.api_key)
     hosts = (*LOCAL, options.host, *options.allowed_hosts)
     any_address = options.host in _WILDCARDS
     middleware = [Middleware(HostCheck, hosts=hosts, any_address=any_address, origins=options.cors_origins)]
@@ -323,22 +325,11 @@ def make_app(models: dict[str, ServedModel], options: ServeOptions, runs: Path |
             Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"])
         )
     app = Starlette(
-        routes=[*open_routes, *routes, *pages, *of_runs],
+        routes=[*open_routes, *routes, *lab.playground_routes(), *of_runs],
         middleware=middleware,
         exception_handlers={ApiError: _told, HTTPException: _told, Exception: _told},
     )
     return app, api
-
-
-def _pages(runs: Path | None) -> tuple[list[BaseRoute], list[BaseRoute]]:
-    """The page of the playground, which asks for a key itself, and those of the runs."""
-    try:
-        lab = importlib.import_module("groundup.serve.lab")
-    except ModuleNotFoundError as error:
-        if error.name != "groundup.serve.lab":
-            raise
-        return [], []
-    return lab.playground_routes(), [] if runs is None else lab.routes(runs)
 
 
 async def _told(request: Request, error: Exception) -> Response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import re
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -30,10 +30,19 @@ class HostCheck:
         hosts: names that may stand in the Host header; "*" allows all.
         any_address: allow every IP address, which no other site can have as its name.
         origins: origins of other sites that may call, such as "https://example.org"; "*" allows all.
+        option: the option of the command line that allows another name.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: Collection[str], any_address: bool, origins: Collection[str]):
-        self._app, self._any_address = app, any_address
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Collection[str],
+        any_address: bool,
+        origins: Collection[str],
+        option: str = "--allowed-host",
+    ):
+        self._app, self._any_address, self._option = app, any_address, option
         self._hosts = {host.strip("[]").lower() for host in hosts}
         self._origins = {origin.rstrip("/").lower() for origin in origins}
 
@@ -41,14 +50,14 @@ class HostCheck:
         if scope["type"] != "http":
             return
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin", "")
-        if host and not self._is_allowed(host):
+        host, origin = headers.get("host"), headers.get("origin", "")
+        if host is not None and not self._is_allowed(host):
             error = ApiError(
                 403, f"the Host header is {host[:100]!r}, which this server does not go by; start it with "
-                f"--allowed-host {_name(host)[:100]} if it should", code="host_not_allowed",
+                f"{self._option} {_name(host)[:100]} if it should", code="host_not_allowed",
             )  # fmt: skip
             await send_error(send, error)
-        elif origin and not self._may_call(origin.lower(), host.lower()):
+        elif origin and not self._may_call(origin.lower(), (host or "").lower()):
             error = ApiError(
                 403, f"the request comes from a page of {origin[:100]!r}; start the server with --cors-origin "
                 f"{origin[:100]} to allow it", code="origin_not_allowed",
@@ -67,10 +76,9 @@ class HostCheck:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    with suppress(ValueError):
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    return ""
+    """The name in a Host header, without port and brackets; empty if it is not one."""
+    found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]@/]+)(:\d+)?", host)
+    return "" if found is None else found[1].strip("[]").lower()
 
 
 def _is_address(name: str) -> bool:

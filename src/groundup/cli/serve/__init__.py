@@ -1,1 +1,0 @@
-"""The verbs that serve over HTTP, one file each."""
