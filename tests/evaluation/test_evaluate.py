@@ -187,4 +187,4 @@ def test_a_model_has_to_be_named(capsys):
 def test_tasks_need_an_extra(run_dir, monkeypatch, capsys):
     monkeypatch.setattr("groundup.evaluation.tasks.find_spec", lambda name: None)
     code, _, err = run("evaluate", run_dir, "--tasks", "arc_easy", capsys=capsys)
-    assert (code, err.count("\n"), "groundup[eval]" in err) == (2, 1, True), err
+    assert (code, err.count("\n"), ".[eval]" in err) == (2, 1, True), err

@@ -334,7 +334,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     with pytest.raises(SystemExit) as ended:
         main(["serve", str(RUN)])
     assert ended.value.code == 2
-    assert "pip install 'groundup[serve]'" in capsys.readouterr().err
+    assert "pip install '.[serve]'" in capsys.readouterr().err
 
 
 def test_other_machines_are_let_in_with_a_warning_and_reach_the_server_by_its_address():

@@ -236,12 +236,13 @@ SLOW_WRITER = (
     "save = c._save_tensors\n"
     "def slow(tensors, path):\n"
     "    if 'step-6' in str(path) and path.name == 'model.safetensors':\n"
-    "        for number in sys.argv[1:]:\n"
+    "        for number in numbers:\n"
     "            os.kill(os.getpid(), int(number)); time.sleep(0.3)\n"
     "    save(tensors, path)\n"
     "c._save_tensors = slow\n"
-    "from groundup.cli.main import main\n"
-    "main(['train', {recipe!r}])\n"
+    "from groundup.__main__ import main\n"
+    "sys.argv[1:], numbers = ['train', {recipe!r}], sys.argv[1:]\n"
+    "main()\n"
 )
 
 
