@@ -61,10 +61,11 @@ NB_MODULE(_decoder, m) {
                                              size_t(keys[i].stride(1))});
                  self.cache = cache;
              })
-        .def("step", [](Decoder& self, const Numbers& ids, const Numbers& positions, size_t first_row,
-                        const Table& logits) {
+        .def("step", [](Decoder& self, const Numbers& ids, const Numbers& positions, const Numbers& rows,
+                        const Numbers& wanted, const Table& logits) {
             const nb::gil_scoped_release release;
-            self.step(ids.data(), positions.data(), ids.shape(0), first_row, logits.data());
+            self.step(ids.data(), positions.data(), rows.data(), ids.shape(0), wanted.data(), wanted.shape(0),
+                      logits.data());
         });
     m.def(
         "make_decoder",

@@ -16,8 +16,9 @@ public:
     DecoderOf(Model model, const Kernels& kernels, int threads)
         : m_(std::move(model)), k_(kernels), team_(threads), scores_(threads) {}
 
-    void step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits) override {
-        batch_ = batch, first_row_ = first_row, positions_ = positions;
+    void step(const int64_t* ids, const int64_t* positions, const int64_t* rows, size_t batch, const int64_t* wanted,
+              size_t count, float* logits) override {
+        batch_ = batch, rows_ = rows, positions_ = positions;
         const size_t width = m_.d_model;
         const auto fit = [&](auto& buffer, size_t size) { buffer.resize(std::max(buffer.size(), batch * size)); };
         for (auto* buffer : {&x_, &normed_, &branch_}) fit(*buffer, width);
@@ -43,8 +44,11 @@ public:
             sublayer(m_.layers[i].norm1, [&](const float* x, float* y) { attention(i, x, y); });
             sublayer(m_.layers[i].norm2, [&](const float* x, float* y) { feed_forward(m_.layers[i], x, y); });
         }
-        if (m_.final_norm) norm(m_.final_norm, x_.data(), x_.data());
-        linear(m_.head, x_.data(), logits);
+        for (size_t i = 0; i < count; ++i)
+            std::copy_n(x_.data() + wanted[i] * width, width, normed_.data() + i * width);
+        batch_ = count;
+        if (m_.final_norm) norm(m_.final_norm, normed_.data(), normed_.data());
+        linear(m_.head, normed_.data(), logits);
     }
 
 private:
@@ -74,20 +78,23 @@ private:
         const CacheView& view = cache.layers[index];
         const size_t size = m_.head_size, shared = m_.heads / m_.kv_heads;
         linear(layer.qkv, x, qkv_.data());
+        const auto place = [&](size_t b, size_t group) { return rows_[b] * view.row_stride + group * view.head_stride; };
+        for (size_t b = 0; b < batch_; ++b)
+            for (size_t group = 0; group < m_.kv_heads; ++group) {
+                float* k = qkv_.data() + b * layer.qkv.rows + (m_.heads + group) * size;
+                const size_t slot = place(b, group) + positions_[b] % cache.capacity * size;
+                prepare(k, layer.k_norm, positions_[b]);
+                std::copy_n(k, size, view.keys + slot);
+                std::copy_n(k + m_.kv_heads * size, size, view.values + slot);
+            }
         team_.run(batch_ * m_.kv_heads, [&](size_t first, size_t last, int thread) {
             for (size_t unit = first; unit < last; ++unit) {
                 const size_t b = unit / m_.kv_heads, group = unit % m_.kv_heads, position = positions_[b];
-                const size_t slot = position % cache.capacity, seen = std::min(position + 1, cache.capacity);
+                const size_t seen = std::min(position + 1, cache.capacity), begin = place(b, group);
                 float* q = qkv_.data() + b * layer.qkv.rows;
-                float* k = q + (m_.heads + group) * size;
-                const float* v = k + m_.kv_heads * size;
-                const size_t place = (first_row_ + b) * view.row_stride + group * view.head_stride;
-                prepare(k, layer.k_norm, position);
-                std::copy(k, k + size, view.keys + place + slot * size);
-                std::copy(v, v + size, view.values + place + slot * size);
                 for (size_t head = group * shared; head < (group + 1) * shared; ++head) {
                     prepare(q + head * size, layer.q_norm, position);
-                    k_.attend(q + head * size, view.keys + place, view.values + place, seen, size,
+                    k_.attend(q + head * size, view.keys + begin, view.values + begin, seen, size,
                               scores_[thread].data(), attended_.data() + (b * m_.heads + head) * size);
                 }
             }
@@ -107,8 +114,8 @@ private:
     const Model m_;
     const Kernels& k_;
     Team team_;
-    size_t batch_ = 0, first_row_ = 0;
-    const int64_t* positions_ = nullptr;
+    size_t batch_ = 0;
+    const int64_t *rows_ = nullptr, *positions_ = nullptr;
     std::vector<float> x_, normed_, branch_, qkv_, attended_, up_, gated_;
     std::vector<std::vector<float>> scores_;
 };

@@ -53,8 +53,10 @@ public:
     Cache cache;
     const float *cos = nullptr, *sin = nullptr;  // (positions, head_size / 2)
 
-    // Rows first_row, first_row + 1, … of the cache each take one token; logits (batch, vocab_size).
-    virtual void step(const int64_t* ids, const int64_t* positions, size_t batch, size_t first_row, float* logits) = 0;
+    // `batch` tokens, each with its position and its row of the cache; those of one row in their order. Logits
+    // (count, vocab_size) are those after the tokens with the numbers `wanted`.
+    virtual void step(const int64_t* ids, const int64_t* positions, const int64_t* rows, size_t batch,
+                      const int64_t* wanted, size_t count, float* logits) = 0;
 };
 
 // The fastest instruction set that this processor has; GROUNDUP_SIMD chooses another, as for the tokenizer.

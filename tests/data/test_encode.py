@@ -248,6 +248,15 @@ class TestResume:
         with pytest.raises(DataError, match=f"{name} has changed since the interruption"):
             encode_files(text, ByteTokenizer(), tmp_path / "tokens", shard_tokens=50)
 
+    def test_a_file_that_another_program_changes_while_it_is_written_is_noticed(self, text, tmp_path):
+        class Meddles(ByteTokenizer):
+            def save(self, folder):
+                (tmp_path / "tokens" / "documents.bin").write_bytes(bytes(8))
+                return super().save(folder)
+
+        with pytest.raises(DataError, match="documents.bin was changed by another program"):
+            encode_files(text, Meddles(), tmp_path / "tokens", shard_tokens=50)
+
     @pytest.mark.parametrize(
         ("changes", "different"),
         [

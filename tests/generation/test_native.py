@@ -49,7 +49,7 @@ def test_its_logits_are_those_of_the_modules(options, batch):
             found = lm(ids_BS[:, step : step + 1], cache.begin(rows, 1), cache.layers)[:, 0]
         else:
             positions = cache.begin(rows, 1)[:, 0]
-            found = decoder.step(ids_BS[:, step], positions, 1, cache)
+            found = decoder.step(ids_BS[:, step], positions, torch.arange(rows.start, rows.stop), cache)
         expected = wide(ids_BS[:, : step + 1])[:, -1]
         assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
 
@@ -72,10 +72,32 @@ def test_smaller_weights_are_rounded_once_and_computed_in_float32(options, weigh
     cache.reserve(2, 12)
     ids_BS = torch.randint(lm.vocab_size, (2, 6), generator=torch.Generator().manual_seed(3))
     for step in range(6):
-        found = decoder.step(ids_BS[:, step], cache.begin(slice(0, 2), 1)[:, 0], 0, cache)
+        found = decoder.step(ids_BS[:, step], cache.begin(slice(0, 2), 1)[:, 0], torch.arange(2), cache)
         expected = wide(ids_BS[:, : step + 1])[:, -1]
         assert (found - expected).abs().max() <= 4e-6 * expected.abs().max()
     torch.testing.assert_close(lm(ids_BS), wide(ids_BS).float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@torch.no_grad()
+def test_prompts_of_several_rows_at_once_are_those_of_the_modules(options, threads):
+    lm, wide = model(**options), model(**options).double()
+    decoder = native.NativeDecoder(lm, threads=threads)
+    lengths, generator = [3, 1, 7], torch.Generator().manual_seed(4)
+    prompts = [torch.randint(lm.vocab_size, (length,), generator=generator) for length in lengths]
+    cache = BatchedCache(lm, limit=12)
+    cache.reserve(4, 12)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    rows = torch.arange(1, 4).repeat_interleave(torch.tensor(lengths))
+    last = torch.tensor(lengths).cumsum(0) - 1
+    found = decoder.step(torch.cat(prompts), positions, rows, cache, last)
+    following = torch.tensor([1, 2, 0])
+    after = decoder.step(following, torch.tensor(lengths), torch.arange(1, 4), cache)
+    for i, ids in enumerate(prompts):
+        expected = wide(torch.cat([ids, following[i : i + 1]])[None])[0]
+        for one, other in ((found[i], expected[-2]), (after[i], expected[-1])):
+            assert (one - other).abs().max() <= 4e-6 * other.abs().max()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -41,12 +41,13 @@ from groundup.data.index import (
 )
 from groundup.data.plan import ShardPlan
 from groundup.errors import DataError, GroundupError
-from groundup.system.files import file_sha256, sync_directory, write_atomically
+from groundup.system.files import file_sha256, open_regular, sync_directory, write_atomically
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.version import VERSION as GROUNDUP_VERSION
 
 _DOCUMENTS_HELD = 1 << 20
 _TOKENS_HELD = 1 << 18
+_READ_BYTES = 1 << 22
 
 
 class ShardWriter:
@@ -243,11 +244,16 @@ class ShardWriter:
 
     def _take_ends(self, path: Path, sha256: str | None) -> bool:
         """Read the ends of the finished documents; return whether they are what was written."""
-        if not path.is_file() or path.stat().st_size < 8 * (self.documents + 1):
+        if not path.is_file():
             return False
-        ends = np.memmap(path, "<u8", mode="r", shape=(self.documents + 1,))
-        self._ends_hash = hashlib.sha256(ends.data)
-        self._already_there = self.tokens - int(ends[-1])
+        self._ends_hash, left, last = hashlib.sha256(), 8 * (self.documents + 1), b""
+        with open_regular(path) as file:  # read, not mapped: a file that is cut off meanwhile would end the process
+            while left and (chunk := file.read(min(left, _READ_BYTES))):
+                self._ends_hash.update(chunk)
+                left, last = left - len(chunk), chunk[-8:]
+        if left:
+            return False
+        self._already_there = self.tokens - int.from_bytes(last, "little")
         return self._already_there >= 0 and sha256 in (None, self._ends_hash.hexdigest())
 
     def _written(self, start: int, count: int) -> NDArray[Any]:
@@ -262,6 +268,11 @@ class ShardWriter:
         return np.concatenate(parts)
 
     def _index(self, totals: dict[str, int]) -> dict[str, Any]:
+        documents = self.folder / DOCUMENTS_FILE
+        if file_sha256(documents) != self._ends_hash.hexdigest():
+            raise DataError(
+                f"{documents} was changed by another program while it was written; encode again with --overwrite"
+            )
         files = {
             f"{Path(name).stem}_file": {"file": name, "sha256": file_sha256(self.folder / name)}
             for name in (DOCUMENTS_FILE, TOKEN_LENGTHS_FILE)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _GEMM_ROWS = 1000
 """From this many rows on torch's matmuls are faster than the C++ decoder."""
+_SHORT_PROMPT = 64
+"""Prompts of more tokens are computed one by one by the model's modules, whose matmuls are faster for many tokens."""
 _SCORED_AT_ONCE = 64
 """Positions of a prompt whose log-probabilities exist at once, in float64."""
 Beyond = Literal["stop", "slide"]
@@ -229,6 +231,9 @@ class Engine:
     def _prefill(self) -> list[tuple[Generation, Token]]:
         new: list[tuple[Generation, Token]] = []
         room = self.prefill_tokens
+        if self._native is not None and self._prefilling is None and (texts := self._short_prompts()):
+            room -= sum(len(text.prompt_ids) for text in texts)
+            new += self._prefill_together(self._native, texts)
         while room > 0:
             if self._prefilling is None:
                 if not self._waiting or len(self._active) >= self.rows:
@@ -251,6 +256,30 @@ class Engine:
                 self._active.append(generation)
                 new += self._sample(generation, logits_SV[-1])
         return new
+
+    def _short_prompts(self) -> list[Generation]:
+        """The next waiting texts whose prompts are computed together by the C++ decoder."""
+        texts: list[Generation] = []
+        room = self.prefill_tokens
+        while self._waiting and len(self._active) + len(texts) < self.rows:
+            text = self._waiting[0]
+            room -= len(text.prompt_ids)
+            if len(text.prompt_ids) > _SHORT_PROMPT or room < 0 or text.sampling.scores_prompt:
+                break
+            texts.append(self._waiting.popleft())
+        return texts
+
+    def _prefill_together(self, native: NativeDecoder, texts: list[Generation]) -> list[tuple[Generation, Token]]:
+        first, lengths = len(self._active), [len(text.prompt_ids) for text in texts]
+        self.cache.reserve(first + len(texts), max(lengths))
+        self.cache.lengths[first : first + len(texts)] = lengths
+        ids_T = torch.tensor([token for text in texts for token in text.prompt_ids])
+        positions_T = torch.cat([torch.arange(length) for length in lengths])
+        rows_T = torch.arange(first, first + len(texts)).repeat_interleave(torch.tensor(lengths))
+        last = torch.tensor(lengths).cumsum(0) - 1
+        logits_BV = native.step(ids_T, positions_T, rows_T, self.cache, last)
+        self._active += texts
+        return [pair for text, logits_V in zip(texts, logits_BV, strict=True) for pair in self._sample(text, logits_V)]
 
     def _score_prompt(self, text: Generation, logits_SV: Tensor, done: int) -> None:
         """Log-probabilities of the prompt's tokens after each of these positions, the first of which is ``done``."""
@@ -302,7 +331,8 @@ class Engine:
         if self.beyond == "slide" and self._rope is not None:
             self._rope.extend(max(self.cache.lengths[rows]))
         if self._native is not None and ids_BS.shape[1] == 1 and len(ids_BS) <= self._most_native:
-            return self._native.step(ids_BS[:, 0], positions_BS[:, 0], rows.start, self.cache)[:, None]
+            numbers = torch.arange(rows.start, rows.stop)
+            return self._native.step(ids_BS[:, 0], positions_BS[:, 0], numbers, self.cache)[:, None]
         device = self.model.token_embeddings.weight.device
         logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep)
         return logits

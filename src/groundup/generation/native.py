@@ -83,11 +83,17 @@ class NativeDecoder:
         self._tables: Tensor | None = None
         self._keys: Tensor | None = None
 
-    def step(self, ids_B: Tensor, positions_B: Tensor, first_row: int, cache: BatchedCache) -> Tensor:
-        """Logits ``(B, V)`` after one more token in each of B rows of the cache.
+    def step(
+        self, ids_T: Tensor, positions_T: Tensor, rows_T: Tensor, cache: BatchedCache, wanted: Tensor | None = None
+    ) -> Tensor:
+        """Logits after T tokens: one more of many rows of the cache, or several of one, in their order.
 
         Args:
-            ids_B, positions_B: int64, on the CPU.
+            ids_T, positions_T, rows_T: int64, on the CPU.
+            wanted: numbers of the tokens after which logits are wanted; None: all.
+
+        Returns:
+            ``(T, V)``, or a row for each number in ``wanted``.
         """
         if self._rope is not None and self._rope.cos is not self._tables:
             self._tables = self._rope.cos
@@ -95,9 +101,11 @@ class NativeDecoder:
         if cache.layers[0].keys is not self._keys:
             self._keys = cache.layers[0].keys
             self._decoder.set_cache([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
-        logits_BV = torch.empty(len(ids_B), self._head_rows)
-        self._decoder.step(ids_B, positions_B, first_row, logits_BV)
-        return logits_BV
+        if wanted is None:
+            wanted = torch.arange(len(ids_T))
+        logits_TV = torch.empty(len(wanted), self._head_rows)
+        self._decoder.step(ids_T, positions_T, rows_T, wanted, logits_TV)
+        return logits_TV
 
     def _matrix(self, linears: list[Any]) -> Any:
         """One matrix of several layers, one below the other."""
