@@ -254,7 +254,7 @@ class TestResume:
                 (tmp_path / "tokens" / "documents.bin").write_bytes(bytes(8))
                 return super().save(folder)
 
-        with pytest.raises(DataError, match="documents.bin was changed by another program"):
+        with pytest.raises(DataError, match=r"documents\.bin was changed by another program"):
             encode_files(text, Meddles(), tmp_path / "tokens", shard_tokens=50)
 
     @pytest.mark.parametrize(

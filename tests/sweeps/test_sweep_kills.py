@@ -46,7 +46,7 @@ def test_killed_at_a_few_moments(write_plan: Callable[..., Path], tmp_path: Path
 def test_killed_at_many_moments(write_plan: Callable[..., Path], tmp_path: Path, kind: str):
     seen = drive(write_plan(**PLANS[kind]), tmp_path, seed=2, kills=80)
     assert seen["kills"] == 80
-    assert seen["sweeps"] > 1
+    assert seen["cells_begun"] > 20  # how many sweeps end between the kills depends on the machine
 
 
 @pytest.mark.long
