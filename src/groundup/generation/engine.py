@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -306,8 +307,7 @@ class Engine:
             return self._decode_guessing(texts[0])
         last_B1 = torch.tensor([[text.tokens[-1].token_id] for text in texts])
         logits_BV = self._forward(slice(0, len(texts)), last_B1)[:, -1]
-        if all(text.sampling.is_plain_greedy for text in texts) and logits_BV.max(-1).values.isfinite().all():
-            chosen = logits_BV.argmax(-1).tolist()
+        if all(text.sampling.is_plain_greedy for text in texts) and (chosen := self._most_probable(logits_BV)):
             return [pair for text, token in zip(texts, chosen, strict=True) for pair in self._accept(text, token)]
         return [pair for text, logits_V in zip(texts, logits_BV, strict=True) for pair in self._sample(text, logits_V)]
 
@@ -337,13 +337,33 @@ class Engine:
         logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep)
         return logits
 
-    def _sample(self, text: Generation, logits_V: Tensor) -> list[tuple[Generation, Token]]:
+    def _most_probable(self, logits_BV: Tensor) -> list[int]:
+        """The most probable token of each row; nothing if a row's logits are not finite."""
+        with self._one_thread():
+            most_B, chosen_B = logits_BV.max(-1)
+            return chosen_B.tolist() if most_B.isfinite().all() else []
+
+    @contextmanager
+    def _one_thread(self) -> Iterator[None]:
+        """Keep torch from waking its threads for small work: they would wait actively on the decoder's cores."""
+        count = torch.get_num_threads()
+        if self._native is None or count == 1:
+            yield
+            return
+        torch.set_num_threads(1)
         try:
-            chosen = text._sampler.next(logits_V)
-        except Exception as error:  # of this text only: the others go on
-            text.error, text.finish_reason = error, "cancelled"
-            return []
-        return self._accept(text, chosen, logits_V)
+            yield
+        finally:
+            torch.set_num_threads(count)
+
+    def _sample(self, text: Generation, logits_V: Tensor) -> list[tuple[Generation, Token]]:
+        with self._one_thread():
+            try:
+                chosen = text._sampler.next(logits_V)
+            except Exception as error:  # of this text only: the others go on
+                text.error, text.finish_reason = error, "cancelled"
+                return []
+            return self._accept(text, chosen, logits_V)
 
     def _accept(self, text: Generation, chosen: int, logits_V: Tensor | None = None) -> list[tuple[Generation, Token]]:
         """Add a token to a text, and see whether it ends."""
