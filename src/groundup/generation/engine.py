@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,7 @@ from groundup.generation.native import NativeDecoder, suits
 from groundup.generation.sampling import Sampler, Sampling, finite
 from groundup.generation.text import TextPieces
 from groundup.nn import RotaryPositionalEmbedding, TransformerLM
+from groundup.system.process import wide_matmul
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -334,7 +335,12 @@ class Engine:
             numbers = torch.arange(rows.start, rows.stop)
             return self._native.step(ids_BS[:, 0], positions_BS[:, 0], numbers, self.cache)[:, None]
         device = self.model.token_embeddings.weight.device
-        logits: Tensor = self.model(ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep)
+        # oneDNN prepares itself for each shape: for a few tokens that would take longer than it gains.
+        is_long = device.type == "cpu" and ids_BS.shape[1] > _SHORT_PROMPT
+        with wide_matmul() if is_long else nullcontext():
+            logits: Tensor = self.model(
+                ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep
+            )
         return logits
 
     def _most_probable(self, logits_BV: Tensor) -> list[int]:

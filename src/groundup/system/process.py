@@ -100,6 +100,19 @@ def use_wide_matmul() -> bool:
     return suits
 
 
+@contextlib.contextmanager
+def wide_matmul() -> Iterator[None]:
+    """Context manager in which float32 matmuls on the CPU run as :func:`use_wide_matmul` lets them."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    use_wide_matmul()
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @functools.cache
 def _suits_this_processor() -> bool:
     import torch
