@@ -83,7 +83,7 @@ def load(
 
 
 def is_foreign(source: str | Path) -> bool:
-    """Whether a source is no run: a file, a folder without checkpoints, or a model of a hub.
+    """Whether a source is something other than a run: a file, a folder without checkpoints, or a model of a hub.
 
     A name of a run in runs/ may also be that of a folder with something else, such as its data.
     """
@@ -173,6 +173,17 @@ class LanguageModel:
         engine = self._engines[beyond]
         text = engine.submit(prompt_ids(self.tokenizer, prompt, self.sample.begin_token), sampling)
         return _until_over(engine, text)
+
+    def sampling(
+        self, tokens: int | None = None, temperature: float | None = None, top_p: float | None = None, **more: Any
+    ) -> Sampling:
+        """Settings of sampling; of the first three, those that are None are the run's sample options."""
+        return Sampling(
+            max_tokens=self.sample.tokens if tokens is None else tokens,
+            temperature=self.sample.temperature if temperature is None else temperature,
+            top_p=self.sample.top_p if top_p is None else top_p,
+            **more,
+        )
 
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from groundup.display.console import make_console
 from groundup.display.progress import progress_bar
 from groundup.display.units import size_text, time_text
-from groundup.errors import ConfigError, DataError
+from groundup.errors import DataError
 from groundup.generation import Generation, Sampling, prompt_ids
 from groundup.generation.chat import Chat, lines, talk
 from groundup.generation.engine import Beyond
@@ -28,7 +28,6 @@ def write_texts(
     Args:
         as_json: one JSON object for each text instead.
     """
-
     began = time.perf_counter()
     first, count = 0.0, 0
     for i in range(samples):
@@ -54,6 +53,7 @@ def write_texts(
 
 def continue_file(
     model: LanguageModel,
+    name: str,
     prompts: Path,
     out: Path | None,
     sampling: Sampling,
@@ -64,11 +64,13 @@ def continue_file(
 ) -> Written:
     """Continue the prompts of a file, many at once (:func:`groundup.generation.prompts.generate_file`).
 
+    Args:
+        name: tells the model and its weights from others, so that texts of two models are not mixed in one file.
+
     Raises:
         ConfigError: ``out`` has other texts.
         DataError: a prompt cannot be read; or after all others were continued, that some could not be.
     """
-
     wanted = read_prompts(prompts)
     engine = model.engine(rows=rows, beyond=beyond)
 
@@ -78,7 +80,14 @@ def continue_file(
     console, began = make_console(stderr=True), time.perf_counter()
     with progress_bar(console) as progress:
         done = generate_file(
-            engine, submit, wanted, out, sampling, samples=samples, model=f"{model!r} {beyond}", progress=progress
+            engine,
+            submit,
+            wanted,
+            out,
+            sampling,
+            samples=samples,
+            model=f"{model!r} {name} {beyond}",
+            progress=progress,
         )
     seconds = time.perf_counter() - began
     kept = f", {done.earlier:,} were there already" if done.earlier else ""
@@ -99,16 +108,15 @@ def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> Non
         system: first message, by the system; empty for none.
 
     Raises:
-        ConfigError: the model does not come from a run.
-        DataError: it was not trained on conversations.
+        DataError: the model was not trained on conversations.
     """
-
-    if model.run is None:
-        raise ConfigError(
-            "--chat needs a run, which has a chat template; make one of this model: `groundup import MODEL --out RUN`"
-        )
+    template = model.chat_template
+    if template is None and model.run is not None:
+        template = model.run.chat_template()  # raises, and says what to do
+    if template is None:
+        raise DataError("the model has no chat template; a conversation needs one: leave out --chat, and give --prompt")
     with Chat(
-        model.model, model.tokenizer, model.run.chat_template(), system=system, max_tokens=sampling.max_tokens,
+        model.model, model.tokenizer, template, system=system, max_tokens=sampling.max_tokens,
         temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, end_token=model.sample.end_token,
     ) as talking:  # fmt: skip
         talk(talking, make_console())

@@ -60,6 +60,13 @@ def test_a_file_that_was_broken_off_is_completed(cut, prompts, tmp_path, capsys)
     assert part.read_bytes() == whole.read_bytes()
 
 
+def test_texts_of_rounded_weights_are_not_mixed_with_others(prompts, tmp_path, capsys):
+    path = tmp_path / "texts.jsonl"
+    assert generate(capsys, prompts, "--out", path)[0] == 0
+    code, _, error = generate(capsys, prompts, "--out", path, "--weights", "int8")
+    assert (code, "another model" in error) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

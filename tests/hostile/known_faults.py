@@ -30,7 +30,7 @@ UNNOTICED: dict[str, str] = {
     "by encode-again:train/index.json:place:missing": "without it the text is encoded again",
     "by encode-again:*:place:dangling": "a link is followed, and the file is made where it leads",
     "by encode-on:part/progress.json:place:missing": "without it nothing was begun, and all is encoded",
-    "by encode-on:part/progress.json:place:dangling": "a link that leads nowhere is no file",
+    "by encode-on:part/progress.json:place:dangling": "a dangling link counts as a missing file",
     "by encode-on:part/documents.bin:changing:*": "a change after the last look at a file cannot be seen",
     "by *:*/tags.json:*": "a letter of a tag is another one",
     "by *:*.jsonl:*": "a record has no hash; whole lines that are gone, and letters of texts, do not show",

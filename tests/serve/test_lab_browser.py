@@ -102,7 +102,7 @@ def test_runs_are_listed_as_they_are_and_foreign_text_is_text(visit: Any, lab: s
 def test_curves_grow_while_training_and_a_new_run_appears(visit: Any, live: tuple[Path, str]) -> None:
     runs, address = live
     page = visit(address)
-    assert "There is no folder" in page.locator("#empty").text_content()
+    assert "does not exist yet" in page.locator("#empty").text_content()
     make_run(runs / "first")
     (runs / "first" / "summary.json").unlink()
     sink = JsonlSink(runs / "first", after_step=100)

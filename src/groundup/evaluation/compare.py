@@ -218,7 +218,7 @@ def _on_text(
 
 def _foreign_on_shards(name: str, data: str, weights: Weights, device: str) -> Evaluation:
     if not data:
-        raise DataError(f"{name} is no run, so that it names no data; give --text FILE, or --data FOLDER")
+        raise DataError(f"{name} is not a run, so it names no data; give --text FILE, or --data FOLDER")
     model = load(name, device=device, weights=weights)
     return evaluate_shards(model.model, model.tokenizer, data, name)
 

@@ -40,7 +40,7 @@ def read_prompts(path: Path) -> list[Row]:
     """Read prompts: one a line, or in a .jsonl file the "prompt" of each object, whose other keys are kept.
 
     Raises:
-        DataError: no prompt, text that is not UTF-8, or a line that is no such object.
+        DataError: the file has no prompt, is not UTF-8, or has a line that is not such an object.
         OSError: the file cannot be read.
     """
     content = read_bytes(path)
@@ -50,7 +50,7 @@ def read_prompts(path: Path) -> list[Row]:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; convert the file to UTF-8") from None
     if path.suffix != ".jsonl":
         rows = [{"prompt": line.removesuffix("\r")} for line in lines]
-        if lines[-1] == "":  # what follows the last line break is no line
+        if lines[-1] == "":  # the file ends with a line break
             rows.pop()
     else:
         rows = [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]

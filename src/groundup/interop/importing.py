@@ -142,7 +142,7 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
 
 
 def _refused_file(place: Path) -> CheckpointError:
-    """The error for a file that is no model by itself: what it is, and what to give instead."""
+    """The error for a file that is not a model: what it is, and what to give instead."""
     folder = place.absolute().parent
     for inside in (folder / hugging_face.CONFIG_FILE, folder / plain.CONFIG_FILE):
         if inside.is_file() and place.suffix in _KINDS:

@@ -101,7 +101,7 @@ _EXAMPLE = '{"model": "NAME", "prompt": "Once upon a time"}'
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def completion_request(body: dict[str, Any], most_tokens: int) -> TextRequest:

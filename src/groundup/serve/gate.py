@@ -175,7 +175,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def drain(receive: Receive) -> None:
-    """Read what is left of a refused body, within limits."""
+    """Read and discard the rest of a refused body, within limits."""
     left = _DRAINED_BYTES
     with suppress(ClientGoneError):
         while left > 0:

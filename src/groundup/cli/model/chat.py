@@ -42,19 +42,12 @@ def _chat(
         device: device to run on; "auto" is cuda, then mps, then cpu.
     """
     from groundup.errors import ConfigError
-    from groundup.generation import Sampling
     from groundup.language_model import load
     from groundup.system.threads import wait_by_load
     from groundup.terminal import continue_lines, talk_with
 
     model = load(run, checkpoint=checkpoint, device=device, weights=weights)
-    settings = model.sample
-    sampling = Sampling(
-        max_tokens=settings.tokens if tokens is None else tokens,
-        temperature=settings.temperature if temperature is None else temperature,
-        top_p=settings.top_p if top_p is None else top_p,
-        seed=seed,
-    )
+    sampling = model.sampling(tokens, temperature, top_p, seed=seed)
     with wait_by_load():
         if model.chat_template is not None:
             talk_with(model, sampling, system or "")

@@ -67,7 +67,6 @@ def _generate(
         device: device to run on; "auto" is cuda, then mps, then cpu.
     """
     from groundup.errors import ConfigError
-    from groundup.generation import Sampling
     from groundup.language_model import load
     from groundup.system.threads import wait_by_load
     from groundup.terminal import continue_file, talk_with, write_texts
@@ -81,18 +80,15 @@ def _generate(
     if (file and prompt is not None) or (out and not file):
         raise ConfigError("--file has the prompts in place of --prompt, and --out belongs to it")
     model = load(run, checkpoint=checkpoint, device=device, weights=weights)
-    settings = model.sample
-    sampling = Sampling(
-        max_tokens=settings.tokens if tokens is None else tokens,
-        temperature=settings.temperature if temperature is None else temperature,
-        top_p=settings.top_p if top_p is None else top_p,
+    sampling = model.sampling(
+        tokens, temperature, top_p,
         top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed,
     )  # fmt: skip
     with wait_by_load():
         if chat:
             talk_with(model, sampling, system or "")
         elif file:
-            continue_file(model, file, out, sampling, samples=samples, beyond=beyond, rows=rows)
+            continue_file(model, f"{run} {weights}", file, out, sampling, samples=samples, beyond=beyond, rows=rows)
         else:
-            text = sys.stdin.read() if prompt == "-" else settings.prompt if prompt is None else prompt
+            text = sys.stdin.read() if prompt == "-" else model.sample.prompt if prompt is None else prompt
             write_texts(model, text, sampling, samples=samples, beyond=beyond, as_json=json_output)

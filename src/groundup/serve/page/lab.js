@@ -110,7 +110,7 @@ function takeList(list) {
   $("empty").hidden = list.runs.length > 0;
   $("main").classList.toggle("nothing", !list.runs.length);
   if (list.runs.length) return;
-  $("empty").replaceChildren(h("h2", {}, list.missing ? `There is no folder ${folder} yet` : `No runs in ${folder} yet`),
+  $("empty").replaceChildren(h("h2", {}, list.missing ? `The folder ${folder} does not exist yet` : `No runs in ${folder} yet`),
     h("p", {}, "Train a model in the folder that holds it, and its curves appear here while it learns:"),
     h("pre", {}, "groundup demo\ngroundup train demo --data.train data/train --data.valid data/valid --name first"));
 }
