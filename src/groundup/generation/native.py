@@ -46,7 +46,7 @@ def knows(config: ModelConfig) -> bool:
 
 
 class NativeDecoder:
-    """A model's weights laid out for the C++ step; float32 weights are shared with the model where they are packed.
+    """A model's weights laid out for the C++ step: those of q, k and v, and of w1 and w3, become views of one matrix.
 
     Args:
         threads: of each step.
@@ -116,7 +116,7 @@ class NativeDecoder:
             if linears[0].scales is not None:
                 scales = self._joined([linear.scales for linear in linears])
         else:
-            weight = self._joined([linear.weight.detach() for linear in linears])
+            weight = self._joined([linear.weight for linear in linears])
         if linears[0].bias is not None:
             bias = self._joined([linear.bias.detach() for linear in linears if linear.bias is not None])
         if weight.dtype == torch.bfloat16:
@@ -125,11 +125,15 @@ class NativeDecoder:
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         if len(parts) == 1:
-            return self._kept(parts[0])
-        from groundup.nn.fast.layers import as_one_matrix
+            return self._kept(parts[0].detach())
+        if parts[0].ndim == 1:
+            return self._kept(torch.cat(parts))
+        from groundup.nn.fast.layers import as_one_matrix, pack
 
-        packed = as_one_matrix(parts) if parts[0].ndim == 2 else None
-        return self._kept(torch.cat(parts) if packed is None else packed)
+        pack(parts)  # so that they are in memory once
+        packed = as_one_matrix(parts)
+        assert packed is not None
+        return self._kept(packed)
 
     def _kept(self, tensor: Tensor) -> Tensor:
         self._alive.append(tensor.contiguous())

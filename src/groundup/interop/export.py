@@ -19,7 +19,6 @@ from groundup.interop.model import (
     Model,
     check_weights,
     flushing,
-    in_background,
     model_of_checkpoint,
     new_file,
     new_folder,
@@ -38,6 +37,7 @@ from groundup.interop.verify import (
 )
 from groundup.record.run import RunDirectory
 from groundup.system.command import command, quoted
+from groundup.system.threads import in_background
 from groundup.train.checkpoint.folder import with_checkpoint
 
 if TYPE_CHECKING:

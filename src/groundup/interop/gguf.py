@@ -26,10 +26,8 @@ from groundup.interop.model import Model, check_tokenizer, load_tokenizer, sampl
 from groundup.interop.weights import (
     ExportedWeights,
     LinkedWeights,
-    OpenFile,
     Place,
     Weights,
-    as_bytes,
     check_tensors,
     chunks,
     write_tensor,
@@ -37,6 +35,7 @@ from groundup.interop.weights import (
 from groundup.nn.attention import scaled_frequencies
 from groundup.system.files import open_regular, why
 from groundup.text.chat.templates import complete_template
+from groundup.train.checkpoint.tensor_file import OpenFile, as_bytes
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -17,13 +17,14 @@ from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
 from groundup.interop.families import Link, plain_names
-from groundup.interop.model import Model, flushing, in_background, new_folder, why_no_chat
+from groundup.interop.model import Model, flushing, new_folder, why_no_chat
 from groundup.interop.verify import asked_transformers, sample_ids, small_enough
 from groundup.interop.weights import ExportedWeights, SafetensorsWeights, tensor_bytes, write_safetensors
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.command import command
 from groundup.system.files import file_sha256
+from groundup.system.threads import in_background
 from groundup.text.chat.templates import TEMPLATE_FILE
 from groundup.tokenizer.formats.detect import kind_of_tokenizer
 from groundup.train.checkpoint.folder import FILES, FORMAT, MODEL_FILE, OPTIMIZER_FILE, VERSION, write_state

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
 from groundup.record.run import RunDirectory
 from groundup.system.files import delete, discard, file_sha256, sync_directory
+from groundup.system.threads import in_background
 from groundup.text.chat.rendering import Renderer
 from groundup.text.chat.templates import ChatTemplate
 from groundup.tokenizer.chat import LEARN, check_can_chat
@@ -72,7 +72,7 @@ class Model:
         model = accelerate(TransformerLM.uninitialized(self.config.model, device), kernels="plain")
         with torch.no_grad():
             for name, parameter in model.named_parameters():
-                parameter.copy_(self.weights.tensor(name))
+                self.weights.fill(name, parameter)
         return model.eval()
 
     def begin_and_end(self) -> tuple[str, str]:
@@ -176,16 +176,6 @@ def sample_tokens(tokenizer: Tokenizer | None, begin: object, end: object) -> di
     names = (token_named(tokenizer, begin), token_named(tokenizer, end))
     fallback = END_OF_TEXT if not any(names) else ""
     return {"sample.begin_token": names[0] or fallback, "sample.end_token": names[1] or fallback}
-
-
-@contextmanager
-def in_background(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Callable[[], Any]]:
-    """Call a function in a thread, and yield what waits for its result, or raises what it raised.
-
-    Hashing releases the GIL, and takes about as long as writing what is hashed.
-    """
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(function, *arguments, **options).result
 
 
 @contextmanager

@@ -1,90 +1,33 @@
-"""Tensors on disk, read and written a few rows at a time, so that memory does not grow with the model.
-
-Everything that is read is hostile until its header has been checked. safetensors checks its own headers (offsets
-without gaps or overlaps, sizes that match shapes); the bytes are then read with plain reads, since pages of a mapped
-file would count as memory of the process.
-"""
+"""Tensors on disk, read and written a few rows at a time, so that memory does not grow with the model."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
+import math
 import os
 import struct
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundup.errors import CheckpointError
 from groundup.interop.families import Link
-from groundup.system.files import file_sha256, open_regular
+from groundup.system.files import file_sha256
 from groundup.train.checkpoint.shards import read_shards, shard_shapes
+from groundup.train.checkpoint.tensor_file import DTYPES, OpenFile, TensorFile, as_bytes
 
 CHUNK_BYTES = 2**21
 """Bytes that are read, converted and written at once. Larger buffers are new pages each time: eight times slower."""
 SHARD_BYTES = 5 * 10**9
 """Most bytes of a file of tensors, unless one tensor has more."""
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_NAME_OF = {dtype: name for name, dtype in _DTYPES.items()}
-
-
-class OpenFile:
-    """A file that is open as long as this object lives: the same one, even if another one gets its name.
-
-    Raises:
-        OSError: it is missing, unreadable, or a folder, FIFO, socket or device.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        with open_regular(path) as opened:
-            self.descriptor = os.dup(opened.fileno())
-        weakref.finalize(self, os.close, self.descriptor)
-
-    @property
-    def again(self) -> str | Path:
-        """A path by which other code opens the same file, if the system has one."""
-        place = f"/dev/fd/{self.descriptor}"
-        return place if os.path.exists(place) else self.path
-
-    def read_into(self, view: memoryview, begin: int) -> None:
-        """Fill memory with the bytes from a place on.
-
-        Raises:
-            CheckpointError: the file ends before that.
-        """
-        done = 0
-        while done < len(view):
-            count = os.preadv(self.descriptor, [view[done:]], begin + done)
-            if not count:
-                raise CheckpointError(f"{self.path} ends inside a tensor: it was cut off while it was read")
-            done += count
-
-    def read(self, shape: Sequence[int], dtype: torch.dtype, begin: int) -> Tensor:
-        """Read a tensor from a place on.
-
-        Raises:
-            CheckpointError: the file ends before it does.
-        """
-        content = torch.empty(_size(shape), dtype=dtype)
-        self.read_into(as_bytes(content), begin)
-        return content.view(*shape)
-
-    def sha256(self) -> str:
-        """SHA-256 of the content, in hex."""
-        digest, begin = hashlib.sha256(), 0
-        while content := os.pread(self.descriptor, 2**18, begin):
-            digest.update(content)
-            begin += len(content)
-        return digest.hexdigest()
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_NAME_OF = {DTYPES[name]: name for name in _FLOATS}
 
 
 class Place(NamedTuple):
@@ -119,7 +62,7 @@ class Weights(ABC):
         """Read a whole tensor into another one, of any dtype."""
         place = self.place(name)
         if place is not None and out.dtype == self.dtypes[name] and out.is_contiguous():
-            place.file.read_into(as_bytes(out.detach()), place.begin)
+            place.file.read_into(as_bytes(out), place.begin)
             return
         start = 0
         for chunk in chunks(self, name):
@@ -148,15 +91,15 @@ class SafetensorsWeights(Weights):
         self.shapes, self.dtypes = {}, {}
         self._places: dict[str, tuple[OpenFile, int, int]] = {}
         for path in files:
-            file, tensors = _checked(path)
-            for name, dtype, shape, begin in tensors:
+            opened = _checked(TensorFile(path))
+            for name, entry in opened.entries.items():
                 if name in self._places:
                     raise CheckpointError(
                         f"{source} has {name} in {self._places[name][0].path.name} and in {path.name}"
                     )
-                self.shapes[name], self.dtypes[name] = shape, dtype
-                row = dtype.itemsize * _size(shape[1:])
-                self._places[name] = (file, begin, row)
+                self.shapes[name], self.dtypes[name] = entry.shape, DTYPES[entry.dtype]
+                row = self.dtypes[name].itemsize * math.prod(entry.shape[1:])
+                self._places[name] = (opened.file, entry.begin, row)
 
     def place(self, name: str) -> Place:
         file, begin, _ = self._places[name]
@@ -172,30 +115,16 @@ class SafetensorsWeights(Weights):
         return file_sha256(path) if opened is None else opened.sha256()
 
 
-def _checked(path: Path) -> tuple[OpenFile, list[tuple[str, torch.dtype, tuple[int, ...], int]]]:
-    """Name, dtype, shape and first byte of each tensor of a file that safetensors accepts."""
-    try:
-        file = OpenFile(path)  # a FIFO would wait for a writer
-        with safe_open(file.again, "pt") as checked:
-            names = set(checked.keys())
-        length = struct.unpack("<Q", os.pread(file.descriptor, 8, 0))[0]
-        header = json.loads(os.pread(file.descriptor, length, 8))
-        found = []
-        for name in names:
-            entry = header[name]
-            if entry["dtype"] not in _DTYPES:
-                raise CheckpointError(
-                    f"{path}: {name} is of dtype {entry['dtype']}; read are {', '.join(_DTYPES)}: {_CONVERT}"
-                )
-            if not entry["shape"] or 0 in entry["shape"]:
-                raise CheckpointError(f"{path}: {name} has shape {entry['shape']}; expected a vector or a matrix")
-            begin = 8 + length + entry["data_offsets"][0]
-            found.append((name, _DTYPES[entry["dtype"]], tuple(entry["shape"]), begin))
-        return file, sorted(found, key=lambda item: item[3])
-    except (OSError, ValueError, KeyError, TypeError, struct.error, RuntimeError, SafetensorError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
+def _checked(file: TensorFile) -> TensorFile:
+    """Refuse a file that has other tensors than vectors and matrices of floating-point numbers."""
+    for name, entry in file.entries.items():
+        if entry.dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{file.path}: {name} is of dtype {entry.dtype}; read are {', '.join(_FLOATS)}: {_CONVERT}"
+            )
+        if not entry.shape or 0 in entry.shape:
+            raise CheckpointError(f"{file.path}: {name} has shape {list(entry.shape)}; expected a vector or a matrix")
+    return file
 
 
 _CONVERT = "convert it, or import the original model"
@@ -296,7 +225,7 @@ def chunks(weights: Weights, name: str, *, multiple: int = 1) -> Iterator[Tensor
         multiple: of this many rows is every chunk but the last.
     """
     shape = weights.shapes[name]
-    per_row = _size(shape[1:]) * weights.dtypes[name].itemsize
+    per_row = math.prod(shape[1:]) * weights.dtypes[name].itemsize
     step = max(1, CHUNK_BYTES // per_row // multiple) * multiple
     for start in range(0, shape[0], step):
         yield weights.rows(name, start, min(shape[0], start + step))
@@ -357,14 +286,9 @@ def _copied(place: Place, opened: BinaryIO) -> bool:
     return True
 
 
-def as_bytes(tensor: Tensor) -> memoryview:
-    """The elements of a tensor, in C order."""
-    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
-
-
 def tensor_bytes(weights: Weights, name: str) -> int:
     """Bytes of a tensor."""
-    return _size(weights.shapes[name]) * weights.dtypes[name].itemsize
+    return math.prod(weights.shapes[name]) * weights.dtypes[name].itemsize
 
 
 def in_shards(weights: Weights, most: int = SHARD_BYTES) -> list[list[str]]:
@@ -401,14 +325,3 @@ def check_tensors(weights: Weights, expected: Mapping[str, tuple[int, ...]], ign
     if extra := sorted(weights.shapes.keys() - expected.keys() - set(ignored)):
         more = f" and {len(extra) - 1} more" if len(extra) > 1 else ""
         raise CheckpointError(f"{weights.source} has the tensor {extra[0]}{more}, which its config does not ask for")
-
-
-def _size(shape: Sequence[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Number of available cores, and the wait policy of OpenMP threads. Imports no torch.
+"""Number of available cores, work in the background, and the wait policy of OpenMP threads. Imports no torch.
 
 OpenMP threads wait at barriers, a thousand times a training step. With the active wait policy a waiting thread spins;
 with the passive policy it sleeps. Spinning is faster while every thread has a core. If other processes use the cores, a
@@ -20,9 +20,9 @@ import importlib.util
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 USER_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 """Environment variables by which a user chooses a wait policy. If one is set, groundup does not change the policy."""
@@ -43,6 +43,18 @@ _watched = threading.Lock()
 def available_cores() -> int:
     """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def in_background(function: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Callable[[], Any]]:
+    """Call a function in a thread, and yield what waits for its result, or raises what it raised.
+
+    Hashing, which releases the GIL, takes about as long as reading or writing what is hashed.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # not above: every command imports this module
+
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(function, *arguments, **options).result
 
 
 def choose_wait_policy() -> bool:

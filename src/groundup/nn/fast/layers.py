@@ -60,8 +60,8 @@ def packed_linear(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
     return outputs
 
 
-def pack(weights: Sequence[nn.Parameter]) -> None:
-    """Make the weights, of equal width, views of one contiguous buffer. Each remains a separate Parameter.
+def pack(weights: Sequence[Tensor]) -> None:
+    """Make the weights, of equal width, views of one contiguous buffer. Each remains a separate Parameter or buffer.
 
     An optimization only: a copy, another device or dtype, FSDP and ``load_state_dict(assign=True)`` separate them
     again, and :func:`packed_linear` gives the same result either way.

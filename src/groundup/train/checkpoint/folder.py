@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
-from groundup.optim.dtensor import fill, laid_out_like
+from groundup.optim.dtensor import fill, is_sharded, laid_out_like
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
 from groundup.system.files import (
@@ -34,12 +34,13 @@ from groundup.system.files import (
     discard,
     file_sha256,
     is_as_sealed,
-    open_regular,
     sealed,
     sync_directory,
     write_atomically,
 )
+from groundup.system.threads import in_background
 from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, read_shards, shard_shapes
+from groundup.train.checkpoint.tensor_file import TensorFile
 from groundup.train.state import TrainState
 
 MODEL_FILE = "model.safetensors"
@@ -230,9 +231,12 @@ def load_model(run: RunDirectory, which: str = "best", device: str = "cpu") -> t
 
     def read(folder: Path) -> tuple[TransformerLM, dict[str, Any]]:
         state = read_state(folder)
-        check_hashes(folder, state, part="model")
-        model = accelerate(TransformerLM.uninitialized(run.config_at(state).model, device), kernels="plain")
-        read_model(folder, model)
+        with in_background(check_hashes, folder, state, part="model") as checked:
+            model = accelerate(TransformerLM.uninitialized(run.config_at(state).model, device), kernels="plain")
+            try:
+                read_model(folder, model)
+            finally:
+                checked()  # what is wrong with a changed file is that it was changed
         return model.eval(), state
 
     return with_checkpoint(run, which, read)
@@ -256,12 +260,9 @@ def read_tensors(folder: Path, parameters: dict[str, Tensor]) -> None:
         check_fit(str(shards), shard_shapes(shards), parameters)
         read_shards(shards, parameters)
         return
-    path = folder / MODEL_FILE
-    saved = _load_tensors(path)
-    check_fit(str(path), saved, parameters)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            fill(parameter, saved[name])
+    saved = TensorFile(folder / MODEL_FILE)
+    check_fit(str(saved.path), saved.shapes(), parameters)
+    _fill_all(parameters, saved)
 
 
 def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -272,10 +273,11 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
     """
     path, shards, numbers = folder / OPTIMIZER_FILE, folder / OPTIMIZER_SHARDS, state["optimizer"]
     sharded = shards.is_dir()
-    # Only the shapes of shards for now: a rank allocates its part and no more.
-    tensors = shard_shapes(shards) if sharded else _load_tensors(path)
+    saved = None if sharded else TensorFile(path)
+    # Only the shapes for now: a rank allocates its part and no more.
+    shapes_of = shard_shapes(shards) if saved is None else saved.shapes()
     restored: dict[str, dict[str, Any]] = {name: dict(values) for name, values in numbers.items()}
-    for key, tensor in tensors.items():
+    for key, tensor in shapes_of.items():
         name, _, kind = key.rpartition(".")
         restored.setdefault(name, {})[kind] = tensor
     parameters = dict(model.named_parameters())
@@ -291,8 +293,11 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
             kind: laid_out_like(parameter, value) if isinstance(value, Tensor) else value
             for kind, value in values.items()
         }
-    if sharded:
-        read_shards(shards, CheckpointContent.of(model, optimizer, {}).optimizer)
+    tensors = CheckpointContent.of(model, optimizer, {}).optimizer
+    if saved is None:
+        read_shards(shards, tensors)
+    else:
+        _fill_all(tensors, saved)
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, Tensor]:
@@ -307,22 +312,12 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with open_regular(path) as file:  # a FIFO would wait for a writer
-            if not _is_utf8(path):  # which safetensors cannot open
-                return load(file.read())
-        return load_file(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: the file was cut off while it was mapped
-        raise CheckpointError(f"{path} is truncated or not a safetensors file: {_first_line(error)}") from None
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _fill_all(tensors: Mapping[str, Tensor], saved: TensorFile) -> None:
+    for name, tensor in tensors.items():
+        if is_sharded(tensor):
+            fill(tensor, saved[name])
+        else:
+            saved.fill(name, tensor)
 
 
 def _first_line(error: BaseException) -> str:
