@@ -1,7 +1,9 @@
 """Models by name on a stand-in for the Hub, and pushing to it."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -40,8 +42,18 @@ def groundup(*arguments: object, capsys) -> tuple[int, str, str]:
     return int(stop.value.code or 0), out, err
 
 
+def in_own_process(world: str, tmp_path, *arguments: object) -> tuple[int, str, str]:
+    """As a user calls it: nothing but groundup has imported parts of huggingface_hub."""
+    settings = {"HF_ENDPOINT": world, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "groundup", *map(str, arguments)], cwd=tmp_path, env={**os.environ, **settings},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    return ran.returncode, ran.stdout, ran.stderr
+
+
 def test_a_model_by_its_name_with_its_revision(world, tmp_path, capsys):
-    code, _, err = groundup("import", "hf://me/tiny", "--out", "runs/tiny", capsys=capsys)
+    code, _, err = in_own_process(world, tmp_path, "import", "hf://me/tiny", "--out", "runs/tiny")
     assert code == 0, err
     imported = json.loads((tmp_path / "runs" / "tiny" / "environment.json").read_text())["imported"]
     assert (imported["source"], imported["revision"]) == ("hf://me/tiny", COMMIT)
@@ -53,7 +65,7 @@ def test_a_model_by_its_name_with_its_revision(world, tmp_path, capsys):
 
 def test_an_export_is_pushed_and_loads_by_its_name(world, tmp_path, tokenizer, capsys):
     made_run(tmp_path / "runs" / "mine", tokenizer, num_layers=1)
-    code, out, err = groundup("export", "mine", "--push", "me/new", "--license", "mit", capsys=capsys)
+    code, out, err = in_own_process(world, tmp_path, "export", "mine", "--push", "me/new", "--license", "mit")
     assert code == 0, err
     assert f"{world}/me/new/commit/{COMMIT} (private)" in out
     assert json.loads((tmp_path / "hub" / "requests.jsonl").read_text())["visibility"] == "private"
@@ -69,7 +81,7 @@ def test_an_export_is_pushed_and_loads_by_its_name(world, tmp_path, tokenizer, c
 
 def test_gguf_goes_and_comes_by_its_name(world, tmp_path, tokenizer, capsys):
     made_run(tmp_path / "runs" / "mine", tokenizer, num_layers=1)
-    code, out, err = groundup("export", "mine", "--to", "gguf", "--push", "me/tiny", capsys=capsys)
+    code, out, err = in_own_process(world, tmp_path, "export", "mine", "--to", "gguf", "--push", "me/tiny")
     assert code == 0, err
     assert "(private)" not in out
     code, out, err = groundup("import", "hf://me/tiny/mine.gguf", "--out", "runs/again", capsys=capsys)
@@ -98,6 +110,12 @@ def test_names_to_push_to_are_checked_before_any_work(name, tmp_path, tokenizer,
     code, _, err = groundup("export", "mine", "--push", name, capsys=capsys)
     assert (code, err.count("\n"), "expected ORG/NAME" in err) == (2, 1, True)
     assert not (tmp_path / "exports").exists()
+
+
+def test_a_name_to_push_to_is_checked_where_nothing_else_loaded_the_package(world, tmp_path, tokenizer):
+    made_run(tmp_path / "runs" / "mine", tokenizer, num_layers=1)
+    code, _, err = in_own_process(world, tmp_path, "export", "mine", "--push", "me/a--b")
+    assert (code, err.count("\n"), "expected ORG/NAME" in err) == (2, 1, True)
 
 
 def test_without_the_package_one_line_names_the_extra(monkeypatch, tmp_path, tokenizer):

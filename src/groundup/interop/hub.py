@@ -84,11 +84,15 @@ def check_repo(repo: str) -> None:
         ConfigError: it is not ORG/NAME.
         MissingExtraError: huggingface_hub is not installed.
     """
-    hub = _loaded("pushing to the Hub")
+    _loaded("pushing to the Hub")
+    # By their modules: as attributes of the package they are only there once something has imported them.
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     try:
-        hub.utils.validate_repo_id(repo)
+        validate_repo_id(repo)
         valid = "/" in repo
-    except hub.errors.HFValidationError:
+    except HFValidationError:
         valid = False
     if not valid:
         raise ConfigError(
