@@ -63,6 +63,24 @@ def test_llama_cpp_computes_what_the_run_computes(name, tokenizer, ids, tmp_path
     assert greedy(path, prompt, 64) == generate(model, prompt, 64, temperature=0)[9:]
 
 
+@pytest.mark.parametrize(("template", "stops"), [(False, "limit"), (True, "eos")])
+def test_llama_cpp_stops_at_the_token_that_ends_a_turn(template, stops, tokenizer, tmp_path):
+    special = ["<|endoftext|>", "<|fin|>"]
+    run = made_run(tmp_path / "run", Tokenizer(tokenizer.vocab, tokenizer.merges, special))
+    if template:
+        RunDirectory(run).write_chat_template(
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}<|fin|>{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}"
+        )
+    export_model(run, tmp_path / "model.gguf", "gguf", license_name="mit")
+    fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+    assert fields["general.license"].contents() == "mit"
+    fin = RunDirectory(run).tokenizer().token_id("<|fin|>")
+    server = xllamacpp.Server(verify._llama_cpp_settings(tmp_path / "model.gguf", 60))
+    body = {"prompt": [1, 2, 3], "n_predict": 5, "temperature": 0.0, "logit_bias": [[fin, 1e4]]}
+    assert post(server.listening_address, "/completion", body)["stop_type"] == stops
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_file_read_back_is_the_run(name, tokenizer, ids, tmp_path):
     run = made_run(tmp_path / "run", tokenizer, **OPTIONS[name])

@@ -90,12 +90,12 @@ def export_model(
     Args:
         out: file or folder to write; None takes one in ``exports/`` with the run's name.
         dtype: of the tensors; None keeps that of the checkpoint. q8_0 is for GGUF alone.
-        license_name: for the model card, such as "apache-2.0".
+        license_name: for the model card or the GGUF file, such as "apache-2.0".
         repo: name on the Hub, for the model card.
         overwrite: replace an earlier export.
 
     Raises:
-        ConfigError: the format cannot express the model, or the output exists.
+        ConfigError: the format cannot express the model or an option given here, or the output exists.
         CheckpointError: the checkpoint is damaged, or what was written is not equal.
         TokenizerError: the format cannot express the tokenizer.
     """
@@ -104,7 +104,12 @@ def export_model(
         out = _FOLDER_OF_ALL / f"{directory.path.resolve().name}{_SUFFIX.get(to, '')}"
     if dtype == "q8_0" and to != "gguf":
         raise ConfigError(f"--dtype q8_0 with --to {to}, and only GGUF has it; use --to gguf, or f32, f16 or bf16")
+    if license_name and to in ("tiktoken", "folder"):
+        raise ConfigError(f"--license with --to {to}, which has no place for it; use --to hugging-face or gguf")
     if to == "tiktoken":
+        if dtype or checkpoint != "best":
+            given = "--dtype" if dtype else "--checkpoint"
+            raise ConfigError(f"{given} with --to tiktoken, which writes the tokenizer alone; leave it out")
         return _export_tokenizer(directory.tokenizer(), out, overwrite=overwrite)
 
     def export(folder: Path) -> Exported:
@@ -129,7 +134,7 @@ def _export(
 ) -> Exported:
     wanted = DTYPES.get(dtype or "")
     if to == "gguf":
-        return _export_gguf(model, out, dtype, checked, overwrite=overwrite)
+        return _export_gguf(model, out, dtype, license_name, checked, overwrite=overwrite)
     if to == "folder":
         return _export_plain(model, out, wanted, checked, overwrite=overwrite)
     words: list[str | Path] = ["export", directory.path, "--to", to, "--checkpoint", str(model.state["step"])]
@@ -180,12 +185,12 @@ def _export_folder(
 
 
 def _export_gguf(
-    model: Model, out: Path, dtype: Dtype | None, checked: Callable[[], object], *, overwrite: bool
+    model: Model, out: Path, dtype: Dtype | None, license_name: str, checked: Callable[[], object], *, overwrite: bool
 ) -> Exported:
     kept = dtypes_of(model)
     chosen = dtype or (kept if kept in ("f16", "bf16") else "f32")
     with new_file(out, lambda head: head.startswith(b"GGUF"), overwrite=overwrite) as path:
-        family = gguf.write_gguf(path, model, chosen)
+        family = gguf.write_gguf(path, model, chosen, license_name)
         written = gguf.read_gguf(path)
         with flushing(path):
             found, checks = compared(model, written)

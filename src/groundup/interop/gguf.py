@@ -60,7 +60,7 @@ _TYPE_NAMES = {
 # Writing
 
 
-def write_gguf(path: Path, model: Model, dtype: str) -> str:
+def write_gguf(path: Path, model: Model, dtype: str, license_name: str = "") -> str:
     """Write a model into a file, and return its architecture in llama.cpp.
 
     Vectors stay float32, as llama.cpp has them. With q8_0 a matrix whose rows are no multiple of 32 elements is
@@ -68,6 +68,7 @@ def write_gguf(path: Path, model: Model, dtype: str) -> str:
 
     Args:
         dtype: "f32", "f16", "bf16" or "q8_0", of the matrices.
+        license_name: of the model; empty where none is given.
 
     Raises:
         ConfigError: llama.cpp has no architecture with the model's options.
@@ -86,7 +87,9 @@ def write_gguf(path: Path, model: Model, dtype: str) -> str:
     weights = ExportedWeights(model.weights, found, torch.float32)
     writer = gguf.GGUFWriter(path, family.gguf)
     _add_options(writer, model, family)
-    write_tokenizer(writer, model.tokenizer, config.vocab_size, *model.begin_and_end())
+    if license_name:
+        writer.add_license(license_name)
+    write_tokenizer(writer, model.tokenizer, config.vocab_size, *model.begin_and_end(), model.end_of_turn())
     if model.chat_template:
         writer.add_chat_template(model.chat_template)
     factors = _rope_factors(config) if config.rope_scaling == "llama3" else None

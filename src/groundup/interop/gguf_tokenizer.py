@@ -33,10 +33,15 @@ _WHOLE_WORDS = ("llama-bpe", "tekken")
 _NORMAL, _CONTROL, _USER_DEFINED, _UNUSED = 1, 3, 4, 5
 
 
-def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, begin: str, end: str) -> None:
+def write_tokenizer(
+    writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, begin: str, end: str, end_of_turn: str
+) -> None:
     """Add a tokenizer to a file that is written.
 
     Ids that no token has are filled with unused ones, up to the model's vocabulary.
+
+    Args:
+        begin, end, end_of_turn: names of the tokens around a text, and after a message; empty where there is none.
 
     Raises:
         TokenizerError: llama.cpp has no name for its pattern, or would give other ids.
@@ -62,7 +67,9 @@ def write_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer, vocab_size: int, b
     writer.add_token_list(tokens)
     writer.add_token_types(types)
     writer.add_token_merges([f"{printable(left)} {printable(right)}" for left, right in tokenizer.merges])
-    for name, add in ((begin, writer.add_bos_token_id), (end, writer.add_eos_token_id)):
+    # llama.cpp ends an answer at the second and at the third; without a third it goes by names that it knows.
+    added_ids = {writer.add_bos_token_id: begin, writer.add_eos_token_id: end, writer.add_eot_token_id: end_of_turn}
+    for add, name in added_ids.items():
         if name:
             add(tokenizer.token_id(name))
     writer.add_add_bos_token(False)

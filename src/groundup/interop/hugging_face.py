@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 
 from groundup.config import END_OF_TEXT, RunConfig, override
 from groundup.config.options import ModelConfig
-from groundup.errors import CheckpointError, DataError, FileMissingError, MissingExtraError
+from groundup.errors import CheckpointError, DataError, FileMissingError
 from groundup.interop.families import config_json, family_of, is_tied, links, model_config
 from groundup.interop.model import Model, check_tokenizer, load_tokenizer, refuse_pickle, sample_tokens
 from groundup.interop.weights import (
@@ -25,8 +24,7 @@ from groundup.interop.weights import (
     write_safetensors,
 )
 from groundup.system.files import json_text, read_json, why, write_atomically
-from groundup.text.chat.rendering import Renderer
-from groundup.text.chat.templates import TEMPLATE_FILE, ChatTemplate, load_template
+from groundup.text.chat.templates import TEMPLATE_FILE, load_template
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -94,14 +92,7 @@ def write_folder(folder: Path, model: Model, dtype: torch.dtype | None, *, card:
 
 def _ends(model: Model, end: str) -> int | list[int] | None:
     """The token that ends a text; of a model of conversations also the one that ends a turn."""
-    ends = [end] if end else []
-    if model.tokenizer is not None and model.chat_template:
-        try:
-            with closing(Renderer(ChatTemplate("", model.chat_template), model.tokenizer.special_tokens)) as renderer:
-                ends.append(renderer.end_of_turn() or "")
-        except (DataError, MissingExtraError):  # a template that cannot be rendered ends no turn
-            pass
-    ids = [_id(model.tokenizer, name) for name in dict.fromkeys(ends) if name]
+    ids = [_id(model.tokenizer, name) for name in dict.fromkeys((end, model.end_of_turn())) if name]
     found = [token_id for token_id in ids if token_id is not None]
     return found if len(found) > 1 else found[0] if found else None
 

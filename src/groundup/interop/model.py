@@ -84,6 +84,16 @@ class Model:
             sample.end_token if sample.end_token in special else "",
         )
 
+    def end_of_turn(self) -> str:
+        """The token that ends a message of a conversation; empty if its chat template has none or cannot be used."""
+        if self.tokenizer is None or not self.chat_template:
+            return ""
+        try:
+            with Renderer(ChatTemplate("", self.chat_template), self.tokenizer.special_tokens) as renderer:
+                return renderer.end_of_turn() or ""
+        except (DataError, MissingExtraError):  # a template that cannot be rendered ends no turn
+            return ""
+
 
 def model_of_checkpoint(run: RunDirectory, folder: Path) -> Model:
     """Open a checkpoint of a run. Its hashes are not compared (:func:`check_weights`).

@@ -36,7 +36,7 @@ def _export(
         out: file or folder to write. Default: the run's name, in exports/.
         checkpoint: "best", "latest", or a step.
         dtype: of the tensors; q8_0 is for gguf alone. Default: that of the checkpoint.
-        license: of the model, for its card: an identifier such as apache-2.0.
+        license: of the model, for its card or GGUF file: an identifier such as apache-2.0.
         push: repository on the Hugging Face Hub (ORG/NAME) to upload the export to. A new one is private.
         overwrite: replace an earlier export.
     """
