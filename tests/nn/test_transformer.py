@@ -7,7 +7,14 @@ import torch.nn.functional as F
 
 from groundup.config import ModelConfig
 from groundup.errors import ConfigError
-from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock, TransformerLM, cross_entropy
+from groundup.nn import (
+    MultiHeadSelfAttention,
+    RMSNorm,
+    RotaryPositionalEmbedding,
+    TransformerBlock,
+    TransformerLM,
+    cross_entropy,
+)
 from groundup.nn.fast.accelerate import accelerate
 from groundup.optim import AdamW
 
@@ -286,3 +293,13 @@ def test_the_last_logits_are_those_of_all():
     model = TransformerLM(ModelConfig(vocab_size=50, context_length=16, d_model=8, num_layers=2, num_heads=2))
     token_ids = torch.arange(32).view(2, 16)
     torch.testing.assert_close(model(token_ids, logits_to_keep=3), model(token_ids)[:, -3:])
+
+
+@pytest.mark.parametrize("layer", [TransformerLM, TransformerBlock, MultiHeadSelfAttention])
+@pytest.mark.parametrize(
+    ("options", "says"), [({"flash": True}, "accelerate"), ({"flush": 1}, "'flush'"), ({}, "missing")]
+)
+def test_wrong_arguments_are_refused_in_the_name_of_the_class(layer, options, says):
+    sizes = (64, 16, 32, 2, 4, 64)[: {TransformerLM: 6, TransformerBlock: 3}.get(layer, 2) - (not options)]
+    with pytest.raises(TypeError, match=rf"^{layer.__name__}\(\).*{says}"):
+        layer(*sizes, **options)

@@ -16,6 +16,7 @@ from groundup.cli.main import main
 from groundup.config import RunConfig, override, save_toml
 from groundup.data.encode import encode_files
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
+from groundup.interop.export import export_model
 from groundup.record import read_object
 from groundup.record.read import read_run
 from groundup.record.run import RunDirectory
@@ -145,9 +146,15 @@ def test_a_parent_that_is_not_there_is_one_line(child: RunConfig, init: str, say
 def test_another_programs_model_is_to_be_imported_first(child: RunConfig, tmp_path: Path):
     (tmp_path / "llama").mkdir()
     (tmp_path / "llama" / "config.json").write_text("{}")
-    for name in ("llama", "llama.gguf"):
-        with pytest.raises(FileMissingError, match=rf"`groundup import .*{name} --out RUN`"):
-            train(override(child, {"train.init": str(tmp_path / name)}))
+    for init in (str(tmp_path / "llama"), str(tmp_path / "llama.gguf"), "hf://me/llama"):
+        with pytest.raises(FileMissingError, match=rf"`groundup import {init} --out runs/imported`, then --init imp"):
+            train(override(child, {"train.init": init}))
+
+
+def test_a_model_exported_as_a_folder_is_to_be_imported_first(child: RunConfig, parent: RunConfig, tmp_path: Path):
+    export_model(parent.run_dir, tmp_path / "folder", "folder")
+    with pytest.raises(FileMissingError, match=rf"`groundup import {tmp_path}/folder --out runs/imported`"):
+        train(override(child, {"train.init": str(tmp_path / "folder")}))
 
 
 def test_a_damaged_parent_deletes_nothing(child: RunConfig, parent: RunConfig):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +28,30 @@ def or_sizes(from_sizes: Callable[..., Arguments]) -> Callable[[Callable[..., No
         def either(self: Any, *args: Any, device: Any = None, dtype: Any = None, **options: Any) -> None:
             takes_config = "config" in options or (args and isinstance(args[0], ModelConfig))
             if not takes_config:
+                _check(type(self).__name__, from_sizes, args, options)
                 args, options = from_sizes(*args, **options), {}
             init(self, *args, device=device, dtype=dtype, **options)
 
         return either
 
     return decorate
+
+
+def _check(name: str, from_sizes: Callable[..., Arguments], args: Arguments, options: dict[str, Any]) -> None:
+    """Refuse arguments as Python does, in the name of the class; ``name`` is the class's."""
+    if old := {"flash", "fast"} & options.keys():  # of version 0.1
+        raise TypeError(
+            f"{name}() has no argument {min(old)!r}: it is always plain; groundup.nn.fast.accelerate.accelerate(model) "
+            f"makes it fast"
+        )
+    signature = inspect.signature(from_sizes)
+    try:
+        signature.bind(*args, **options)
+    except TypeError as error:
+        raise TypeError(f"{name}(): {error}; or give it one ModelConfig") from None
+    known = signature.parameters.keys() | {field.name for field in dataclasses.fields(ModelConfig)}
+    if unknown := [option for option in options if option not in known]:
+        raise TypeError(f"{name}() has no argument {unknown[0]!r}, and ModelConfig no such field")
 
 
 def attention_sizes(

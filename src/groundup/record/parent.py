@@ -17,6 +17,7 @@ from groundup.config.names import WITHOUT_WEIGHTS
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.record.json import read_object
 from groundup.record.run import RunDirectory
+from groundup.system.command import command
 from groundup.system.files import why
 
 if TYPE_CHECKING:
@@ -66,11 +67,10 @@ def find_parent(init: str) -> Parent:
         CheckpointError: the run has no such checkpoint, or it cannot be read.
     """
     found = _located(init)
-    if found is None and (
-        os.path.isfile(os.path.join(init, "config.json")) or init.endswith((".gguf", ".safetensors"))
-    ):
+    if _is_no_run(init):
         raise FileMissingError(
-            f"train.init = {init!r} is another program's model; make it a run first: `groundup import {init} --out RUN`"
+            f"train.init = {init!r} is a model that is not a run; make it one first: "
+            f"`{command('import', init, '--out', Path(_RUNS, 'imported'))}`, then --init imported"
         )
     if found is None:
         try:
@@ -92,6 +92,19 @@ def find_parent(init: str) -> Parent:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"train.init = {init!r}: {folder / _STATE_FILE} cannot be read: {why(error)}") from None
     return Parent(init, folder, run, state)
+
+
+def _is_no_run(init: str) -> bool:
+    """Whether it names a model on the Hub, of another program, or exported as a folder."""
+    return (
+        init.startswith("hf://")
+        or init.endswith((".gguf", ".safetensors"))
+        or os.path.isfile(os.path.join(init, "config.json"))
+        or (
+            os.path.isfile(os.path.join(init, "model.safetensors"))
+            and not os.path.isfile(os.path.join(init, _STATE_FILE))
+        )
+    )
 
 
 def absolute_init(init: str) -> str:
