@@ -1,4 +1,4 @@
-"""Locality of the code: files entered, and switches between files, on paths that a reader of the code follows.
+"""Locality of the code: files entered, and switches between files, on paths that a reader follows; and start-up times.
 
     python benchmarks/house.py --out house.json
 
@@ -13,15 +13,18 @@ import collections
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "groundup"
 _NEW_LOCALS = 0x2
+_ROUNDS = 9
 WAYS = (
     "train before its first step",
     "a plain step",
@@ -85,7 +88,10 @@ def main() -> int:
                 [sys.executable, __file__, "--way", way], cwd=folder, capture_output=True, text=True, check=True
             )
         rows.append({"way": way} | json.loads(done.stdout.splitlines()[-1]))
-    rows += folders()
+        if not rows[-1]["files"]:
+            print(f"nothing of {SOURCE} was called: another copy of groundup is installed", file=sys.stderr)
+            return 1
+    rows += folders() + start_up()
     for row in rows:
         print(json.dumps({key: value for key, value in row.items() if key != "names"}))
     if options.out:
@@ -97,6 +103,22 @@ def folders() -> list[dict[str, Any]]:
     """Files in each folder of the package that has more than 15."""
     counts = collections.Counter(str(path.parent.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
     return [{"folder": folder, "files": count} for folder, count in counts.most_common() if count > 15]
+
+
+def start_up() -> list[dict[str, Any]]:
+    """Seconds of a Python process that imports groundup, and of `groundup --help`, beside one that does nothing."""
+    commands = {
+        "nothing": ["-c", "pass"],
+        "import groundup": ["-c", "import groundup"],
+        "--help": ["-m", "groundup", "-h"],
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(_ROUNDS):
+        for name, arguments in commands.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+            seconds[name].append(time.perf_counter() - start)
+    return [{"start": name, "seconds": round(statistics.median(found), 3)} for name, found in seconds.items()]
 
 
 def _config(**changes: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import json
 import re
 import subprocess
 import sys
@@ -158,3 +159,16 @@ def test_words_have_one_meaning(pattern: str) -> None:
 def test_no_folder_is_too_full() -> None:
     counts = collections.Counter(str(path.parent.relative_to(SOURCE)) for path in SOURCE.rglob("*.py"))
     assert {folder: count for folder, count in counts.items() if count > MOST_FILES} == {}
+
+
+@pytest.mark.parametrize(
+    ("way", "files", "switches"),
+    [("a plain step", 13, 45), ("train before its first step", 39, 390), ("sweep before it trains", 39, 350)],
+)
+def test_the_way_through_stays_short(way: str, files: int, switches: int, tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "house.py"
+    done = subprocess.run(
+        [sys.executable, script, "--way", way], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (0 < found["files"] <= files, 0 < found["switches"] <= switches) == (True, True), found

@@ -47,9 +47,10 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
         device: "cpu" or "cuda"; their fused attention kernels save different tensors.
     """
     width = 2 if train.precision == "bf16" else 4
+    head_dim = model.head_dim
     sizes = {
         "B": batch_size, "S": model.context_length, "D": model.d_model, "F": model.ffn_dim, "H": model.num_heads,
-        "J": model.kv_heads * model.head_dim, "V": model.vocab_size, "Q": model.num_heads * model.head_dim,
+        "J": model.kv_heads * head_dim, "V": model.vocab_size, "Q": model.num_heads * head_dim,
     }  # fmt: skip
 
     queries = "D" if sizes["Q"] == sizes["D"] else "Q"

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from groundup.config import OptimConfig
+from groundup.config import OptimConfig, RunConfig
 from groundup.errors import ConfigError
 
 
@@ -151,3 +151,9 @@ def _course(stage: _Stage) -> str:
         "linear": "straight line to",
     }
     return f"{course[stage.schedule]} {stage.low:g}" if stage.schedule in course else "constant"
+
+
+def kept_step(config: RunConfig) -> int:
+    """Return the step whose checkpoint is kept for a longer run: the last one before wsd decays; 0 if there is none."""
+    step = last_shared_step(config.train.max_iters, config.optim)
+    return step if step < config.train.max_iters and not config.train.finish_schedule else 0

@@ -103,7 +103,9 @@ def _with_other_tokens(
 def _absolute(options: Mapping[str, Any]) -> Options:
     """Options with absolute paths, valid from any working directory."""
     paths = {name: os.path.realpath(options[name]) for name in _PATHS if options[name]}
-    return dict(options) | paths | {"train.init": absolute_init(options["train.init"])}
+    if options["train.init"]:
+        paths["train.init"] = absolute_init(options["train.init"])
+    return dict(options) | paths
 
 
 def _token_hashes(trials: Iterable[Options]) -> dict[str, str]:

@@ -141,7 +141,7 @@ def absolute_paths(config: RunConfig) -> dict[str, str]:
     """Return the paths of data and parent in absolute form, so that a run is evaluated and resumed from any folder."""
     paths = {f"data.{key}": getattr(config.data, key) for key in ("train", "valid", "vocab", "merges")}
     data = {key: str(Path(path).resolve()) for key, path in paths.items() if path}
-    return data | {"train.init": absolute_init(config.train.init)}
+    return data | ({"train.init": absolute_init(config.train.init)} if config.train.init else {})
 
 
 def open_stores(config: DataConfig) -> tuple[TokenShards, TokenShards | None]:

@@ -19,7 +19,7 @@ from groundup.config import RunConfig, TrainConfig
 from groundup.config.options import nearest_divisors
 from groundup.display.units import size_text
 from groundup.errors import ConfigError
-from groundup.train.checkpoint.extend import kept_step
+from groundup.optim.schedule import kept_step
 from groundup.train.ranks.collective import Ranks
 
 _WITH_WASTE = 1.2

@@ -23,11 +23,11 @@ from groundup.errors import DivergenceError, GroundupError, TrainingError
 from groundup.generation import continue_text
 from groundup.nn import TransformerLM
 from groundup.optim.dtensor import whole
+from groundup.optim.schedule import kept_step
 from groundup.record import json_values
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Sinks, external_sinks
 from groundup.system.interruption import Interruption
-from groundup.train.checkpoint.extend import kept_step
 from groundup.train.checkpoint.writer import CheckpointWriter
 from groundup.train.device import device_name, known_peak, peak_memory
 from groundup.train.evaluate import Evaluation, evaluate_unless

@@ -19,12 +19,12 @@ from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
 from groundup.optim import learning_rate, learning_rate_at
+from groundup.optim.schedule import kept_step
 from groundup.record.parent import inheriting_recipe
 from groundup.record.run import RunDirectory
 from groundup.system.interruption import Interruption
 from groundup.system.threads import wait_by_load
 from groundup.train.build import Trainer, build
-from groundup.train.checkpoint.extend import kept_step
 from groundup.train.checkpoint.initial import begin_with, with_parent
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
@@ -105,7 +105,9 @@ def train(
         with ranks.error_barrier():
             device = ranks.device(choose_device(config.train.device))
             stack.enter_context(process_settings(config.train, device))
-            config, parent = with_parent(config, begins=begins)
+            parent = None
+            if config.train.init:
+                config, parent = with_parent(config, begins=begins)
             trainer = build(config, device, ranks, force=force, parent=parent)
         if parent is not None:
             begin_with(trainer, parent)  # before anything is deleted

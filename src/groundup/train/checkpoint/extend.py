@@ -41,12 +41,6 @@ class Start(NamedTuple):
     """A line for the user, if the run has become longer: later checkpoints and lines are then replaced."""
 
 
-def kept_step(config: RunConfig) -> int:
-    """Return the step whose checkpoint is kept for a longer run: the last one before wsd decays; 0 if there is none."""
-    step = last_shared_step(config.train.max_iters, config.optim)
-    return step if step < config.train.max_iters and not config.train.finish_schedule else 0
-
-
 def longer(run: RunDirectory, folder: Path, saved: dict[str, Any], config: RunConfig) -> Start | None:
     """Return where a run goes on that has become longer; None if its changes are others, or none. Only reads.
 

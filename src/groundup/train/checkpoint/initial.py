@@ -35,7 +35,7 @@ _VOCABULARY = ("token_embeddings.weight", "lm_head.weight")
 
 
 def with_parent(config: RunConfig, *, begins: bool) -> tuple[RunConfig, Parent | None]:
-    """Return the config and the parent of a run that begins now; None if it begins with weights from its seed.
+    """Return the config and the parent of a run that train.init names; no parent if the run has begun.
 
     Args:
         begins: False for a run that has a checkpoint. It needs its parent no more: what the parent decided is in its
@@ -45,8 +45,6 @@ def with_parent(config: RunConfig, *, begins: bool) -> tuple[RunConfig, Parent |
         FileMissingError, CheckpointError: the parent is missing or has no such checkpoint.
         ConfigError: it lies in the run's own directory, which is about to be replaced.
     """
-    if not config.train.init:
-        return config, None
     if not begins:
         model = RunDirectory(config.run_dir).config.model
         left_out = [name for name in ("vocab_size", "embedding_scale") if not getattr(config.model, name)]

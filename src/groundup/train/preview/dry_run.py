@@ -78,7 +78,9 @@ def dry_run(
     device = choose_device(config.train.device)
     with process_settings(config.train, device):
         begins = not (resume and RunDirectory(config.run_dir).steps())
-        config, parent = with_parent(config, begins=begins)
+        parent = None
+        if config.train.init:
+            config, parent = with_parent(config, begins=begins)
         trainer = build(config, device, force=force, parent=parent)
         yield from _sections(trainer, resume=resume, overwrite=overwrite, adopt_config=adopt_config)
 
