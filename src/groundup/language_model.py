@@ -75,7 +75,7 @@ def load(
         template = ChatTemplate(str(source), foreign.chat_template) if foreign.chat_template else None
         return LanguageModel(
             quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample,
-            chat_template=template,
+            chat_template=template, source=str(source),
         )  # fmt: skip
     run = RunDirectory.open(source)
     model, state = load_model(run, str(checkpoint), where)
@@ -106,6 +106,7 @@ class LanguageModel:
         run: run directory; None for a model that was not trained by a run.
         step: optimizer steps of the checkpoint; None likewise.
         sample: the tokens that begin and end a text; by default the run's.
+        source: what it was loaded from, if that is no run.
     """
 
     def __init__(
@@ -117,7 +118,9 @@ class LanguageModel:
         step: int | None = None,
         sample: SampleConfig | None = None,
         chat_template: ChatTemplate | None = None,
+        source: str = "",
     ):
+        self.source = source
         self.model, self.tokenizer, self.run, self.step = model, tokenizer, run, step
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
@@ -277,7 +280,9 @@ class LanguageModel:
 
     def _facts(self) -> dict[str, str]:
         config = self.config
-        facts = {} if self.run is None else {"run": str(self.run.path), "step": f"{self.step:,}"}
+        facts = {"source": self.source} if self.source else {}
+        if self.run is not None:
+            facts = {"run": str(self.run.path), "step": f"{self.step:,}"}
         return facts | {
             "parameters": count_text(sum(parameter.numel() for parameter in self.model.parameters())),
             "layers": str(config.num_layers),

@@ -171,10 +171,20 @@ def test_tensors_that_are_missing_or_too_many_or_of_no_number(folder, tmp_path, 
         ),
         ("model.safetensors.index.json", b'{"weight_map": []}', "no weight_map"),
         ("generation_config.json", b"no", "generation_config.json"),
+        ("generation_config.json", b'{"eos_token_id": "x"}', "eos_token_id = 'x'; expected an id"),
+        ("generation_config.json", b'{"eos_token_id": [1, true]}', "eos_token_id = [1, True]; expected an id"),
     ],
 )
 def test_files_that_are_missing_or_damaged(name, content, said, folder, tmp_path, refused):
     assert said in refused(broken(folder, tmp_path / "copy", name, content))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"])
+def test_a_pipe_in_place_of_a_file(name, folder, tmp_path, refused):
+    shutil.copytree(folder, tmp_path / "copy")
+    (tmp_path / "copy" / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / "copy" / name)
+    assert name in refused(tmp_path / "copy")
 
 
 def test_a_tokenizer_of_another_size(folder, tmp_path, refused, gpt2_files):

@@ -14,6 +14,8 @@ SCHEME = "hf://"
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w./-]+?))?(/(?P<file>[\w./-]+\.gguf))?")
 _WANTED = ["*.json", "*.safetensors", "tokenizer.model"]
 """Files of a model that are read. Others, such as pickles, are not downloaded."""
+_TWICE = ["consolidated*.safetensors", "original/*"]
+"""The same weights once more, in the form of the model's makers (Mistral, Llama)."""
 
 
 class Downloaded(NamedTuple):
@@ -48,7 +50,7 @@ def download(name: str) -> Downloaded:
             place = Path(hub.hf_hub_download(repo, file, revision=revision))
             commit = place.parents[file.count("/")].name
         else:
-            place = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=_WANTED))
+            place = Path(hub.snapshot_download(repo, revision=revision, allow_patterns=_WANTED, ignore_patterns=_TWICE))
             commit = place.name
     return Downloaded(place, {"source": f"{SCHEME}{repo}" + (f"/{file}" if file else ""), "revision": commit})
 

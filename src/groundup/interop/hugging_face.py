@@ -130,9 +130,9 @@ def read_folder(
         _check_tied(weights)
     loaded = None if without_tokenizer else load_tokenizer(tokenizer or folder)
     check_tokenizer(loaded, config.vocab_size, str(folder))
-    generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).is_file() else {}
-    tokens = {name: generation.get(name, entries.get(name)) for name in ("bos_token_id", "eos_token_id")}
-    run = override(RunConfig(model=config), sample_tokens(loaded, tokens["bos_token_id"], tokens["eos_token_id"]))
+    generation = _object(folder / GENERATION_FILE) if (folder / GENERATION_FILE).exists() else {}
+    begin, end = (_token_id(folder, name, generation, entries) for name in ("bos_token_id", "eos_token_id"))
+    run = override(RunConfig(model=config), sample_tokens(loaded, begin, end))
     template, unreadable = _chat_template(folder) if loaded is not None else ("", "")
     return Model(
         run, LinkedWeights(weights, found), loaded, {"source": str(folder.resolve())}, family.class_name,
@@ -140,11 +140,21 @@ def read_folder(
     )  # fmt: skip
 
 
+def _token_id(folder: Path, name: str, generation: dict[str, Any], config: dict[str, Any]) -> object:
+    """An id, a list of some, or None."""
+    file, entries = (GENERATION_FILE, generation) if name in generation else (CONFIG_FILE, config)
+    value = entries.get(name)
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if any(type(token_id) is not int or token_id < 0 for token_id in ids):
+        raise CheckpointError(f"{folder / file}: {name} = {value!r}; expected an id, or a list of ids")
+    return value
+
+
 def _chat_template(folder: Path) -> tuple[str, str]:
     """The chat template of a folder, of several the default one, empty where it has none; and why it cannot be read."""
     for name in (TEMPLATE_FILE, TOKENIZER_CONFIG_FILE):
         path = folder / name
-        if path.is_file() and (name == TEMPLATE_FILE or _object(path).get("chat_template")):
+        if path.exists() and (name == TEMPLATE_FILE or _object(path).get("chat_template")):
             try:
                 return load_template(str(path), END_OF_TEXT).text, ""
             except DataError as error:

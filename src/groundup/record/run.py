@@ -41,6 +41,9 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.tokenizer_dir = self.path / "tokenizer"
 
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
     @classmethod
     def open(cls, path: str | Path) -> RunDirectory:
         """Open an existing run, by its path or by its name in runs/.
