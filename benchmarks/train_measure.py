@@ -53,15 +53,15 @@ def speed(
     batch_size: int,
     seconds: float,
     squares: Sequence[int],
-    same_products: bool = False,
+    same_matmul: bool = False,
 ) -> Row:
     """Time whole steps for about ``seconds``, after the warm-up, and the process's matmul peak before and after.
 
     Args:
         squares: sizes of square matmuls for the peak, in addition to the model's own.
-        same_products: use groundup's matmul library for every contender.
+        same_matmul: use groundup's matmul library for every contender.
     """
-    if same_products:
+    if same_matmul:
         use_wide_matmul()
     shape = ModelConfig(**model)
     trainee, batches = make(who, model), make_batches(shape, batch_size)

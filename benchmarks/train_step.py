@@ -1,7 +1,7 @@
 """Training on a CPU side by side: tokens/s, share of the matmul peak, memory, optimizer, checkpoints, start-up.
 
     python benchmarks/train_step.py [--what speed share memory optimizer checkpoints startup] [--threads 1 2]
-        [--sizes 256 512] [--rounds 5] [--who groundup groundup:compiled ...] [--same-malloc] [--same-products]
+        [--sizes 256 512] [--rounds 5] [--who groundup groundup:compiled ...] [--same-malloc] [--same-matmul]
         [--out FILE] [--quick]
 
     speed      whole steps (forward, loss, backward, clipping, optimizer) in float32: groundup against transformers'
@@ -125,7 +125,7 @@ def speed_and_share(bench: Bench, d_model: int, threads: int) -> None:
             batch_size=scale.batch_size,
             seconds=scale.seconds,
             squares=scale.squares,
-            same_products=options.same_products,
+            same_matmul=options.same_matmul,
         ),
     )
     if not found:
@@ -289,14 +289,14 @@ def main() -> None:
     parser.add_argument("--who", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--time-limit", type=float, default=900, help="seconds of one measurement")
     parser.add_argument("--same-malloc", action="store_true", help="keep freed memory in peers too")
-    parser.add_argument("--same-products", action="store_true", help="use groundup's matmul library in peers too")
+    parser.add_argument("--same-matmul", action="store_true", help="use groundup's matmul library in peers too")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     wrong = [size for size in options.sizes if size < HEAD_SIZE or size % HEAD_SIZE]
     if wrong:
         parser.error(f"--sizes {wrong[0]}: the head size is {HEAD_SIZE}; give multiples of it")
-    report = Report(options.out, same_malloc=options.same_malloc, same_products=options.same_products)
+    report = Report(options.out, same_malloc=options.same_malloc, same_matmul=options.same_matmul)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(options, Path(scratch), report)
         if {"speed", "share"} & set(options.what):

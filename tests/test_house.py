@@ -134,9 +134,11 @@ def code_lines(tree: ast.Module) -> int:
 # Words that the glossary replaced, and where one of them still is what it says.
 REPLACED = {
     r"\bsitting": "session",
-    r"\bmatrix products?\b": "matmul",
+    r"\bmatrix products?\b|\bsame.products?\b|\bproducts?, GFLOP": "matmul",
     r"\bone_pass\b|\.passes\(": "micro-batch",
-    r"comes apart|come apart": "diverged",
+    r"comes apart|come apart|is no number\b": "diverged, non-finite",
+    r"\bmade when needed\b": "cached",
+    r"\btext to measure on\b": "validation split",
     r"\bwhoever\b|\bnobody\b": "the reader, the user, no one",
     r"\bof its own\b": "its own",
     r"\bby the clock\b": "elapsed time",
@@ -147,12 +149,14 @@ REPLACED = {
 @pytest.mark.parametrize("pattern", REPLACED)
 def test_words_have_one_meaning(pattern: str) -> None:
     found = []
-    for path in sorted(SOURCE.rglob("*.py")):
+    root = SOURCE.parents[1]
+    prose = [root / "README.md", root / "CONTRIBUTING.md", *(root / "docs").rglob("*.md")]
+    for path in sorted([*SOURCE.rglob("*.py"), *(root / "benchmarks").glob("*.py"), *prose]):
         if path.parts[-2] == "stories":  # the stories are told in their own words
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if re.search(pattern, line, re.IGNORECASE):
-                found.append(f"{path.relative_to(SOURCE)}:{number}: {line.strip()}")
+                found.append(f"{path.relative_to(root)}:{number}: {line.strip()}")
     assert not found, f"write {REPLACED[pattern]!r}:\n" + "\n".join(found)
 
 
