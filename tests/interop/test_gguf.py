@@ -30,6 +30,7 @@ OPTIONS = {
     "llama, scaled": {"rope_scaling": "llama3", "rope_factor": 4.0, "rope_original_context": 24},
     "llama, linear": {"rope_scaling": "linear", "rope_factor": 4.0},
     "qwen2": {"qkv_bias": True},
+    "arcee": {"ffn": "relu2"},
     "qwen3": {"qk_norm": True, "tie_embeddings": True, "embedding_scale": 1.0},
 }
 

@@ -64,6 +64,7 @@ OPTIONS = {
     "SeedOssForCausalLM": {"qkv_bias": True},
     "SmolLM3ForCausalLM": {"position": "none"},
     "ArceeForCausalLM": {"ffn": "silu"},
+    "ArceeForCausalLM, relu2": {"ffn": "relu2", "output_init": "zero"},
 }
 
 
@@ -89,6 +90,9 @@ def test_an_exported_run_is_what_transformers_loads(name, tokenizer, ids, tmp_pa
     [
         ({"norm": "post"}, r"model\.norm = 'post' has no form .*--to folder"),
         ({"norm": "none", "qk_norm": True}, r"model\.norm = 'none' has no form"),
+        ({"logit_softcap": 2.0}, r"model\.logit_softcap = 2\.0 has no form"),
+        ({"embedding_norm": True}, r"model\.embedding_norm = True has no form"),
+        ({"norm_gains": False}, r"model\.norm_gains = False has no form"),
         ({"qk_norm": True, "qkv_bias": True}, r"model\.qk_norm = True together with model\.qkv_bias = True"),
         ({"ffn": "silu", "num_heads": 5, "num_kv_heads": 0, "head_size": 10}, "num_heads = 5 that does not divide"),
     ],

@@ -74,8 +74,10 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
     else:
         blocks = saved(_block(model, train, width, device, batch_size), model.num_layers)
     once: list[_Line] = [("input", "tokens and targets", "2 B S", 8)]
+    if model.embedding_norm:
+        once += _norm(model, train, 4)  # embeddings are cast to the dtype of the matmuls after it
     if model.norm == "pre":
-        once += _norm(train, width)
+        once += _norm(model, train, width)
     once += [("loss", "input of the head", "B S D", width)]
     if train.kernels == "fast":
         beside: list[_Line] = [
@@ -84,6 +86,8 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
         ]
     else:
         once += [("loss", "logits", "B S V", width)]
+        if model.logit_softcap:
+            once += [("loss", "their bounded tanh", "B S V", width)]
         beside = [("loss", "gradient by the logits", "B S V", width)]
         if width == 2:
             once += [("weights in bfloat16", "head", "V D", width)]
@@ -111,7 +115,7 @@ def count(shape: str, sizes: dict[str, int]) -> int:
 
 def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
     pre, plain = model.norm == "pre", train.kernels == "plain"
-    norms = _norm(train, width) if model.norm != "none" else []
+    norms = _norm(model, train, width) if model.norm != "none" else []
     attention: list[_Line] = [("attention", "input" if pre else "input of the block", "B S D", width)]
     attention += _heads_plain(model) if plain else []
     attention += _qk_norm(model, plain, width) if model.qk_norm else []
@@ -119,6 +123,8 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
     ffn: list[_Line] = [("feed-forward", "input", "B S D", width)]
     if model.ffn == "silu":
         ffn += [("feed-forward", name, "B S F", width) for name in ("W1 x", "sigmoid(W1 x)", "SiLU(W1 x)")]
+    elif model.ffn == "relu2":
+        ffn += [("feed-forward", name, "B S F", width) for name in ("ReLU(W1 x)", "ReLU(W1 x)²")]
     elif plain:
         names = ("W1 x", "sigmoid(W1 x)", "SiLU(W1 x)", "W3 x", "SiLU(W1 x) W3 x")
         ffn += [("feed-forward", name, "B S F", width) for name in names]
@@ -134,11 +140,12 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
     return norms + attention + norms + ffn + cast
 
 
-def _norm(train: TrainConfig, width: int) -> list[_Line]:
+def _norm(model: ModelConfig, train: TrainConfig, width: int) -> list[_Line]:
     root: _Line = ("norms", "1 / root mean square", "B S", 4)
     if train.kernels == "fast":
         return [("norms", "input", "B S D", width), root]
-    return [("norms", "input in float32", "B S D", 4), root, ("norms", "input / root mean square", "B S D", 4)]
+    lines: list[_Line] = [("norms", "input in float32", "B S D", 4), root]
+    return lines + ([("norms", "input / root mean square", "B S D", 4)] if model.norm_gains else [])
 
 
 def _heads_plain(model: ModelConfig) -> list[_Line]:
@@ -151,8 +158,8 @@ def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
     heads, roots = "B S Q + B S J", f"B S H + {model.kv_heads} B S"
     root: _Line = ("attention", "1 / root mean square of queries and keys", roots, 4)
     if plain:
-        names = ("queries and keys in float32", "queries and keys / root mean square")
-        return [root, *[("attention", name, heads, 4) for name in names]]
+        names = ["queries and keys in float32", "queries and keys / root mean square"]
+        return [root, *[("attention", name, heads, 4) for name in names[: 2 if model.norm_gains else 1]]]
     if model.kv_heads > 1:
         lines: list[_Line] = [root, ("attention", "queries and keys before their norms", heads, width)]
     elif model.num_heads > 1:  # a single head of keys needs no copy and holds the whole QKV projection

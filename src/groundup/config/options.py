@@ -18,7 +18,8 @@ END_OF_TEXT = "<|endoftext|>"
 
 Norm = Literal["pre", "post", "none"]
 Position = Literal["rope", "none"]
-FeedForward = Literal["swiglu", "silu"]
+FeedForward = Literal["swiglu", "silu", "relu2"]
+OutputInit = Literal["glorot", "depth", "zero"]
 RopeScaling = Literal["none", "linear", "llama3"]
 
 
@@ -58,7 +59,7 @@ class ModelConfig:
     """Heads of keys and values, each shared by as many query heads (grouped-query attention); 0 takes num_heads."""
     d_ff: int = 0
     """Inner width of the feed-forward layer; 0 derives it: 8/3 d_model rounded up to a multiple of 64 for swiglu
-    (512 -> 1408), 4 d_model for silu, so that both have about the same number of parameters."""
+    (512 -> 1408), 4 d_model for silu and relu2, so that all have about the same number of parameters."""
     rope_theta: float = 10_000.0
     """Base of the rotary angles."""
     rope_scaling: RopeScaling = "none"
@@ -78,7 +79,8 @@ class ModelConfig:
     position: Position = "rope"
     """Rotary position embedding, or no position information at all (NoPE)."""
     ffn: FeedForward = "swiglu"
-    """Gated (W2(SiLU(W1 x) * W3 x)) or plain (W2 SiLU(W1 x)) feed-forward layer."""
+    """Gated (W2(SiLU(W1 x) * W3 x)), plain (W2 SiLU(W1 x)), or with a squared ReLU (W2 ReLU(W1 x)²) feed-forward
+    layer."""
     tie_embeddings: bool = False
     """Use the embedding table as output matrix too; it is then initialized small, so that the first loss is ln V."""
     embedding_scale: float = 0.0
@@ -90,12 +92,25 @@ class ModelConfig:
     """Normalize queries and keys per head before RoPE (RMSNorm; Henry et al. 2020)."""
     qkv_bias: bool = False
     """Add a bias to queries, keys and values (as Qwen2 does)."""
+    norm_gains: bool = True
+    """Multiply what a norm returns by learned gains, one for each feature."""
+    embedding_norm: bool = False
+    """Normalize the embeddings before the first block (RMSNorm)."""
+    output_init: OutputInit = "glorot"
+    """Initial matrices that write into the residual stream, attention's output_proj and the feed-forward layer's w2:
+    as all others, those divided by sqrt(2 num_layers) (Radford et al. 2019), or zeros, so that each block begins as
+    the identity."""
+    logit_softcap: float = 0.0
+    """Bound of the logits: c tanh(logits / c) (Gemma 2). 0: none."""
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
         for name in ("context_length", "d_model", "num_layers", "num_heads"):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
-        named = (("norm", Norm), ("position", Position), ("ffn", FeedForward), ("rope_scaling", RopeScaling))
+        named = (
+            ("norm", Norm), ("position", Position), ("ffn", FeedForward), ("rope_scaling", RopeScaling),
+            ("output_init", OutputInit),
+        )  # fmt: skip
         for name, kind in named:
             choices = get_args(kind)
             listed = ", ".join(map(repr, choices))
@@ -106,6 +121,8 @@ class ModelConfig:
         _require(self.head_size >= 0, "model.head_size", self.head_size, "a positive number, or 0 to derive it")
         scale = self.embedding_scale
         _require(0 <= scale < math.inf, "model.embedding_scale", scale, "a finite number, 0 (derive it) or greater")
+        cap = self.logit_softcap
+        _require(0 <= cap < math.inf, "model.logit_softcap", cap, "a positive, finite number, or 0 for none")
         self._check_rope_scaling()
         if not self.head_size and self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
@@ -159,7 +176,8 @@ class ModelConfig:
     @property
     def input_scale(self) -> float:
         """``embedding_scale``, or what it is derived to where it is 0."""
-        derived = 1 / self.initial_head_std if self.tie_embeddings and self.norm != "none" else 1.0
+        enters_small = self.tie_embeddings and self.norm != "none" and not self.embedding_norm
+        derived = 1 / self.initial_head_std if enters_small else 1.0
         return self.embedding_scale or derived
 
     @property
@@ -172,7 +190,7 @@ class ModelConfig:
         """``d_ff``, or what it is derived to where it is 0."""
         if self.d_ff:
             return self.d_ff
-        if self.ffn == "silu":
+        if self.ffn != "swiglu":
             return 4 * self.d_model
         return 64 * -(-8 * self.d_model // (3 * 64))
 

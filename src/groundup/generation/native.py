@@ -21,9 +21,10 @@ from groundup.nn import RotaryPositionalEmbedding, TransformerLM
 _KNOWN = {
     "vocab_size", "context_length", "d_model", "num_layers", "num_heads", "head_size", "num_kv_heads", "d_ff",
     "rope_theta", "rope_scaling", "rope_factor", "rope_original_context", "rope_low_frequency", "rope_high_frequency",
-    "norm", "position", "ffn", "tie_embeddings", "embedding_scale", "norm_eps", "qk_norm", "qkv_bias",
+    "norm", "position", "ffn", "tie_embeddings", "embedding_scale", "norm_eps", "qk_norm", "qkv_bias", "output_init",
 }  # fmt: skip
 """Options that the C++ decoder computes; of any other one only the default."""
+_FEED_FORWARD = ("swiglu", "silu")
 _NORMS = {"pre": 0, "post": 1, "none": 2}
 
 
@@ -42,7 +43,7 @@ def suits(model: TransformerLM) -> bool:
 def knows(config: ModelConfig) -> bool:
     """Whether all options that differ from their defaults are known."""
     fields = (field for field in dataclasses.fields(config) if field.name not in _KNOWN)
-    return all(getattr(config, field.name) == field.default for field in fields)
+    return config.ffn in _FEED_FORWARD and all(getattr(config, field.name) == field.default for field in fields)
 
 
 class NativeDecoder:

@@ -175,7 +175,7 @@ def _scored(
     nats, flags = list[Tensor](), list[Tensor]()
     for start in range(0, len(hidden_ND), step):
         some = slice(start, start + step)
-        logits_NV = model.lm_head(hidden_ND[some])
+        logits_NV = model.logits(hidden_ND[some])
         if greedy:
             flags.append(logits_NV.argmax(-1) == targets_N[some])
         nats.append(row_losses(logits_NV, targets_N[some], None, 1))

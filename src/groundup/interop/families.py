@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 Form = Literal["hugging-face", "gguf"]
 
-USUAL: dict[str, Any] = {"norm": "pre", "position": "rope", "ffn": "swiglu", "qk_norm": False, "qkv_bias": False}
-"""Values of Llama's options that tell families apart."""
+USUAL: dict[str, Any] = {
+    "norm": "pre", "position": "rope", "ffn": "swiglu", "qk_norm": False, "qkv_bias": False, "norm_gains": True,
+    "embedding_norm": False, "logit_softcap": 0.0,
+}  # fmt: skip
+"""Values of Llama's options. Another value has a form in some family, or in none."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,10 @@ FAMILIES = (
     Family(
         "smollm3", "SmolLM3ForCausalLM", {"position": "none"}, windows="some",
         defaults={"tie_word_embeddings": True, "rope_theta": 2_000_000.0},
+    ),
+    Family(
+        "arcee", "ArceeForCausalLM", {"ffn": "relu2"}, gguf="arcee", gguf_pairs=True, any_head_size=False,
+        defaults={"hidden_act": "relu2"},
     ),
     Family("arcee", "ArceeForCausalLM", {"ffn": "silu"}, any_head_size=False, defaults={"hidden_act": "relu2"}),
 )  # fmt: skip
@@ -159,7 +166,7 @@ def config_json(config: ModelConfig, family: Family, *, tied: bool) -> dict[str,
         "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
-        "hidden_act": "silu",
+        "hidden_act": "relu2" if config.ffn == "relu2" else "silu",
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
         "rope_parameters": rope | {"rope_theta": config.rope_theta},
@@ -196,8 +203,13 @@ def model_config(entries: Mapping[str, Any], *, context: int = 0) -> tuple[Model
     read = _Entries(entries, family.defaults)
     if "quantization_config" in entries:
         raise CheckpointError(f"config.json has quantization_config, and quantized weights are not read; {_ORIGINAL}")
-    if (act := read.text("hidden_act", "silu")) != "silu":
-        raise CheckpointError(f"hidden_act = {act!r} in config.json; groundup's feed-forward layers have 'silu' alone")
+    act, family_acts = read.text("hidden_act", "silu"), _ACTIVATIONS.get(family.name, {"silu": family})
+    if act not in family_acts:
+        raise CheckpointError(
+            f"hidden_act = {act!r} in config.json; groundup's feed-forward layers have "
+            f"{' and '.join(map(repr, family_acts))} for {family.name}"
+        )
+    family = family_acts[act]
     biased = "attention_out_bias" if family.name == "seed_oss" else "attention_bias"
     for name, what in ((biased, "a bias of o_proj"), ("mlp_bias", "biases in the feed-forward layers")):
         if read.flag(name, False):
@@ -236,6 +248,8 @@ def model_config(entries: Mapping[str, Any], *, context: int = 0) -> tuple[Model
     return config, family
 
 
+_ACTIVATIONS = {"arcee": {family.options["ffn"]: family for family in FAMILIES if family.name == "arcee"}}
+"""Forms of a family by ``hidden_act``, for a family that has several."""
 _ORIGINAL = "import the original model"
 
 
@@ -417,8 +431,8 @@ def links(config: ModelConfig, family: Family, form: Form) -> list[Link]:
     for i in range(config.num_layers):
         for names in _BLOCK_NAMES:
             ours, theirs = names[0], names[which]
-            if config.ffn == "silu" and ours == "ffn.w1.weight":
-                theirs = "mlp.up_proj.weight"
+            if config.ffn != "swiglu" and ours == "ffn.w1.weight":
+                theirs = {"hugging-face": "mlp.up_proj.weight", "gguf": "ffn_up.weight"}[form]
             if ours in shapes:
                 head_size = config.head_dim if permuted and ours.startswith(_ROTATED) else 0
                 found.append(Link(f"layers.{i}.{ours}", f"{prefix}.{i}.{theirs}", shapes[ours], head_size))
@@ -438,11 +452,11 @@ def plain_names(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's parameters in groundup; a tied matrix occurs once."""
     shapes = _shapes(config)
     block = [names[0] for names in _BLOCK_NAMES if names[0] in shapes]
-    found = {_TABLE: shapes[_TABLE]}
+    found = {name: shapes[name] for name in (_TABLE, "embedding_norm.weight") if name in shapes}
     found |= {f"layers.{i}.{name}": shapes[name] for i in range(config.num_layers) for name in block}
-    if config.norm == "pre":
-        found["ln_final.weight"] = shapes["ln_final.weight"]
-    return found if config.tie_embeddings else found | {"lm_head.weight": shapes[_TABLE]}
+    found |= {name: shapes[name] for name in ("ln_final.weight", "lm_head.weight") if name in shapes}
+    assert len(found) == len(shapes) + (config.num_layers - 1) * len(block)
+    return found
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -23,7 +23,9 @@ from torch import Tensor, nn
 from groundup.config import ModelConfig
 from groundup.errors import CheckpointError
 from groundup.interop.weights import CHUNK_BYTES, Weights, tensor_bytes
-from groundup.nn import RMSNorm, RotaryPositionalEmbedding, TransformerBlock
+from groundup.nn import RotaryPositionalEmbedding, TransformerBlock
+from groundup.nn.functional import softcapped
+from groundup.nn.layers import new_norm
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -86,7 +88,8 @@ def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
     x_SD, y_SD = first.normed(x_SD), second.normed(y_SD)
     logits_SV, difference, largest = [], 0.0, 0.0
     for a_ND, b_ND in _heads(one, other):
-        a_SN, b_SN = x_SD @ a_ND.T, y_SD @ b_ND.T
+        a_SN = softcapped(x_SD @ a_ND.T, one.config.logit_softcap)
+        b_SN = softcapped(y_SD @ b_ND.T, other.config.logit_softcap)
         difference = max(difference, float((a_SN - b_SN).abs().max()))
         largest = max(largest, float(a_SN.abs().max()))
         logits_SV.append(b_SN)
@@ -112,7 +115,8 @@ class _Streamed:
 
     def embedded(self, ids: Sequence[int]) -> Tensor:
         rows = [self._weights.rows(_TABLE, i, i + 1) for i in ids]
-        return torch.cat(rows).float() * self.config.input_scale
+        x_SD = torch.cat(rows).float() * self.config.input_scale
+        return self._normed(_FIRST_NORM, x_SD) if self.config.embedding_norm else x_SD
 
     def block(self, layer: int, x_SD: Tensor) -> Tensor:
         for name, parameter in self.module.named_parameters():
@@ -121,21 +125,26 @@ class _Streamed:
         return result
 
     def normed(self, x_SD: Tensor) -> Tensor:
-        if self.config.norm != "pre":
-            return x_SD
-        norm = RMSNorm(self.config.d_model, self.config.norm_eps)
-        norm.weight.copy_(self._weights.tensor(_LAST_NORM))
-        return norm(x_SD)
+        return self._normed(_LAST_NORM, x_SD) if self.config.norm == "pre" else x_SD
+
+    def _normed(self, name: str, x_SD: Tensor) -> Tensor:
+        norm = new_norm(self.config, self.config.d_model, None, None)
+        if norm.weight is not None:
+            self._weights.fill(name, norm.weight)
+        normed: Tensor = norm(x_SD)
+        return normed
 
 
-_TABLE, _HEAD, _LAST_NORM = "token_embeddings.weight", "lm_head.weight", "ln_final.weight"
+_TABLE, _HEAD = "token_embeddings.weight", "lm_head.weight"
+_FIRST_NORM, _LAST_NORM = "embedding_norm.weight", "ln_final.weight"
 
 
 def _heads(one: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of both output matrices, a few at a time, once they and those of the embeddings have been compared."""
     scale = one.config.input_scale / other.config.input_scale
-    if one.config.norm == "pre":
-        _check_same(other.weights, _LAST_NORM, *(side.weights.tensor(_LAST_NORM).float() for side in (one, other)))
+    for name in (_FIRST_NORM, _LAST_NORM):
+        if name in one.weights.shapes:
+            _check_same(other.weights, name, *(side.weights.tensor(name).float() for side in (one, other)))
     count = one.weights.shapes[_TABLE][0]
     step = max(1, CHUNK_BYTES // (4 * one.config.d_model))
     for start in range(0, count, step):

@@ -11,7 +11,7 @@ from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn.course import attention_sizes, or_sizes
 from groundup.nn.functional import causal_mask, scaled_dot_product_attention
-from groundup.nn.layers import Linear, RMSNorm
+from groundup.nn.layers import Linear, new_norm
 
 # Shapes: B leading (batch) dimensions, S sequence, T keys of the cache and the sequence, D d_model, H query heads,
 # G heads of keys and values, K head size.
@@ -204,8 +204,8 @@ class MultiHeadSelfAttention(nn.Module):
         self.k_proj = Linear(d_model, keys, device, dtype, bias=bias)
         self.v_proj = Linear(d_model, keys, device, dtype, bias=bias)
         self.output_proj = Linear(queries, d_model, device, dtype)
-        self.q_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
-        self.k_norm = RMSNorm(head_dim, config.norm_eps, device, dtype) if config.qk_norm else None
+        self.q_norm = new_norm(config, head_dim, device, dtype) if config.qk_norm else None
+        self.k_norm = new_norm(config, head_dim, device, dtype) if config.qk_norm else None
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Attend from each position to itself and the earlier ones, those in ``cache`` included.

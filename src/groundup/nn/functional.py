@@ -1,4 +1,4 @@
-"""The formulas of the model that have no parameters: SiLU, softmax, attention, cross-entropy."""
+"""The formulas of the model that have no parameters: SiLU, soft-capping, softmax, attention, cross-entropy."""
 
 import math
 
@@ -13,6 +13,11 @@ from groundup.errors import ConfigError
 def silu(x: Tensor) -> Tensor:
     """Sigmoid linear unit, ``x · sigmoid(x)``, elementwise (Elfwing et al. 2017)."""
     return x * torch.sigmoid(x)
+
+
+def softcapped(logits: Tensor, bound: float) -> Tensor:
+    """``bound · tanh(logits / bound)``, in the logits' dtype (Gemma 2; Bello et al. 2016); a bound of 0 is none."""
+    return bound * torch.tanh(logits / bound) if bound else logits
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:

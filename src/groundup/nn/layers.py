@@ -1,4 +1,4 @@
-"""Layers with weights: Linear, Embedding, RMSNorm and the two feed-forward networks.
+"""Layers with weights: Linear, Embedding, RMSNorm and the feed-forward networks.
 
 Weights stay in the dtype they were created with (float32 by default) and are cast to the input's dtype where they
 are used. Mixed precision is therefore visible: feed bfloat16, and the matmuls run in bfloat16.
@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from groundup.config import ModelConfig
 from groundup.nn.functional import silu
 
 
@@ -84,8 +85,9 @@ class RMSNorm(nn.Module):
     Args:
         d_model: size D of the normalized (last) axis.
         eps: added to the mean square, not to its root.
+        gains: have the gains g; without them g = 1.
 
-    Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones.
+    Shapes: x ``(..., D)`` -> ``(..., D)``; state: ``weight (D,)``, initialized to ones, if there are gains.
     """
 
     def __init__(
@@ -94,18 +96,26 @@ class RMSNorm(nn.Module):
         eps: float = 1e-5,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        gains: bool = True,
     ):
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
+        self.eps, self.d_model = eps, d_model
+        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype)) if gains else None
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         inverse_rms = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
-        return (wide * inverse_rms * self.weight).to(x.dtype)
+        normed = wide * inverse_rms
+        return (normed if self.weight is None else normed * self.weight).to(x.dtype)
 
     def extra_repr(self) -> str:
-        return f"{len(self.weight)}, eps={self.eps:g}"
+        return f"{self.d_model}, eps={self.eps:g}{'' if self.weight is not None else ', no gains'}"
+
+
+def new_norm(config: ModelConfig, size: int, device: torch.device | str | None, dtype: torch.dtype | None) -> RMSNorm:
+    """A norm of ``size`` features, with the config's eps and gains."""
+    return RMSNorm(size, config.norm_eps, device, dtype, gains=config.norm_gains)
 
 
 class SwiGLU(nn.Module):
@@ -151,6 +161,13 @@ class SiLUFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(silu(self.w1(x)))
+
+
+class SquaredReLUFeedForward(SiLUFeedForward):
+    """Ungated feed-forward network ``W2 ReLU(W1 x)²`` (So et al. 2021, Primer), with the shapes of its base class."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(torch.relu(self.w1(x)).square())
 
 
 def init_truncated_normal(weight: Tensor, std: float) -> None:

@@ -13,7 +13,8 @@ from groundup.config import ModelConfig
 from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.course import block_sizes, model_sizes, or_sizes
-from groundup.nn.layers import Embedding, Linear, RMSNorm, SiLUFeedForward, SwiGLU
+from groundup.nn.functional import softcapped
+from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFeedForward, SwiGLU, new_norm
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
@@ -49,11 +50,17 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.norm = config.norm
         self.attn = MultiHeadSelfAttention(config, layer_index, rope, device=device, dtype=dtype)
-        feed_forward = {"swiglu": SwiGLU, "silu": SiLUFeedForward}[config.ffn]
-        self.ffn: nn.Module = feed_forward(config.d_model, config.ffn_dim, device, dtype)
+        kinds: dict[str, type[SwiGLU | SiLUFeedForward]]
+        kinds = {"swiglu": SwiGLU, "silu": SiLUFeedForward, "relu2": SquaredReLUFeedForward}
+        self.ffn = kinds[config.ffn](config.d_model, config.ffn_dim, device, dtype)
         if config.norm != "none":
-            self.ln1 = RMSNorm(config.d_model, config.norm_eps, device, dtype)
-            self.ln2 = RMSNorm(config.d_model, config.norm_eps, device, dtype)
+            self.ln1 = new_norm(config, config.d_model, device, dtype)
+            self.ln2 = new_norm(config, config.d_model, device, dtype)
+        # After all weights were drawn, so that an option changes no other weight.
+        factor = {"glorot": 1.0, "depth": (2 * config.num_layers) ** -0.5, "zero": 0.0}[config.output_init]
+        if factor != 1:
+            for layer in (self.attn.output_proj, self.ffn.w2):
+                layer.weight.data.mul_(factor)
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         match self.norm:
@@ -88,7 +95,7 @@ class TransformerLM(nn.Module):
             (Chen et al. 2016).
 
     Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
-    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``.
+    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``, and ``embedding_norm.weight`` with that option.
 
     Raises:
         ConfigError: config.vocab_size is 0, which takes the size from the data.
@@ -124,7 +131,8 @@ class TransformerLM(nn.Module):
         self.layers = nn.ModuleList(
             TransformerBlock(config, i, rope, device=device, dtype=dtype) for i in range(config.num_layers)
         )
-        self.ln_final = RMSNorm(config.d_model, config.norm_eps, device, dtype) if config.norm == "pre" else None
+        self.embedding_norm = new_norm(config, config.d_model, device, dtype) if config.embedding_norm else None
+        self.ln_final = new_norm(config, config.d_model, device, dtype) if config.norm == "pre" else None
         self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype)
         if config.tie_embeddings:
             self.lm_head.weight = self.token_embeddings.weight
@@ -182,9 +190,14 @@ class TransformerLM(nn.Module):
             head = self.lm_head  # of rounded weights, the matrix that they stand for
             weight = head.weight if isinstance(head, Linear) else head.dequantized()
             return linear_cross_entropy(
-                x_BSD, weight, targets, ignore_index=ignore_index, compile=torch.compiler.is_compiling()
-            )
-        return self.lm_head(x_BSD[:, -logits_to_keep:])  # -0: all of them
+                x_BSD, weight, targets, ignore_index=ignore_index, softcap=self.config.logit_softcap,
+                compile=torch.compiler.is_compiling(),
+            )  # fmt: skip
+        return self.logits(x_BSD[:, -logits_to_keep:])  # -0: all of them
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits ``(..., V)`` of what :meth:`hidden` returns."""
+        return softcapped(self.lm_head(hidden), self.config.logit_softcap)
 
     def hidden(
         self, token_ids: Tensor, token_positions: Tensor | None = None, caches: Sequence[KVCache] | None = None
@@ -199,6 +212,8 @@ class TransformerLM(nn.Module):
         x_BSD = self.token_embeddings(token_ids)
         if self.embedding_scale != 1:
             x_BSD = x_BSD * self.embedding_scale
+        if self.embedding_norm is not None:
+            x_BSD = self.embedding_norm(x_BSD)
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
         for i, layer in enumerate(self.layers):

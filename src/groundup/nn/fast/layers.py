@@ -25,7 +25,7 @@ class FastRMSNorm(RMSNorm):
 
     def __init__(self, plain: RMSNorm):
         nn.Module.__init__(self)
-        self.eps, self.weight = plain.eps, plain.weight
+        self.eps, self.d_model, self.weight = plain.eps, plain.d_model, plain.weight
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -115,8 +115,11 @@ def _side_by_side(weights_MD: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return all_MD.to(dtype)
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """``x / sqrt(mean(x²) + eps) · weight`` over the last axis, in float32 or wider; the result has x's dtype."""
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """``x / sqrt(mean(x²) + eps) · weight`` over the last axis, in float32 or wider; the result has x's dtype.
+
+    Without a weight the gains are 1.
+    """
     normed: Tensor = _RMSNorm.apply(x, weight, eps)
     return normed
 
@@ -134,12 +137,12 @@ class _RMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
         x_ND = x.reshape(-1, x.shape[-1])
         y_ND = torch.empty_like(x_ND)
         rms_N1 = torch.empty(len(x_ND), 1, dtype=wide, device=x.device)
-        g_D = weight_D.to(wide)
+        g_D = 1.0 if weight_D is None else weight_D.to(wide)
         for rows in row_blocks(x_ND, 4):
             here = x_ND[rows].to(wide)
             inverse = torch.linalg.vector_norm(here, dim=-1, keepdim=True).square_()
@@ -154,12 +157,12 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
         x_ND, weight_D, rms_N1 = ctx.saved_tensors
         u = upstream[0]
         u_ND = u.reshape(x_ND.shape)
         wide = rms_N1.dtype
-        g_D = weight_D.to(wide)
+        g_D = rms_N1.new_ones(x_ND.shape[-1]) if weight_D is None else weight_D.to(wide)
         dx_ND = torch.empty_like(x_ND)
         dg_D = torch.zeros_like(g_D)
         for rows in row_blocks(x_ND, 4):
@@ -173,7 +176,7 @@ class _RMSNorm(torch.autograd.Function):
                 torch.mul(dx, inverse, out=dx_ND[rows])
             else:
                 dx_ND[rows] = dx.mul_(inverse)
-        return dx_ND.view(u.shape), dg_D.to(weight_D.dtype), None
+        return dx_ND.view(u.shape), None if weight_D is None else dg_D.to(weight_D.dtype), None
 
 
 class _SiLUGate(torch.autograd.Function):

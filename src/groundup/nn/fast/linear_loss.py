@@ -20,12 +20,18 @@ from groundup.nn.functional import mean_loss
 
 # Shapes: N positions, D d_model, V vocabulary.
 
-_Losses = Callable[[Tensor, Tensor, Tensor | None, int | Tensor], Tensor]
+_Losses = Callable[[Tensor, Tensor, Tensor | None, int | Tensor, float], Tensor]
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch does not annotate it
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, ignore_index: int | None = None, compile: bool = False
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    ignore_index: int | None = None,
+    softcap: float = 0.0,
+    compile: bool = False,
 ) -> Tensor:
     """``cross_entropy(hidden @ weight.T, targets)`` without ever holding all logits.
 
@@ -38,6 +44,7 @@ def linear_cross_entropy(
         targets: ``(...)``, integer classes below V.
         ignore_index: target of positions that do not count; the mean is over the others, and 0 without any. None: all
             count.
+        softcap: bound c of the logits, which become c tanh(logits / c); 0: none.
         compile: let torch.compile fuse the code between the matmuls. (The matmuls are large enough to be called one
             by one, and a compiler would only unroll the loop over the chunks.)
 
@@ -53,7 +60,7 @@ def linear_cross_entropy(
             f"match; expected hidden (..., {weight.shape[-1]}) and targets {tuple(hidden.shape[:-1])}"
         )
     loss: Tensor = _LinearCrossEntropy.apply(
-        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), ignore_index, compile
+        hidden.reshape(-1, hidden.shape[-1]), weight, targets.reshape(-1), ignore_index, softcap, compile
     )
     return loss
 
@@ -63,30 +70,45 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignore_index: int | None, compile: bool
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VD: Tensor,
+        targets_N: Tensor,
+        ignore_index: int | None,
+        softcap: float,
+        compile: bool,
     ) -> Tensor:
         ctx.save_for_backward(hidden_ND, weight_VD, targets_N)
-        ctx.ignore_index = ignore_index
+        ctx.ignore_index, ctx.softcap = ignore_index, softcap
         ctx.losses = _compiled_losses() if compile else row_losses
         wanted = any(ctx.needs_input_grad)
         classes_N, of, counts_N = counted(targets_N, ignore_index)
-        losses_N, *ctx.gradients = _linear_losses(hidden_ND, weight_VD, classes_N, of, ctx.losses, gradients=wanted)
+        losses_N, *ctx.gradients = _linear_losses(
+            hidden_ND, weight_VD, classes_N, of, softcap, ctx.losses, gradients=wanted
+        )
         return mean_loss(losses_N, counts_N)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:  # a second backward pass
             hidden_ND, weight_VD, targets_N = ctx.saved_tensors
             classes_N, of, _ = counted(targets_N, ctx.ignore_index)
-            gradients = _linear_losses(hidden_ND, weight_VD, classes_N, of, ctx.losses, gradients=True)[1:]
+            gradients = _linear_losses(hidden_ND, weight_VD, classes_N, of, ctx.softcap, ctx.losses, gradients=True)[1:]
         d_hidden_ND, d_weight_VD = (scaled(gradient, upstream[0]) for gradient in gradients)
-        return d_hidden_ND, d_weight_VD, None, None, None
+        return d_hidden_ND, d_weight_VD, None, None, None, None
 
 
 def _linear_losses(
-    hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, of: int | Tensor, losses: _Losses, *, gradients: bool
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    targets_N: Tensor,
+    of: int | Tensor,
+    softcap: float,
+    losses: _Losses,
+    *,
+    gradients: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Loss of each position, and the gradients of the sum of losses / of with respect to hidden and weight."""
     count, vocab_size = len(targets_N), len(weight_VD)
@@ -101,7 +123,7 @@ def _linear_losses(
         here_ND = hidden_ND[some]
         logits_NV = torch.mm(here_ND, w_VD.T, out=workspace_NV[: len(here_ND)])
         divisor = of[some] if isinstance(of, Tensor) else of
-        losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, divisor)
+        losses_N[some] = losses(logits_NV, targets_N[some], logits_NV if gradients else None, divisor, softcap)
         if d_hidden_ND is None:
             continue
         d_logits_NV = logits_NV  # overwritten by its gradient
@@ -120,9 +142,14 @@ def _compiled_losses() -> _Losses:
     return torch.compile(_losses_in_one_piece, dynamic=False)
 
 
-def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor) -> Tensor:
+def _losses_in_one_piece(
+    logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor, softcap: float
+) -> Tensor:
     """:func:`row_losses` for torch.compile, which chooses the blocks itself."""
     wide_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
+    tanh_NV = torch.tanh(wide_NV / softcap) if softcap else None
+    if tanh_NV is not None:
+        wide_NV = softcap * tanh_NV
     shifted_NV = wide_NV - wide_NV.amax(-1, keepdim=True)
     exponentials_NV = shifted_NV.exp()
     normalizer_N1 = exponentials_NV.sum(-1, keepdim=True)
@@ -130,7 +157,8 @@ def _losses_in_one_piece(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tens
     if gradient_NV is not None:
         is_target_NV = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
         divisor = of[:, None].to(wide_NV.dtype) if isinstance(of, Tensor) else of
-        gradient_NV.copy_((exponentials_NV / normalizer_N1 - is_target_NV.to(wide_NV.dtype)) / divisor)
+        d_NV = (exponentials_NV / normalizer_N1 - is_target_NV.to(wide_NV.dtype)) / divisor
+        gradient_NV.copy_(d_NV if tanh_NV is None else d_NV * (1 - tanh_NV.square()))
     return losses_N
 
 

@@ -79,7 +79,9 @@ def counted(targets_N: Tensor, ignore_index: int | None) -> tuple[Tensor, int | 
     return targets_N.where(counts_N, 0), of_N, counts_N
 
 
-def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor) -> Tensor:
+def row_losses(
+    logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None, of: int | Tensor, softcap: float = 0.0
+) -> Tensor:
     """Loss of each position.
 
     A few rows at a time, so that they stay in the cache and 16-bit logits are never copied to float32 as a whole.
@@ -87,6 +89,7 @@ def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None,
     Args:
         gradient_NV: receives the gradient of each loss divided by ``of``; it may be logits_NV itself.
         of: a number, or one for each position, ``(N,)``.
+        softcap: bound c of the logits, c tanh(logits / c); the gradient is that by the unbounded ones. 0: none.
     """
     wide = torch.promote_types(logits_NV.dtype, torch.float32)
     in_place = gradient_NV is logits_NV and logits_NV.dtype == wide
@@ -97,6 +100,11 @@ def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None,
         here = slice(start, start + rows)
         targets = targets_N[here, None]
         shifted = logits_NV[here] if in_place else workspace[: len(targets)].copy_(logits_NV[here])
+        tanh = None
+        if softcap:
+            shifted.div_(softcap).tanh_()
+            tanh = None if gradient_NV is None else shifted.clone()
+            shifted.mul_(softcap)
         shifted.sub_(shifted.amax(-1, keepdim=True))
         at_target = shifted.gather(1, targets)
         exponentials = shifted.exp_()
@@ -111,6 +119,8 @@ def row_losses(logits_NV: Tensor, targets_N: Tensor, gradient_NV: Tensor | None,
         else:
             probabilities = exponentials.div_(normalizer * of)
             probabilities.scatter_add_(1, targets, torch.full_like(at_target, -1 / of))
+        if tanh is not None:
+            probabilities.mul_(tanh.square_().neg_().add_(1))
         if not in_place:
             gradient_NV[here] = probabilities
     return losses_N
