@@ -25,7 +25,9 @@ def by_singular_values(matrix: np.ndarray, iterations: int = 5) -> np.ndarray:
 class Numpy:
     """The update of the docstring, in float64, for one matrix."""
 
-    def __init__(self, theta, lr, momentum, weight_decay, iterations=5):
+    def __init__(self, theta, lr, momentum, weight_decay, iterations=5, scale="rms"):
+        rows, columns = theta.shape
+        self.scale = {"rms": 0.2 * np.sqrt(max(rows, columns)), "spectral": np.sqrt(max(1, rows / columns))}[scale]
         self.theta, self.lr, self.momentum, self.weight_decay = theta.copy(), lr, momentum, weight_decay
         self.iterations = iterations
         self.buffer = np.zeros_like(theta)
@@ -33,8 +35,7 @@ class Numpy:
     def step(self, g):
         self.buffer = self.momentum * self.buffer + (1 - self.momentum) * g
         direction = by_singular_values((1 - self.momentum) * g + self.momentum * self.buffer, self.iterations)
-        scale = 0.2 * np.sqrt(max(g.shape))
-        self.theta = self.theta - self.lr * self.weight_decay * self.theta - self.lr * scale * direction
+        self.theta = self.theta - self.lr * self.weight_decay * self.theta - self.lr * self.scale * direction
 
 
 def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
@@ -85,7 +86,12 @@ class TestOrthogonalize:
 
 
 hyperparameters = st.fixed_dictionaries(
-    {"lr": st.floats(0, 0.5), "momentum": st.floats(0, 0.99), "weight_decay": st.floats(0, 0.9)}
+    {
+        "lr": st.floats(0, 0.5),
+        "momentum": st.floats(0, 0.99),
+        "weight_decay": st.floats(0, 0.9),
+        "scale": st.sampled_from(["rms", "spectral"]),
+    }
 )
 
 

@@ -202,8 +202,8 @@ class OptimConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
     """AdamW for every parameter; or Muon for the matrices between embedding and head, and AdamW for the rest."""
     max_learning_rate: float = 1e-3
-    """Peak of the schedule, reached at the end of the warm-up. Muon's update is scaled to the size of AdamW's, so that
-    the same learning rates suit both."""
+    """Peak of the schedule, reached at the end of the warm-up. By default Muon's update is scaled to the size of
+    AdamW's, so that the same learning rates suit both (optim.muon_scale)."""
     min_learning_rate: float = 1e-4
     """Learning rate at the last step."""
     schedule: Literal["cosine", "wsd", "linear", "constant"] = "cosine"
@@ -242,6 +242,10 @@ class OptimConfig:
     """Decay of Muon's running mean of gradients. 0.95 is usual for runs of many thousand steps."""
     muon_iterations: int = 5
     """Newton-Schulz iterations of each of Muon's steps."""
+    muon_scale: Literal["rms", "spectral"] = "rms"
+    """Size of Muon's update of an M x N matrix, as a factor on the learning rate: 0.2 sqrt(max(M, N)), so that its root
+    mean square is AdamW's; or sqrt(max(1, M / N)), so that what a step changes in the layer's output does not depend
+    on the width, and the best rate neither."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     decay: Literal["matrices", "all"] = "matrices"
@@ -269,6 +273,7 @@ class OptimConfig:
                 "optim.stage_min_learning_rate", self.stage_min_learning_rate,
                 f"at most the peak of the second stage, {self.stage_peak}",
             )  # fmt: skip
+        _require(self.muon_scale in ("rms", "spectral"), "optim.muon_scale", self.muon_scale, "'rms' or 'spectral'")
         for name in ("beta1", "beta2", "muon_momentum"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
         _require(0 < self.decay_fraction <= 1, "optim.decay_fraction", self.decay_fraction, "a number in (0, 1]")

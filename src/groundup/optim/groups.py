@@ -50,6 +50,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> CombinedOptimizer:
     decayed = scales if config.decay == "all" else ("head", "matrices")
     adamw = {"algorithm": "adamw", "betas": (config.beta1, config.beta2), "eps": config.eps}
     muon = {"algorithm": "muon", "momentum": config.muon_momentum, "iterations": config.muon_iterations}
+    muon["scale"] = config.muon_scale
     groups: list[dict[str, Any]] = [
         {
             "params": parameters,

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from groundup.errors import ConfigError
 from groundup.optim.base import GroupwiseOptimizer, check_learning_rate, check_weight_decay
 from groundup.optim.dtensor import gather, is_sharded, local, own_share
 
+Scale = Literal["rms", "spectral"]
 State = MutableMapping[Tensor, dict[str, Any]]
 
 # Shapes: B matrices in a batch, M rows, N columns.
@@ -36,10 +37,14 @@ class Muon(GroupwiseOptimizer):
 
         P <- μ P + (1 - μ) G
         O <- orthogonalize((1 - μ) G + μ P)                 (Nesterov; orthogonalize ignores the scale)
-        Θ <- Θ - lr λ Θ - lr · 0.2 sqrt(max(M, N)) O        (Liu et al. 2025, sec. 2.2)
+        Θ <- Θ - lr λ Θ - lr · s O
 
-    The factor gives the update the root mean square of AdamW's, about 0.2, so that learning rate and weight decay tuned
-    for AdamW carry over. Matrices of one shape are orthogonalized in one batch.
+    scale = "rms": s = 0.2 sqrt(max(M, N)) gives the update the root mean square of AdamW's, about 0.2, so that learning
+    rate and weight decay tuned for AdamW carry over (Liu et al. 2025, sec. 2.2). scale = "spectral": s = sqrt(max(1,
+    M / N)); what a step changes in W x is then the same for any width, and so is the best learning rate (Jordan et al.
+    2024; Yang, Simon and Bernstein 2023, "A Spectral Condition for Feature Learning").
+
+    Matrices of one shape are orthogonalized in one batch.
 
     State per parameter: ``momentum_buffer`` P in float32 or the parameter's wider dtype.
 
@@ -47,11 +52,12 @@ class Muon(GroupwiseOptimizer):
         params: matrices or groups of them, as in every torch optimizer.
         lr, momentum, weight_decay: lr, μ, λ.
         iterations: Newton-Schulz iterations.
+        scale: "rms" or "spectral".
         dtype: what to orthogonalize in; None takes :func:`matrix_dtype`.
 
     Raises:
-        ConfigError: a negative learning rate or decay, a momentum outside [0, 1), no iterations, or a parameter that
-            is not a matrix.
+        ConfigError: a negative learning rate or decay, a momentum outside [0, 1), no iterations, an unknown scale, or a
+            parameter that is not a matrix.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class Muon(GroupwiseOptimizer):
         weight_decay: float = 0.01,
         *,
         iterations: int = 5,
+        scale: Scale = "rms",
         dtype: torch.dtype | None = None,
     ):
         check_learning_rate(lr)
@@ -70,8 +77,12 @@ class Muon(GroupwiseOptimizer):
             raise ConfigError(f"momentum = {momentum}; expected a number in [0, 1)")
         if iterations < 1:
             raise ConfigError(f"iterations = {iterations}; expected at least 1 Newton-Schulz iteration")
+        if scale not in get_args(Scale):
+            raise ConfigError(f"scale = {scale!r}; expected one of {', '.join(get_args(Scale))}")
         self.dtype = dtype
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations}
+        defaults = {
+            "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "iterations": iterations, "scale": scale
+        }  # fmt: skip
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -117,7 +128,7 @@ def muon_update(
     """One step of :class:`Muon` for the parameters of a group that have a gradient. Call it under no_grad.
 
     Args:
-        group: ``params, lr, momentum, weight_decay, iterations``.
+        group: ``params, lr, momentum, weight_decay, iterations``, and ``scale`` where it is not "rms".
         state: by parameter; entries are made where they are missing.
         dtype: what to orthogonalize in; None takes :func:`matrix_dtype`.
         skip: 1 moves no weight (:meth:`GroupwiseOptimizer.step`).
@@ -133,7 +144,13 @@ def muon_update(
             x_BMN = torch.empty(len(batch), *shape, dtype=working, device=device)
             _momentum_into(x_BMN, batch, group["momentum"], state)
             x_BMN = orthogonalize(x_BMN, group["iterations"])
-            _move(batch, x_BMN, group["lr"], group["weight_decay"], skip)
+            step = step_size(group["lr"], *shape, scale=group.get("scale", "rms"))
+            _move(batch, x_BMN, step, group["lr"] * group["weight_decay"], skip)
+
+
+def step_size(lr: float, rows: int, columns: int, *, scale: Scale) -> float:
+    """Factor on an orthogonalized matrix, lr s; see :class:`Muon`."""
+    return lr * 0.2 * math.sqrt(max(rows, columns)) if scale == "rms" else lr * math.sqrt(max(1.0, rows / columns))
 
 
 def _momentum_into(x_BMN: Tensor, params: list[Tensor], momentum: float, state: State) -> None:
@@ -155,9 +172,8 @@ def _momentum_into(x_BMN: Tensor, params: list[Tensor], momentum: float, state: 
             torch.lerp(gradient, buffer, momentum, out=x_MN)
 
 
-def _move(params: list[Tensor], x_BMN: Tensor, lr: float, weight_decay: float, skip: Tensor | None) -> None:
-    rows, columns = x_BMN.shape[1:]
-    kept: float | Tensor = 1 - lr * weight_decay
+def _move(params: list[Tensor], x_BMN: Tensor, step: float, decay: float, skip: Tensor | None) -> None:
+    kept: float | Tensor = 1 - decay
     if skip is not None:
         moves = skip == 0
         x_BMN = torch.where(moves, x_BMN, 0)
@@ -165,7 +181,7 @@ def _move(params: list[Tensor], x_BMN: Tensor, lr: float, weight_decay: float, s
     directions = [own_share(x_MN, p) if is_sharded(p) else x_MN for p, x_MN in zip(params, x_BMN, strict=True)]
     shares = [local(p) for p in params]
     torch._foreach_mul_(shares, kept)
-    torch._foreach_add_(shares, directions, alpha=-lr * 0.2 * math.sqrt(max(rows, columns)))
+    torch._foreach_add_(shares, directions, alpha=-step)
 
 
 def orthogonalize(x_BMN: Tensor, iterations: int = 5) -> Tensor:
