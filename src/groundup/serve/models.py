@@ -153,7 +153,7 @@ class ChatPrompts:
     """
 
     def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, end_token: str):
-        self._template, self._tokenizer = template, tokenizer
+        self._tokenizer = tokenizer
         self._renderer = Renderer(template, tokenizer.special_tokens)
         try:
             check_can_chat(tokenizer, self._renderer.names, template.name)
@@ -176,9 +176,6 @@ class ChatPrompts:
                 raise ApiError(400, f"the conversation{found}", param="messages")
             return [int(i) for i in encode_segments(self._tokenizer, [found])[0]]
         except GroundupError as error:
-            # A template that was stopped has ended its process.
-            self._renderer.close()
-            self._renderer = Renderer(self._template, self._tokenizer.special_tokens)
             raise ApiError(400, str(error), param="messages") from None
 
     def close(self) -> None:
