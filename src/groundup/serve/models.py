@@ -19,18 +19,13 @@ from groundup.display.units import size_text
 from groundup.errors import ConfigError, GroundupError
 from groundup.generation import Sampling, prompt_ids
 from groundup.generation.cache import BatchedCache
+from groundup.generation.chat import ChatPrompts
 from groundup.generation.engine import Beyond, special_id
 from groundup.generation.weights import Weights
 from groundup.language_model import LanguageModel, load
 from groundup.serve.errors import ApiError
 from groundup.serve.fields import TextRequest
 from groundup.serve.worker import Worker
-from groundup.text.chat.conversations import Conversation
-from groundup.text.chat.rendering import Renderer
-from groundup.text.chat.templates import ChatTemplate
-from groundup.text.rows import BadRow
-from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.chat import check_can_chat, encode_segments
 
 _DEFAULT_ROWS = 32
 _SHARE = 0.8
@@ -53,11 +48,12 @@ class ServedModel:
         engine = model.engine(rows=rows, beyond=beyond, prefill_tokens=_PREFILL_TOKENS)
         self.worker = Worker(engine, queue=queue, name=name)
         self._longest = max(map(len, model.tokenizer.vocab.values()))
+        self._chat_thread = ThreadPoolExecutor(1, "chat template")  # starts with the first conversation
         self.chat: ChatPrompts | None = None
         self.no_chat = f"{name} has no chat template: it was not trained on conversations"
         try:
             if model.chat_template is not None:
-                self.chat = ChatPrompts(model.chat_template, model.tokenizer, model.sample.end_token)
+                self.chat = ChatPrompts(model.chat_template, model.tokenizer)
         except GroundupError as error:  # it can still continue texts
             self.no_chat = f"{name} cannot chat: {error}"
 
@@ -83,7 +79,10 @@ class ServedModel:
             raise ApiError(400, f"{self.no_chat}; use /v1/completions", param="messages", code="no_chat_template")
         else:
             self._check_size(sum(len(str(message)) for message in asked.conversation.messages), "messages")
-            found = [self.chat.ids(asked.conversation)]
+            try:
+                found = [self.chat.ids(asked.conversation)]
+            except GroundupError as error:
+                raise ApiError(400, str(error), param="messages") from None
         param = "prompt" if asked.conversation is None else "messages"
         for ids in found:
             if len(ids) > self.context:
@@ -97,7 +96,7 @@ class ServedModel:
 
     def thread(self, asked: TextRequest) -> ThreadPoolExecutor | None:
         """Where to call :meth:`prompts`: conversations wait for each other only; None is asyncio's own threads."""
-        return None if asked.conversation is None or self.chat is None else self.chat.thread
+        return None if asked.conversation is None else self._chat_thread
 
     def texts(self, asked: TextRequest, prompts: Sequence[list[int]]) -> list[tuple[list[int], Sampling]]:
         """Prompt and settings of each text: n of the first prompt, n of the second, …"""
@@ -136,52 +135,10 @@ class ServedModel:
 
     def close(self) -> bool:
         """End the thread; returns whether it has ended."""
+        self._chat_thread.shutdown(wait=False, cancel_futures=True)
         if self.chat is not None:
             self.chat.close()
         return self.worker.stop()
-
-
-class ChatPrompts:
-    """Conversations as prompts, rendered by the template in a separate process, one at a time.
-
-    Attributes:
-        end_ids: tokens that end the assistant's turn.
-        thread: the one thread that may call :meth:`ids`.
-
-    Raises:
-        DataError, MissingExtraError, TokenizerError: as :class:`groundup.generation.chat.Chat`.
-    """
-
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, end_token: str):
-        self._tokenizer = tokenizer
-        self._renderer = Renderer(template, tokenizer.special_tokens)
-        try:
-            check_can_chat(tokenizer, self._renderer.names, template.name)
-            ends = {self._renderer.end_of_turn(), end_token} & set(tokenizer.special_tokens)
-        except BaseException:
-            self._renderer.close()
-            raise
-        self.end_ids = tuple(sorted(tokenizer.token_id(name) for name in ends if name))
-        self.thread = ThreadPoolExecutor(1, "chat template")
-
-    def ids(self, conversation: Conversation) -> list[int]:
-        """The conversation, and what begins an answer.
-
-        Raises:
-            ApiError: the template refuses it.
-        """
-        try:
-            (found,) = self._renderer.render([conversation], prompt=True)
-            if isinstance(found, BadRow):
-                raise ApiError(400, f"the conversation{found}", param="messages")
-            return [int(i) for i in encode_segments(self._tokenizer, [found])[0]]
-        except GroundupError as error:
-            raise ApiError(400, str(error), param="messages") from None
-
-    def close(self) -> None:
-        """End the process that renders the template."""
-        self.thread.shutdown(wait=False, cancel_futures=True)
-        self._renderer.close()
 
 
 def load_models(

@@ -263,7 +263,7 @@ class Renderer:
 
     @contextmanager
     def _exchange(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The process, started if there is none. Whatever breaks an exchange off ends it: its answers no longer match."""
+        """The process, started if there is none. A broken exchange ends it: its answers no longer match."""
         if self._process is not None and self._process.poll() is not None:
             self.close()
         try:
@@ -308,7 +308,7 @@ class Renderer:
             )
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise DataError(
-            f"{self._named()} was stopped: its process ended ({how}); something else ended it, or it took too much memory"
+            f"{self._named()} was stopped: its process ended ({how}), from outside or by too much memory; try again"
         )
 
 
