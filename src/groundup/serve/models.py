@@ -22,14 +22,17 @@ from groundup.generation.cache import BatchedCache
 from groundup.generation.chat import ChatPrompts
 from groundup.generation.engine import Beyond, special_id
 from groundup.generation.weights import Weights
-from groundup.language_model import LanguageModel, load
+from groundup.language_model import LanguageModel, is_foreign, load
 from groundup.serve.errors import ApiError
 from groundup.serve.fields import TextRequest
+from groundup.serve.gate import Answers
 from groundup.serve.worker import Worker
 
 _DEFAULT_ROWS = 32
 _SHARE = 0.8
 """Of the free memory that keys and values may take; the rest is for requests and other programs."""
+_ANSWER_SHARE, _MOST_ANSWER_BYTES = 0.1, 1 << 29
+"""Of the rest, what answers may take."""
 _PREFILL_TOKENS = 512
 _FLOAT32 = 4
 
@@ -41,9 +44,20 @@ class ServedModel:
         name: that requests give.
         rows: most texts at once.
         queue: texts that may wait.
+        answer_bytes: memory of all answers that are being generated or sent.
     """
 
-    def __init__(self, name: str, model: LanguageModel, *, rows: int, queue: int, beyond: Beyond):
+    def __init__(
+        self,
+        name: str,
+        model: LanguageModel,
+        *,
+        rows: int,
+        queue: int,
+        beyond: Beyond,
+        answer_bytes: float = _MOST_ANSWER_BYTES,
+    ):
+        self.answers = Answers(answer_bytes)
         self.name, self.model, self.beyond, self.created = name, model, beyond, int(time.time())
         engine = model.engine(rows=rows, beyond=beyond, prefill_tokens=_PREFILL_TOKENS)
         self.worker = Worker(engine, queue=queue, name=name)
@@ -166,7 +180,8 @@ def load_models(
     """
     loaded: dict[str, LanguageModel] = {}
     for source in sources:
-        model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=context)
+        limit = context if is_foreign(source) or not any(map(is_foreign, sources)) else 0  # of runs alone it is refused
+        model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=limit)
         name = model_name(source, model)
         if name in loaded:
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")
@@ -175,12 +190,13 @@ def load_models(
     for name, model in loaded.items():
         free = _free_memory(model) / len(loaded)  # no texts yet: keys and values are allocated as they come
         chosen = fitting_rows(name, model, free, rows)
-        served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond)
+        answers = min(_ANSWER_SHARE * free, _MOST_ANSWER_BYTES)
+        served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond, answer_bytes=answers)
         size, parameters = _needed(model, chosen), parameter_count(model.config)
         told(
             f"{name}: {parameters:,} parameters, context {model.config.context_length:,}, {chosen} rows, "
-            f"at most {size_text(size)} of memory for them ({size_text(free)} free)"
-            + ("" if served[name].chat is None else ", chat")
+            f"at most {size_text(size)} of memory for them and {size_text(answers)} for answers "
+            f"({size_text(free)} free)" + ("" if served[name].chat is None else ", chat")
         )
         if served[name].chat is None and "cannot chat" in served[name].no_chat:
             told(f"warning: {served[name].no_chat}")
