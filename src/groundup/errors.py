@@ -4,6 +4,8 @@ The command line prints that line and exits with code 2; from Python they are or
 derive from the built-in type a caller would expect to catch.
 """
 
+from collections.abc import Sequence
+
 
 class GroundupError(Exception):
     """Base of every error that a user's input, file or setting can cause."""
@@ -57,4 +59,12 @@ class MissingExtraError(GroundupError, ImportError):
         return cls(
             f"{purpose} needs the package {package}{version}; install it with: pip install {requirement} "
             f"(or, in a clone of groundup: pip install '.[{extra}]')"
+        )
+
+    @classmethod
+    def for_packages(cls, packages: Sequence[str], extra: str, purpose: str) -> "MissingExtraError":
+        """Return the error for packages that are needed together, some of which are missing."""
+        return cls(
+            f"{purpose} needs the packages {' and '.join(packages)}; install them with: pip install "
+            f"{' '.join(packages)} (or, in a clone of groundup: pip install '.[{extra}]')"
         )

@@ -61,6 +61,7 @@ def load(
             more speed on a CPU; activations stay in float32.
 
     Raises:
+        ConfigError: context or tokenizer of a run.
         FileMissingError: no such run, file or folder.
         CheckpointError: a damaged checkpoint, or a model that groundup cannot express.
         TokenizerError: its tokenizer cannot be read with the same ids.
@@ -78,6 +79,12 @@ def load(
             chat_template=template, source=str(source),
         )  # fmt: skip
     run = RunDirectory.open(source)
+    for name, value in (("context", context), ("tokenizer", tokenizer)):
+        if value:
+            raise ConfigError(
+                f"{name} = {value} is for a model of another program, and {source} is a run, which has its own; leave "
+                f"--{name} out"
+            )
     model, state = load_model(run, str(checkpoint), where)
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
+from collections.abc import Callable, Iterator
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groundup.display.console import make_console
 from groundup.display.progress import progress_bar
 from groundup.display.units import size_text, time_text
-from groundup.errors import DataError
+from groundup.errors import ConfigError, DataError
 from groundup.generation import Generation, Sampling, prompt_ids
-from groundup.generation.chat import Chat, lines, talk
+from groundup.generation.chat import Chat
 from groundup.generation.engine import Beyond
 from groundup.generation.prompts import Written, generate_file, read_prompts
 from groundup.language_model import LanguageModel
 from groundup.system.process import peak_memory
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def write_texts(
@@ -100,11 +106,11 @@ def continue_file(
     return done
 
 
-def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> None:
-    """A conversation in the terminal, until it ends.
+def talk_with(model: LanguageModel, sampling: Sampling, system: str = "", *, beyond: Beyond = "slide") -> None:
+    """A conversation in the terminal, or through standard input, until it ends.
 
     Args:
-        sampling: max_tokens, temperature, top_p and seed of each reply.
+        sampling: of each reply.
         system: first message, by the system; empty for none.
 
     Raises:
@@ -115,30 +121,86 @@ def talk_with(model: LanguageModel, sampling: Sampling, system: str = "") -> Non
         template = model.run.chat_template()  # raises, and says what to do
     if template is None:
         raise DataError("the model has no chat template; a conversation needs one: leave out --chat, and give --prompt")
-    with Chat(
-        model.model, model.tokenizer, template, system=system, max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature, top_p=sampling.top_p, seed=sampling.seed, end_token=model.sample.end_token,
-    ) as talking:  # fmt: skip
-        talk(talking, make_console())
+    with Chat(model.engine(rows=1, beyond=beyond), template, sampling, system=system) as chat:
+
+        def reply(message: str) -> Iterator[str]:
+            yield from chat.reply(message.strip())
+
+        def forgotten() -> str:
+            return f"the first {chat.left_out} messages no longer fit the context" if chat.left_out else ""
+
+        def reset() -> str:
+            chat.reset()
+            return ""
+
+        _converse("/reset begins a new conversation, /quit or Ctrl-D ends", reply, reset, forgotten)
 
 
-def continue_lines(model: LanguageModel, sampling: Sampling) -> None:
+def continue_lines(model: LanguageModel, sampling: Sampling, *, beyond: Beyond = "slide") -> None:
     """Continue each line that is written in the terminal, or comes through standard input, until it ends."""
+    count = itertools.count()
+
+    def continued(line: str) -> Iterator[str]:
+        return (token.text for token in model.tokens(line, sampling.with_seed(next(count)), beyond=beyond))
+
+    _converse(
+        "not trained on conversations: it continues what you write; Ctrl-C stops a text, /quit or Ctrl-D ends",
+        continued,
+        lambda: "each line is continued by itself: there is no conversation to reset",
+    )
+
+
+def _converse(
+    told: str, answer: Callable[[str], Iterator[str]], reset: Callable[[], str], note: Callable[[], str] = str
+) -> None:
+    """Answer what the user writes in the terminal, or each line of standard input.
+
+    Args:
+        told: first line in a terminal.
+        answer: an answer in pieces; it gets the line as it was written.
+        reset: what /reset does; returns what to say about it in a terminal.
+        note: what to say after an answer in a terminal.
+    """
     console = make_console()
     is_terminal = console.is_terminal and sys.stdin.isatty()
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    if is_terminal:
-        told = "not trained on conversations: it continues what you write; Ctrl-C stops a text, /quit or Ctrl-D ends"
-        console.print(told, style="dim")
-    for number, line in enumerate(lines(console if is_terminal else None)):
-        if line == "/quit":
+
+    def say(text: str, style: str = "dim") -> None:
+        if is_terminal and text:
+            console.print(text, style=style, markup=False, highlight=False)
+
+    say(told)
+    for line in _lines(console if is_terminal else None):
+        if line.strip() == "/quit":
             return
+        if line.strip() == "/reset":
+            say(reset())
+            continue
         try:
-            for token in model.tokens(line, sampling.with_seed(number)):
-                sys.stdout.write(token.text)
+            for piece in answer(line):
+                sys.stdout.write(piece)
                 sys.stdout.flush()
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # of a terminal: enough of this answer
             if not is_terminal:
                 raise
+        except (ConfigError, DataError) as error:
+            if not is_terminal:
+                raise
+            say(str(error), "red")
+            continue
         print(flush=True)
+        say(note())
+
+
+def _lines(console: Console | None) -> Iterator[str]:
+    """What the user writes, without blank lines, to its end."""
+    while True:
+        try:
+            line = console.input("[bold cyan]> [/]") if console else input()
+        except EOFError:
+            if console:
+                print()
+            return
+        if line.strip():
+            yield line

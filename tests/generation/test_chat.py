@@ -6,25 +6,31 @@ import os
 import pty
 import select
 import shutil
-import subprocess
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+import running_server
 from groundup.cli.main import main
 from groundup.config import DataConfig, ModelConfig, OptimConfig, RunConfig, SampleConfig, TrainConfig
 from groundup.data.encode import encode_with_summary
 from groundup.errors import ConfigError, DataError, TokenizerError
-from groundup.generation import chat as module
+from groundup.generation import Engine, Sampling, generate
 from groundup.generation.chat import Chat
 from groundup.nn import TransformerLM
+from groundup.terminal import continue_lines
 from groundup.text.chat.templates import ChatTemplate, load_template
 from groundup.text.options import ReadOptions
 from groundup.tokenizer import Tokenizer
 from groundup.train import train
+from running_server import speaking_model
 
 END = "<|endoftext|>"
 NAMES = [END, "<|im_start|>", "<|im_end|>"]
@@ -42,17 +48,23 @@ def talking(tokenizer, monkeypatch):
     given: list[list[int]] = []
     texts: list[str] = []
 
-    def stream(model, ids, max_tokens, *_, **__):
-        given.append(ids)
-        yield from tokenizer.encode(texts.pop(0))[:max_tokens]
-
-    monkeypatch.setattr(module, "stream", stream)
-
-    def make(*replies: str, template: ChatTemplate | None = None, **options) -> Chat:
+    def make(*replies: str, template: ChatTemplate | None = None, system: str = "", **options) -> Chat:
         texts[:] = replies
         given.clear()
-        options.setdefault("max_tokens", 40)
-        return Chat(model, tokenizer, template or load_template("chatml", END), **options)
+        engine = Engine(model, tokenizer, rows=1, beyond="stop")
+        submit = engine.submit
+
+        def submitted(ids, sampling):
+            given.append(ids)
+            text = submit(ids, sampling)
+            said = iter([*tokenizer.encode(texts.pop(0)), tokenizer.token_id(END)])
+            monkeypatch.setattr(text._sampler, "next", lambda logits_V: next(said))
+            return text
+
+        monkeypatch.setattr(engine, "submit", submitted)
+        return Chat(
+            engine, template or load_template("chatml", END), Sampling(**{"max_tokens": 40, **options}), system=system
+        )
 
     make.given = given
     return make
@@ -144,6 +156,36 @@ def test_a_tokenizer_without_the_templates_tokens_is_refused(talking):
         talking(template=load_template("llama3", END))
 
 
+def test_a_reply_is_what_the_model_continues_the_rendered_conversation_with(tokenizer):
+    torch.manual_seed(1)
+    model = TransformerLM(ModelConfig(vocab_size=259, context_length=200, d_model=32, num_layers=2, num_heads=2))
+    engine = Engine(model, tokenizer, rows=1)
+    with Chat(engine, load_template("chatml", END), Sampling(max_tokens=20, temperature=0), system="S") as chat:
+        replies = [say(chat, "a"), say(chat, "b")]
+    text = "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n"
+    for reply in replies:
+        ids = tokenizer.encode(text)
+        end = tokenizer.token_id("<|im_end|>")
+        expected = generate(model, ids, 20, temperature=0, eos_token_id=end)[len(ids) :]
+        said = tokenizer.decode([i for i in expected if i != end])
+        assert reply == said
+        text += f"{reply}<|im_end|>\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_stop_strings_and_the_other_settings_hold_in_a_conversation(talking):
+    with talking("one two three<|im_end|>", stop=(" thr",)) as chat:
+        assert say(chat, "a") == "one two"
+    assert chat.messages[-1]["content"] == "one two"
+
+
+def test_a_reply_may_go_on_beyond_the_context_or_stop_there(tokenizer):
+    model = speaking_model({10: 111, 111: 107, 107: 111}).model  # "\n", and then "okokok…"
+    for beyond, length in (("slide", 300), ("stop", 97 - 20)):
+        engine = Engine(model, tokenizer, rows=1, beyond=beyond)
+        with Chat(engine, load_template("chatml", END), Sampling(max_tokens=300, temperature=0)) as chat:
+            assert len(say(chat, "a")) == length
+
+
 @pytest.fixture(scope="module")
 def run(tokenizer, tmp_path_factory) -> Path:
     """A run of a few steps on conversations, in which every answer is "ok"."""
@@ -173,12 +215,48 @@ class TestCommandLine:
         assert ended.value.code in (0, None)
         assert capsys.readouterr().out == "ok\n" * 3
 
-    @pytest.mark.parametrize("flags", [["--system", "x"], ["--chat", "--prompt", "x"], ["--chat", "--samples", "2"]])
-    def test_flags_that_contradict_each_other(self, run, capsys, flags):
+    @pytest.mark.parametrize("verb", [["generate", "--chat"], ["chat"]])
+    def test_settings_of_sampling_count_in_a_conversation(self, run, capsys, monkeypatch, verb):
+        for flags, said in ((["--stop", "k"], "o"), (["--stop", "x", "o"], ""), (["--tokens", "1"], "o")):
+            monkeypatch.setattr(sys, "stdin", io.StringIO("1?\n"))
+            with pytest.raises(SystemExit):
+                main([verb[0], str(run), *verb[1:], "--temperature", "0", "--checkpoint", "latest", *flags])
+            assert capsys.readouterr().out == f"{said}\n"
+        for flags in (["--top-k", "-1"], ["--min-p", "2"], ["--repetition-penalty", "0"], ["--beyond", "x"]):
+            with pytest.raises(SystemExit) as ended:
+                main([verb[0], str(run), *verb[1:], *flags])
+            assert (ended.value.code, flags[0].strip("-").replace("-", "_") in capsys.readouterr().err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("flags", "named"),
+        [
+            (["--system", "x"], "--chat"),
+            (["--chat", "--prompt", "x"], "--prompt"),
+            (["--chat", "--samples", "2"], "--samples"),
+            (["--chat", "--json-output"], "--json-output"),
+            (["--chat", "--rows", "2"], "--rows"),
+            (["--rows", "2"], "--rows"),
+            (["--chat", "--out", "x"], "--out"),
+        ],
+    )
+    def test_flags_that_contradict_each_other(self, run, capsys, flags, named):
         with pytest.raises(SystemExit) as ended:
             main(["generate", str(run), *flags])
         assert ended.value.code == 2
-        assert "--chat" in capsys.readouterr().err
+        assert named in capsys.readouterr().err
+
+    def test_a_model_of_text_continues_lines_as_they_are_and_has_no_conversation_to_reset(self, capsys, monkeypatch):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("/reset\n   x \n\n/quit\ny\n"))
+        given = []
+
+        class Model:
+            def tokens(self, prompt, sampling, beyond):
+                given.append(prompt)
+                return iter(())
+
+        continue_lines(Model(), Sampling())
+        assert given == ["   x "]
+        assert capsys.readouterr().out == "\n"
 
     def test_a_run_on_text_has_no_template(self, run, tmp_path, capsys):
         shutil.copytree(run, tmp_path / "run")
@@ -189,35 +267,77 @@ class TestCommandLine:
         assert "groundup encode --format chat" in capsys.readouterr().err
 
     def test_a_terminal_prompts_and_ends_by_ctrl_d(self, run):
-        controller, terminal = pty.openpty()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "groundup", "generate", str(run), "--chat", "--temperature", "0", "--device", "cpu"],
-            stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | {"TERM": "xterm", "COLUMNS": "80"},
-        )  # fmt: skip
-        os.close(terminal)
-        seen = b""
-
-        def read_until(wanted: bytes, since: int) -> None:
-            nonlocal seen
-            end = time.monotonic() + 60
-            while wanted not in seen[since:]:
-                assert time.monotonic() < end, seen
-                if select.select([controller], [], [], 1)[0]:
-                    try:
-                        seen += os.read(controller, 4096)
-                    except OSError:  # the process has ended
-                        break
-
-        try:
-            read_until(b"> ", 0)
-            assert b"/reset" in seen
-            os.write(controller, b"1?\n")
-            place = len(seen)
-            read_until(b"ok", place)
-            read_until(b"> ", seen.index(b"ok", place))
-            os.write(controller, b"\x04")
+        command = ["-m", "groundup", "generate", str(run), "--chat", "--temperature", "0", "--device", "cpu"]
+        with in_terminal(command) as (process, write, read_until):
+            assert b"/reset" in read_until(b"> ")
+            write(b"1?\n")
+            read_until(b"ok")
+            read_until(b"> ")
+            write(b"\x04")
             assert process.wait(60) == 0
-        finally:
-            process.kill()
-            process.wait()
-            os.close(controller)
+
+    def test_ctrl_c_stops_a_reply_and_the_conversation_goes_on(self):
+        """In a terminal, whose interrupt reaches all processes that were started in it."""
+        code = """
+from groundup.generation import Sampling
+from groundup.terminal import talk_with
+from groundup.text.chat.templates import load_template
+from running_server import speaking_model
+model = speaking_model({10: 111, 111: 107, 107: 111}, chat=load_template("chatml", "<|endoftext|>"))
+talk_with(model, Sampling(max_tokens=10**7, temperature=0))
+"""
+        with in_terminal(["-c", code]) as (process, write, read_until):
+            read_until(b"> ")
+            for _ in range(3):
+                write(b"hello\n")
+                read_until(b"okokok")
+                write(b"\x03")
+                assert b"error" not in read_until(b"> ")
+            write(b"\x04")
+            assert process.wait(60) == 0
+
+
+@contextmanager
+def in_terminal(command: list[str]) -> Iterator[tuple[Any, Callable, Callable]]:
+    """Python in a terminal of its own: the process, what writes to it, and what reads on until something is shown."""
+    child, controller = pty.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # not ignored, even if the tests run in the background
+        environment = {"TERM": "xterm", "COLUMNS": "80", "PYTHONPATH": str(Path(running_server.__file__).parent)}
+        os.execve(sys.executable, [sys.executable, *command], os.environ | environment)
+    seen = b""
+
+    def read_until(wanted: bytes) -> bytes:
+        nonlocal seen
+        end = time.monotonic() + 60
+        while wanted not in seen:
+            assert time.monotonic() < end, seen
+            if select.select([controller], [], [], 1)[0]:
+                try:
+                    seen += os.read(controller, 4096)
+                except OSError:  # the process has ended
+                    break
+        assert wanted in seen, seen
+        before, _, seen = seen.partition(wanted)
+        return before
+
+    class Process:
+        def wait(self, seconds: float) -> int:
+            deadline = time.monotonic() + seconds
+            while not (found := os.waitpid(child, os.WNOHANG))[0]:
+                assert time.monotonic() < deadline, seen
+                time.sleep(0.01)
+                with suppress(OSError):
+                    os.set_blocking(controller, False)
+                    os.read(controller, 4096)  # what it still writes
+            ended.append(True)
+            return os.waitstatus_to_exitcode(found[1])
+
+    ended: list[bool] = []
+    try:
+        yield Process(), lambda data: os.write(controller, data), read_until
+    finally:
+        if not ended:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        os.close(controller)

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from groundup.config import ModelConfig
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation import Engine, Sampling, generate
 from groundup.generation.cache import BatchedCache
@@ -224,3 +225,37 @@ def test_nothing_is_generated_where_nothing_was_asked_for():
     engine = Engine(model())
     text = engine.submit([1], Sampling(max_tokens=0))
     assert (text.is_over, engine.is_idle, text.token_ids) == (True, True, [])
+
+
+def test_a_step_that_is_broken_off_leaves_no_trace_in_later_texts():
+    """As by Ctrl-C in a notebook, wherever it arrives: the text that follows is the one that it would be."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=50, context_length=16, d_model=32, num_layers=2, num_heads=2)
+    settings = Sampling(max_tokens=60, temperature=0)
+    expected = Engine(TransformerLM(config), rows=1, beyond="slide")
+    weights = expected.model.state_dict()
+    text = expected.submit([1, 2, 3], settings)
+    list(expected.run(text))
+    model = TransformerLM(config)
+    model.load_state_dict(weights)
+    engine = Engine(model, rows=1, beyond="slide")
+    rope = engine._rope
+    tables = rope._compute_tables
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for owner, name in (("_rope", "_compute_tables"), ("cache", "begin"), ("cache", "reserve")):
+        part = getattr(engine, owner)  # the cache is another one after each
+        original = getattr(part, name)
+        setattr(part, name, interrupted)
+        broken = engine.submit([1, 2, 3], settings)
+        with pytest.raises(KeyboardInterrupt):
+            list(engine.run(broken))
+        setattr(part, name, original)
+        broken.cancel()
+        again = engine.submit([1, 2, 3], settings)
+        list(engine.run(again))
+        assert again.token_ids == text.token_ids
+        rope.max_seq_len = 16
+        rope.cos, rope.sin = tables(rope.cos.device, rope.cos.dtype).values()

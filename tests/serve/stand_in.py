@@ -94,8 +94,12 @@ class StandIn:
         body = await request.json()
         found = []
         for text in tokens_of(body["prompt"]):
-            parts = [text] if text.isascii() or text.isalpha() else ["\ufffd", "\ufffd"]
-            found += [{"id": sum(map(ord, text)) % 5000 + i, "text": part} for i, part in enumerate(parts)]
+            data = text.encode()
+            parts = [data] if text.isascii() or text.isalpha() else [data[:2], data[2:]]
+            found += [
+                {"id": sum(map(ord, text)) % 5000 + i, "text": part.decode("utf-8", "replace"), "bytes": list(part)}
+                for i, part in enumerate(parts)
+            ]
         return JSONResponse({"tokens": found, "count": len(found)})
 
 

@@ -218,6 +218,7 @@ def test_tokens_of_a_text(server, random):
     assert (status, found["count"]) == (200, 4)
     assert [token["id"] for token in found["tokens"]] == random.tokenizer.encode(f"né{END}")
     assert [token["text"] for token in found["tokens"]] == ["n", "\ufffd", "\ufffd", END]
+    assert b"".join(bytes(token["bytes"]) for token in found["tokens"]) == f"né{END}".encode()
 
 
 def test_a_template_renders_a_conversation_and_the_answer_ends_with_its_turn(server):

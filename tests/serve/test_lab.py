@@ -530,8 +530,8 @@ def test_a_missing_package_is_one_line_that_says_what_to_install(runs: Path, pac
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert (
-        done.stderr == f"groundup: the lab needs the package {package}; install it with: pip install {package} "
-        "(or, in a clone of groundup: pip install '.[serve]')\n"
+        done.stderr == "groundup: the lab needs the packages starlette and uvicorn; install them with: pip install "
+        "starlette uvicorn (or, in a clone of groundup: pip install '.[serve]')\n"
     )
 
 

@@ -23,8 +23,8 @@ from groundup.cli.main import main
 from groundup.errors import ConfigError
 from groundup.serve import models
 from groundup.serve.app import ServeOptions
-from groundup.serve.models import load_models
-from groundup.serve.server import listen, start_lines
+from groundup.serve.models import ServedModel, load_models
+from groundup.serve.server import start_lines
 from groundup.text.chat.templates import ChatTemplate
 from hostile_commands import options_of
 from hostile_inputs import WORDS
@@ -110,6 +110,52 @@ def test_a_client_that_does_not_read_its_stream_ends_with_the_time_out():
             server.until(lambda: server.metric("requests_total", '{outcome="timeout"}') == 1)
             server.until(lambda: server.metric("running", '{model="cycle"}') == 0)
         assert server.ask("/v1/completions", GREEDY)[1]["choices"][0]["text"] == CYCLE
+
+
+@contextmanager
+def unread(server, **more) -> Iterator[socket.socket]:
+    """A client that asks for a stream and never reads it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        body = json.dumps({**GREEDY, "n": 6, "stream": True, "logprobs": 20, **more}).encode()
+        raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+        raw.sendall(body)
+        yield raw
+
+
+def test_a_client_that_does_not_read_its_stream_keeps_no_place_from_others(monkeypatch):
+    monkeypatch.setattr("groundup.serve.server._UNREAD_SECONDS", 3600.0)
+    label = '{model="cycle"}'
+    with running(served("cycle", cycle_model(), rows=6, queue=0), timeout=3600.0) as server:
+        with unread(server, max_tokens=3000):
+            server.until(lambda: server.metric("running", label) == 6)
+            server.until(lambda: server.ask("/v1/completions", GREEDY)[0] == 200)
+            assert server.api.in_flight == 1  # the other one is still being sent
+            assert (server.metric("running", label), server.metric("waiting", label)) == (0, 0)
+        server.until(lambda: server.api.in_flight == 0)
+
+
+def test_a_client_that_does_not_read_its_stream_loses_its_connection(monkeypatch):
+    monkeypatch.setattr("groundup.serve.server._UNREAD_SECONDS", 0.3)
+    with running(served("cycle", cycle_model()), timeout=3600.0) as server, unread(server, max_tokens=3000):
+        server.until(lambda: server.metric("requests_total", '{outcome="cancelled"}') == 1)
+        server.until(lambda: server.metric("running", '{model="cycle"}') == 0)
+        server.until(lambda: server.models["cycle"].answers._held == 0)
+        assert server.ask("/v1/completions", GREEDY)[1]["choices"][0]["text"] == CYCLE
+
+
+def test_memory_of_answers_is_bounded():
+    model = ServedModel("cycle", cycle_model(), rows=8, queue=64, beyond="slide", answer_bytes=4e6)
+    with running(slowly(model, 0.01)) as server:
+        status, answer, _ = server.ask("/v1/completions", {**GREEDY, "max_tokens": 10_001})
+        assert (status, answer["error"]["code"]) == (400, "answer_too_large")
+        with unread(server, n=1, logprobs=0, max_tokens=6000):
+            server.until(lambda: server.metric("running", '{model="cycle"}') == 1)
+            status, answer, headers = server.ask("/v1/completions", {**GREEDY, "max_tokens": 6000})
+            assert (status, answer["error"]["code"], headers["retry-after"]) == (429, "answers_full", "1")
+            assert server.ask("/v1/completions", GREEDY)[0] == 200
+        server.until(lambda: server.metric("running", '{model="cycle"}') == 0)
+        server.until(lambda: model.answers._held == 0)
 
 
 def test_weights_that_have_diverged_are_told_and_nothing_else_is_disturbed():
@@ -216,8 +262,10 @@ def test_the_command_serves_runs_until_it_is_stopped(tmp_path: Path):
         assert "secret" not in "".join(lines)
         assert lines[-1] == f"serving mine, gathered at {url} (Ctrl-C stops)"
         curl = lines[-2].removeprefix("try: ")
-        variables = {**os.environ, "GROUNDUP_API_KEY": "secret"}
-        done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True, env=variables)
+        export = lines[-3].partition(": ")[2]
+        command = f"{export.replace('…', 'secret')}\n{curl}"
+        variables = {name: value for name, value in os.environ.items() if name != "GROUNDUP_API_KEY"}
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env=variables)
         assert json.loads(done.stdout)["usage"]["completion_tokens"] > 0
         shutil.rmtree(run)  # its weights are in memory
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="secret", max_retries=0)
@@ -237,6 +285,7 @@ def test_running_requests_are_finished_and_new_ones_refused_when_the_server_is_s
         stream = client.completions.create(model="gathered", prompt="The", max_tokens=1500, stream=True, seed=1)
         first = next(iter(stream))
         started.send_signal(signal.SIGTERM)
+        assert started.stdout.readline() == "stopping; 1 request has 60 s; Ctrl-C again ends now\n"
         while (status := _health(url)) == 200:
             time.sleep(0.01)
         assert status == 503
@@ -310,6 +359,8 @@ def test_mistakes_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
         ([str(RUN), "--host", "192.0.2.1", "--port", "0"], "cannot listen on --host 192.0.2.1"),
         ([str(RUN), "--api-key", ""], "--api-key is empty"),
         ([str(RUN), "--checkpoint", "77"], "77"),
+        ([str(RUN), "--context", "8"], "leave --context out"),
+        (["nowhere", "--port", port], "choose another --port"),  # before any model is loaded
     ):
         with pytest.raises(SystemExit) as ended:
             main(["serve", *arguments, *([] if "--port" in arguments else ["--port", "0"]), "--device", "cpu"])
@@ -321,7 +372,7 @@ def test_mistakes_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("option", [f"--{option.spelling}" for option in options_of("serve") if not option.positional])
 def test_any_word_as_an_option_is_taken_or_refused_in_one_line(option, monkeypatch, capsys):
-    monkeypatch.setattr("groundup.serve.server.serve", lambda models, options, **_: listen(options).close())
+    monkeypatch.setattr("groundup.serve.server.serve", lambda *_, **__: None)
     for word in WORDS.values():
         with pytest.raises(SystemExit) as ended:
             main(["serve", str(RUN), "--port=0", "--device=cpu", f"{option}={word}"])
@@ -329,12 +380,15 @@ def test_any_word_as_an_option_is_taken_or_refused_in_one_line(option, monkeypat
         assert (ended.value.code or 0, err.count("\n")) in ((0, 0), (2, 1)), (word, err)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setitem(sys.modules, "uvicorn", None)
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_missing_package_is_named(package, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(SystemExit) as ended:
         main(["serve", str(RUN)])
     assert ended.value.code == 2
-    assert "pip install '.[serve]'" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "needs the packages starlette and uvicorn; install them with: pip install starlette uvicorn (" in err
+    assert "pip install '.[serve]'" in err
 
 
 def test_other_machines_are_let_in_with_a_warning_and_reach_the_server_by_its_address():

@@ -3,8 +3,11 @@
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -257,6 +260,23 @@ BROKEN = {
 }
 
 
+def text_of_segments(segments) -> str:
+    return "".join(segment.text for segment in segments)
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only waits for its new parent to look at it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
 class TestHostileTemplates:
     @pytest.mark.parametrize("template", (ENDLESS | HUGE).values(), ids=ENDLESS | HUGE)
     def test_what_takes_too_much_is_stopped(self, template):
@@ -293,6 +313,50 @@ class TestHostileTemplates:
         assert isinstance(second, BadRow)
         assert "too long" in str(second)
         assert first == third
+
+    def test_a_process_that_was_ended_is_started_anew(self):
+        with Renderer(load_template("chatml", END)) as renderer:
+            (before,) = renderer.render([Conversation(HELLO)])
+            for _ in range(2):
+                os.kill(renderer._process.pid, signal.SIGKILL)
+                renderer._process.wait()
+                assert renderer.render([Conversation(HELLO)]) == [before]
+
+    def test_a_process_that_ends_at_its_work_is_told_truly(self):
+        text = "{% if messages[0].content == 'loop' %}" + ENDLESS["nested loops"] + "{% endif %}x"
+        with Renderer(ChatTemplate("test", text)) as renderer:
+            threading.Timer(0.3, lambda: os.kill(renderer._process.pid, signal.SIGTERM)).start()
+            with pytest.raises(DataError, match="SIGTERM"):
+                renderer.render([Conversation([{"role": "user", "content": "loop"}])], loss="all")
+            assert text_of_segments(renderer.render([Conversation(HELLO)], loss="all")[0]) == "x"
+
+    def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next(self, monkeypatch):
+        """As by Ctrl-C, which ends the wait and not the process."""
+        with Renderer(ChatTemplate("test", "{{ messages[0].content }}")) as renderer:
+            with monkeypatch.context() as patched:
+                patched.setattr(renderer, "_answer", interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    renderer.render([Conversation([{"role": "user", "content": "first"}])], loss="all")
+            (found,) = renderer.render([Conversation([{"role": "user", "content": "second"}])], loss="all")
+            assert text_of_segments(found) == "second"
+
+    def test_the_process_is_not_in_the_group_that_ctrl_c_reaches_and_ends_with_its_parent(self):
+        code = (
+            "import os; from groundup.text.chat.rendering import Renderer; "
+            "from groundup.text.chat.templates import load_template; "
+            "r = Renderer(load_template('chatml', '<|endoftext|>')); print(r._process.pid, flush=True); input()"
+        )
+        parent = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        child = int(parent.stdout.readline())
+        assert os.getpgid(child) != os.getpgid(parent.pid)
+        parent.kill()
+        parent.communicate()
+        deadline = time.monotonic() + 30
+        while is_running(child):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def test_another_error_than_the_worker_tells_is_still_one_line(self, monkeypatch):
         monkeypatch.setattr(rendering, "__file__", "/nowhere/rendering.py")

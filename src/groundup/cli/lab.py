@@ -25,6 +25,9 @@ def _lab(runs_dir: Path = Path("runs"), /, *, port: int = 8001, host: str = "127
         port: 0 takes any free one.
         host: address to listen on. Anyone who can reach it can read the runs; 0.0.0.0 opens them to the network.
     """
+    from groundup.serve import check_packages
+
+    check_packages("the lab")
     from groundup.serve.lab import serve_lab
 
     serve_lab(runs_dir, host, port, lambda address: print(f"{runs_dir}: {address}  (Ctrl-C ends it)", flush=True))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff
 
+from groundup.config.generate import GenerateOptions
 from groundup.errors import ConfigError
 from groundup.text.options import ReadOptions
 
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 Reading: TypeAlias = Annotated[ReadOptions, tyro.conf.arg(name="")]
 """Flags of a verb that reads text: one for each field of `ReadOptions`."""
 DEFAULT_READING = ReadOptions()
+Generating: TypeAlias = Annotated[GenerateOptions, tyro.conf.arg(name="")]
+"""Flags of a verb that generates text: one for each field of `GenerateOptions`."""
+DEFAULT_GENERATING = GenerateOptions()
 
 
 def call(function: Callable[..., Result], arguments: list[str], verb: str) -> Result:

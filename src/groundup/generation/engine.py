@@ -138,7 +138,8 @@ class Engine:
                 raise ConfigError(f"{name} = {value}; expected at least {least}")
         self.model, self.tokenizer = model.eval(), tokenizer
         self.beyond, self.rows, self.prefill_tokens, self.look_up = beyond, rows, prefill_tokens, look_up
-        self.cache = BatchedCache(model, limit=model.context_length, most_rows=rows)
+        self.cache = self._new_cache()
+        self._in_step = False
         self.end = special_id(tokenizer, end_token) if tokenizer is not None else None
         self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
         self._native: NativeDecoder | None = None
@@ -207,16 +208,28 @@ class Engine:
     def step(self) -> list[tuple[Generation, Token]]:
         """Compute prompts of waiting requests, and one more token of each text.
 
+        After a step that did not return, because of an exception or Ctrl-C, the texts that had a row are cancelled.
+
         Returns:
             The new tokens. A text that has ended has its ``finish_reason``.
         """
+        if self._in_step:  # the last one was broken off, as by Ctrl-C: what the rows hold is not known
+            for text in (*self._active, self._prefilling):
+                if text is not None:
+                    text.cancel()
+            self.cache, self._active, self._prefilling = self._new_cache(), [], None
+        self._in_step = True
         self._drop_cancelled()
         new = self._prefill()
         new += self._decode()
         self.generated += len(new)
         for generation in [text for text in self._active if text.is_over]:
             self._leave(generation)
+        self._in_step = False
         return new
+
+    def _new_cache(self) -> BatchedCache:
+        return BatchedCache(self.model, limit=self.model.context_length, most_rows=self.rows)
 
     def run(self, generation: Generation) -> Iterator[Token]:
         """Step until this text has ended; yields its tokens."""

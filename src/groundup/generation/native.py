@@ -97,15 +97,16 @@ class NativeDecoder:
             ``(T, V)``, or a row for each number in ``wanted``.
         """
         if self._rope is not None and self._rope.cos is not self._tables:
-            self._tables = self._rope.cos
             self._decoder.set_rotations(self._rope.cos, self._rope.sin)
+            self._tables = self._rope.cos
         if cache.layers[0].keys is not self._keys:
-            self._keys = cache.layers[0].keys
             self._decoder.set_cache([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers])
+            self._keys = cache.layers[0].keys
         if wanted is None:
             wanted = torch.arange(len(ids_T))
         logits_TV = torch.empty(len(wanted), self._head_rows)
-        self._decoder.step(ids_T, positions_T, rows_T, wanted, logits_TV)
+        # As arrays of numpy: nanobind reads a tensor by Python code of torch, and drops a Ctrl-C that arrives in it.
+        self._decoder.step(*(tensor.numpy() for tensor in (ids_T, positions_T, rows_T, wanted, logits_TV)))
         return logits_TV
 
     def _matrix(self, linears: list[Any]) -> Any:

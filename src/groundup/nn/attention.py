@@ -86,9 +86,13 @@ class RotaryPositionalEmbedding(nn.Module):
     def extend(self, positions: int) -> None:
         """Make room for at least this many positions, at least twice those there are."""
         if positions > self.max_seq_len:
-            self.max_seq_len = max(positions, 2 * self.max_seq_len)
-            for name, table in self._compute_tables(self.cos.device, self.cos.dtype).items():
-                setattr(self, name, table)
+            before, self.max_seq_len = self.max_seq_len, max(positions, 2 * self.max_seq_len)
+            try:
+                for name, table in self._compute_tables(self.cos.device, self.cos.dtype).items():
+                    setattr(self, name, table)
+            except BaseException:  # as by Ctrl-C: the next call computes them again
+                self.max_seq_len = before
+                raise
 
     def forward(self, x: Tensor, token_positions: Tensor | None = None) -> Tensor:
         """Rotate ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.

@@ -27,7 +27,7 @@ from groundup.serve import lab
 from groundup.serve.answers import Answer
 from groundup.serve.errors import ApiError, ClientGoneError, seen
 from groundup.serve.fields import TextRequest, chat_request, completion_request, parse_json, tokenize_request
-from groundup.serve.gate import LOCAL, Bodies, HostCheck, KeyCheck, drain
+from groundup.serve.gate import LOCAL, Bodies, HostCheck, KeyCheck, drain, is_origin
 from groundup.serve.metrics import Metrics
 from groundup.serve.models import ServedModel
 from groundup.serve.replies import Reply, encoded, finish, send_error, unless_gone
@@ -39,6 +39,8 @@ _COMMENT_SECONDS = 15.0
 _MOST_LOG_PROBABILITIES = 500_000
 _LARGE_ANSWER = 10_000
 """Log-probabilities of an answer that is written in a thread."""
+_BYTES_OF_TOKEN, _BYTES_OF_LOG_PROBABILITY = 400, (220, 450)
+"""Of a completion, and of a conversation, whose JSON is longer."""
 _TOKENS_AT_ONCE = 1000
 _OUTCOME_OF = {429: "overloaded", 500: "failed", 503: "unavailable", 504: "timeout"}
 
@@ -82,8 +84,10 @@ class ServeOptions:
                 raise ConfigError(f"--{name} {value}; expected {expected}")
         if self.api_key is not None and (not self.api_key.strip() or not self.api_key.isprintable()):
             raise ConfigError("--api-key is empty or cannot be printed; is a variable of the shell not set?")
-        for origin in self.cors_origins:
-            if origin != "*" and not origin.startswith(("http://", "https://")):
+        origins = tuple(origin.rstrip("/").lower() for origin in self.cors_origins)
+        object.__setattr__(self, "cors_origins", origins)
+        for origin in origins:
+            if origin != "*" and not is_origin(origin):
                 raise ConfigError(f"--cors-origin {origin}; expected an origin such as https://example.org, or *")
 
 
@@ -163,7 +167,10 @@ class Api:
             found = []
             for begin in range(0, len(ids), _TOKENS_AT_ONCE):  # json holds the interpreter's lock until it is done
                 some = ids[begin : begin + _TOKENS_AT_ONCE]
-                texts = [{"id": token, "text": vocab[token].decode("utf-8", "replace")} for token in some]
+                texts = [
+                    {"id": token, "text": vocab[token].decode("utf-8", "replace"), "bytes": list(vocab[token])}
+                    for token in some
+                ]
                 found.append(encoded(texts)[1:-1])
             return b'{"tokens":[' + b",".join(found) + b'],"count":%d}' % len(ids)
 
@@ -203,24 +210,26 @@ class Api:
             async with asyncio.timeout(self.options.timeout):
                 asked = await asyncio.to_thread(lambda: parse(parse_json(body), self.options.max_tokens))
                 served = self.find(asked.model)
-                with served.worker.place(asked.texts):
-                    await self._generate(served, asked, reply, began)
+                with served.worker.place(asked.texts) as free:
+                    await self._generate(served, asked, reply, began, free)
         except TimeoutError:
             raise ApiError(
                 504, f"the request took longer than {self.options.timeout:g} s; ask for fewer tokens, or start the "
                 "server with a larger --timeout", code="timeout", headers={"x-should-retry": "false"},
             ) from None  # fmt: skip
 
-    async def _generate(self, served: ServedModel, asked: TextRequest, reply: Reply, began: float) -> None:
+    async def _generate(
+        self, served: ServedModel, asked: TextRequest, reply: Reply, began: float, free: Callable[[int], None]
+    ) -> None:
         loop = asyncio.get_running_loop()
         prompts = await loop.run_in_executor(served.thread(asked), served.prompts, asked)
         texts = served.texts(asked, prompts)
-        is_large = _check_log_probabilities(texts) > _LARGE_ANSWER
+        log_probabilities = _check_log_probabilities(texts)
+        is_large = log_probabilities > _LARGE_ANSWER
         answer = Answer(served.name, served.model.tokenizer, asked, prompts, served.begin)
         self.metrics.prompt_tokens[served.name] += sum(map(len, prompts))
-        call = Call(texts)
-        served.worker.submit(call)
-        try:
+        call = Call(texts, free)
+        with served.answers.held(_answer_bytes(asked, texts, log_probabilities)), served.worker.submitted(call):
             if asked.stream:
                 await reply.begin_stream()
                 await reply.events(answer.beginnings())
@@ -241,8 +250,6 @@ class Api:
                 await reply.end_stream()
             else:
                 await reply.json(answer.whole if is_large else answer.whole())
-        finally:
-            served.worker.cancel(call)
 
 
 def _check_log_probabilities(texts: Sequence[tuple[list[int], Sampling]]) -> int:
@@ -262,6 +269,12 @@ def _check_log_probabilities(texts: Sequence[tuple[list[int], Sampling]]) -> int
             f"{_MOST_LOG_PROBABILITIES:,}: ask for fewer tokens, texts or alternatives", param="logprobs",
         )  # fmt: skip
     return total
+
+
+def _answer_bytes(asked: TextRequest, texts: Sequence[tuple[list[int], Sampling]], log_probabilities: int) -> int:
+    """Memory that an answer may take until it is sent, as measured: texts, log-probabilities, and their JSON."""
+    tokens = sum(settings.max_tokens for _, settings in texts)
+    return tokens * _BYTES_OF_TOKEN + log_probabilities * _BYTES_OF_LOG_PROBABILITY[asked.conversation is not None]
 
 
 Handler = Callable[[Scope, Receive, Reply], Awaitable[None]]

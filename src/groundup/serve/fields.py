@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,14 @@ from groundup.config.recipe import suggestion
 from groundup.errors import ConfigError
 from groundup.generation import Sampling
 from groundup.serve.errors import ApiError, seen
-from groundup.text.chat.conversations import Conversation, clean, conversation_of
+from groundup.text.chat.conversations import Conversation, conversation_of
 from groundup.text.rows import BadRow
 
 _MOST_STOPS, _LONGEST_STOP = 16, 1000
 _MOST_LOG_PROBABILITIES = 20
 _MOST_BIASES = 1024
+_MOST_TEXTS = 1_000_000
+"""Beyond what any queue takes, which is looked at later."""
 _DEFAULT_TOKENS = 16
 """As OpenAI has it for completions."""
 _COMMON = (
@@ -85,6 +88,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        if _SURROGATE.search(body):
+            _refuse_surrogates(value)
     except UnicodeDecodeError as error:
         where = f"{error.reason} at byte {error.start}"
         raise ApiError(400, f"the body is not UTF-8: {where}; send JSON in UTF-8") from None
@@ -95,6 +100,27 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ApiError(400, f"the body is {seen(value)}; expected a JSON object such as {_EXAMPLE}")
     return value
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""How half a pair of UTF-16 is escaped in JSON; two of them can be one character."""
+
+
+def _refuse_surrogates(value: Any, field: str | None = None) -> None:
+    if isinstance(value, str):
+        lone = next((character for character in value if "\ud800" <= character <= "\udfff"), None)
+        if lone is not None:
+            raise ApiError(
+                400, f"{field or 'a field'} has the escape \\u{ord(lone):04x} alone, which is half a character; send "
+                "whole characters, such as in UTF-8", param=field,
+            )  # fmt: skip
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            _refuse_surrogates(name, field)
+            _refuse_surrogates(inner, field or name)
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_surrogates(inner, field)
 
 
 _EXAMPLE = '{"model": "NAME", "prompt": "Once upon a time"}'
@@ -115,7 +141,7 @@ def completion_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
     """
     fields = _Fields(body, _OF_COMPLETIONS, "best_of")
     prompts = _prompts(fields.value("prompt", ""))
-    n = fields.whole("n", 1, 1, None)
+    n = fields.whole("n", 1, 1, _MOST_TEXTS)
     best_of = fields.value("best_of", n)
     if best_of != n or isinstance(best_of, bool):
         raise ApiError(
@@ -159,7 +185,7 @@ def chat_request(body: dict[str, Any], most_tokens: int) -> TextRequest:
     sampling = fields.sampling(
         max_tokens=most_tokens if wanted is None else wanted, log_probabilities=(count or 0) if logprobs else None
     )
-    n = fields.whole("n", 1, 1, None)
+    n = fields.whole("n", 1, 1, _MOST_TEXTS)
     stream, include_usage = fields.streaming()
     return TextRequest(
         fields.model(), sampling, conversation=conversation, n=n, fills_context=wanted is None, stream=stream,
@@ -173,7 +199,7 @@ def tokenize_request(body: dict[str, Any]) -> tuple[str | None, str]:
     prompt = fields.value("prompt", None)
     if not isinstance(prompt, str):
         raise ApiError(400, f"prompt is {seen(prompt)}; expected a string", param="prompt")
-    return fields.model(), clean(prompt)
+    return fields.model(), prompt
 
 
 class _Fields:
@@ -207,7 +233,7 @@ class _Fields:
         return found
 
     def whole(self, name: str, default: Any, least: int, most: int | None) -> Any:
-        found = self.value(name, default)
+        found = given = self.value(name, default)
         if found is default:
             return found
         if isinstance(found, float) and found.is_integer():  # 16.0, as JavaScript's libraries may write it
@@ -215,7 +241,7 @@ class _Fields:
         is_whole = isinstance(found, int) and not isinstance(found, bool)
         if not is_whole or found < least or (most is not None and found > most):
             upper = "on" if most is None else f"to {most}"
-            raise ApiError(400, f"{name} is {seen(found)}; expected a whole number from {least} {upper}", param=name)
+            raise ApiError(400, f"{name} is {seen(given)}; expected a whole number from {least} {upper}", param=name)
         return found
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
@@ -264,7 +290,7 @@ class _Fields:
                 **given,
             )
         except ConfigError as error:
-            raise ApiError(400, str(error), param=str(error).partition(" ")[0]) from None
+            raise refused_setting(error) from None
 
     def _stop(self) -> tuple[str, ...]:
         found = self.value("stop", [])
@@ -280,7 +306,7 @@ class _Fields:
                 400, f"stop has {len(found)} strings, the longest of {longest:,} characters; expected at most "
                 f"{_MOST_STOPS} strings of at most {_LONGEST_STOP:,} characters", param="stop",
             )  # fmt: skip
-        return tuple(dict.fromkeys(map(clean, found)))
+        return tuple(dict.fromkeys(found))
 
     def _logit_bias(self) -> dict[int, float]:
         found = self.value("logit_bias", {})
@@ -301,13 +327,19 @@ class _Fields:
         return biases
 
 
+def refused_setting(error: Exception) -> ApiError:
+    """The error of a setting that generation refuses; its message begins with the name of the setting."""
+    name = str(error).partition(" ")[0]
+    return ApiError(400, str(error), param=name if name in _COMMON else None)
+
+
 def _prompts(found: Any) -> tuple[str | list[int], ...]:
     """The prompts of a request: a text, texts, ids, or lists of ids."""
     if isinstance(found, str):
-        return (clean(found),)
+        return (found,)
     if isinstance(found, list):
         if found and all(isinstance(prompt, str) for prompt in found):
-            return tuple(map(clean, found))
+            return tuple(found)
         if found and _are_ids(found):
             return (found,)
         if found and all(isinstance(prompt, list) and prompt and _are_ids(prompt) for prompt in found):

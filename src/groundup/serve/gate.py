@@ -6,12 +6,14 @@ import asyncio
 import hmac
 import ipaddress
 import re
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager, suppress
+import shlex
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from groundup.display.units import size_text
 from groundup.serve.errors import ApiError, ClientGoneError
 from groundup.serve.replies import send_error
 
@@ -31,6 +33,7 @@ class HostCheck:
         any_address: allow every IP address, which no other site can have as its name.
         origins: origins of other sites that may call, such as "https://example.org"; "*" allows all.
         option: the option of the command line that allows another name.
+        origin_option: likewise another site; empty for none.
     """
 
     def __init__(
@@ -41,10 +44,11 @@ class HostCheck:
         any_address: bool,
         origins: Collection[str],
         option: str = "--allowed-host",
+        origin_option: str = "--cors-origin",
     ):
-        self._app, self._any_address, self._option = app, any_address, option
+        self._app, self._any_address, self._option, self._origin_option = app, any_address, option, origin_option
         self._hosts = {host.strip("[]").lower() for host in hosts}
-        self._origins = {origin.rstrip("/").lower() for origin in origins}
+        self._origins = set(origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,10 +62,14 @@ class HostCheck:
             )  # fmt: skip
             await send_error(send, error)
         elif origin and not self._may_call(origin.lower(), (host or "").lower()):
+            mend = "open the page at this server's own address"
+            if self._origin_option:  # "null" is what files and sandboxed frames have, of any site
+                allowed = shlex.quote(origin[:100] if is_origin(origin) else "*")
+                mend = f"start the server with {self._origin_option} {allowed} to allow it"
+                mend += "" if is_origin(origin) else ", and every other page"
             error = ApiError(
-                403, f"the request comes from a page of {origin[:100]!r}; start the server with --cors-origin "
-                f"{origin[:100]} to allow it", code="origin_not_allowed",
-            )  # fmt: skip
+                403, f"the request comes from a page of {origin[:100]!r}; {mend}", code="origin_not_allowed"
+            )
             await send_error(send, error)
         else:
             await self._app(scope, receive, send)
@@ -73,6 +81,11 @@ class HostCheck:
     def _may_call(self, origin: str, host: str) -> bool:
         same = origin.partition("://")[2] == host
         return same or "*" in self._origins or origin in self._origins
+
+
+def is_origin(text: str) -> bool:
+    """Whether a page can be of this origin alone: a scheme and a host, such as "https://example.org"."""
+    return re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s\"'\\]+", text.lower()) is not None
 
 
 def _name(host: str) -> str:
@@ -155,6 +168,42 @@ class Bodies:
                 408, f"the body did not come within {_BODY_SECONDS:g} s; send it at once",
                 headers={"Connection": "close"},
             ) from None  # fmt: skip
+
+
+class Answers:
+    """Memory of the answers of a model that are being generated or sent.
+
+    Args:
+        most: bytes of all together.
+    """
+
+    def __init__(self, most: float):
+        self._most, self._held = most, 0
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Count an answer that may take this many bytes, as long as the context manager lasts.
+
+        Raises:
+            ApiError: 400 if it can never be admitted, 429 if the others leave too little.
+        """
+        if size > self._most:
+            raise ApiError(
+                400, f"the answer may take {size_text(size)}, but the server has {size_text(self._most)} for answers; "
+                "ask for fewer tokens (max_tokens), texts (n) or log-probabilities", param="max_tokens",
+                code="answer_too_large",
+            )  # fmt: skip
+        if self._held + size > self._most:
+            raise ApiError(
+                429, f"the answer may take {size_text(size)}, and those that are being generated leave too little of "
+                f"the {size_text(self._most)} for answers; try again later, or ask for fewer tokens",
+                code="answers_full", headers={"Retry-After": "1"},
+            )  # fmt: skip
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
 
 
 def _too_large(most: int) -> ApiError:

@@ -26,27 +26,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote_from_bytes, unquote_plus
 
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import NoMatchFound, Route
+from starlette.types import ASGIApp
+
 from groundup.config.expressions import Filter
 from groundup.display.units import value_text
-from groundup.errors import ConfigError, FileMissingError, MissingExtraError
+from groundup.errors import ConfigError, FileMissingError
 from groundup.record.curve import Curve, bucket_means, thin
 from groundup.record.follow import GrowingCurves, GrowingSamples
 from groundup.record.read import MEASURES
 from groundup.record.run import RunDirectory
 from groundup.reports.comparison import differing_options
 from groundup.reports.run_list import Row, column_names, refresh
+from groundup.serve.gate import LOCAL, HostCheck
 from groundup.system.files import why
-
-try:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import RedirectResponse, Response
-    from starlette.routing import NoMatchFound, Route
-    from starlette.types import ASGIApp
-
-    from groundup.serve.gate import LOCAL, HostCheck
-except ImportError:
-    raise MissingExtraError.for_package("starlette", "serve", "the lab") from None
 
 Kept = TypeVar("Kept", GrowingCurves, GrowingSamples)
 
@@ -295,7 +291,7 @@ def lab_app(runs: Path, host: str = "127.0.0.1") -> ASGIApp:
     first = Route("/", lambda request: RedirectResponse("lab", headers=HEADERS))
     names = (*LOCAL, host, socket.gethostname(), socket.getfqdn())
     app = Starlette(routes=[first, *routes(runs)])
-    return HostCheck(app, hosts=names, any_address=True, origins=(), option="--host")
+    return HostCheck(app, hosts=names, any_address=True, origins=(), option="--host", origin_option="")
 
 
 def _query(request: Request) -> list[tuple[str, str]]:
@@ -365,12 +361,9 @@ def serve_lab(runs: Path, host: str, port: int, ready: Callable[[str], None]) ->
     Raises:
         FileMissingError: the folder does not exist, and is not the one that training makes by itself.
         ConfigError: as :func:`listen`.
-        MissingExtraError: uvicorn is not installed.
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtraError.for_package("uvicorn", "serve", "the lab") from None
+    import uvicorn
+
     if not runs.is_dir() and runs != Path("runs"):
         raise FileMissingError(f"no folder {runs}; expected one with runs, such as runs")
     with listen(host, port) as listening:

@@ -19,22 +19,20 @@ from groundup.display.units import size_text
 from groundup.errors import ConfigError, GroundupError
 from groundup.generation import Sampling, prompt_ids
 from groundup.generation.cache import BatchedCache
+from groundup.generation.chat import ChatPrompts
 from groundup.generation.engine import Beyond, special_id
 from groundup.generation.weights import Weights
-from groundup.language_model import LanguageModel, load
+from groundup.language_model import LanguageModel, is_foreign, load
 from groundup.serve.errors import ApiError
 from groundup.serve.fields import TextRequest
+from groundup.serve.gate import Answers
 from groundup.serve.worker import Worker
-from groundup.text.chat.conversations import Conversation
-from groundup.text.chat.rendering import Renderer
-from groundup.text.chat.templates import ChatTemplate
-from groundup.text.rows import BadRow
-from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.chat import check_can_chat, encode_segments
 
 _DEFAULT_ROWS = 32
 _SHARE = 0.8
 """Of the free memory that keys and values may take; the rest is for requests and other programs."""
+_ANSWER_SHARE, _MOST_ANSWER_BYTES = 0.1, 1 << 29
+"""Of the rest, what answers may take."""
 _PREFILL_TOKENS = 512
 _FLOAT32 = 4
 
@@ -46,18 +44,30 @@ class ServedModel:
         name: that requests give.
         rows: most texts at once.
         queue: texts that may wait.
+        answer_bytes: memory of all answers that are being generated or sent.
     """
 
-    def __init__(self, name: str, model: LanguageModel, *, rows: int, queue: int, beyond: Beyond):
+    def __init__(
+        self,
+        name: str,
+        model: LanguageModel,
+        *,
+        rows: int,
+        queue: int,
+        beyond: Beyond,
+        answer_bytes: float = _MOST_ANSWER_BYTES,
+    ):
+        self.answers = Answers(answer_bytes)
         self.name, self.model, self.beyond, self.created = name, model, beyond, int(time.time())
         engine = model.engine(rows=rows, beyond=beyond, prefill_tokens=_PREFILL_TOKENS)
         self.worker = Worker(engine, queue=queue, name=name)
         self._longest = max(map(len, model.tokenizer.vocab.values()))
+        self._chat_thread = ThreadPoolExecutor(1, "chat template")  # starts with the first conversation
         self.chat: ChatPrompts | None = None
         self.no_chat = f"{name} has no chat template: it was not trained on conversations"
         try:
             if model.chat_template is not None:
-                self.chat = ChatPrompts(model.chat_template, model.tokenizer, model.sample.end_token)
+                self.chat = ChatPrompts(model.chat_template, model.tokenizer)
         except GroundupError as error:  # it can still continue texts
             self.no_chat = f"{name} cannot chat: {error}"
 
@@ -83,7 +93,10 @@ class ServedModel:
             raise ApiError(400, f"{self.no_chat}; use /v1/completions", param="messages", code="no_chat_template")
         else:
             self._check_size(sum(len(str(message)) for message in asked.conversation.messages), "messages")
-            found = [self.chat.ids(asked.conversation)]
+            try:
+                found = [self.chat.ids(asked.conversation)]
+            except GroundupError as error:
+                raise ApiError(400, str(error), param="messages") from None
         param = "prompt" if asked.conversation is None else "messages"
         for ids in found:
             if len(ids) > self.context:
@@ -97,7 +110,7 @@ class ServedModel:
 
     def thread(self, asked: TextRequest) -> ThreadPoolExecutor | None:
         """Where to call :meth:`prompts`: conversations wait for each other only; None is asyncio's own threads."""
-        return None if asked.conversation is None or self.chat is None else self.chat.thread
+        return None if asked.conversation is None else self._chat_thread
 
     def texts(self, asked: TextRequest, prompts: Sequence[list[int]]) -> list[tuple[list[int], Sampling]]:
         """Prompt and settings of each text: n of the first prompt, n of the second, …"""
@@ -136,55 +149,10 @@ class ServedModel:
 
     def close(self) -> bool:
         """End the thread; returns whether it has ended."""
+        self._chat_thread.shutdown(wait=False, cancel_futures=True)
         if self.chat is not None:
             self.chat.close()
         return self.worker.stop()
-
-
-class ChatPrompts:
-    """Conversations as prompts, rendered by the template in a separate process, one at a time.
-
-    Attributes:
-        end_ids: tokens that end the assistant's turn.
-        thread: the one thread that may call :meth:`ids`.
-
-    Raises:
-        DataError, MissingExtraError, TokenizerError: as :class:`groundup.generation.chat.Chat`.
-    """
-
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, end_token: str):
-        self._template, self._tokenizer = template, tokenizer
-        self._renderer = Renderer(template, tokenizer.special_tokens)
-        try:
-            check_can_chat(tokenizer, self._renderer.names, template.name)
-            ends = {self._renderer.end_of_turn(), end_token} & set(tokenizer.special_tokens)
-        except BaseException:
-            self._renderer.close()
-            raise
-        self.end_ids = tuple(sorted(tokenizer.token_id(name) for name in ends if name))
-        self.thread = ThreadPoolExecutor(1, "chat template")
-
-    def ids(self, conversation: Conversation) -> list[int]:
-        """The conversation, and what begins an answer.
-
-        Raises:
-            ApiError: the template refuses it.
-        """
-        try:
-            (found,) = self._renderer.render([conversation], prompt=True)
-            if isinstance(found, BadRow):
-                raise ApiError(400, f"the conversation{found}", param="messages")
-            return [int(i) for i in encode_segments(self._tokenizer, [found])[0]]
-        except GroundupError as error:
-            # A template that was stopped has ended its process.
-            self._renderer.close()
-            self._renderer = Renderer(self._template, self._tokenizer.special_tokens)
-            raise ApiError(400, str(error), param="messages") from None
-
-    def close(self) -> None:
-        """End the process that renders the template."""
-        self.thread.shutdown(wait=False, cancel_futures=True)
-        self._renderer.close()
 
 
 def load_models(
@@ -212,7 +180,8 @@ def load_models(
     """
     loaded: dict[str, LanguageModel] = {}
     for source in sources:
-        model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=context)
+        limit = context if is_foreign(source) or not any(map(is_foreign, sources)) else 0  # of runs alone it is refused
+        model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=limit)
         name = model_name(source, model)
         if name in loaded:
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")
@@ -221,12 +190,13 @@ def load_models(
     for name, model in loaded.items():
         free = _free_memory(model) / len(loaded)  # no texts yet: keys and values are allocated as they come
         chosen = fitting_rows(name, model, free, rows)
-        served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond)
+        answers = min(_ANSWER_SHARE * free, _MOST_ANSWER_BYTES)
+        served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond, answer_bytes=answers)
         size, parameters = _needed(model, chosen), parameter_count(model.config)
         told(
             f"{name}: {parameters:,} parameters, context {model.config.context_length:,}, {chosen} rows, "
-            f"at most {size_text(size)} of memory for them ({size_text(free)} free)"
-            + ("" if served[name].chat is None else ", chat")
+            f"at most {size_text(size)} of memory for them and {size_text(answers)} for answers "
+            f"({size_text(free)} free)" + ("" if served[name].chat is None else ", chat")
         )
         if served[name].chat is None and "cannot chat" in served[name].no_chat:
             told(f"warning: {served[name].no_chat}")

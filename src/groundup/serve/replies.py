@@ -106,7 +106,10 @@ def encoded(value: Any) -> bytes:
 
 def _written(make: Callable[[], Any]) -> bytes:
     # In steps, unlike encode(), which holds the interpreter's lock until it is done.
-    return b"".join(piece.encode("utf-8", "replace") for piece in _ENCODER.iterencode(make()))
+    body = bytearray()
+    for piece in _ENCODER.iterencode(make()):
+        body += piece.encode("utf-8", "replace")
+    return bytes(body)
 
 
 async def unless_gone(receive: Receive, work: Awaitable[None]) -> None:

@@ -30,6 +30,8 @@ _HEADER_SECONDS = 30.0
 """In which a new client must have sent the head of a request."""
 _IDLE_SECONDS = 75
 """In which a client that has its answer must have sent the next; longer than proxies and clients keep a connection."""
+_UNREAD_SECONDS = 30.0
+"""In which a client must have taken some of what waits to be sent to it."""
 _CLOSE_SECONDS = 2
 """That clients get at the end to take the rest of their answers."""
 _MOST_FILES, _RESERVED_FILES = 10_000, 100
@@ -38,6 +40,7 @@ _MOST_FILES, _RESERVED_FILES = 10_000, 100
 def serve(
     models: dict[str, ServedModel],
     options: ServeOptions,
+    listening: socket.socket | None = None,
     *,
     runs: Path | None = None,
     told: Callable[[str], None] = lambda line: None,
@@ -46,21 +49,22 @@ def serve(
 
     Args:
         models: by name; their threads are started, and ended.
+        listening: from :func:`listen`, which fails before models are loaded; by default called here.
         runs: folder of runs whose pages are shown too.
-        told: is given each line about the start.
+        told: is given each line about the start and the end.
 
     Raises:
         ConfigError: the address cannot be listened on.
     """
     _allow_files()
-    listening = listen(options)
+    listening = listening or listen(options)
     app, api = make_app(models, options, runs)
 
     def started() -> None:
         for line in start_lines(url_of(listening), list(models), options):
             told(line)
 
-    server = Server(app, api, options, started)
+    server = Server(app, api, options, started, told)
     for served in models.values():
         served.worker.start()
     try:
@@ -109,6 +113,8 @@ def start_lines(url: str, names: Sequence[str], options: ServeOptions) -> list[s
     if options.host not in LOCAL and options.api_key is None:
         lines.append(f"warning: other machines may reach this server at {options.host}, and no --api-key is set")
     body = json.dumps({"model": names[0], "prompt": "Once upon a time", "max_tokens": 40}, ensure_ascii=False)
+    if options.api_key is not None:
+        lines.append("for the example, in its shell: export GROUNDUP_API_KEY=…  # the key of this server")
     key = '-H "Authorization: Bearer $GROUNDUP_API_KEY" ' if options.api_key is not None else ""
     lines.append(f"try: curl {url}/v1/completions {key}-H 'Content-Type: application/json' -d {shlex.quote(body)}")
     lines.append(f"serving {', '.join(names)} at {url} (Ctrl-C stops)")
@@ -120,9 +126,17 @@ class Server(uvicorn.Server):
 
     Args:
         started: called when connections are accepted.
+        told: is given a line when the end begins and requests are running.
     """
 
-    def __init__(self, app: Starlette, api: Api, options: ServeOptions, started: Callable[[], None]):
+    def __init__(
+        self,
+        app: Starlette,
+        api: Api,
+        options: ServeOptions,
+        started: Callable[[], None],
+        told: Callable[[str], None] = lambda line: None,
+    ):
         config = uvicorn.Config(
             app,
             http=Protocol,
@@ -140,7 +154,7 @@ class Server(uvicorn.Server):
         if options.log:
             logging.basicConfig(format="%(asctime)s %(message)s")
             logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        self._api, self._grace, self._tell_started = api, options.grace, started
+        self._api, self._grace, self._tell_started, self._told = api, options.grace, started, told
         self._ending: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -178,6 +192,9 @@ class Server(uvicorn.Server):
     def begin_end(self) -> None:
         """Refuse new requests, and end when the running ones have, or their grace is over."""
         self._ending = asyncio.get_running_loop().create_task(self._end())
+        if (count := self._api.in_flight) and self._grace:
+            requests = "1 request has" if count == 1 else f"{count} requests have"
+            self._told(f"stopping; {requests} {self._grace:g} s; Ctrl-C again ends now")
 
     async def _end(self) -> None:
         self._api.stopping = True
@@ -191,9 +208,10 @@ class Server(uvicorn.Server):
 
 
 class Protocol(H11Protocol):
-    """uvicorn's HTTP/1.1 with a time-out of the head, a limit of connections, and errors in OpenAI's form."""
+    """uvicorn's HTTP/1.1 with time-outs of head and reading, a limit of connections, and errors in OpenAI's form."""
 
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Watch a new connection; refuse it if there are too many."""
@@ -215,8 +233,30 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching."""
         super().connection_lost(exc)
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._reading):
+            if timer is not None:
+                timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Watch whether the client reads: more waits for it than is kept."""
+        super().pause_writing()
+        self._watch_reading()
+
+    def resume_writing(self) -> None:
+        """Stop watching whether the client reads."""
+        super().resume_writing()
+        if self._reading is not None:
+            self._reading.cancel()
+
+    def _watch_reading(self) -> None:
+        waiting = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(_UNREAD_SECONDS, self._close_unless_read, waiting)
+
+    def _close_unless_read(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_reading()
+        else:
+            self.transport.abort()  # as if the client had left: its texts end, and nothing is kept for it
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""

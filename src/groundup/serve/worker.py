@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from groundup.errors import GroundupError
 from groundup.generation import Engine, Generation, Sampling, Token
 from groundup.serve.errors import ApiError
+from groundup.serve.fields import refused_setting
 
 _RETRY_SECONDS = 1
 _JOIN_SECONDS = 30.0
@@ -40,10 +41,11 @@ class Call:
 
     Args:
         texts: prompt ids and settings of each.
+        free: is told how many of them have ended, whether the client has read them or not.
     """
 
-    def __init__(self, texts: Sequence[tuple[list[int], Sampling]]):
-        self.texts = texts
+    def __init__(self, texts: Sequence[tuple[list[int], Sampling]], free: Callable[[int], None] = lambda ended: None):
+        self.texts, self._free = texts, free
         self._loop = asyncio.get_running_loop()
         self._news: asyncio.Queue[Event | ApiError] = asyncio.Queue()
         # Touched by the engine's thread only:
@@ -90,6 +92,9 @@ class Call:
     def _put(self, events: Sequence[Event | ApiError]) -> None:
         for event in events:
             self._news.put_nowait(event)
+        is_over = any(isinstance(event, ApiError) for event in events)
+        ended = sum(isinstance(event, Event) and event.finish_reason is not None for event in events)
+        self._free(len(self.texts) if is_over else ended)
 
 
 class Worker:
@@ -136,8 +141,11 @@ class Worker:
         return max(0, self._admitted - self.engine.running)
 
     @contextmanager
-    def place(self, count: int) -> Iterator[None]:
-        """Admit a request for this many texts, as long as the context manager lasts.
+    def place(self, count: int) -> Iterator[Callable[[int], None]]:
+        """Admit a request for this many texts; each has its place until it is freed, or the context manager ends.
+
+        Yields:
+            What frees the places of this many texts.
 
         Raises:
             ApiError: 400 if that many can never be admitted; 429 if too many wait; 503 if the thread has ended.
@@ -155,26 +163,37 @@ class Worker:
                 429, f"{self._admitted} texts run or wait, and the server takes at most {most}; try again later",
                 code="queue_full", headers={"Retry-After": str(_RETRY_SECONDS)},
             )  # fmt: skip
+        left = count
         self._admitted += count
+
+        def free(ended: int) -> None:
+            nonlocal left
+            ended = min(ended, left)
+            left -= ended
+            self._admitted -= ended
+
+        try:
+            yield free
+        finally:
+            free(left)
+
+    @contextmanager
+    def submitted(self, call: Call) -> Iterator[None]:
+        """Begin the texts of a request. Those that have not ended when the context manager does are ended before the
+        next step."""
+        with self._condition:
+            is_taken = self.failure is None and not self._stopping
+            if is_taken:
+                self._calls.add(call)
+                self._act(lambda: self._begin(call))
+        if not is_taken:
+            call.tell([self._unavailable()])
         try:
             yield
         finally:
-            self._admitted -= count
-
-    def submit(self, call: Call) -> None:
-        """Begin the texts of a request."""
-        with self._condition:
-            if self.failure is None and not self._stopping:
-                self._calls.add(call)
-                self._act(lambda: self._begin(call))
-                return
-        call.tell([self._unavailable()])
-
-    def cancel(self, call: Call) -> None:
-        """End the texts of a request that have not ended; their rows are free before the next step."""
-        with self._condition:
-            if call in self._calls:
-                self._act(lambda: self._end(call))
+            with self._condition:
+                if call in self._calls:
+                    self._act(lambda: self._end(call))
 
     def fail_all(self, error: ApiError) -> None:
         """End all requests with this error."""
@@ -214,7 +233,7 @@ class Worker:
             for ids, sampling in call.texts:
                 call.generations.append(self.engine.submit(ids, sampling))
         except GroundupError as error:
-            call.tell([ApiError(400, str(error))])
+            call.tell([refused_setting(error)])
             self._end(call)
             return
         self._tell_of(call, {})  # a text of no tokens is over already
@@ -264,5 +283,5 @@ class Worker:
 def _failure(error: Exception) -> ApiError:
     """A text's own error: the request's fault if it is about a setting, the model's otherwise."""
     if isinstance(error, ValueError):  # ConfigError, TokenizerError
-        return ApiError(400, str(error))
+        return refused_setting(error)
     return ApiError(500, f"the text could not be generated: {error}")

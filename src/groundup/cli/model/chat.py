@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from groundup.cli.parse import call
+from groundup.cli.parse import DEFAULT_GENERATING, Generating, call
 
 
 def chat(arguments: list[str]) -> None:
@@ -17,10 +17,7 @@ def _chat(
     /,
     *,
     system: str | None = None,
-    tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
+    generating: Generating = DEFAULT_GENERATING,
     weights: Literal["float32", "bfloat16", "int8"] = "float32",
     checkpoint: str = "best",
     device: str = "auto",
@@ -28,15 +25,11 @@ def _chat(
     """Talk with a model. One that was not trained on conversations continues what is written instead.
 
     /quit or Ctrl-D ends, Ctrl-C stops a reply, /reset begins a new conversation. What comes through a pipe is one
-    message a line.
+    message a line. Defaults are the run's sample options.
 
     Args:
         run: run directory, the name of a run in runs/, a folder or file that `groundup import` reads, or hf://ORG/NAME.
         system: first message, by the system.
-        tokens: maximum number of tokens of a reply.
-        temperature: sampling temperature; 0 always takes the most probable token.
-        top_p: nucleus sampling: sample from the most probable tokens whose probabilities sum to this.
-        seed: seed of sampling; default: a new one each time.
         weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
         checkpoint: "best", "latest", or a step.
         device: device to run on; "auto" is cuda, then mps, then cpu.
@@ -47,11 +40,11 @@ def _chat(
     from groundup.terminal import continue_lines, talk_with
 
     model = load(run, checkpoint=checkpoint, device=device, weights=weights)
-    sampling = model.sampling(tokens, temperature, top_p, seed=seed)
+    sampling = model.sampling(**generating.sampling)
     with wait_by_load():
         if model.chat_template is not None:
-            talk_with(model, sampling, system or "")
+            talk_with(model, sampling, system or "", beyond=generating.beyond)
         elif system is not None:
             raise ConfigError(f"--system {system} is for models trained on conversations; {run} was not: leave it out")
         else:
-            continue_lines(model, sampling)
+            continue_lines(model, sampling, beyond=generating.beyond)

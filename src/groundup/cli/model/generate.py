@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from groundup.cli.parse import call
+from groundup.cli.parse import DEFAULT_GENERATING, Generating, call
 
 
 def generate(arguments: list[str]) -> None:
@@ -19,21 +19,13 @@ def _generate(
     /,
     *,
     prompt: str | None = None,
-    tokens: int | None = None,
-    temperature: float | None = None,
-    top_p: float | None = None,
-    top_k: int = 0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    stop: tuple[str, ...] = (),
+    generating: Generating = DEFAULT_GENERATING,
     samples: int = 1,
     file: Path | None = None,
     out: Path | None = None,
-    rows: int = 16,
+    rows: int | None = None,
     chat: bool = False,
     system: str | None = None,
-    seed: int | None = None,
-    beyond: Literal["slide", "stop"] = "slide",
     weights: Literal["float32", "bfloat16", "int8"] = "float32",
     json_output: bool = False,
     checkpoint: str = "best",
@@ -44,23 +36,14 @@ def _generate(
     Args:
         run: run directory, the name of a run in runs/, a folder or file that `groundup import` reads, or hf://ORG/NAME.
         prompt: text to continue; empty begins a new document, - reads standard input.
-        tokens: maximum number of tokens to generate.
-        temperature: sampling temperature; 0 always takes the most probable token.
-        top_p: nucleus sampling: sample from the most probable tokens whose probabilities sum to this.
-        top_k: sample from this many most probable tokens; 0 from all.
-        min_p: leave out tokens less probable than this share of the most probable one.
-        repetition_penalty: above 1, tokens that are already in the text become less probable.
-        stop: end the text before the first of these strings.
         samples: number of texts; of each prompt.
         file: prompts to continue, one a line, or the "prompt" of each object of a .jsonl file. The texts are written as
             JSON lines.
         out: with --file: where to write; the same command again goes on where it was broken off.
-        rows: with --file: texts that are generated at once.
+        rows: with --file: texts that are generated at once; default: 16.
         chat: talk with a model that was trained on conversations; /reset begins a new one, /quit or Ctrl-D ends. What
             comes through a pipe is one message a line.
         system: first message of a conversation, by the system.
-        seed: seed of sampling; default: a new one each time.
-        beyond: what follows when the text is as long as the context: go on with a sliding window, or stop.
         weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
         json_output: print one JSON object for each text.
         checkpoint: "best", "latest", or a step.
@@ -71,24 +54,23 @@ def _generate(
     from groundup.system.threads import wait_by_load
     from groundup.terminal import continue_file, talk_with, write_texts
 
-    if samples < 1 or rows < 1 or (tokens is not None and tokens < 1):
-        raise ConfigError(f"--samples {samples} --tokens {tokens} --rows {rows}; expected at least 1 of each")
+    if samples < 1 or (rows is not None and rows < 1):
+        raise ConfigError(f"--samples {samples} --rows {rows}; expected at least 1 of each")
     if chat and (prompt is not None or samples != 1 or file):
         raise ConfigError("--chat has messages in place of --prompt, --file and --samples; leave them out")
+    if chat and json_output:
+        raise ConfigError("--chat writes replies as they come; leave out --json-output")
     if system is not None and not chat:
         raise ConfigError(f"--system {system} is for conversations; give --chat, or leave it out")
-    if (file and prompt is not None) or (out and not file):
-        raise ConfigError("--file has the prompts in place of --prompt, and --out belongs to it")
-    model = load(run, checkpoint=checkpoint, device=device, weights=weights)
-    sampling = model.sampling(
-        tokens, temperature, top_p,
-        top_k=top_k, min_p=min_p, repetition_penalty=repetition_penalty, stop=stop, seed=seed,
-    )  # fmt: skip
+    if (file and prompt is not None) or ((out or rows is not None) and not file):
+        raise ConfigError("--file has the prompts in place of --prompt, and --out and --rows belong to it")
+    model, beyond = load(run, checkpoint=checkpoint, device=device, weights=weights), generating.beyond
+    sampling, name = model.sampling(**generating.sampling), f"{run} {weights}"
     with wait_by_load():
         if chat:
-            talk_with(model, sampling, system or "")
+            talk_with(model, sampling, system or "", beyond=beyond)
         elif file:
-            continue_file(model, f"{run} {weights}", file, out, sampling, samples=samples, beyond=beyond, rows=rows)
+            continue_file(model, name, file, out, sampling, samples=samples, beyond=beyond, rows=rows or 16)
         else:
             text = sys.stdin.read() if prompt == "-" else model.sample.prompt if prompt is None else prompt
             write_texts(model, text, sampling, samples=samples, beyond=beyond, as_json=json_output)

@@ -59,20 +59,18 @@ def _serve(
         device: device to run on; "auto" is cuda, then mps, then cpu.
         log: write a line for each request to standard error.
     """
-    import importlib.util
-
     from groundup.display.units import parse_size
-    from groundup.errors import ConfigError, MissingExtraError
+    from groundup.errors import ConfigError
+    from groundup.serve import check_packages
 
-    for package in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError.for_package(package, "serve", "groundup serve")
+    check_packages("groundup serve")
     if not models:
         raise ConfigError("no model to serve; name a run, such as runs/mine")
     if queue < 0:
         raise ConfigError(f"--queue {queue}; expected 0 or greater")
     from groundup.serve.app import ServeOptions
     from groundup.serve.models import load_models
+    from groundup.serve.server import listen
     from groundup.serve.server import serve as serve_until_stopped
     from groundup.system.threads import wait_by_load
 
@@ -81,12 +79,12 @@ def _serve(
         allowed_hosts=allowed_host, cors_origins=cors_origin, max_body=parse_size(max_body), max_tokens=max_tokens,
         timeout=timeout, grace=grace, log=log,
     )  # fmt: skip
-    with wait_by_load():
+    with listen(options) as listening, wait_by_load():
         served = load_models(
             models, rows=rows, queue=queue, beyond=beyond, checkpoint=checkpoint, device=device, weights=weights,
             context=context, told=_tell,
         )  # fmt: skip
-        serve_until_stopped(served, options, runs=Path("runs"), told=_tell)
+        serve_until_stopped(served, options, listening, runs=Path("runs"), told=_tell)
 
 
 def _tell(line: str) -> None:

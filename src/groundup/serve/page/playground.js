@@ -153,10 +153,9 @@ async function split() {
     if (!answer.ok) { $("count").textContent = await problemOf(answer); $("tokens").replaceChildren(); return; }
     const { tokens, count } = await answer.json();
     $("count").textContent = `${count} ${count === 1 ? "token" : "tokens"} · ${size} bytes · ${[...text].length} characters` + (count ? ` · ${short(size / count)} bytes per token` : "");
-    const cells = tokens.slice(0, MOST_TOKENS).map(({ id, text: part }, i) => {
-      const known = !part.includes("\ufffd"), hex = [...bytes(part)].map(byte => byte.toString(16).padStart(2, "0")).join(" ");
-      const about = known ? `bytes ${hex}` : "part of a character";
-      return h("li", { tabindex: i ? "-1" : "0", title: `id ${id}, ${about}` }, h("b", {}, visible(part)), h("span", {}, String(id)), h("small", {}, known ? hex : "part"));
+    const cells = tokens.slice(0, MOST_TOKENS).map(({ id, text: part, bytes: data }, i) => {
+      const hex = data.map(byte => byte.toString(16).padStart(2, "0")).join(" ");
+      return h("li", { tabindex: i ? "-1" : "0", title: `id ${id}, bytes ${hex}` }, h("b", {}, visible(part)), h("span", {}, String(id)), h("small", {}, hex));
     });
     if (tokens.length > MOST_TOKENS) cells.push(h("li", {}, `and ${tokens.length - MOST_TOKENS} more`));
     $("tokens").replaceChildren(...cells);

@@ -9,12 +9,13 @@ again, and what was broken up is encoded as ordinary text.
 import importlib.metadata
 import json
 import re
+import signal
 import subprocess
 import sys
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, TypeAlias
@@ -63,6 +64,8 @@ class Renderer:
     Raises:
         MissingExtraError: Jinja is not installed, or an old one.
         DataError: the template is not one, reads files, or renders no conversation.
+
+    A process that has ended, for whatever reason, is started anew for the next conversation.
     """
 
     def __init__(
@@ -76,23 +79,11 @@ class Renderer:
         _check_jinja()
         self.template = template
         self.met: Counter[str] = Counter()
-        self._seconds = PROCESSOR_SECONDS if seconds is None else seconds
+        self._now, self._seconds = now, PROCESSOR_SECONDS if seconds is None else seconds
         self.protect(special_tokens)
-        self._process = subprocess.Popen(
-            # -P: the worker's folder is not a place to import from.
-            [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            answer = self._asked({"template": template.text, "now": now, "seconds": self._seconds})
-            if "error" in answer:
-                raise DataError(f"{self._named()} cannot be used: {answer['error']}; {template.mend}")
-        except BaseException:
-            self.close()
-            raise
-        self.names: list[str] = list(dict.fromkeys([*answer["names"], *template.tokens]))
+        self._process: subprocess.Popen[bytes] | None = None
+        with self._exchange():
+            self.names: list[str] = list(dict.fromkeys([*self._described["names"], *template.tokens]))
 
     def protect(self, special_tokens: Sequence[str]) -> None:
         """Let only the template write these special tokens.
@@ -143,11 +134,12 @@ class Renderer:
             )
             marks.append(mark)
             named.append(min(self.met - before, default=None) if refuses_names else None)
-        self._send(requests)
-        return [
-            self._result(self._answer(), mark, name, wants_spans=wants_spans, prompt=prompt)
-            for mark, name in zip(marks, named, strict=True)
-        ]
+        with self._exchange() as process:
+            self._send(process, requests)
+            return [
+                self._result(self._answer(process), mark, name, wants_spans=wants_spans, prompt=prompt)
+                for mark, name in zip(marks, named, strict=True)
+            ]
 
     def end_of_turn(self) -> str | None:
         """The special token with which the assistant ends a message; None if the template has none."""
@@ -159,13 +151,15 @@ class Renderer:
         return counted[-1].text if counted[-1].is_special else None
 
     def close(self) -> None:
-        """End the process."""
-        for stream in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                assert stream is not None
-                stream.close()
-        self._process.kill()
-        self._process.wait()
+        """End the process; the next conversation starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    assert stream is not None
+                    stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -267,27 +261,54 @@ class Renderer:
             place = end
         return segments
 
-    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._send(request)
-        return self._answer()
-
-    def _send(self, request: Any) -> None:
-        assert self._process.stdin is not None
+    @contextmanager
+    def _exchange(self) -> Iterator[subprocess.Popen[bytes]]:
+        """The process, started if there is none. A broken exchange ends it: its answers no longer match."""
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            yield self._process or self._started()
+        except BaseException:
+            self.close()
+            raise
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        process = self._process = subprocess.Popen(
+            # -P: the worker's folder is not a place to import from.
+            [sys.executable, "-P", str(Path(__file__).with_name("worker.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C in a terminal is not for it; it ends where its standard input does
+        )
+        self._send(process, {"template": self.template.text, "now": self._now, "seconds": self._seconds})
+        self._described = self._answer(process)
+        if "error" in self._described:
+            raise DataError(f"{self._named()} cannot be used: {self._described['error']}; {self.template.mend}")
+        return process
+
+    def _send(self, process: subprocess.Popen[bytes], request: Any) -> None:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
         except OSError:
             pass  # it has ended; the answer tells why
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if line:
+    def _answer(self, process: subprocess.Popen[bytes]) -> dict[str, Any]:
+        assert process.stdout is not None
+        if line := process.stdout.readline():
             answer: dict[str, Any] = json.loads(line)
             return answer
+        code = process.wait()
+        if code == -signal.SIGPROF:
+            raise DataError(
+                f"{self._named()} was stopped: it loops, or takes more than {self._seconds:g} s for one conversation; "
+                f"{self.template.mend}"
+            )
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise DataError(
-            f"{self._named()} was stopped: it loops, or takes more than {self._seconds:g} s or too much memory for one "
-            f"conversation; {self.template.mend}"
+            f"{self._named()} was stopped: its process ended ({how}), from outside or by too much memory; try again"
         )
 
 
