@@ -6,6 +6,7 @@ print(model.generate("Once upon a time"))
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Iterator, Sequence
@@ -184,6 +185,16 @@ class LanguageModel:
             top_p=self.sample.top_p if top_p is None else top_p,
             **more,
         )
+
+    def sha256(self) -> str:
+        """SHA-256 of what texts depend on: weights as they are in memory, options of the model, tokenizer, tokens of a
+        document. It is the same for the same model under any path."""
+        found = hashlib.sha256(f"{self.config} {self.sample.begin_token} {self.sample.end_token}".encode())
+        found.update(self.tokenizer.sha256.encode())
+        for name, tensor in self.model.state_dict().items():
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import END_OF_TEXT
+from groundup.config.names import check_together
 from groundup.display.console import print_pairs, print_section
 from groundup.display.progress import Progress, Silent
 from groundup.display.units import parse_size, size_text
@@ -78,8 +79,8 @@ class Options:
 
 
 def checked_options(
-    models: Sequence[str], *, data: str, text: str, separator: str, read: ReadOptions, tasks: str, tasks_folder: str,
-    num_fewshot: int | None, chat: bool, add_bos_token: bool, limit: str,
+    models: Sequence[str], *, split: str, data: str, text: str, separator: str, read: ReadOptions, tasks: str,
+    tasks_folder: str, num_fewshot: int | None, chat: bool, add_bos_token: bool, limit: str,
 ) -> Options:  # fmt: skip
     """Options that fit together, and the files of text, opened.
 
@@ -89,17 +90,21 @@ def checked_options(
     """
     if not models or not all(models):
         raise ConfigError("no model is named; expected a run, or a folder or file of a model")
-    given = {"--data": bool(data), "--text": bool(text), "--tasks": bool(tasks)}
-    if sum(given.values()) > 1:
-        raise ConfigError(f"{' and '.join(name for name, is_given in given.items() if is_given)}; expected one of them")
+    named = [
+        f"--{option.name.replace('_', '-')}" for option in fields(read)
+        if getattr(read, option.name) != getattr(ReadOptions(), option.name)
+    ]  # fmt: skip
     of_tasks = {
         "--tasks-folder": bool(tasks_folder), "--num-fewshot": num_fewshot is not None, "--chat": chat,
         "--add-bos-token": add_bos_token,
     }  # fmt: skip
-    of_text = {"--separator": separator != END_OF_TEXT, "the options for reading": read != ReadOptions()}
-    for options, wanted, is_wanted in ((of_tasks, "--tasks", tasks), (of_text, "--text", text)):
-        if not is_wanted and (names := [name for name, is_given in options.items() if is_given]):
-            raise ConfigError(f"{names[0]} applies to {wanted}; give {wanted}, or leave it out")
+    of_text = {"--separator": separator != END_OF_TEXT} | dict.fromkeys(named, True)
+    sources = {"--data": bool(data), "--text": bool(text), "--tasks": bool(tasks)}
+    check_together(
+        sources | of_tasks | of_text | {"--split": split != "valid"},
+        needs=dict.fromkeys(of_tasks, "--tasks") | dict.fromkeys(of_text, "--text"),
+        excludes={"--tasks": ("--data", "--text", "--split"), "--text": ("--data", "--split"), "--data": ("--split",)},
+    )
     if limit and not (text or tasks):
         raise ConfigError(f"--limit {limit} applies to --text and --tasks; give one of them, or leave it out")
     return Options(
