@@ -97,6 +97,20 @@ def is_foreign(source: str | Path) -> bool:
     return is_model or not ("runs" / path / "config.toml").is_file()
 
 
+def check_source(source: str | Path, checkpoint: str | int = "best") -> None:
+    """Find what :func:`load` would load, and read nothing of its weights; a model of a hub is not looked for.
+
+    Raises:
+        GroundupError: as for :func:`load`.
+    """
+    if not is_foreign(source):
+        RunDirectory.open(source).checkpoint(str(checkpoint))
+    elif not str(source).startswith("hf://"):
+        from groundup.interop.importing import open_source
+
+        open_source(source)
+
+
 class LanguageModel:
     """Weights, tokenizer and, if it comes from one, the run.
 

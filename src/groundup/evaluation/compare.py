@@ -17,11 +17,12 @@ from groundup.display.units import parse_size, size_text
 from groundup.errors import ConfigError, DataError, TokenizerError, TrainingError
 from groundup.generation.scoring import score_text
 from groundup.generation.weights import Weights
-from groundup.language_model import is_foreign, load
+from groundup.language_model import check_source, is_foreign, load
+from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
-from groundup.train.evaluate import Evaluation, evaluate_run, evaluate_shards
+from groundup.train.evaluate import Evaluation, Pack, evaluate_run, evaluate_shards
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -170,6 +171,12 @@ def evaluate_models(
     show = progress or Silent()
     if text is not None:
         text.say_left_out(show.note)
+    for number, model in enumerate(models):  # a wrong name is found before hours of work
+        if number:  # the first is loaded at once
+            check_source(model, checkpoint)
+        if text is None and not data and is_foreign(model):
+            raise DataError(f"{model} is not a run, so it names no data; give --text FILE, or --data FOLDER")
+    pack = _pack_of_all(models, show) if data and text is None else None
     with wait_by_load():
         for model in models:
             found = []
@@ -179,9 +186,14 @@ def evaluate_models(
                     if text is not None:
                         found.append(_on_text(model, text, limit, show, checkpoint, kind, device))
                     elif is_foreign(model):
-                        found.append(_foreign_on_shards(model, data, kind, device))
+                        loaded = load(model, device=device, weights=kind)
+                        found.append(
+                            evaluate_shards(loaded.model, loaded.tokenizer, data, model, pack=pack or "stream")
+                        )
                     else:
-                        found.append(evaluate_run(model, checkpoint, split, data=data, device=device, weights=kind))
+                        found.append(
+                            evaluate_run(model, checkpoint, split, data=data, pack=pack, device=device, weights=kind)
+                        )
                     if not math.isfinite(found[-1].loss):
                         raise TrainingError(
                             "the loss is not finite: the weights have diverged; use an earlier checkpoint"
@@ -221,11 +233,19 @@ def _on_text(
     return Evaluation(found.loss, found.tokens, found.bytes, model.step)
 
 
-def _foreign_on_shards(name: str, data: str, weights: Weights, device: str) -> Evaluation:
-    if not data:
-        raise DataError(f"{name} is not a run, so it names no data; give --text FILE, or --data FOLDER")
-    model = load(name, device=device, weights=weights)
-    return evaluate_shards(model.model, model.tokenizer, data, name)
+def _pack_of_all(models: Sequence[str], progress: Progress) -> Pack:
+    """The windows that all models are scored in, so that they predict the same tokens.
+
+    If one was trained on windows of one document each, these: it has seen no text that goes on in the next document.
+    """
+    runs = [model for model in models if not is_foreign(model)]
+    packed = [model for model in runs if RunDirectory.open(model).config.data.pack == "documents"]
+    if packed and len(packed) < len(models):
+        progress.note(
+            f"all models are scored in windows of one document each, as {packed[0]} was trained "
+            f'(data.pack = "documents"); of each document all tokens but the first'
+        )
+    return "documents" if packed else "stream"
 
 
 def print_evaluated(console: Console, found: Sequence[Evaluated]) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from groundup.train.ranks.collective import Ranks
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
+
+Pack: TypeAlias = Literal["stream", "documents"]
 
 
 @dataclass(frozen=True)
@@ -133,12 +135,14 @@ def evaluate_run(
     split: str = "valid",
     *,
     data: str = "",
+    pack: Pack | None = None,
     device: str = "auto",
     weights: Weights = "float32",
 ) -> Evaluation:
     """Score a run's checkpoint on all of its training or validation split, or on other token shards.
 
     Args:
+        pack: windows of the stream of tokens, or of one document each; None takes the run's.
         weights: type that the matrices are rounded to, as for :func:`groundup.load`.
 
     Raises:
@@ -160,18 +164,19 @@ def evaluate_run(
     store.check_ids(config.model.vocab_size)
     found = evaluate(
         quantize(model, weights), store, config.model.context_length,
-        batch_size=config.train.eval_batch_size, documents=store.offsets_for(config.data.pack),
+        batch_size=config.train.eval_batch_size, documents=store.offsets_for(pack or config.data.pack),
     )  # fmt: skip
     return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))
 
 
 def evaluate_shards(
-    model: TransformerLM, tokenizer: Tokenizer, data: str | Path, name: str = "the model"
+    model: TransformerLM, tokenizer: Tokenizer, data: str | Path, name: str = "the model", *, pack: Pack = "stream"
 ) -> Evaluation:
     """Score a model that comes from no run on all tokens of a folder of shards.
 
     Args:
         name: of the model, for messages.
+        pack: as for :func:`evaluate_run`.
 
     Raises:
         DataError: the shards' ids mean other tokens than the model's.
@@ -183,7 +188,7 @@ def evaluate_shards(
     defaults = RunConfig()
     return evaluate(
         model, store, model.context_length,
-        batch_size=defaults.train.eval_batch_size, documents=store.offsets_for(defaults.data.pack),
+        batch_size=defaults.train.eval_batch_size, documents=store.offsets_for(pack),
     )  # fmt: skip
 
 
