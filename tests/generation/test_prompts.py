@@ -224,6 +224,7 @@ def test_two_processes_do_not_write_one_file(prompts, tmp_path, capsys):
         (["--file", "x", "--prompt", "y"], "--prompt does not apply to --file"),
         (["--tokens", 0], "--tokens 0; expected at least 1"),
         (["--samples", 0], "--samples 0; expected at least 1"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
         (["--stop", ""], "--stop ''; expected at least one character"),
         (["--prompt", "bad \udcff"], "--prompt: byte 4 is not UTF-8"),
         (["--stop", "\udcff"], "--stop: byte 0 is not UTF-8"),

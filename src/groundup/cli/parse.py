@@ -260,10 +260,9 @@ def _wrapped(text: str) -> str:
         fits = len(line) <= width or "\x1b" in line or is_command
         lines += [line] if fits else textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
     colours = r"(?:\x1b\[[\d;]*m)*"
-    boxes = re.sub(
-        rf"\n{colours}│(?:{colours} )*{colours}│{colours}(?=\n)", "", boxes
-    )  # where a text just filled its row
-    boxes = boxes.replace("(default: unset)", " " * len("(default: unset)"))
+    empty_row = rf"\n{colours}│(?:{colours} )*{colours}│{colours}(?=\n)"  # a text that just fills its row leaves one
+    boxes = re.sub(empty_row, "", boxes)
+    boxes = re.sub(rf"\(default:({colours} {colours})unset\)", r"         \1      ", boxes)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + box + boxes
 
 
