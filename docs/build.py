@@ -38,6 +38,9 @@ def verbs_page() -> str:
     parts.append(f"| verb | what it does |\n|---|---|\n{rows}")
     for verb in VERBS:
         usage, about, sections = read_help(help_of(verb))
+        about = re.sub(
+            r"(?:^  .*\n?)+", lambda found: f"```text\n{textwrap.dedent(found[0]).rstrip()}\n```\n", about, flags=re.M
+        )
         parts.append(f"## {verb}\n\n{about}\n\n```text\n{usage}\n```\n")
         if verb == "train":
             parts.append("The options are on [their page](options.md).\n")

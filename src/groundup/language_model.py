@@ -6,6 +6,7 @@ print(model.generate("Once upon a time"))
 
 from __future__ import annotations
 
+import hashlib
 import html
 import math
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ def load(
     *,
     checkpoint: str | int = "best",
     context: int = 0,
+    longer_context: int = 0,
     tokenizer: str | Path | None = None,
     device: str = "auto",
     weights: Weights = "float32",
@@ -55,13 +57,15 @@ def load(
             hf://ORG/NAME.
         checkpoint: of a run: "best", "latest", or a step.
         context: of another program's model: context length to limit it to; 0 takes the model's.
+        longer_context: context length beyond the model's own, which its rotary embedding is rescaled to
+            (:meth:`groundup.nn.TransformerLM.lengthen`); 0 keeps it.
         tokenizer: of another program's model: file or folder of its tokenizer, if it is not the source's.
         device: "auto" (cuda, then mps, then cpu), or a torch device.
         weights: type that the matrices are rounded to: "bfloat16", or "int8" with a scale for each row. Less memory and
             more speed on a CPU; activations stay in float32.
 
     Raises:
-        ConfigError: context or tokenizer of a run.
+        ConfigError: context or tokenizer of a run, or a longer context that is not longer.
         FileMissingError: no such run, file or folder.
         CheckpointError: a damaged checkpoint, or a model that groundup cannot express.
         TokenizerError: its tokenizer cannot be read with the same ids.
@@ -74,8 +78,9 @@ def load(
         if foreign.tokenizer is None:
             raise TokenizerError(f"{source} has no tokenizer; name one with tokenizer=")
         template = ChatTemplate(str(source), foreign.chat_template) if foreign.chat_template else None
+        model = _lengthened(foreign.module(where), longer_context)
         return LanguageModel(
-            quantize(foreign.module(where), weights), foreign.tokenizer, sample=foreign.config.sample,
+            quantize(model, weights), foreign.tokenizer, sample=foreign.config.sample,
             chat_template=template, source=str(source),
         )  # fmt: skip
     run = RunDirectory.open(source)
@@ -86,7 +91,14 @@ def load(
                 f"--{name} out"
             )
     model, state = load_model(run, str(checkpoint), where)
+    model = _lengthened(model, longer_context)
     return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
+
+
+def _lengthened(model: TransformerLM, context: int) -> TransformerLM:
+    if context:
+        model.lengthen(context)
+    return model
 
 
 def is_foreign(source: str | Path) -> bool:
@@ -101,6 +113,20 @@ def is_foreign(source: str | Path) -> bool:
         return False
     is_model = (path / "config.json").is_file() or (path / "config.toml").is_file()
     return is_model or not ("runs" / path / "config.toml").is_file()
+
+
+def check_source(source: str | Path, checkpoint: str | int = "best") -> None:
+    """Find what :func:`load` would load, and read nothing of its weights; a model of a hub is not looked for.
+
+    Raises:
+        GroundupError: as for :func:`load`.
+    """
+    if not is_foreign(source):
+        RunDirectory.open(source).checkpoint(str(checkpoint))
+    elif not str(source).startswith("hf://"):
+        from groundup.interop.importing import open_source
+
+        open_source(source)
 
 
 class LanguageModel:
@@ -194,6 +220,16 @@ class LanguageModel:
             top_p=self.sample.top_p if top_p is None else top_p,
             **more,
         )
+
+    def sha256(self) -> str:
+        """SHA-256 of what texts depend on: weights as they are in memory, options of the model, tokenizer, tokens of a
+        document. It is the same for the same model under any path."""
+        found = hashlib.sha256(f"{self.config} {self.sample.begin_token} {self.sample.end_token}".encode())
+        found.update(self.tokenizer.sha256.encode())
+        for name, tensor in self.model.state_dict().items():
+            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def engine(self, **options: Any) -> Engine:
         """A new engine for many texts at once; options as for :class:`groundup.generation.Engine`."""

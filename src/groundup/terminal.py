@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from groundup.errors import ConfigError, DataError
 from groundup.generation import Generation, Sampling, prompt_ids
 from groundup.generation.chat import Chat
 from groundup.generation.engine import Beyond
-from groundup.generation.prompts import Written, generate_file, read_prompts
+from groundup.generation.prompts import Written, generate_file, read_prompts, sampling_values
 from groundup.language_model import LanguageModel
 from groundup.system.process import peak_memory
 
@@ -36,18 +37,19 @@ def write_texts(
     """
     began = time.perf_counter()
     first, count = 0.0, 0
+    engine = model.engine(rows=1, beyond=beyond)
     for i in range(samples):
         if not as_json:
             sys.stdout.write(("\n" + "─" * 8 + "\n\n" if i else "") + prompt)
-        found = []
-        for token in model.tokens(prompt, sampling.with_seed(i), beyond=beyond):
+        settings = sampling.with_seed(i)
+        text = engine.submit(prompt_ids(model.tokenizer, prompt, model.sample.begin_token), settings)
+        for token in engine.run(text):
             first, count = first or time.perf_counter() - began, count + 1
-            if as_json:
-                found.append(token.text)
-                continue
-            sys.stdout.write(token.text)
-            sys.stdout.flush()
-        print(json.dumps({"prompt": prompt, "text": "".join(found), "tokens": len(found)}) if as_json else "")
+            if not as_json:
+                sys.stdout.write(token.text)
+                sys.stdout.flush()
+        row = {"prompt": prompt, "text": text.text, "tokens": len(text.tokens), "finish_reason": text.finish_reason}
+        print(json.dumps(row | {"sampling": sampling_values(settings)}) if as_json else "")
     console = make_console(stderr=True)
     if console.is_terminal:
         seconds = time.perf_counter() - began
@@ -59,7 +61,6 @@ def write_texts(
 
 def continue_file(
     model: LanguageModel,
-    name: str,
     prompts: Path,
     out: Path | None,
     sampling: Sampling,
@@ -70,11 +71,8 @@ def continue_file(
 ) -> Written:
     """Continue the prompts of a file, many at once (:func:`groundup.generation.prompts.generate_file`).
 
-    Args:
-        name: tells the model and its weights from others, so that texts of two models are not mixed in one file.
-
     Raises:
-        ConfigError: ``out`` has other texts.
+        ConfigError: ``out`` has other texts, or another process writes it.
         DataError: a prompt cannot be read; or after all others were continued, that some could not be.
     """
     wanted = read_prompts(prompts)
@@ -84,7 +82,8 @@ def continue_file(
         return engine.submit(prompt_ids(model.tokenizer, prompt, model.sample.begin_token), settings)
 
     console, began = make_console(stderr=True), time.perf_counter()
-    with progress_bar(console) as progress:
+    shows_texts = out is None and sys.stdout.isatty()  # between which a bar would stand
+    with nullcontext() if shows_texts else progress_bar(console) as progress:
         done = generate_file(
             engine,
             submit,
@@ -92,13 +91,16 @@ def continue_file(
             out,
             sampling,
             samples=samples,
-            model=f"{model!r} {name} {beyond}",
+            model=f"{model.sha256()} {beyond}",
             progress=progress,
         )
     seconds = time.perf_counter() - began
     kept = f", {done.earlier:,} were there already" if done.earlier else ""
     told = f"{done.texts:,} texts of {done.tokens:,} tokens in {time_text(seconds)}{kept}"
-    console.print(told, style="dim", highlight=False)
+    if out is not None:
+        print(told)
+    elif console.is_terminal:
+        console.print(told, style="dim", highlight=False)
     if done.failed:
         raise DataError(
             f'{done.failed:,} of {done.texts:,} prompts could not be continued: see "error" in {out or "the output"}'

@@ -96,10 +96,21 @@ def test_the_demo_goes_the_whole_way(in_tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]):
+def test_every_verb_explains_itself(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "80")
     code, out, err = run(*verb.split(), "--help", capsys=capsys)
     assert (code, err) == (0, "")
     assert f"groundup {verb}" in out
+    assert "{None}" not in out
+    assert "(default: )" not in " ".join(out.split())
+    about = out.partition("\n\n")[2].partition("╭")[0]
+    assert "\n\n\n" not in about
+    assert [line for line in about.split("\n") if len(line) > 80 and not line.startswith("  groundup ")] == []
+
+
+def test_commands_in_help_stand_on_their_lines(capsys: pytest.CaptureFixture[str]):
+    _, out, _ = run("lab", "--help", capsys=capsys)
+    assert "\n\n  groundup lab\n  groundup lab runs/learning-rate --port 8080\n\n" in out
 
 
 @pytest.mark.parametrize(
@@ -110,7 +121,16 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
         (["tokenizer"], "needs one of: train, count, inspect"),
         (["generate", "nowhere"], "no run nowhere"),
         (["evaluate", "nowhere"], "no run nowhere"),
-        (["generate"], "Missing"),
+        (["generate"], "RUN must be given; see `groundup generate --help`"),
+        (["tokenizer", "train", "x"], "--vocab-size N and --out PATH must be given"),
+        (["generate", "r", "--tokens", "1.5"], "--tokens 1.5; expected a whole number\n"),
+        (["generate", "r", "--temperature", "hot"], "--temperature hot; expected a number\n"),
+        (["generate", "r", "--weights", "int9"], "--weights int9; expected one of float32, bfloat16, int8\n"),
+        (["generate", "r", "--tokens"], "--tokens needs a value; see"),
+        (["generate", "r", "x"], "unexpected argument 'x'; see"),
+        (["generate", "r", "--tokenz", "3"], "unknown option --tokenz; did you mean --tokens?\n"),
+        (["data", "show", "x", "y"], "NUMBER y; expected a whole number\n"),
+        (["train", "--d_model", "1.5"], "--model.d-model 1.5; expected a whole number\n"),
         (["evaluate", "x", "--spilt", "train"], "--spilt"),
         (["encode", "missing.txt", "--tokenizer", "nowhere", "--out", "o"], "nowhere"),
         (["tokenizer", "train", "missing.txt", "--vocab-size", "300", "--out", "o"], "missing.txt"),
@@ -225,7 +245,7 @@ def test_errors_are_one_line_on_a_terminal_too(tmp_path: Path):
     shown = os.read(leader, 10_000).decode()
     os.close(leader)
     assert result.returncode == 2
-    assert shown.startswith("groundup: invalid choice 'tarin'")
+    assert shown.startswith("groundup: --split tarin; expected one of train, valid")
     assert shown.count("\n") == 1
     assert "─" not in shown
     assert "\x1b" not in shown

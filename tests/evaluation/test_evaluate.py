@@ -141,10 +141,36 @@ def test_files_are_listed_with_commas(run_dir, tmp_path, capsys):
     assert objects(out)[0]["bytes"] == 3
 
 
-def test_what_was_found_before_an_error_is_printed(run_dir, text, capsys):
-    code, out, err = run("evaluate", run_dir, "nowhere", "--text", text, "--json-output", capsys=capsys)
-    assert (code, err.count("\n"), "nowhere" in err) == (2, 1, True)
-    assert [one["model"] for one in objects(out)] == [str(run_dir)]
+@pytest.mark.parametrize("source", ["--text", "--data"])
+def test_all_names_are_found_before_any_model_is_scored(source, run_dir, tokens, tmp_path, capsys):
+    on = tokens / "valid.txt" if source == "--text" else tokens / "valid"
+    for wrong in ("nowhere", tokens / "valid"):
+        code, out, err = run("evaluate", run_dir, wrong, source, on, "--json-output", capsys=capsys)
+        assert (code, out, err.count("\n"), str(wrong) in err) == (2, "", 1, True)
+
+
+def test_models_side_by_side_predict_the_same_tokens(run_dir, exported, tokenizer, tokens, tmp_path, capsys):
+    packed = made_run(tmp_path / "packed", tokenizer, context_length=20)
+    options = (packed / "config.toml").read_text()
+    (packed / "config.toml").write_text(options.replace('pack = "stream"', 'pack = "documents"'))
+    assert groundup.load(packed).run.config.data.pack == "documents"
+    command = ("evaluate", run_dir, packed, exported, "--data", tokens / "valid")
+    code, out, _ = run(*command, "--json-output", capsys=capsys)
+    assert code == 0
+    found = objects(out)
+    assert len({(one["tokens"], one["bytes"]) for one in found}) == 1
+    alone = evaluate_run(packed, data=str(tokens / "valid"))
+    assert (found[1]["loss"], found[1]["tokens"]) == (alone.loss, alone.tokens)
+    _, out, _ = run(*command, capsys=capsys)
+    assert "one document each" in out
+
+
+@pytest.mark.parametrize("verb", [["generate"], ["evaluate", "--data", "x"], ["import", "--out", "x"], ["chat"]])
+@pytest.mark.parametrize("name", ["", "shard-00000.bin"])
+def test_token_shards_are_named_as_such(verb, name, tokens, capsys):
+    where = tokens / "valid" / name
+    code, _, err = run(verb[0], where, *verb[1:], capsys=capsys)
+    assert (code, err.count("\n"), "token shards" in err, "pickle" in err) == (2, 1, True, False), err
 
 
 def test_a_model_that_has_diverged_is_named(run_dir, tokenizer, text, tmp_path, monkeypatch, capsys):
@@ -157,7 +183,11 @@ def test_a_model_that_has_diverged_is_named(run_dir, tokenizer, text, tmp_path, 
 
 
 WRONG = {
-    "--text x.txt --data y": "--data and --text",
+    "--text x.txt --data y": "--data does not apply to --text",
+    "--text {text} --split train": "--split does not apply to --text",
+    "--tasks a --split train": "--split does not apply to --tasks",
+    "--data x --split train": "--split does not apply to --data",
+    "--encoding latin-1": "--encoding applies to --text",
     "--text nowhere.txt": "nowhere.txt",
     "--limit 10": "--limit 10",
     "--text {text} --limit 0": "at least 1",

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.config import ModelConfig
 from groundup.errors import ConfigError
+from groundup.generation import generate
 from groundup.nn import RotaryPositionalEmbedding, TransformerLM
 
 THETA = 10_000.0
@@ -155,3 +157,28 @@ def test_an_odd_head_size_is_refused():
 def test_more_positions_than_there_are_angles_are_refused(x, positions):
     with pytest.raises(ConfigError, match=r"9 positions.*context_length = 8.*shorten"):
         RotaryPositionalEmbedding(THETA, 4, 8)(x, positions)
+
+
+@pytest.mark.parametrize("options", [{}, {"position": "none"}, {"num_kv_heads": 1, "head_size": 2}], ids=str)
+def test_a_model_for_a_longer_context_is_one_with_another_base_of_the_angles(options):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 40, "context_length": 8, "d_model": 32, "num_layers": 2, "num_heads": 4} | options
+    model = TransformerLM(ModelConfig(**shape), dtype=torch.float64)
+    weights = model.state_dict()
+    ids = torch.randint(40, (1, 20))
+    with pytest.raises(ConfigError, match="longer than context_length = 8"):
+        model(ids)
+    model.lengthen(24)
+    head_dim = model.config.head_dim
+    other = TransformerLM(ModelConfig(**shape | {"context_length": 24, "rope_theta": model.config.rope_theta}))
+    other.double().load_state_dict(weights)
+    torch.testing.assert_close(model(ids), other(ids))
+    assert model.config.context_length == model.context_length == 24
+    if head_dim > 2:
+        slowest = model.config.rope_theta ** (2 / head_dim - 1)
+        assert slowest == pytest.approx(10_000 ** (2 / head_dim - 1) / 3)
+    generated = generate(model, [1, 2, 3], 16, temperature=0)
+    for length in range(3, 19):
+        assert generated[length] == int(other(torch.tensor([generated[:length]]))[0, -1].argmax())
+    with pytest.raises(ConfigError, match="longer context of 24 tokens"):
+        model.lengthen(24)

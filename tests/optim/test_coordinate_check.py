@@ -1,4 +1,4 @@
-"""What a step of Muon changes, over the width of the model (coordinate check; Yang et al. 2022, "Tensor Programs V")."""
+"""What a step of Muon changes, over the width of the model (coordinate check; Yang et al. 2022)."""
 
 import itertools
 
@@ -12,6 +12,16 @@ from groundup.text.stories import stories
 
 WIDTHS = (64, 128, 256, 512)
 SEEDS = range(4)
+
+
+def added(model: TransformerLM, ids: torch.Tensor) -> torch.Tensor:
+    """What the last block adds to the residual stream."""
+    seen: list[torch.Tensor] = []
+    handle = model.layers[-1].register_forward_hook(lambda module, inputs, output: seen.append(output - inputs[0]))
+    with torch.no_grad():
+        model.hidden(ids)
+    handle.remove()
+    return seen[0]
 
 
 def changes(width: int, scale: str) -> tuple[float, float]:
@@ -37,22 +47,12 @@ def changes(width: int, scale: str) -> tuple[float, float]:
         matrices = {name: p for name, p in model.layers.named_parameters() if p.ndim == 2}
         before = {name: p.detach().clone() for name, p in matrices.items()}
 
-        def added() -> torch.Tensor:
-            entering = []
-            handle = model.layers[1].register_forward_hook(
-                lambda module, inputs, output: entering.append((inputs[0], output))
-            )
-            with torch.no_grad():
-                model.hidden(batches[3, :, :64])
-            handle.remove()
-            return entering[0][1] - entering[0][0]
-
-        at_first = added()
+        at_first = added(model, batches[3, :, :64])
         for batch in batches[:3]:
             model(batch[:, :64], targets=batch[:, 1:]).backward()
             optimizer.step()
             model.zero_grad()
-        relative = (added() - at_first).norm() / at_first.norm()
+        relative = (added(model, batches[3, :, :64]) - at_first).norm() / at_first.norm()
         norms = [
             torch.linalg.matrix_norm(p.detach() - before[name], ord=2) / max(1, p.shape[0] / p.shape[1]) ** 0.5
             for name, p in matrices.items()

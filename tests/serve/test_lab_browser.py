@@ -268,6 +268,25 @@ def test_all_can_be_done_by_the_keyboard(visit: Any, lab: str) -> None:
     assert "zoom=" in page.url
     page.keyboard.press("Escape")
     assert "zoom=" not in page.url
+    page.keyboard.press("End")
+    page.keyboard.press("+")  # about the last step, behind which there is nothing to see
+    assert re.search(r"zoom=[\d.]+~400$|zoom=[\d.]+~400&", page.url)
+    page.keyboard.press("Escape")
+
+
+def test_the_name_of_the_first_column_stays_above_it(visit: Any, lab: str) -> None:
+    page = visit(f"{lab}#runs=wide,narrow", width=390)
+    page.wait_for_selector("#table tbody tr:nth-child(2)")
+    page.locator("#table thead").scroll_into_view_if_needed()
+    page.evaluate("document.querySelector('.scroll:has(#table)').scrollLeft = 300")
+    head, row, second = (
+        page.locator(f"#table {place}").bounding_box()
+        for place in ("thead th:first-child", "tbody tr:first-child th", "thead th:nth-child(2)")
+    )
+    assert head["x"] == row["x"]
+    assert second["x"] < head["x"]  # it has gone under the first, which is what is seen there
+    at = [head["x"] + 8, head["y"] + head["height"] / 2]
+    assert page.evaluate("at => document.elementFromPoint(...at).closest('th').textContent", at) == "run"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -316,3 +335,9 @@ def test_samples_are_read_at_any_step(visit: Any, live: tuple[Path, str]) -> Non
     assert texts(page, "#texts small") == ["step 100", "step 100"]
     assert page.locator("#step").get_attribute("aria-valuetext") == "step 100"
     assert "sample=100" in page.url
+    empty = [{"step": 300, "prompt": "", "text": "\n" * 40}, {"step": 400, "prompt": "a:", "text": ""}]
+    for name, sample in zip(("a", "b"), empty, strict=True):
+        (runs / name / "samples.jsonl").write_text(json.dumps(sample) + "\n")
+    page = visit(f"{address}#runs=a,b")
+    assert texts(page, "#texts blockquote") == ["(only spaces and line breaks)", "a: (no text)"]
+    assert max(box.bounding_box()["height"] for box in page.locator("#texts article").all()) < 150

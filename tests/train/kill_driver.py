@@ -115,9 +115,9 @@ def kill_before_batch(number: int) -> Callable[[], None]:
     return prepare
 
 
-def wait_for_a_write(child: int, run: Path) -> None:
-    """Until a checkpoint is being written, or the child has ended."""
-    while not any((run / "checkpoints").glob(".step-*.tmp")):
+def wait_for(pattern: str, child: int, run: Path) -> None:
+    """Until there is such a file among the checkpoints, or the child has ended."""
+    while not any((run / "checkpoints").glob(pattern)):
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return
 
@@ -128,8 +128,11 @@ def kill_at_times(recipe: Path, run: Path, whole: list, random_: random.Random, 
     latest = -1
     while seen["kills"] < kills:
         child = fork(recipe, run)
-        if seen["kills"] % 5 == 4:  # a delay alone would leave it to the machine's speed whether a write is ever hit
-            wait_for_a_write(child, run)
+        # A delay alone would leave it to the machine's speed whether a write, or a run with a checkpoint, is ever hit.
+        if seen["kills"] % 5 == 4:
+            wait_for(".step-*.tmp", child, run)
+        elif seen["kills"] % 5 == 2:
+            wait_for("latest", child, run)
         else:
             time.sleep(random_.uniform(0.0, 1.5))
         os.kill(child, signal.SIGKILL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -112,3 +112,25 @@ def effect_of(name: str) -> Effect:
     if name in SPEED:
         return "speed"
     return "record" if name in RECORD or section in RECORD else "result"
+
+
+def check_together(
+    given: Mapping[str, bool], *, needs: Mapping[str, str], excludes: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse options that would have no effect.
+
+    Args:
+        given: options of a command, and whether they are given.
+        needs: option -> the one that it belongs to.
+        excludes: option -> those that do not apply beside it.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    for option, other in needs.items():
+        if given[option] and not given[other]:
+            raise ConfigError(f"{option} applies to {other}; give {other}, or leave it out")
+    for option, others in excludes.items():
+        for other in others:
+            if given[option] and given[other]:
+                raise ConfigError(f"{other} does not apply to {option}; leave one of them out")

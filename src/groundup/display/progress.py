@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -59,6 +60,9 @@ def progress_bar(console: Console) -> Iterator[Progress]:
         def note(self, text: str) -> None:
             console.print(Text(text), soft_wrap=True)
 
-    with progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+    # What is printed on the same terminal goes above the bar. Rich would send it there from a pipe or file, too.
+    with progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()
+    ) as shown:
         task = shown.add_task("", total=None, extra="")
         yield Bar()

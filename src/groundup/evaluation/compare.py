@@ -5,22 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import END_OF_TEXT
+from groundup.config.names import check_together
 from groundup.display.console import print_pairs, print_section
 from groundup.display.progress import Progress, Silent
 from groundup.display.units import parse_size, size_text
 from groundup.errors import ConfigError, DataError, TokenizerError, TrainingError
 from groundup.generation.scoring import score_text
 from groundup.generation.weights import Weights
-from groundup.language_model import is_foreign, load
+from groundup.language_model import check_source, is_foreign, load
+from groundup.record.run import RunDirectory
 from groundup.system.threads import wait_by_load
 from groundup.text.options import ReadOptions
 from groundup.text.readers import TextReader
-from groundup.train.evaluate import Evaluation, evaluate_run, evaluate_shards
+from groundup.train.evaluate import Evaluation, Pack, evaluate_run, evaluate_shards
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,8 +80,8 @@ class Options:
 
 
 def checked_options(
-    models: Sequence[str], *, data: str, text: str, separator: str, read: ReadOptions, tasks: str, tasks_folder: str,
-    num_fewshot: int | None, chat: bool, add_bos_token: bool, limit: str,
+    models: Sequence[str], *, split: str, data: str, text: str, separator: str, read: ReadOptions, tasks: str,
+    tasks_folder: str, num_fewshot: int | None, chat: bool, add_bos_token: bool, limit: str,
 ) -> Options:  # fmt: skip
     """Options that fit together, and the files of text, opened.
 
@@ -89,17 +91,21 @@ def checked_options(
     """
     if not models or not all(models):
         raise ConfigError("no model is named; expected a run, or a folder or file of a model")
-    given = {"--data": bool(data), "--text": bool(text), "--tasks": bool(tasks)}
-    if sum(given.values()) > 1:
-        raise ConfigError(f"{' and '.join(name for name, is_given in given.items() if is_given)}; expected one of them")
+    named = [
+        f"--{option.name.replace('_', '-')}" for option in fields(read)
+        if getattr(read, option.name) != getattr(ReadOptions(), option.name)
+    ]  # fmt: skip
     of_tasks = {
         "--tasks-folder": bool(tasks_folder), "--num-fewshot": num_fewshot is not None, "--chat": chat,
         "--add-bos-token": add_bos_token,
     }  # fmt: skip
-    of_text = {"--separator": separator != END_OF_TEXT, "the options for reading": read != ReadOptions()}
-    for options, wanted, is_wanted in ((of_tasks, "--tasks", tasks), (of_text, "--text", text)):
-        if not is_wanted and (names := [name for name, is_given in options.items() if is_given]):
-            raise ConfigError(f"{names[0]} applies to {wanted}; give {wanted}, or leave it out")
+    of_text = {"--separator": separator != END_OF_TEXT} | dict.fromkeys(named, True)
+    sources = {"--data": bool(data), "--text": bool(text), "--tasks": bool(tasks)}
+    check_together(
+        sources | of_tasks | of_text | {"--split": split != "valid"},
+        needs=dict.fromkeys(of_tasks, "--tasks") | dict.fromkeys(of_text, "--text"),
+        excludes={"--tasks": ("--data", "--text", "--split"), "--text": ("--data", "--split"), "--data": ("--split",)},
+    )
     if limit and not (text or tasks):
         raise ConfigError(f"--limit {limit} applies to --text and --tasks; give one of them, or leave it out")
     return Options(
@@ -165,6 +171,12 @@ def evaluate_models(
     show = progress or Silent()
     if text is not None:
         text.say_left_out(show.note)
+    for number, model in enumerate(models):  # a wrong name is found before hours of work
+        if number:  # the first is loaded at once
+            check_source(model, checkpoint)
+        if text is None and not data and is_foreign(model):
+            raise DataError(f"{model} is not a run, so it names no data; give --text FILE, or --data FOLDER")
+    pack = _pack_of_all(models, show) if data and text is None else None
     with wait_by_load():
         for model in models:
             found = []
@@ -174,9 +186,14 @@ def evaluate_models(
                     if text is not None:
                         found.append(_on_text(model, text, limit, show, checkpoint, kind, device))
                     elif is_foreign(model):
-                        found.append(_foreign_on_shards(model, data, kind, device))
+                        loaded = load(model, device=device, weights=kind)
+                        found.append(
+                            evaluate_shards(loaded.model, loaded.tokenizer, data, model, pack=pack or "stream")
+                        )
                     else:
-                        found.append(evaluate_run(model, checkpoint, split, data=data, device=device, weights=kind))
+                        found.append(
+                            evaluate_run(model, checkpoint, split, data=data, pack=pack, device=device, weights=kind)
+                        )
                     if not math.isfinite(found[-1].loss):
                         raise TrainingError(
                             "the loss is not finite: the weights have diverged; use an earlier checkpoint"
@@ -216,11 +233,19 @@ def _on_text(
     return Evaluation(found.loss, found.tokens, found.bytes, model.step)
 
 
-def _foreign_on_shards(name: str, data: str, weights: Weights, device: str) -> Evaluation:
-    if not data:
-        raise DataError(f"{name} is not a run, so it names no data; give --text FILE, or --data FOLDER")
-    model = load(name, device=device, weights=weights)
-    return evaluate_shards(model.model, model.tokenizer, data, name)
+def _pack_of_all(models: Sequence[str], progress: Progress) -> Pack:
+    """The windows that all models are scored in, so that they predict the same tokens.
+
+    If one was trained on windows of one document each, these: it has seen no text that goes on in the next document.
+    """
+    runs = [model for model in models if not is_foreign(model)]
+    packed = [model for model in runs if RunDirectory.open(model).config.data.pack == "documents"]
+    if packed and len(packed) < len(models):
+        progress.note(
+            f"all models are scored in windows of one document each, as {packed[0]} was trained "
+            f'(data.pack = "documents"); of each document all tokens but the first'
+        )
+    return "documents" if packed else "stream"
 
 
 def print_evaluated(console: Console, found: Sequence[Evaluated]) -> None:

@@ -22,7 +22,7 @@ from groundup.display.progress import Progress, Silent
 from groundup.errors import ConfigError, DataError, FileMissingError, GroundupError, MissingExtraError
 from groundup.evaluation.compare import naming
 from groundup.generation.weights import Weights
-from groundup.language_model import load
+from groundup.language_model import check_source, load
 from groundup.system.threads import wait_by_load
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def evaluate_tasks(
         raise ConfigError("--tasks names no task; expected one such as arc_easy, or several with commas")
     if num_fewshot is not None and num_fewshot < 0:
         raise ConfigError(f"--num-fewshot {num_fewshot}; expected 0 or greater")
+    for name in models:
+        check_source(name, checkpoint)
     show = progress or Silent()
     show("loading lm-eval", 0, None)
     with wait_by_load(), _quiet() as errors:

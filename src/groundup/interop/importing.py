@@ -6,6 +6,7 @@ import dataclasses
 import os
 import platform
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
 from groundup.config import RunConfig, flatten
+from groundup.data.index import INDEX_FILE, SHARD_PATTERN
 from groundup.errors import CheckpointError, ConfigError, FileMissingError
 from groundup.interop import gguf, hub, hugging_face, nano, plain
 from groundup.interop.export import compared
@@ -125,6 +127,7 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     place = Path(source)
     if not place.exists():
         raise FileMissingError(f"no file or folder {place}; expected a folder of transformers, or hf://ORG/NAME")
+    _refuse_shards(place)
     if not place.is_dir():
         if place.suffix in _OF_TORCH:
             raise nano.refusal(place)
@@ -140,6 +143,17 @@ def open_source(source: str | Path, *, context: int = 0, tokenizer: Path | None 
     if saved := sorted(path for path in place.iterdir() if path.suffix in _OF_TORCH):
         raise nano.refusal(saved[-1])
     raise FileMissingError(f"no {hugging_face.CONFIG_FILE} in {place}; expected a folder of transformers")
+
+
+def _refuse_shards(place: Path) -> None:
+    """Refuse text that `groundup encode` wrote, whose files end like those of a model."""
+    folder = place if place.is_dir() else place.parent
+    is_text = (folder / INDEX_FILE).is_file() and any(folder.glob(SHARD_PATTERN))
+    if is_text and (place.is_dir() or fnmatchcase(place.name, SHARD_PATTERN)):
+        raise CheckpointError(
+            f"{place} holds token shards, which are encoded text, not a model; name a model, and train or evaluate it "
+            f"on them with `groundup train --train_path {folder}` or `groundup evaluate MODEL --data {folder}`"
+        )
 
 
 def _refused_file(place: Path) -> CheckpointError:

@@ -88,8 +88,9 @@ def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
     x_SD, y_SD = first.normed(x_SD), second.normed(y_SD)
     logits_SV, difference, largest = [], 0.0, 0.0
     for a_ND, b_ND in _heads(one, other):
-        a_SN = softcapped(x_SD @ a_ND.T, one.config.logit_softcap)
-        b_SN = softcapped(y_SD @ b_ND.T, other.config.logit_softcap)
+        a_SN, b_SN = x_SD @ a_ND.T, y_SD @ b_ND.T
+        if cap := one.config.logit_softcap:
+            a_SN, b_SN = softcapped(a_SN, cap), softcapped(b_SN, cap)
         difference = max(difference, float((a_SN - b_SN).abs().max()))
         largest = max(largest, float(a_SN.abs().max()))
         logits_SV.append(b_SN)

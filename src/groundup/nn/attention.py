@@ -94,6 +94,12 @@ class RotaryPositionalEmbedding(nn.Module):
                 self.max_seq_len = before
                 raise
 
+    def rescale(self, theta: float, positions: int) -> None:
+        """Take other angles, for this many positions."""
+        self.theta, self.max_seq_len = theta, positions
+        for name, table in self._compute_tables(self.cos.device, self.cos.dtype).items():
+            setattr(self, name, table)
+
     def forward(self, x: Tensor, token_positions: Tensor | None = None) -> Tensor:
         """Rotate ``x (..., S, d_k)``; ``token_positions (..., S)`` defaults to 0..S-1. Output has x's dtype.
 

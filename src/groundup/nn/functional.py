@@ -16,8 +16,8 @@ def silu(x: Tensor) -> Tensor:
 
 
 def softcapped(logits: Tensor, bound: float) -> Tensor:
-    """``bound · tanh(logits / bound)``, in the logits' dtype (Gemma 2; Bello et al. 2016); a bound of 0 is none."""
-    return bound * torch.tanh(logits / bound) if bound else logits
+    """``bound · tanh(logits / bound)``, in the logits' dtype (Bello et al. 2016; Gemma 2)."""
+    return bound * torch.tanh(logits / bound)
 
 
 def softmax(x: Tensor, dim: int) -> Tensor:

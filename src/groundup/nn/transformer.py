@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Self
 
@@ -197,7 +198,8 @@ class TransformerLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits ``(..., V)`` of what :meth:`hidden` returns."""
-        return softcapped(self.lm_head(hidden), self.config.logit_softcap)
+        logits: Tensor = self.lm_head(hidden)
+        return softcapped(logits, self.config.logit_softcap) if self.config.logit_softcap else logits
 
     def hidden(
         self, token_ids: Tensor, token_positions: Tensor | None = None, caches: Sequence[KVCache] | None = None
@@ -224,6 +226,28 @@ class TransformerLM(nn.Module):
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         return x_BSD
+
+    def lengthen(self, context_length: int) -> None:
+        """Take longer sequences than the model was trained for, by a larger base of the rotary angles.
+
+        With theta · f^(K / (K - 2)) for an f times longer context the slowest pair of features turns as far over the
+        longer context as it did over the old one, and the fastest, which tell neighbours apart, hardly change
+        (NTK-aware scaling; Peng et al. 2023, YaRN, sec. 3.1). No weight changes.
+
+        Raises:
+            ConfigError: it is not longer.
+        """
+        config, factor = self.config, context_length / self.context_length
+        if factor <= 1:
+            raise ConfigError(
+                f"a longer context of {context_length} tokens, but the model's own has {self.context_length}; give more"
+            )
+        exponent = config.head_dim / max(1, config.head_dim - 2)
+        theta = config.rope_theta * factor**exponent
+        self.config = dataclasses.replace(config, context_length=context_length, rope_theta=theta)
+        self.context_length = context_length
+        for rope in [part for part in self.modules() if isinstance(part, RotaryPositionalEmbedding)]:
+            rope.rescale(theta, context_length)
 
     def new_caches(self, batch_size: int) -> list[KVCache]:
         """Empty key/value caches, one per layer, with room for context_length tokens."""

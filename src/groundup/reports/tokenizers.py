@@ -14,7 +14,7 @@ from groundup.reports.finding import listed
 from groundup.studies.tokenizer_report.folder import JSON_FILE, PLOT_FILE
 from groundup.studies.tokenizer_report.measure import FORMAT
 from groundup.studies.tokenizer_report.tables import description, machine, tables
-from groundup.system.files import read_json
+from groundup.system.files import is_as_sealed, read_json
 
 NAME, QUESTION = "tokenizers", "How well does a tokenizer trained on one text compress another?"
 
@@ -50,12 +50,20 @@ def tokenizer_chapters(paths: Sequence[str | Path]) -> list[TokenizerChapter]:
 
 
 def read_tokenizer_report(place: Path) -> dict[str, Any] | None:
-    """The report that `groundup tokenizer report` wrote into a folder; None if there is none."""
+    """The report that `groundup tokenizer report` wrote into a folder; None if there is none.
+
+    Raises:
+        DataError: it was changed.
+    """
     try:
         report = read_json(place / JSON_FILE)
     except (OSError, ValueError):
         return None
-    return report if isinstance(report, dict) and report.get("format") == FORMAT else None
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        return None
+    if not is_as_sealed(report):
+        raise DataError(f"{place / JSON_FILE} was changed after it was written; make it again, or leave it out")
+    return report
 
 
 def _chapter(place: Path, report: dict[str, Any]) -> TokenizerChapter:

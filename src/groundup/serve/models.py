@@ -165,6 +165,7 @@ def load_models(
     device: str = "auto",
     weights: Weights = "float32",
     context: int = 0,
+    longer_context: int = 0,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, ServedModel]:
     """Load models, and choose how many texts of each are generated at once.
@@ -181,7 +182,9 @@ def load_models(
     loaded: dict[str, LanguageModel] = {}
     for source in sources:
         limit = context if is_foreign(source) or not any(map(is_foreign, sources)) else 0  # of runs alone it is refused
-        model = load(source, checkpoint=checkpoint, device=device, weights=weights, context=limit)
+        model = load(
+            source, checkpoint=checkpoint, device=device, weights=weights, context=limit, longer_context=longer_context
+        )
         name = model_name(source, model)
         if name in loaded:
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
+from groundup.config.generate import ESCAPES
 from groundup.errors import DataError
 from groundup.text.chat.templates import BUILT_IN
 
@@ -107,7 +108,6 @@ class ReadOptions:
 
 _TEMPLATE_TOKEN = re.compile(r"\{\{|\}\}|\{(?P<name>[^{}]+)\}|\\(?P<escape>[nt\\])|(?P<stray>[{}])|[^{}\\]+|\\")
 _LITERALS = {"{{": b"{", "}}": b"}"}
-_ESCAPES = {"n": b"\n", "t": b"\t", "\\": b"\\"}
 
 
 def _template_parts(template: str) -> "list[bytes | str]":
@@ -121,7 +121,7 @@ def _template_parts(template: str) -> "list[bytes | str]":
         if token["name"]:
             parts.append(token["name"])
         elif token["escape"]:
-            parts.append(_ESCAPES[token["escape"]])
+            parts.append(ESCAPES[token["escape"]].encode())
         else:
             parts.append(_LITERALS.get(token[0]) or utf8(token[0]))
     if not any(isinstance(part, str) for part in parts):

@@ -38,7 +38,7 @@ def choose_device(name: str) -> str:
             raise RuntimeError("expected auto, cpu, cuda, cuda:N or mps")
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"train.device = {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
     return name
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ from groundup.train.ranks.collective import Ranks
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
+
+Pack: TypeAlias = Literal["stream", "documents"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ def evaluate(
     return found
 
 
+def _embedded(model: nn.Module) -> int:
+    """Number of ids that a model has embeddings for, also if it is wrapped."""
+    return next(len(p) for name, p in model.named_parameters() if name.endswith("token_embeddings.weight"))
+
+
 @torch.no_grad()
 def evaluate_unless(
     stop: Callable[[], bool],
@@ -96,7 +103,7 @@ def evaluate_unless(
             answer on all ranks. True ends the evaluation without a result.
 
     Raises:
-        DataError: no token of the split counts for the loss.
+        DataError: no token of the split counts for the loss, or the model has no embedding for one.
     """
     device = next(model.parameters()).device
     lengths = store.token_lengths
@@ -104,6 +111,7 @@ def evaluate_unless(
     model.eval()
     nats: list[float] = []
     tokens, size = 0, 0
+    rows = _embedded(model)
     ignore_index = IGNORED if store.has_mask or documents is not None else None
     batches = evaluation_batches(
         store, context_length, batch_size, limit, documents=documents, masked=store.has_mask
@@ -112,6 +120,11 @@ def evaluate_unless(
         if number % ranks.size == 0 and stop():
             model.train(was_training)
             return None
+        if (highest := max(int(x.max()), int(y.max()))) >= rows:
+            raise DataError(
+                f"{store.path} contains the token id {highest}, and the model has {rows} ids: the file was changed "
+                f"after it was opened, or is another tokenizer's; restore it (`groundup data check` finds the file)"
+            )
         own = number % ranks.size == ranks.rank
         scored = y if ignore_index is None else y[y != ignore_index]
         loss = model(x.to(device), targets=y.to(device), ignore_index=ignore_index).item() if own else 0.0
@@ -133,12 +146,14 @@ def evaluate_run(
     split: str = "valid",
     *,
     data: str = "",
+    pack: Pack | None = None,
     device: str = "auto",
     weights: Weights = "float32",
 ) -> Evaluation:
     """Score a run's checkpoint on all of its training or validation split, or on other token shards.
 
     Args:
+        pack: windows of the stream of tokens, or of one document each; None takes the run's.
         weights: type that the matrices are rounded to, as for :func:`groundup.load`.
 
     Raises:
@@ -160,18 +175,19 @@ def evaluate_run(
     store.check_ids(config.model.vocab_size)
     found = evaluate(
         quantize(model, weights), store, config.model.context_length,
-        batch_size=config.train.eval_batch_size, documents=store.offsets_for(config.data.pack),
+        batch_size=config.train.eval_batch_size, documents=store.offsets_for(pack or config.data.pack),
     )  # fmt: skip
     return Evaluation(found.loss, found.tokens, found.bytes, step=int(state["step"]))
 
 
 def evaluate_shards(
-    model: TransformerLM, tokenizer: Tokenizer, data: str | Path, name: str = "the model"
+    model: TransformerLM, tokenizer: Tokenizer, data: str | Path, name: str = "the model", *, pack: Pack = "stream"
 ) -> Evaluation:
     """Score a model that comes from no run on all tokens of a folder of shards.
 
     Args:
         name: of the model, for messages.
+        pack: as for :func:`evaluate_run`.
 
     Raises:
         DataError: the shards' ids mean other tokens than the model's.
@@ -183,7 +199,7 @@ def evaluate_shards(
     defaults = RunConfig()
     return evaluate(
         model, store, model.context_length,
-        batch_size=defaults.train.eval_batch_size, documents=store.offsets_for(defaults.data.pack),
+        batch_size=defaults.train.eval_batch_size, documents=store.offsets_for(pack),
     )  # fmt: skip
 
 

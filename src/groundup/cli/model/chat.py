@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from groundup.cli.parse import DEFAULT_GENERATING, Generating, call
+from groundup.cli.model.generating import DEFAULT_GENERATING, Generating
+from groundup.cli.parse import call
 
 
 def chat(arguments: list[str]) -> None:
@@ -21,6 +22,7 @@ def _chat(
     weights: Literal["float32", "bfloat16", "int8"] = "float32",
     checkpoint: str = "best",
     device: str = "auto",
+    longer_context: int = 0,
 ) -> None:
     """Talk with a model. One that was not trained on conversations continues what is written instead.
 
@@ -33,13 +35,14 @@ def _chat(
         weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
         checkpoint: "best", "latest", or a step.
         device: device to run on; "auto" is cuda, then mps, then cpu.
+        longer_context: context length beyond the model's own, for which its rotary embedding is rescaled; 0 keeps it.
     """
     from groundup.errors import ConfigError
     from groundup.language_model import load
     from groundup.system.threads import wait_by_load
     from groundup.terminal import continue_lines, talk_with
 
-    model = load(run, checkpoint=checkpoint, device=device, weights=weights)
+    model = load(run, checkpoint=checkpoint, device=device, weights=weights, longer_context=longer_context)
     sampling = model.sampling(**generating.sampling)
     with wait_by_load():
         if model.chat_template is not None:

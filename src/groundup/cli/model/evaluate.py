@@ -62,8 +62,8 @@ def _evaluate(
     from groundup.evaluation import tasks as harness
 
     chosen = compare.checked_options(
-        models, data=data, text=text, separator=separator, read=read, tasks=tasks, tasks_folder=tasks_folder,
-        num_fewshot=num_fewshot, chat=chat, add_bos_token=add_bos_token, limit=limit,
+        models, split=split, data=data, text=text, separator=separator, read=read, tasks=tasks,
+        tasks_folder=tasks_folder, num_fewshot=num_fewshot, chat=chat, add_bos_token=add_bos_token, limit=limit,
     )  # fmt: skip
     scored, run = list[compare.Evaluated](), list[list[harness.TaskResult]]()
     try:

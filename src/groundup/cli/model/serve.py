@@ -32,6 +32,7 @@ def _serve(
     beyond: Literal["slide", "stop"] = "slide",
     weights: Literal["float32", "bfloat16", "int8"] = "float32",
     context: int = 0,
+    longer_context: int = 0,
     checkpoint: str = "best",
     device: str = "auto",
     log: bool = False,
@@ -55,6 +56,7 @@ def _serve(
         beyond: what follows when a text is as long as the context: go on with a sliding window, or stop.
         weights: type that the matrices are rounded to; the smaller ones are faster on a CPU.
         context: context length to limit another program's model to; 0 takes the model's.
+        longer_context: context length beyond the model's own, for which its rotary embedding is rescaled; 0 keeps it.
         checkpoint: "best", "latest", or a step.
         device: device to run on; "auto" is cuda, then mps, then cpu.
         log: write a line for each request to standard error.
@@ -82,7 +84,7 @@ def _serve(
     with listen(options) as listening, wait_by_load():
         served = load_models(
             models, rows=rows, queue=queue, beyond=beyond, checkpoint=checkpoint, device=device, weights=weights,
-            context=context, told=_tell,
+            context=context, longer_context=longer_context, told=_tell,
         )  # fmt: skip
         serve_until_stopped(served, options, listening, runs=Path("runs"), told=_tell)
 

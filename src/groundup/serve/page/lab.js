@@ -307,9 +307,9 @@ function drawLegend(used) {
 }
 
 function zoomTo(range) {
-  const series = measures().flatMap(seriesOf), low = Math.min(...series.map(one => one.x[0]));
-  const high = Math.max(...series.map(one => one.x[one.x.length - 1]));
-  state.zoom = !range || (range[0] <= low && range[1] >= high) ? "" : range.map(value => Number(value.toPrecision(6))).join("~");
+  const xs = measures().flatMap(seriesOf).map(one => one.x), low = Math.min(...xs.map(x => x[0])), high = Math.max(...xs.map(x => x[x.length - 1]));
+  const inside = value => Number(Math.max(low, Math.min(value, high)).toPrecision(6));
+  state.zoom = !range || (range[0] <= low && range[1] >= high) ? "" : range.map(inside).join("~");
   save(); drawCharts();
 }
 
@@ -364,7 +364,7 @@ function drawSamples() {
     if (!sample) return [];
     const { step, prompt, text, ...settings } = sample, numbers = Object.entries(settings).filter(([, value]) => typeof value === "number");
     const head = h("h3", {}, swatch(slots.indexOf(id)), h("span", {}, shortName(runs.get(id))), h("small", {}, `step ${whole(step)}`));
-    return [h("article", { "data-run": id }, head, h("blockquote", {}, h("span", { class: "prompt" }, prompt), text),
+    return [h("article", { "data-run": id }, head, h("blockquote", {}, h("span", { class: "prompt" }, prompt), text.trim() ? text : h("i", { class: "soft" }, text ? " (only spaces and line breaks)" : " (no text)")),
       h("p", { class: "soft" }, numbers.map(([name, value]) => `${name} ${value}`).join(", ")))];
   });
   const none = h("p", { class: "soft" }, "The chosen runs have written no samples yet (sample.interval sets how often they do).");

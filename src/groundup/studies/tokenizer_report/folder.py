@@ -13,7 +13,7 @@ from groundup.errors import ConfigError, DataError
 from groundup.studies.tokenizer_report.corpus import Corpus
 from groundup.studies.tokenizer_report.measure import FORMAT, Report, measure
 from groundup.studies.tokenizer_report.tables import markdown
-from groundup.system.files import write_atomically
+from groundup.system.files import sealed, write_atomically
 from groundup.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def write(report: Report, tokenizers: Mapping[str, Tokenizer], out: Path, *, plo
     out.mkdir(parents=True, exist_ok=True)
     (out / PLOT_FILE).unlink(missing_ok=True)
     # First, since the others take it for the mark of a folder that may be written to.
-    write_atomically(out / JSON_FILE, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
+    write_atomically(out / JSON_FILE, json.dumps(sealed(report), ensure_ascii=False, indent=1) + "\n")
     for facts in report["tokenizers"]:
         if facts["training"]:
             tokenizers[facts["name"]].save(out / TOKENIZERS_FOLDER / facts["name"])
