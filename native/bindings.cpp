@@ -20,6 +20,7 @@
 
 #include "bpe_encoder.hpp"
 #include "bpe_trainer.hpp"
+#include "cut_guard.hpp"
 #include "encode_texts.hpp"
 #include "numpy_array.hpp"
 #include "pretoken_counter.hpp"
@@ -394,6 +395,11 @@ NB_MODULE(_native, module) {
 #endif
     const nb::object tokenizer_error = nb::module_::import_("groundup.errors").attr("TokenizerError");
     nb::exception<MissingByteError>(module, "MissingByteError", tokenizer_error);
+
+    nb::class_<CutGuard>(module, "CutGuard")
+        .def(nb::init<nb::handle>(), "mapped"_a)
+        .def_prop_ro("was_cut", &CutGuard::was_cut)
+        .def("release", &CutGuard::release);
 
     nb::class_<SpecialTokens>(module, "SpecialTokens")
         .def(nb::new_(&make_special_tokens), "tokens"_a)

@@ -39,10 +39,7 @@ UNNOTICED: dict[str, str] = {
 """Cases, by a pattern of their names, whose result may be another one without a word: nothing on the disk tells the
 damaged file from an undamaged one."""
 
-KNOWN_FAULTS: dict[str, str] = {
-    "signal tokenizer train:inputs:changing:*": "a text is mapped into memory; if another program cuts it off between "
-    "two looks at its size, a read beyond its end is SIGBUS. Nothing is written",
-}
+KNOWN_FAULTS: dict[str, str] = {}
 """Outcomes, as ``kind actor:target:kind:detail``, that are faults and not mended yet."""
 
 

@@ -364,3 +364,34 @@ def test_documents_that_are_none_are_named(documents, message):
     with pytest.raises(DataError) as error:
         train_bpe_from_documents(documents, 300, [])
     assert message in str(error.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut off there")
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_text_that_is_cut_off_while_it_is_read_is_refused(restored: bool, tmp_path: Path):
+    """In a process of its own, which a read beyond the end of a mapped file would end by SIGBUS."""
+    script = """
+import os, sys
+from pathlib import Path
+from groundup.errors import DataError
+from groundup.tokenizer.training.texts import mapped, while_unchanged
+
+path = Path(sys.argv[1])
+path.write_bytes(b"one two " * 50_000)
+text = mapped(path)
+batches = while_unchanged(path, text, [[text]])
+next(batches)
+os.truncate(path, 10)
+assert text[300_000:300_008] == bytes(8)
+assert text[:8] == b"one two "
+if sys.argv[2] == "True":
+    path.write_bytes(b"one two " * 50_000)
+try:
+    next(batches)
+except DataError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "text", str(restored)], capture_output=True, text=True
+    )
+    assert (done.returncode, "changed while it was read" in done.stdout) == (0, True), done.stderr

@@ -1,5 +1,6 @@
 """The C++ core (native/bindings.cpp). A text is a str, or any object with a contiguous buffer."""
 
+import mmap
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,6 +11,12 @@ from typing_extensions import Buffer
 from groundup.errors import TokenizerError
 
 class MissingByteError(TokenizerError): ...
+
+class CutGuard:
+    def __init__(self, mapped: mmap.mmap) -> None: ...
+    @property
+    def was_cut(self) -> bool: ...
+    def release(self) -> None: ...
 
 class SpecialTokens:
     def __init__(self, tokens: list[tuple[bytes, int]]) -> None: ...

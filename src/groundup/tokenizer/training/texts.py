@@ -12,6 +12,7 @@ from typing import TypeAlias
 from groundup.errors import DataError, FileMissingError
 from groundup.text import batches
 from groundup.text.options import separator_bytes
+from groundup.tokenizer._native import CutGuard
 
 Document: TypeAlias = str | bytes | bytearray | memoryview
 Text: TypeAlias = Document | mmap.mmap
@@ -87,20 +88,24 @@ def while_unchanged(path: Path, text: mmap.mmap, parts: Iterable[Sequence[Text]]
     """The batches of a mapped file, as long as the file has the size it was mapped with.
 
     Raises:
-        DataError: it has another size. Reading on in a file that has become shorter would end the process.
+        DataError: it has another size, or was cut off in between.
     """
+    guard = CutGuard(text)
 
     def check() -> None:
-        if text.size() != len(text):
+        if text.size() != len(text) or guard.was_cut:
             raise DataError(
                 f"{path} changed while it was read ({len(text):,} bytes before, {text.size():,} after); "
                 "wait until it is complete, or read a copy of it"
             )
 
-    for batch in parts:
+    try:
+        for batch in parts:
+            check()
+            yield batch
         check()
-        yield batch
-    check()
+    finally:
+        guard.release()
 
 
 def document_spans(text: mmap.mmap, separator: bytes) -> Iterator[tuple[int, int]]:
