@@ -19,6 +19,8 @@ from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFe
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
+_MOST_TIMES_LONGER = 64
+
 
 class TransformerBlock(nn.Module):
     """Attention, then a feed-forward network, each added to the residual stream.
@@ -235,13 +237,15 @@ class TransformerLM(nn.Module):
         (NTK-aware scaling; Peng et al. 2023, YaRN, sec. 3.1). No weight changes.
 
         Raises:
-            ConfigError: it is not longer.
+            ConfigError: it is not longer, or more than 64 times as long, for which the angles hold no information.
         """
-        config, factor = self.config, context_length / self.context_length
-        if factor <= 1:
+        config, most = self.config, _MOST_TIMES_LONGER * self.context_length
+        if not self.context_length < context_length <= most:
             raise ConfigError(
-                f"a longer context of {context_length} tokens, but the model's own has {self.context_length}; give more"
+                f"longer context = {str(context_length)[:20]}; expected more than the model's own {self.context_length} "
+                f"tokens, and at most {most}"
             )
+        factor = context_length / self.context_length
         exponent = config.head_dim / max(1, config.head_dim - 2)
         theta = config.rope_theta * factor**exponent
         self.config = dataclasses.replace(config, context_length=context_length, rope_theta=theta)
