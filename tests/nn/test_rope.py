@@ -182,6 +182,6 @@ def test_a_model_for_a_longer_context_is_one_with_another_base_of_the_angles(opt
         assert generated[length] == int(other(torch.tensor([generated[:length]]))[0, -1].argmax())
     for length in (24, 0, -1, 24 * 64 + 1, 10**20):
         with pytest.raises(
-            ConfigError, match="longer context = .*more than the model's own 24 tokens, and at most 1536"
+            ConfigError, match=r"longer context = .*more than the model's own 24 tokens, and at most 1536"
         ):
             model.lengthen(length)

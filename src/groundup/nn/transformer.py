@@ -242,8 +242,8 @@ class TransformerLM(nn.Module):
         config, most = self.config, _MOST_TIMES_LONGER * self.context_length
         if not self.context_length < context_length <= most:
             raise ConfigError(
-                f"longer context = {str(context_length)[:20]}; expected more than the model's own {self.context_length} "
-                f"tokens, and at most {most}"
+                f"longer context = {str(context_length)[:20]}; expected more than the model's own "
+                f"{self.context_length} tokens, and at most {most}"
             )
         factor = context_length / self.context_length
         exponent = config.head_dim / max(1, config.head_dim - 2)
