@@ -50,7 +50,7 @@ def test_info_of_an_array_and_of_nothing(tmp_path, capsys):
     import numpy as np
 
     np.save(tmp_path / "a.npy", np.arange(100, dtype=np.uint16))
-    code, out, _ = run("data", "info", tmp_path / "a.npy", "--json-output", capsys=capsys)
+    code, out, _ = run("data", "info", tmp_path / "a.npy", "--json", capsys=capsys)
     assert (code, json.loads(out)["tokens"]) == (0, 100)
     for place in (tmp_path, tmp_path / "nowhere"):
         code, _, err = run("data", "info", place, capsys=capsys)

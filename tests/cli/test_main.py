@@ -51,7 +51,7 @@ def test_the_whole_way_by_command(corpus: Path, tmp_path: Path, capsys: pytest.C
     assert (code, "--resume" in err, err.count("\n")) == (2, True, 1)
     assert run(*train, "--overwrite", capsys=capsys)[0] == 0
     assert run("train", "--resume", run_dir, capsys=capsys)[0] == 0
-    code, out, _ = run("evaluate", run_dir, "--json-output", capsys=capsys)
+    code, out, _ = run("evaluate", run_dir, "--json", capsys=capsys)
     assert code == 0
     assert 0 < json.loads(out)["bits_per_byte"] < 8
     code, first, _ = run("generate", run_dir, "--seed", 1, capsys=capsys)

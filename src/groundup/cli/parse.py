@@ -97,7 +97,8 @@ def _in_words(function: Callable[..., Any]) -> dict[str, Any]:
             metavar = f"{'TEXT' if typing.get_args(found[name])[0] is str else 'PATH'} ..."
         says_nothing = default is None or default in ("", ()) or (several and default is parameter.empty)
         told = tyro.conf.arg(
-            metavar=metavar, help_behavior_hint="" if says_nothing else None, help=helps.get(name)
+            metavar=metavar, help_behavior_hint="" if says_nothing else None, help=helps.get(name),
+            aliases=["--json"] if name == "json_output" else None,  # as `runs` and `account` have it
         )  # fmt: skip
         found[name] = Annotated[found[name], told]
     return found
