@@ -16,6 +16,7 @@ from groundup.studies.tokenizer_report.corpus import Corpus
 from groundup.studies.tokenizer_report.folder import check_folder, write
 from groundup.studies.tokenizer_report.process import measure_encoding, measure_training
 from groundup.studies.tokenizer_report.tables import duration, markdown, size, tables
+from groundup.system.files import sealed
 from groundup.tokenizer import Tokenizer, reference
 
 SEPARATOR = "<|endoftext|>"
@@ -243,7 +244,7 @@ def test_the_folder_holds_the_report_and_the_tokenizers_that_were_trained(measur
     found, tokenizers = measured
     out = tmp_path / "report"
     write(found, tokenizers, out, plot=False)
-    assert json.loads((out / "report.json").read_text()) == found
+    assert json.loads((out / "report.json").read_text()) == sealed(found)
     assert sorted(path.name for path in (out / "tokenizers").iterdir()) == ["code", "tales"]
     assert Tokenizer.load(out / "tokenizers" / "code").sha256 == tokenizers["code"].sha256
     (out / "notes.txt").write_text("mine")

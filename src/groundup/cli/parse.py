@@ -98,7 +98,7 @@ def _in_words(function: Callable[..., Any]) -> dict[str, Any]:
         says_nothing = default is None or default in ("", ()) or (several and default is parameter.empty)
         told = tyro.conf.arg(
             metavar=metavar, help_behavior_hint="" if says_nothing else None, help=helps.get(name),
-            aliases=["--json"] if name == "json_output" else None,  # as `runs` and `account` have it
+            aliases=["--json"] if name == "json_output" and found[name] is bool else None,  # its name elsewhere
         )  # fmt: skip
         found[name] = Annotated[found[name], told]
     return found

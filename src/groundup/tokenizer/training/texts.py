@@ -12,7 +12,6 @@ from typing import TypeAlias
 from groundup.errors import DataError, FileMissingError
 from groundup.text import batches
 from groundup.text.options import separator_bytes
-from groundup.tokenizer._native import CutGuard
 
 Document: TypeAlias = str | bytes | bytearray | memoryview
 Text: TypeAlias = Document | mmap.mmap
@@ -90,6 +89,8 @@ def while_unchanged(path: Path, text: mmap.mmap, parts: Iterable[Sequence[Text]]
     Raises:
         DataError: it has another size, or was cut off in between.
     """
+    from groundup.tokenizer._native import CutGuard  # not above: a tokenizer loads and decodes without the core
+
     guard = CutGuard(text)
 
     def check() -> None:
