@@ -139,7 +139,7 @@ class LanguageModel:
         run: run directory; None for a model that was not trained by a run.
         step: optimizer steps of the checkpoint; None likewise.
         sample: the tokens that begin and end a text; by default the run's.
-        source: what it was loaded from, if that is no run.
+        source: what it was loaded from; empty for a run.
     """
 
     def __init__(

@@ -299,7 +299,7 @@ talk_with(model, Sampling(max_tokens=10**7, temperature=0))
 
 @contextmanager
 def in_terminal(command: list[str]) -> Iterator[tuple[Any, Callable, Callable]]:
-    """Python in a terminal of its own: the process, what writes to it, and what reads on until something is shown."""
+    """Python in its own terminal: the process, what writes to it, and what reads on until something is shown."""
     child, controller = pty.fork()
     if child == 0:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # not ignored, even if the tests run in the background

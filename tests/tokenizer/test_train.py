@@ -369,7 +369,7 @@ def test_documents_that_are_none_are_named(documents, message):
 @pytest.mark.skipif(sys.platform == "win32", reason="a mapped file cannot be cut off there")
 @pytest.mark.parametrize("restored", [False, True])
 def test_a_text_that_is_cut_off_while_it_is_read_is_refused(restored: bool, tmp_path: Path):
-    """In a process of its own, which a read beyond the end of a mapped file would end by SIGBUS."""
+    """In another process, which a read beyond the end of a mapped file would end by SIGBUS."""
     script = """
 import os, sys
 from pathlib import Path
