@@ -13,8 +13,7 @@ UNNOTICED: dict[str, str] = {
     "by *:*/checkpoints/best:*": "a name of a checkpoint that is not there is replaced by the newest one",
     "by *:*/checkpoints/latest:*": "a name of a checkpoint that is not there is replaced by the newest one",
     "by [!r]*:*/config.toml:*": "options have other possible values; only a resume compares them",
-    "by resume:*/config.toml:truncated:18": "cut off behind the options of training, it leaves those of samples at their "
-    "defaults, and a session may change them",
+    "by resume:*/config.toml:truncated:18": "options of samples are at their defaults then; a session may change them",
     "by report*:*/config.toml:*": "options have other possible values; only a resume compares them",
     "by *:*/summary.json:*": "a summary has no hash, and a run that was stopped has none",
     "by *:*/environment.json:*": "the description of the machine has no hash",
