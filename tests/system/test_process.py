@@ -127,4 +127,5 @@ def test_freed_tensors_are_not_fetched_from_the_system_again_within_the_block():
     kept, before, within, after = output.split()
     assert kept == "True"
     assert int(within) < int(before) / 100
-    assert int(after) > int(before) / 2
+    # One of a step's two tensors may lie in a freed block below the heap's top, which malloc keeps for good.
+    assert int(after) > int(before) / 4
