@@ -109,6 +109,29 @@ def test_sampled_texts_do_not_depend_on_their_company(seed):
     assert all(len(text.token_ids) >= 6 for text in others)
 
 
+@pytest.mark.parametrize("options", [{}, {"ffn": "relu2"}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_prompts_computed_together_give_what_each_gives_alone(options, dtype):
+    """With the C++ decoder (float32) and without it, where shorter prompts are padded."""
+    lm = model(dtype=dtype, **options)
+    prompts = [prompt(length, length) for length in (1, 9, 4, 9, 16)]
+    settings = Sampling(max_tokens=8, temperature=0, log_probabilities=2)
+    together, apart = Engine(lm, rows=5), [Engine(lm, rows=1) for _ in prompts]
+    pairs = [
+        (together.submit(ids, settings), engine.submit(ids, settings))
+        for ids, engine in zip(prompts, apart, strict=True)
+    ]
+    together.step()
+    assert together.running == 5
+    for engine in (together, *apart):
+        while not engine.is_idle:
+            engine.step()
+    for (one, other), ids in zip(pairs, prompts, strict=True):
+        assert one.token_ids == other.token_ids == alone(lm, ids, 8)
+        logs = [[token.log_probability for token in text.tokens] for text in (one, other)]
+        assert logs[0] == pytest.approx(logs[1], abs=1e-12 if dtype == torch.float64 else 1e-5)
+
+
 def test_a_text_that_slides_attends_to_the_last_tokens_of_the_context():
     """Against attention over all tokens with a banded mask, in float64."""
     lm = model(dtype=torch.float64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -246,9 +246,9 @@ class Engine:
     def _prefill(self) -> list[tuple[Generation, Token]]:
         new: list[tuple[Generation, Token]] = []
         room = self.prefill_tokens
-        if self._native is not None and self._prefilling is None and (texts := self._short_prompts()):
+        if self._prefilling is None and (texts := self._short_prompts()):
             room -= sum(len(text.prompt_ids) for text in texts)
-            new += self._prefill_together(self._native, texts)
+            new += self._prefill_together(texts)
         while room > 0:
             if self._prefilling is None:
                 if not self._waiting or len(self._active) >= self.rows:
@@ -273,26 +273,41 @@ class Engine:
         return new
 
     def _short_prompts(self) -> list[Generation]:
-        """The next waiting texts whose prompts are computed together by the C++ decoder."""
+        """The next waiting texts whose prompts are computed together."""
         texts: list[Generation] = []
-        room = self.prefill_tokens
+        longest = 0
         while self._waiting and len(self._active) + len(texts) < self.rows:
             text = self._waiting[0]
-            room -= len(text.prompt_ids)
-            if len(text.prompt_ids) > _SHORT_PROMPT or room < 0 or text.sampling.scores_prompt:
+            longest = max(longest, len(text.prompt_ids))
+            is_too_much = longest * (len(texts) + 1) > self.prefill_tokens
+            if longest > _SHORT_PROMPT or is_too_much or text.sampling.scores_prompt:
                 break
             texts.append(self._waiting.popleft())
         return texts
 
-    def _prefill_together(self, native: NativeDecoder, texts: list[Generation]) -> list[tuple[Generation, Token]]:
+    def _prefill_together(self, texts: list[Generation]) -> list[tuple[Generation, Token]]:
         first, lengths = len(self._active), [len(text.prompt_ids) for text in texts]
-        self.cache.reserve(first + len(texts), max(lengths))
-        self.cache.lengths[first : first + len(texts)] = lengths
-        ids_T = torch.tensor([token for text in texts for token in text.prompt_ids])
-        positions_T = torch.cat([torch.arange(length) for length in lengths])
-        rows_T = torch.arange(first, first + len(texts)).repeat_interleave(torch.tensor(lengths))
-        last = torch.tensor(lengths).cumsum(0) - 1
-        logits_BV = native.step(ids_T, positions_T, rows_T, self.cache, last)
+        rows = slice(first, first + len(texts))
+        self.cache.reserve(rows.stop, max(lengths))
+        if self._native is not None:
+            self.cache.lengths[rows] = lengths
+            ids_T = torch.tensor([token for text in texts for token in text.prompt_ids])
+            positions_T = torch.cat([torch.arange(length) for length in lengths])
+            rows_T = torch.arange(rows.start, rows.stop).repeat_interleave(torch.tensor(lengths))
+            last = torch.tensor(lengths).cumsum(0) - 1
+            logits_BV = self._native.step(ids_T, positions_T, rows_T, self.cache, last)
+        else:
+            # Shorter ones are padded at the end: nothing before attends to it, and what follows takes its slots.
+            ids_BS = torch.zeros(len(texts), max(lengths), dtype=torch.long)
+            for ids_S, text in zip(ids_BS, texts, strict=True):
+                ids_S[: len(text.prompt_ids)] = torch.tensor(text.prompt_ids)
+            self.cache.lengths[rows] = [0] * len(texts)
+            positions_BS = self.cache.begin(rows, max(lengths))
+            ids_BS, last = ids_BS.to(positions_BS.device), torch.tensor(lengths, device=positions_BS.device) - 1
+            with self._wide_matmul(sum(lengths)):
+                hidden_BSD = self.model.hidden(ids_BS, positions_BS, self.cache.layers)
+                logits_BV = self.model.logits(hidden_BSD[torch.arange(len(texts), device=last.device), last])
+            self.cache.lengths[rows] = lengths
         self._active += texts
         return [pair for text, logits_V in zip(texts, logits_BV, strict=True) for pair in self._sample(text, logits_V)]
 
@@ -348,13 +363,16 @@ class Engine:
             numbers = torch.arange(rows.start, rows.stop)
             return self._native.step(ids_BS[:, 0], positions_BS[:, 0], numbers, self.cache)[:, None]
         device = self.model.token_embeddings.weight.device
-        # oneDNN prepares itself for each shape: for a few tokens that would take longer than it gains.
-        is_long = device.type == "cpu" and ids_BS.shape[1] > _SHORT_PROMPT
-        with wide_matmul() if is_long else nullcontext():
+        with self._wide_matmul(ids_BS.shape[1]):
             logits: Tensor = self.model(
                 ids_BS.to(device), positions_BS, self.cache.layers, logits_to_keep=logits_to_keep
             )
         return logits
+
+    def _wide_matmul(self, tokens: int) -> AbstractContextManager[None]:
+        # oneDNN prepares itself for each shape: for a few tokens that would take longer than it gains.
+        is_long = self.model.token_embeddings.weight.device.type == "cpu" and tokens > _SHORT_PROMPT
+        return wide_matmul() if is_long else nullcontext()
 
     def _most_probable(self, logits_BV: Tensor) -> list[int]:
         """The most probable token of each row; nothing if a row's logits are not finite."""
