@@ -10,6 +10,7 @@ import hashlib
 import html
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,9 +91,11 @@ def load(
                 f"{name} = {value} is for a model of another program, and {source} is a run, which has its own; leave "
                 f"--{name} out"
             )
-    model, state = load_model(run, str(checkpoint), where)
+    with ThreadPoolExecutor(1) as beside:  # reading weights is the system's work, reading a tokenizer Python's
+        own_tokenizer = beside.submit(run.tokenizer)
+        model, state = load_model(run, str(checkpoint), where)
     model = _lengthened(model, longer_context)
-    return LanguageModel(quantize(model, weights), run.tokenizer(), run=run, step=state["step"])
+    return LanguageModel(quantize(model, weights), own_tokenizer.result(), run=run, step=state["step"])
 
 
 def _lengthened(model: TransformerLM, context: int) -> TransformerLM:
