@@ -76,14 +76,14 @@ class Corpus:
     device: str = "cpu"
 
 
-class Runs:
-    """File of finished runs, one JSON object a line. A finished run is not repeated.
+class FinishedRuns:
+    """File of finished runs, one JSON object a line with its ``settings``. A finished run is not repeated.
 
     The key does not include the version of the code: after a change that may change a loss, begin a new file.
     """
 
-    def __init__(self, path: Path, corpus: Corpus) -> None:
-        self.path, self.corpus = path, corpus
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._done: dict[str, Row] = {}
         if path.exists():
             text = path.read_text(encoding="utf-8")
@@ -91,6 +91,25 @@ class Runs:
             if whole != text:  # the process was killed while it wrote the last line
                 path.write_text(whole, encoding="utf-8")
             self._done = {_key(row["settings"]): row for row in map(json.loads, whole.splitlines())}
+
+    def get(self, settings: Mapping[str, Any]) -> Row | None:
+        """The run with these settings; None if it has not been made."""
+        return self._done.get(_key(settings))
+
+    def add(self, settings: Mapping[str, Any], row: Row) -> None:
+        """Keep a run."""
+        row = {"settings": settings, **row}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._done[_key(settings)] = row
+
+
+class Runs:
+    """Runs of `train_learning.py`, made where they are missing in a file of finished ones."""
+
+    def __init__(self, path: Path, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self._finished = FinishedRuns(path)
 
     def result(self, settings: Settings) -> Row:
         """Return the run's ``settings``, ``curve`` (tokens and validation loss), ``final_loss`` and ``seconds``.
@@ -101,28 +120,26 @@ class Runs:
             UnavailableError: transformers is not installed.
             SystemExit: a signal stopped the run; the runs before it are in the file.
         """
-        key = _key(asdict(settings))
-        if key in self._done:
-            return self._told(settings, "done before")
+        key = asdict(settings)
+        if (row := self._finished.get(key)) is not None:
+            return _told(settings, row, "done before")
         began = time.perf_counter()
         config = run_config(settings, self.corpus)
         curve = train_ours(config) if settings.who == OURS else train_peer(config)
         complete = bool(curve) and curve[-1][0] == settings.tokens
         row = {
-            "settings": asdict(settings),
+            "settings": key,
             "final_loss": curve[-1][1] if complete else math.inf,
             "seconds": round(time.perf_counter() - began, 1),
             "curve": curve,
         }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        self._done[key] = row
-        return self._told(settings, f"{row['seconds']} s")
+        self._finished.add(key, row)
+        return _told(settings, row, f"{row['seconds']} s")
 
-    def _told(self, settings: Settings, how: str) -> Row:
-        row = self._done[_key(asdict(settings))]
-        print(f"{settings}: validation loss {row['final_loss']:.4f} ({how})", file=sys.stderr, flush=True)
-        return row
+
+def _told(settings: Settings, row: Row, how: str) -> Row:
+    print(f"{settings}: validation loss {row['final_loss']:.4f} ({how})", file=sys.stderr, flush=True)
+    return row
 
 
 def run_config(settings: Settings, corpus: Corpus) -> RunConfig:
