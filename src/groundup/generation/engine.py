@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from groundup.generation.cache import BatchedCache
 from groundup.generation.native import NativeDecoder, suits
 from groundup.generation.sampling import Sampler, Sampling, finite
 from groundup.generation.text import TextPieces
-from groundup.nn import RotaryPositionalEmbedding, TransformerLM
+from groundup.nn import KVCache, RotaryPositionalEmbedding, TransformerLM
 from groundup.system.process import wide_matmul
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ class Engine:
             positions_BS = self.cache.begin(rows, max(lengths))
             ids_BS, last = ids_BS.to(positions_BS.device), torch.tensor(lengths, device=positions_BS.device) - 1
             with self._wide_matmul(sum(lengths)):
-                hidden_BSD = self.model.hidden(ids_BS, positions_BS, self.cache.layers)
+                hidden_BSD = self.model.hidden(ids_BS, positions_BS, cast("list[KVCache]", self.cache.layers))
                 logits_BV = self.model.logits(hidden_BSD[torch.arange(len(texts), device=last.device), last])
             self.cache.lengths[rows] = lengths
         self._active += texts
