@@ -59,7 +59,9 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown option, or one that is there by both of its names.
     """
-    sections = {".".join(name.split(".")[:depth]) for name in default_options() for depth in range(1, name.count(".") + 1)}
+    sections = {
+        ".".join(name.split(".")[:depth]) for name in default_options() for depth in range(1, name.count(".") + 1)
+    }
     written: dict[str, Any] = {}
 
     def unfold(name: str, value: Any) -> None:
