@@ -223,7 +223,8 @@ def changed_options(before: Mapping[str, Any], now: Mapping[str, Any], free: tup
 def save_toml(config: Any, path: Path) -> None:
     """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal.
 
-    Options that are unset are left out, and so are tables of them alone. Names of files that are not UTF-8 are written as their bytes, since TOML has no escape for them.
+    Options that are unset are left out, and so are tables of them alone. Names of files that are not UTF-8 are written
+    as their bytes, since TOML has no escape for them.
     """
     import tomli_w
 

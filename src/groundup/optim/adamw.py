@@ -63,8 +63,8 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
     """One step of :class:`AdamW` for the parameters of a group that have a gradient. Call it under no_grad.
 
     Args:
-        group: ``params, lr, betas, eps, weight_decay``; with ``cautious`` a weight decays only where the update moves it
-            towards 0 as well, λ θ being that before the update (cautious weight decay; Chen et al. 2025).
+        group: ``params, lr, betas, eps, weight_decay``; with ``cautious`` a weight decays only where the update moves
+            it towards 0 as well, by λ θ of the θ before the update (cautious weight decay; Chen et al. 2025).
         state: by parameter; entries are made where they are missing.
         skip: 1 skips the update (:meth:`GroupwiseOptimizer.step`); only the fused kernel reads it without a sync.
     """

@@ -59,7 +59,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> CombinedOptimizer:
         if not members[name]:
             there = ", ".join(kind for kind, parameters in members.items() if parameters)
             raise ConfigError(
-                f"optim.groups.{name} is set, but this model has no parameter of that group; it has {there}; leave it out"
+                f"optim.groups.{name} is set, but this model has no parameter of that group; it has {there}; "
+                f"leave it out"
             )
     decayed = members if config.decay == "all" else ("head", "matrices")
     groups: list[dict[str, Any]] = []

@@ -73,8 +73,8 @@ class Muon(GroupwiseOptimizer):
 
     Matrices of one shape are orthogonalized in one batch.
 
-    State per parameter: ``momentum_buffer`` P in float32 or the parameter's wider dtype; with variance, ``row_variance``
-    v, of shape (M,), likewise.
+    State per parameter: ``momentum_buffer`` P in float32 or the parameter's wider dtype; with variance, also
+    ``row_variance`` v of shape (M,).
 
     Args:
         params: matrices or groups of them, as in every torch optimizer.
