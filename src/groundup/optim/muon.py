@@ -48,6 +48,10 @@ SMALLEST_NORM = 1e-7
 """A matrix whose Frobenius norm is below this is divided by this instead: 0 stays 0."""
 
 
+SMALLEST_ROOT = 1e-15
+"""Likewise for the root of a row's mean square, which is never near this unless the row is 0."""
+
+
 class Muon(GroupwiseOptimizer):
     """Momentum orthogonalized by Newton-Schulz iteration (Jordan et al. 2024), for the matrices of hidden layers.
 
@@ -242,7 +246,7 @@ def _even_rows(x_BMN: Tensor, params: list[Tensor], beta: float, state: State) -
             own["row_variance"] = torch.zeros_like(squares_M, dtype=torch.promote_types(p.dtype, torch.float32))
         own["row_variance"].lerp_(squares_M.to(own["row_variance"].dtype), 1 - beta)
     v_BM1 = torch.stack([state[p]["row_variance"] for p in params]).unsqueeze(2)
-    evened_BMN = x_BMN / v_BM1.sqrt().add_(SMALLEST_NORM)
+    evened_BMN = x_BMN / v_BM1.sqrt().clamp_(min=SMALLEST_ROOT)
     return evened_BMN * (
         torch.linalg.vector_norm(x_BMN, dim=(1, 2), keepdim=True, dtype=wide) / _norm(evened_BMN, (1, 2))
     )
