@@ -75,8 +75,9 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
 
 OF_MUON = {
     "optim.muon_momentum_warmup": 8, "optim.muon_momentum_cooldown": 6, "optim.muon_coefficients": "polar-express",
-    "optim.muon_equalize": True, "optim.muon_variance": 0.9, "optim.cautious_decay": True,
-    "optim.muon_dtype": "bfloat16", "optim.groups.embedding.rate": 4.0, "optim.groups.head.beta1": 0.8, "optim.groups.vectors.decay": 0.1,
+    "optim.muon_equalize": True, "optim.muon_variance": 0.9, "optim.muon_dtype": "bfloat16",
+    "optim.cautious_decay": True, "optim.groups.embedding.rate": 4.0, "optim.groups.head.beta1": 0.8,
+    "optim.groups.vectors.decay": 0.1,
 }  # fmt: skip
 
 

@@ -95,9 +95,6 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
 
 
 def _decay_cautiously(group: dict[str, Any], state: State, skip: Tensor | None) -> None:
-    kept: float | Tensor = 1 - group["lr"] * group["weight_decay"]
-    if skip is not None:
-        kept = torch.where(skip == 0, kept, 1.0)
     beta1 = group["betas"][0]
     for p in group["params"]:
         if p.grad is not None:
@@ -106,7 +103,10 @@ def _decay_cautiously(group: dict[str, Any], state: State, skip: Tensor | None) 
             direction = (
                 torch.lerp(local(state[p]["exp_avg"]), g.to(state[p]["exp_avg"].dtype), 1 - beta1) if state[p] else g
             )
-            share.mul_(torch.where(share * direction > 0, kept, 1.0))
+            agrees = share * direction > 0
+            if skip is not None:
+                agrees &= skip == 0
+            share.sub_(share * agrees, alpha=group["lr"] * group["weight_decay"])
 
 
 def _suits_kernel(group: dict[str, Any], p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> bool:

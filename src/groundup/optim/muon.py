@@ -49,7 +49,7 @@ SMALLEST_NORM = 1e-7
 
 
 SMALLEST_ROOT = 1e-15
-"""Likewise for the root of a row's mean square, which is never near this unless the row is 0."""
+"""Likewise for the root of a row's mean square, which is not near this unless the row is 0."""
 
 
 class Muon(GroupwiseOptimizer):
@@ -199,14 +199,12 @@ def muon_update(
             batch = same[start : start + at_once]
             x_BMN = torch.empty(len(batch), *shape, dtype=working, device=device)
             _momentum_into(x_BMN, batch, group["momentum"], state)
-            equalize = group.get("equalize", False)
+            equalize, variance = group.get("equalize", False), group.get("variance", 0.0)
             if equalize:
-                x_BMN.div_(_norm(x_BMN, 2))
+                x_BMN.div_(torch.linalg.vector_norm(x_BMN, dim=2, keepdim=True).clamp_(min=SMALLEST_NORM))
             x_BMN = orthogonalize(x_BMN, group["iterations"], group.get("coefficients", "jordan"))
-            if equalize:
-                x_BMN = x_BMN * (min(shape) ** 0.5 / _norm(x_BMN, (1, 2))).to(x_BMN.dtype)
-            if group.get("variance", 0.0):
-                x_BMN = _even_rows(x_BMN, batch, group["variance"], state)
+            if equalize or variance:
+                x_BMN.mul_(_row_factors(x_BMN, batch, equalize, variance, state))
             step = step_size(group["lr"], *shape, scale=group.get("scale", "rms"))
             _move(batch, x_BMN, step, group["lr"] * group["weight_decay"], skip, cautious=group.get("cautious", False))
 
@@ -235,27 +233,28 @@ def _momentum_into(x_BMN: Tensor, params: list[Tensor], momentum: float, state: 
             torch.lerp(gradient, buffer, momentum, out=x_MN)
 
 
-def _even_rows(x_BMN: Tensor, params: list[Tensor], beta: float, state: State) -> Tensor:
-    """Divide each row by the root of its running mean square; the norm of each matrix stays (NorMuon)."""
+def _row_factors(x_BMN: Tensor, params: list[Tensor], equalize: bool, beta: float, state: State) -> Tensor:
+    """Factors (B, M, 1) on the rows of orthogonalized matrices (Muon+, NorMuon), from one pass over them."""
     wide = torch.promote_types(x_BMN.dtype, torch.float32)
-    squares_BM = x_BMN.to(wide).square().mean(dim=2)
-    for p, squares_M in zip(params, squares_BM, strict=True):
-        # Every rank has the whole matrix here, and keeps v of all of its rows.
-        own = state[p]
-        if "row_variance" not in own:
-            own["row_variance"] = torch.zeros_like(squares_M, dtype=torch.promote_types(p.dtype, torch.float32))
-        own["row_variance"].lerp_(squares_M.to(own["row_variance"].dtype), 1 - beta)
-    v_BM1 = torch.stack([state[p]["row_variance"] for p in params]).unsqueeze(2)
-    evened_BMN = x_BMN / v_BM1.sqrt().clamp_(min=SMALLEST_ROOT)
-    return evened_BMN * (
-        torch.linalg.vector_norm(x_BMN, dim=(1, 2), keepdim=True, dtype=wide) / _norm(evened_BMN, (1, 2))
-    )
-
-
-def _norm(x_BMN: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """Norm in float32 or wider, never 0, so that it can be divided by."""
-    wide = torch.promote_types(x_BMN.dtype, torch.float32)
-    return torch.linalg.vector_norm(x_BMN, dim=dim, keepdim=True, dtype=wide).clamp_(min=SMALLEST_NORM)
+    rows_BM = torch.linalg.vector_norm(x_BMN, dim=2, dtype=wide)
+    norm_B1 = torch.linalg.vector_norm(rows_BM, dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
+    factors_BM = torch.ones_like(rows_BM)
+    if equalize:
+        factors_BM = factors_BM * (min(x_BMN.shape[1:]) ** 0.5 / norm_B1)
+    if beta:
+        rows_BM = rows_BM * factors_BM
+        squares_BM = rows_BM.square() / x_BMN.shape[2]
+        for p, squares_M in zip(params, squares_BM, strict=True):
+            # Every rank has the whole matrix here, and keeps v of all of its rows.
+            own = state[p]
+            if "row_variance" not in own:
+                own["row_variance"] = torch.zeros_like(squares_M, dtype=torch.promote_types(p.dtype, torch.float32))
+            own["row_variance"].lerp_(squares_M.to(own["row_variance"].dtype), 1 - beta)
+        roots_BM = torch.stack([state[p]["row_variance"] for p in params]).to(wide).sqrt().clamp_(min=SMALLEST_ROOT)
+        norm_B1 = torch.linalg.vector_norm(rows_BM, dim=1, keepdim=True)
+        evened_B1 = torch.linalg.vector_norm(rows_BM / roots_BM, dim=1, keepdim=True).clamp_(min=SMALLEST_NORM)
+        factors_BM = factors_BM / roots_BM * (norm_B1 / evened_B1)
+    return factors_BM.unsqueeze(2)
 
 
 def _move(
@@ -270,7 +269,7 @@ def _move(
     shares = [local(p) for p in params]
     if cautious and decay:
         for share, direction in zip(shares, directions, strict=True):
-            share.mul_(torch.where(share * direction > 0, kept, 1.0))
+            share.sub_(share * (share * direction > 0), alpha=decay)  # where the step is skipped, direction is 0
     else:
         torch._foreach_mul_(shares, kept)
     torch._foreach_add_(shares, directions, alpha=-step)
