@@ -82,7 +82,9 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
         for i, group in enumerate(optimizer.param_groups)
     ]
     return Section(
-        "optimizer", ("group", "algorithm", "tensors", "parameters", "learning rate", "betas", "weight decay"), rows
+        "optimizer",
+        ("group", "algorithm", "tensors", "parameters", "learning rate", "betas or momentum", "weight decay"),
+        rows,
     )
 
 
