@@ -62,9 +62,11 @@ def test_the_peak_of_a_step_is_what_torch_allocates(run):
     assert predicted(config).peak == pytest.approx(tensor_peak(config), rel=0.02)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_the_state_of_an_optimizer_is_what_it_holds(optimizer):
-    config = config_of({"optim": {"optimizer": optimizer}, "batch": 2})
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"optimizer": "muon", "muon_variance": 0.9}]
+)
+def test_the_state_of_an_optimizer_is_what_it_holds(options):
+    config = config_of({"optim": options, "batch": 2})
     step = Step(config)
     step()
     assert predicted(config).weights == sum(p.nbytes for p in step.model.parameters())

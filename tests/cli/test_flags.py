@@ -99,3 +99,14 @@ def test_mistakes_are_one_line_that_names_value_and_fix(arguments: list[str], me
     with pytest.raises((ConfigError, FileNotFoundError), match=message) as caught:
         resolved(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_options_of_a_group_have_their_full_names():
+    flags = ["--optim.groups.embedding.rate", "12", "--optim.groups.head.betas", "0.8,0.95", "--beta1", "0.5"]
+    optim = resolve(read_flags(["demo", *flags])).optim
+    assert optim.groups.given == {"embedding": {"rate": 12.0}, "head": {"beta1": 0.8, "beta2": 0.95}}
+    assert optim.beta1 == 0.5
+    with pytest.raises(ConfigError, match=r"--optim\.groups\.head\.betas 0\.8; expected two numbers in \[0, 1\)"):
+        read_flags(["demo", "--optim.groups.head.betas", "0.8"])
+    with pytest.raises(ConfigError, match=r"unknown option --optim\.groups\.hed\.rate; did you mean 'optim\.groups"):
+        read_flags(["demo", "--optim.groups.hed.rate", "1"])

@@ -14,6 +14,7 @@ from groundup.config import (
     TrackConfig,
     TrainConfig,
     check_sampling,
+    from_dict,
 )
 from groundup.errors import ConfigError
 
@@ -150,3 +151,37 @@ def test_extreme_sampling_that_has_a_meaning_is_allowed(temperature, top_p):
     check_sampling(temperature, top_p)
     with pytest.raises(ConfigError):
         check_sampling(-temperature - 1, top_p)
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"hed": {"rate": 1.0}}, r"unknown option optim\.groups\.hed; did you mean 'head'\?"),
+        ({"head": {"rat": 1.0}}, r"unknown option optim\.groups\.head\.rat; did you mean 'rate'\?"),
+        ({"head": 3}, r"optim\.groups\.head = 3; expected a table"),
+        ({"head": {"rate": -1}}, r"optim\.groups\.head\.rate = -1\.0; expected a finite number, 0 or greater"),
+        ({"head": {"decay": -0.1}}, r"optim\.groups\.head\.decay = -0\.1; expected a finite number"),
+        ({"head": {"betas": [0.9]}}, r"optim\.groups\.head\.betas = \[0\.9\]; expected two numbers in \[0, 1\)"),
+        ({"head": {"betas": [0.9, 1]}}, r"optim\.groups\.head\.betas = \[0\.9, 1\]; expected two numbers"),
+        ({"head": {"betas": [0.9, 0.9], "beta1": 0.8}}, r"head\.betas = \[0\.9, 0\.9\] beside beta1 = 0\.8; leave"),
+        ({"head": {"beta2": 1.5}}, r"optim\.groups\.head\.beta2 = 1\.5; expected a number in \[0, 1\)"),
+        ({"embedding": {"rate": 2}}, r"optim\.embedding_rate_scale = 3\.0 and optim\.groups\.embedding\.rate = 2"),
+        ({"matrices": {"beta1": 0.5}}, r"optim\.groups\.matrices\.beta1 does not apply to Muon"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_group_is_named(groups, says):
+    with pytest.raises(ConfigError, match=says):
+        from_dict(OptimConfig, {"optimizer": "muon", "embedding_rate_scale": 3.0, "groups": groups}, place="optim")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("muon_coefficients", "x", "'jordan' or 'polar-express'"), ("muon_variance", 1.0, r"a number in \[0, 1\)"),
+        ("muon_dtype", "float16", "'auto' or 'float32' or 'bfloat16'"), ("muon_momentum_warmup", -1, "a finite number"),
+        ("muon_momentum_cooldown", -1, "a finite number"),
+    ],
+)  # fmt: skip
+def test_impossible_options_of_muon_are_refused(option, value, expected):
+    with pytest.raises(ConfigError, match=f"optim.{option} = {value!r}; expected {expected}"):
+        OptimConfig(**{option: value})

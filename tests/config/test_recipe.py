@@ -145,6 +145,10 @@ class TestFiles:
             load_toml(tmp_path / "none.toml")
 
 
+def leaves(values: dict) -> int:
+    return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())
+
+
 class TestFlat:
     @settings(deadline=None, max_examples=20)
     @given(config=runs())
@@ -155,7 +159,7 @@ class TestFlat:
         assert override(RunConfig(), flat) == config
         nested = to_dict(config)
         assert {key.split(".")[0] for key in flat} == set(nested)
-        assert len(flat) == sum(len(value) if isinstance(value, dict) else 1 for value in nested.values())
+        assert len(flat) == leaves(nested)
 
     def test_options_are_replaced_by_dotted_name(self):
         config = override(RunConfig(name="a"), {"train.max_iters": 7, "runs_dir": "elsewhere"})
@@ -199,3 +203,19 @@ def test_toml_that_the_decoder_gives_up_on_is_our_error(content, tmp_path):
     path.write_text(content)
     with pytest.raises(ConfigError, match=r"recipe\.toml is not valid TOML"):
         load_recipe(str(path))
+
+
+def test_groups_of_parameters_in_a_recipe_over_another_and_back(tmp_path):
+    recipe, written = tmp_path / "one.toml", tmp_path / "two.toml"
+    recipe.write_text("[optim.groups]\nhead = { rate = 2, betas = [0.8, 0.9] }\nembedding = { decay = 0.1 }\n")
+    config = load_recipe(str(recipe))
+    assert config.optim.groups.given == {
+        "embedding": {"decay": 0.1}, "head": {"rate": 2.0, "beta1": 0.8, "beta2": 0.9}
+    }  # fmt: skip
+    save_toml(config, written)
+    assert load_recipe(str(written)) == config
+    recipe.write_text("[optim.groups.head]\nbetas = [0.5, 0.6]\n")
+    over = load_recipe(str(recipe), base=config).optim.groups.given
+    assert over == {"embedding": {"decay": 0.1}, "head": {"rate": 2.0, "beta1": 0.5, "beta2": 0.6}}
+    save_toml(RunConfig(), written)
+    assert "groups" not in written.read_text()

@@ -1,5 +1,6 @@
 import copy
 import math
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from groundup.errors import ConfigError
 from groundup.optim import AdamW
+from groundup.optim.adamw import adamw_update
 
 BOTH = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 
@@ -305,3 +307,23 @@ def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned():
 def test_impossible_options_are_refused(options, match):
     with pytest.raises(ConfigError, match=match):
         AdamW([parameter(1)], **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("skip", [None, 0, 1])
+def test_cautious_decay_shrinks_only_weights_that_the_update_shrinks(dtype, skip):
+    generator = torch.Generator().manual_seed(0)
+    p = torch.nn.Parameter(torch.randn(5, 7, generator=generator, dtype=torch.float64).to(dtype))
+    theta, m, v = p.detach().double(), 0.0, 0.0
+    group = {"params": [p], "lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-8, "weight_decay": 0.5, "cautious": True}
+    state = defaultdict(dict)
+    for t in range(1, 5):
+        p.grad = torch.randn(5, 7, generator=generator, dtype=torch.float64).to(dtype)
+        g = p.grad.double()
+        m, v = 0.8 * m + 0.2 * g, 0.9 * v + 0.1 * g**2
+        update = (1 - 0.9**t) ** 0.5 / (1 - 0.8**t) * m / (v.sqrt() + 1e-8)
+        if skip != 1:
+            theta = theta - 0.1 * update - 0.1 * 0.5 * theta * (update * theta > 0)
+        with torch.no_grad():
+            adamw_update(group, state, fused=True, skip=None if skip is None else torch.tensor(skip))
+    torch.testing.assert_close(p.detach().double(), theta, rtol=1e-5, atol=1e-6)

@@ -4,11 +4,14 @@ import itertools
 import pytest
 import torch
 
-from groundup.config import ModelConfig, OptimConfig
+from groundup.config import ModelConfig, OptimConfig, from_dict
 from groundup.errors import ConfigError
 from groundup.nn import TransformerLM
-from groundup.optim import AdamW, CombinedOptimizer, Muon, build_optimizer, parameter_groups
+from groundup.optim import AdamW, CombinedOptimizer, Muon, build_optimizer, muon, parameter_groups
 
+OPTIONS = {
+    "muon_coefficients": "polar-express", "muon_equalize": True, "muon_variance": 0.9, "cautious_decay": True,
+}  # fmt: skip
 BOTH = pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 
 
@@ -158,14 +161,15 @@ def test_its_state_by_parameter_is_all_that_a_checkpoint_needs(optimizer):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("options", [{}, OPTIONS], ids=["plain", "every option"])
 @BOTH
-def test_its_state_dict_brings_everything_back(optimizer):
-    config = OptimConfig(optimizer=optimizer, max_learning_rate=1e-2)
+def test_its_state_dict_brings_everything_back(optimizer, options):
+    config = OptimConfig(optimizer=optimizer, max_learning_rate=1e-2, **options)
     whole, parts = model(), model()
     train(whole, build_optimizer(whole, config), range(6))
     first = build_optimizer(parts, config)
     train(parts, first, range(3))
-    second = build_optimizer(parts, OptimConfig(optimizer=optimizer, max_learning_rate=0.5))
+    second = build_optimizer(parts, OptimConfig(optimizer=optimizer, max_learning_rate=0.5, **options))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     train(parts, second, range(3, 6))
     for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
@@ -201,3 +205,77 @@ def test_a_skipped_step_moves_no_weight_and_another_is_a_step_like_any(optimizer
         torch.nn.functional.cross_entropy(m(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
     ours.step(skip=None if skip is None else torch.tensor(skip))
     assert all(map(torch.equal, m.parameters(), same.parameters()))
+
+
+class WithExtras(torch.nn.Module):
+    """Parameters with the names of value embeddings and residual scalars."""
+
+    def __init__(self):
+        super().__init__()
+        self.token_embeddings = torch.nn.Embedding(5, 4)
+        self.value_embeddings = torch.nn.ModuleDict({"1": torch.nn.Embedding(5, 4)})
+        self.residual_scalars, self.first_scalars = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+        self.attn = torch.nn.ModuleDict({"value_gate": torch.nn.Linear(4, 2, bias=False)})
+        self.ffn = torch.nn.Linear(4, 4)
+
+
+@BOTH
+def test_value_embeddings_and_scalars_have_groups_of_their_own(optimizer):
+    found = names_by_group(torch.nn.ModuleDict({"module": WithExtras()}))
+    assert found == {
+        "embedding": {"module.token_embeddings.weight"}, "head": set(), "matrices": {"module.ffn.weight"},
+        "vectors": {"module.ffn.bias"}, "value_embedding": {"module.value_embeddings.1.weight"},
+        "scalars": {"module.residual_scalars", "module.first_scalars", "module.attn.value_gate.weight"},
+    }  # fmt: skip
+    built = build_optimizer(WithExtras(), OptimConfig(optimizer=optimizer, weight_decay=0.3)).param_groups
+    extras = {g["name"]: (g["algorithm"], g["weight_decay"], g["lr"]) for g in built[-2:]}
+    assert extras == dict.fromkeys(("value_embedding", "scalars"), ("adamw", 0.0, 1e-3))
+
+
+@BOTH
+def test_a_group_has_its_rate_betas_and_decay(optimizer):
+    groups = {
+        "embedding": {"rate": 3, "betas": [0.8, 0.9], "decay": 0.7},
+        "head": {"beta2": 0.5},
+        "vectors": {"rate": 0},
+    }
+    values = {"optimizer": optimizer, "weight_decay": 0.3, "max_learning_rate": 0.5, "groups": groups}
+    built = build_optimizer(model(), from_dict(OptimConfig, values))
+    found = {g["name"]: (g["lr"], g.get("betas"), g["weight_decay"]) for g in built.param_groups}
+    matrices = (0.5, None if optimizer == "muon" else (0.9, 0.95), 0.3)
+    assert found == {
+        "embedding": (1.5, (0.8, 0.9), 0.7), "head": (0.5, (0.9, 0.5), 0.3), "matrices": matrices,
+        "vectors": (0.0, (0.9, 0.95), 0.0),
+    }  # fmt: skip
+    built.set_learning_rate(0.1)
+    assert {g["name"]: g["lr"] for g in built.param_groups} == {
+        "embedding": pytest.approx(0.3), "head": 0.1, "matrices": 0.1, "vectors": 0.0
+    }  # fmt: skip
+
+
+def test_a_group_that_the_model_does_not_have_is_refused():
+    config = from_dict(OptimConfig, {"groups": {"head": {"rate": 2.0}}})
+    with pytest.raises(ConfigError, match=r"optim\.groups\.head is set, .* it has embedding, matrices, vectors; leave"):
+        build_optimizer(model(tie_embeddings=True), config)
+
+
+def test_bfloat16_runs_alone_take_another_type_on_processors_with_its_instructions(monkeypatch):
+    matrix = torch.ones(2, 2)
+    for instructions, tiles, expected in ((False, False, (32, 32)), (True, False, (32, 16)), (True, True, (16, 16))):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda found=instructions: found)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda found=tiles: found)
+        muon._fast_dtype.cache_clear()
+        assert tuple(matrix_bits(matrix, rounded) for rounded in (False, True)) == expected
+    monkeypatch.undo()
+    muon._fast_dtype.cache_clear()
+    m = model()
+    for compute, wanted, dtype in ((torch.float32, "auto", None), (torch.bfloat16, "bfloat16", torch.bfloat16)):
+        m.compute_dtype = compute
+        (group,) = (
+            g for g in build_optimizer(m, OptimConfig(optimizer="muon", muon_dtype=wanted)).param_groups if "dtype" in g
+        )
+        assert (group["dtype"], group["rounded"]) == (dtype, compute == torch.bfloat16)
+
+
+def matrix_bits(matrix: torch.Tensor, rounded: bool) -> int:
+    return 8 * muon.matrix_dtype(matrix, rounded=rounded).itemsize

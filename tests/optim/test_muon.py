@@ -13,29 +13,56 @@ SHAPES = [(6, 6), (5, 12), (12, 5), (1, 1), (1, 7), (7, 1)]
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 
-def by_singular_values(matrix: np.ndarray, iterations: int = 5) -> np.ndarray:
+POLAR_EXPRESS = [  # Amsel et al. 2025, five steps
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+]
+
+
+def by_singular_values(matrix: np.ndarray, iterations: int = 5, coefficients: str = "jordan") -> np.ndarray:
     """What orthogonalization does, said another way: the quintic acts on the singular values alone."""
     left, s, right = np.linalg.svd(matrix, full_matrices=False)
     s = s / max(np.sqrt((s**2).sum()), 1e-7)
-    for _ in range(iterations):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    triples = [(3.4445, -4.7750, 2.0315)] * iterations
+    if coefficients == "polar-express":
+        s = s / 1.02
+        triples = [*POLAR_EXPRESS, *[POLAR_EXPRESS[-1]] * iterations][:iterations]
+    for a, b, c in triples:
+        s = a * s + b * s**3 + c * s**5
     return (left * s) @ right
 
 
 class Numpy:
     """The update of the docstring, in float64, for one matrix."""
 
-    def __init__(self, theta, lr, momentum, weight_decay, iterations=5, scale="rms"):
+    def __init__(
+        self, theta, lr, momentum, weight_decay, iterations=5, scale="rms",
+        coefficients="jordan", equalize=False, variance=0.0, cautious=False,
+    ):  # fmt: skip
         rows, columns = theta.shape
         self.scale = {"rms": 0.2 * np.sqrt(max(rows, columns)), "spectral": np.sqrt(max(1, rows / columns))}[scale]
         self.theta, self.lr, self.momentum, self.weight_decay = theta.copy(), lr, momentum, weight_decay
         self.iterations = iterations
-        self.buffer = np.zeros_like(theta)
+        self.coefficients, self.equalize, self.variance, self.cautious = coefficients, equalize, variance, cautious
+        self.buffer, self.v = np.zeros_like(theta), np.zeros((rows, 1))
 
     def step(self, g):
         self.buffer = self.momentum * self.buffer + (1 - self.momentum) * g
-        direction = by_singular_values((1 - self.momentum) * g + self.momentum * self.buffer, self.iterations)
-        self.theta = self.theta - self.lr * self.weight_decay * self.theta - self.lr * self.scale * direction
+        direction = (1 - self.momentum) * g + self.momentum * self.buffer
+        if self.equalize:
+            direction = direction / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-7)
+        direction = by_singular_values(direction, self.iterations, self.coefficients)
+        if self.equalize:
+            direction *= np.sqrt(min(direction.shape)) / np.linalg.norm(direction)
+        if self.variance:
+            self.v = self.variance * self.v + (1 - self.variance) * (direction**2).mean(axis=1, keepdims=True)
+            evened = direction / np.sqrt(self.v)
+            direction = evened * np.linalg.norm(direction) / np.linalg.norm(evened)
+        decays = (direction * self.theta > 0) if self.cautious else 1
+        self.theta = self.theta - self.lr * self.weight_decay * self.theta * decays - self.lr * self.scale * direction
 
 
 def random(*shape: int, seed: int = 0, dtype=torch.float64) -> torch.Tensor:
@@ -91,6 +118,10 @@ hyperparameters = st.fixed_dictionaries(
         "momentum": st.floats(0, 0.99),
         "weight_decay": st.floats(0, 0.9),
         "scale": st.sampled_from(["rms", "spectral"]),
+        "coefficients": st.sampled_from(["jordan", "polar-express"]),
+        "equalize": st.booleans(),
+        "variance": st.sampled_from([0.0, 0.5, 0.95]),
+        "cautious": st.booleans(),
     }
 )
 
@@ -131,12 +162,41 @@ def test_every_step_is_that_of_torch_within_bfloat16(shape, dtype):
     torch.testing.assert_close(optimizer.state[ours]["momentum_buffer"], peer.state[theirs]["momentum_buffer"])
 
 
+@pytest.mark.parametrize("shape", [(20, 80), (80, 20), (30, 30)], ids=str)
+def test_polar_express_brings_singular_values_closer_to_one(shape):
+    spread = {}
+    for coefficients in ("jordan", "polar-express"):
+        (y,) = orthogonalize(random(1, *shape), coefficients=coefficients)
+        s = torch.linalg.svdvals(y)[:-2]  # a square matrix may have one too small for five iterations
+        spread[coefficients] = (s - 1).abs().max()
+    assert spread["polar-express"] < 0.7 * spread["jordan"]
+
+
+def test_the_options_of_rows():
+    g = random(40, 20) * torch.logspace(0, -3, 40, dtype=torch.float64)[:, None]
+    norms = {}
+    for name, options in {"plain": {}, "equalize": {"equalize": True}, "variance": {"variance": 0.9}}.items():
+        p = torch.nn.Parameter(torch.zeros(40, 20, dtype=torch.float64))
+        p.grad = g.clone()
+        Muon([p], lr=1.0, weight_decay=0.0, scale="spectral", **options).step()
+        norms[name] = p.detach().norm(dim=1)
+    assert norms["plain"].max() > 10 * norms["plain"].min()
+    # Muon+: the norm of a matrix with orthogonal columns, times sqrt(M / N).
+    assert norms["equalize"].norm().item() == pytest.approx(20**0.5 * 2**0.5)
+    # NorMuon: all rows alike after the first step, and the whole as large as without.
+    torch.testing.assert_close(norms["variance"], norms["variance"].mean().expand(40))
+    torch.testing.assert_close(norms["variance"].norm(), norms["plain"].norm())
+
+
 @pytest.mark.parametrize("shape", [(64, 64), (32, 128), (128, 32)], ids=str)
 def test_an_update_is_about_as_large_as_adamws(shape):
     p = torch.nn.Parameter(torch.zeros(shape))
     run(Muon([p], lr=1.0, weight_decay=0.0), [p], 1)
     # Adam's published update has a root mean square of 0.2 to 0.4 (Liu et al. 2025).
     assert p.detach().square().mean().sqrt().item() == pytest.approx(0.2, rel=0.25)
+
+
+EVERY_OPTION = {"coefficients": "polar-express", "equalize": True, "variance": 0.9, "cautious": True}
 
 
 def matrices(dtype) -> list[torch.nn.Parameter]:
@@ -175,10 +235,11 @@ def test_two_runs_are_equal_to_the_last_bit(dtype):
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_restored_from_its_state_it_goes_on_to_the_last_bit():
+@pytest.mark.parametrize("options", [{}, EVERY_OPTION], ids=["plain", "every option"])
+def test_restored_from_its_state_it_goes_on_to_the_last_bit(options):
     whole, parts = matrices(torch.float32), matrices(torch.float32)
-    run(Muon(whole, lr=0.1), whole, 6)
-    first = Muon(parts, lr=0.1)
+    run(Muon(whole, lr=0.1, **options), whole, 6)
+    first = Muon(parts, lr=0.1, **options)
     run(first, parts, 3)
     saved = copy.deepcopy(first.state_dict())
     second = Muon(parts, lr=0.7)
@@ -252,6 +313,8 @@ def test_it_finds_the_matrix_that_a_regression_wants():
         ({"weight_decay": -1.0}, r"weight_decay = -1\.0; expected"),
         ({"momentum": 1.0}, r"momentum = 1\.0; expected a number in \[0, 1\)"),
         ({"iterations": 0}, r"iterations = 0; expected at least 1"),
+        ({"variance": 1.0}, r"variance = 1\.0; expected a number in \[0, 1\)"),
+        ({"coefficients": "chebyshev"}, r"coefficients = 'chebyshev'; expected one of jordan, polar-express"),
     ],
     ids=str,
 )

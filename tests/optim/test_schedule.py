@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from groundup.config import OptimConfig
 from groundup.errors import ConfigError
-from groundup.optim import describe_schedule, get_lr_cosine_schedule, last_shared_step, learning_rate, learning_rate_at
+from groundup.optim import (
+    describe_schedule,
+    get_lr_cosine_schedule,
+    last_shared_step,
+    learning_rate,
+    learning_rate_at,
+    muon_momentum,
+)
 
 COURSE = {"max_learning_rate": 1.0, "min_learning_rate": 0.1, "warmup_iters": 7, "cosine_cycle_iters": 21}
 
@@ -224,3 +231,28 @@ def test_a_second_stage_takes_its_peak_from_the_first():
 def test_a_second_stage_in_words():
     words = describe_schedule(config("cosine", stage_from=1000, stage_warmup_iters=5, stage_learning_rate=0.4))
     assert words.endswith("cosine to 0.1; from step 1,000 on 0.4 after 5 steps, straight line to 0")
+
+
+def momenta(steps: int, **options) -> list[float]:
+    optim = OptimConfig(optimizer="muon", muon_momentum=0.95, **options)
+    return [muon_momentum(step, steps, optim) for step in range(1, steps + 1)]
+
+
+def test_the_momentum_of_muon_warms_up_and_cools_down():
+    assert momenta(6) == [0.95] * 6
+    np.testing.assert_allclose(momenta(6, muon_momentum_warmup=4), [0.85, 0.875, 0.9, 0.925, 0.95, 0.95])
+    np.testing.assert_allclose(momenta(6, muon_momentum_cooldown=2), [0.95] * 4 + [0.9, 0.85])
+    both = {"muon_momentum_warmup": 4, "muon_momentum_cooldown": 2}
+    np.testing.assert_allclose(momenta(6, **both), [0.85, 0.875, 0.9, 0.925, 0.9, 0.85])
+    staged = momenta(10, stage_from=6, **both)
+    assert staged[:6] == momenta(6, **both)
+    np.testing.assert_allclose(staged[6:], [0.95, 0.95, 0.9, 0.85])
+
+
+def test_a_longer_run_shares_the_steps_before_the_cool_down():
+    options = {"schedule": "constant", "muon_momentum_cooldown": 5}
+    last = last_shared_step(20, OptimConfig(optimizer="muon", **options))
+    assert last == 15
+    assert momenta(20, **options)[:last] == momenta(30, **options)[:last]
+    assert momenta(20, **options)[last] != momenta(30, **options)[last]
+    assert last_shared_step(20, OptimConfig(optimizer="adamw", **options)) == 20

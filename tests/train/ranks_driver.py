@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.cli.main import main
-from groundup.config import ModelConfig, OptimConfig
+from groundup.config import ModelConfig, OptimConfig, from_dict
 from groundup.data.batches import IGNORED, Batches, DeviceBatches
 from groundup.data.shards import DataGuard, TokenShards
 from groundup.errors import DataError
@@ -53,6 +53,8 @@ class Case(NamedTuple):
     imported: bool = False
     """With the options of imported models."""
     masked: bool = False
+    options: bool = False
+    """With every option of the optimizers."""
 
     @property
     def name(self) -> str:
@@ -71,7 +73,14 @@ CASES = [
     *(Case(kind, recompute=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, imported=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, passes=2, masked=True) for kind in ("ddp", "fsdp")),
+    *(Case(kind, "muon", options=True) for kind in ("ddp", "fsdp")),
 ]
+
+
+EVERY_OPTION = {
+    "muon_coefficients": "polar-express", "muon_equalize": True, "muon_variance": 0.9, "cautious_decay": True,
+    "groups": {"embedding": {"rate": 3.0, "betas": [0.8, 0.9]}, "vectors": {"decay": 0.5}},
+}  # fmt: skip
 
 
 def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -91,7 +100,9 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     model = parallel.spread(model, "cpu")
     ignore_index = IGNORED if case.masked else None
     loss = build_loss(parallel.training_form(model), compile=False, chunked=case.fast, ignore_index=ignore_index)
-    optimizer = build_optimizer(model, OptimConfig(optimizer=case.optimizer, max_learning_rate=1e-2))
+    options = from_dict(OptimConfig, EVERY_OPTION) if case.options else OptimConfig()
+    options = dataclasses.replace(options, optimizer=case.optimizer, max_learning_rate=1e-2)
+    optimizer = build_optimizer(model, options)
     batches = DeviceBatches(
         Batches(store, BATCH, CONTEXT, seed=3, masked=case.masked), micro_batches=case.passes, vocab_size=300,
         device="cpu", rank=ranks.rank, world_size=ranks.size,

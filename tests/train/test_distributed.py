@@ -194,12 +194,19 @@ def test_a_signal_to_one_rank_in_the_last_evaluation_breaks_it_off_on_all(config
 @pytest.mark.parametrize(
     "options",
     [
-        {"train.parallel": "fsdp", "train.checkpoint_format": "sharded", "optim.optimizer": "muon"},
+        {
+            "train.parallel": "fsdp",
+            "train.checkpoint_format": "sharded",
+            "optim.optimizer": "muon",
+            "optim.muon_variance": 0.9,
+            "optim.cautious_decay": True,
+            "optim.muon_momentum_warmup": 8,
+        },
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "gathered"}, marks=pytest.mark.long),
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "sharded"}, marks=pytest.mark.long),
         pytest.param({"train.parallel": "fsdp", "train.checkpoint_format": "gathered"}, marks=pytest.mark.long),
     ],
-    ids=lambda options: "-".join(options.values()),
+    ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_begun_by_one_process_continued_by_two_ranks_and_finished_by_one(config: RunConfig, options: dict):
     config = override(config, options)
@@ -382,7 +389,7 @@ class TestSharded:
 
     @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
     def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(self, config: RunConfig, optimizer: str):
-        config = override(config, {"optim.optimizer": optimizer})
+        config = override(config, {"optim.optimizer": optimizer, "optim.muon_variance": 0.9})
         whole = train(override(config, {"name": "whole", "train.checkpoint_format": "gathered"})).run_dir
         train(config, display=SignalAt(7))
         assert train(override(config, {"train.checkpoint_format": "gathered"}), resume=True).finished

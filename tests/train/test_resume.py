@@ -73,11 +73,19 @@ def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(
     assert record(config.run_dir) == uninterrupted(config)
 
 
+OF_MUON = {
+    "optim.muon_momentum_warmup": 8, "optim.muon_momentum_cooldown": 6, "optim.muon_coefficients": "polar-express",
+    "optim.muon_equalize": True, "optim.muon_variance": 0.9, "optim.muon_dtype": "bfloat16",
+    "optim.cautious_decay": True, "optim.groups.embedding.rate": 4.0, "optim.groups.head.beta1": 0.8,
+    "optim.groups.vectors.decay": 0.1,
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_stopped_after_every_single_step_equals_uninterrupted(
     config: RunConfig, uninterrupted: Callable, optimizer: str
 ):
-    config = override(config, {"optim.optimizer": optimizer})
+    config = override(config, {"optim.optimizer": optimizer} | (OF_MUON if optimizer == "muon" else {}))
     train(config, display=SignalAt(1, signal.SIGTERM))
     for step in range(2, 24):
         assert train(config, resume=True, display=SignalAt(step, signal.SIGTERM)).summary["step"] == step
@@ -459,3 +467,12 @@ def test_a_best_loss_on_other_windows_does_not_count(config: RunConfig):
     summary = train(fewer, resume=True).summary
     later = [line for line in read_jsonl(config.run_dir / "metrics.jsonl") if line["step"] > 9 and "val_loss" in line]
     assert summary["best_val_loss"] == min(line["val_loss"] for line in later)
+
+
+def test_options_of_a_group_that_changed_are_named(config: RunConfig):
+    config = override(config, {"optim.groups.head.rate": 2.0, "train.max_iters": 4})
+    train(config, display=SignalAt(2, signal.SIGTERM))
+    for now in (3.0, None):
+        with pytest.raises(ConfigError, match=rf"optim\.groups\.head\.rate \(was 2\.0, now {now}\)"):
+            train(override(config, {"optim.groups.head.rate": now}), resume=True)
+    assert train(config, resume=True).finished

@@ -59,10 +59,13 @@ class StepMemory:
 
 
 def optimizer_state_bytes(model: ModelConfig, optim: OptimConfig) -> int:
-    """Float32 state: 8P for AdamW's two moments; Muon has one for the matrices between embedding and head."""
+    """Float32 state: 8P for AdamW's two moments; Muon has one for the matrices between embedding and head, and with
+    muon_variance one number for each of their rows.
+    """
     total = parameters(model).total
+    rows = sum(matrices * rows for (rows, _), matrices in hidden_matrices(model).items()) if optim.muon_variance else 0
     hidden = sum(matrices * rows * columns for (rows, columns), matrices in hidden_matrices(model).items())
-    return _FLOAT32 * (2 * total - (hidden if optim.optimizer == "muon" else 0))
+    return _FLOAT32 * (2 * total - (hidden - rows if optim.optimizer == "muon" else 0))
 
 
 def step_memory(

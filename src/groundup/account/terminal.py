@@ -60,7 +60,7 @@ def option_change(name: str, value: str) -> dict[str, Any]:
         ConfigError: no such option, or a value of another type.
     """
     full = full_name(name.strip().replace("-", "_"))
-    now = flatten(RunConfig())[full]
+    now = 0.0 if (default := flatten(RunConfig())[full]) is None else default
     try:
         if isinstance(now, bool):
             return {full: {"true": True, "false": False}[value.lower()]}

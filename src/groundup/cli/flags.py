@@ -123,6 +123,8 @@ def read_flags(arguments: list[str]) -> Flags:
             flags.options += [f"--runs_dir={folder.parent}", f"--name={folder.name}"]
         elif name in _DEFERRED:
             flags.deferred[name] = _count(argument, _value(argument, attached, rest))
+        elif name.endswith(".betas") and f"{name[:-1]}1" in full:
+            flags.options += _betas(name, _value(argument, attached, rest))
         else:
             target = _target(name, short, full, booleans)
             if target in booleans:
@@ -132,6 +134,14 @@ def read_flags(arguments: list[str]) -> Flags:
             else:  # as one word: a value that begins with dashes is a value all the same
                 flags.options.append(f"--{target}={_value(argument, attached, rest)}")
     return flags
+
+
+def _betas(name: str, text: str) -> list[str]:
+    """``--optim.groups.head.betas 0.8,0.95`` as two options."""
+    values = text.strip("[]").split(",")
+    if len(values) != 2:
+        raise ConfigError(f"--{name} {text}; expected two numbers in [0, 1), such as 0.8,0.95")
+    return [f"--{name[:-1]}{i}={value.strip()}" for i, value in enumerate(values, 1)]
 
 
 def _target(name: str, short: dict[str, str], full: set[str], booleans: set[str]) -> str:

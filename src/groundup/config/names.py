@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from groundup.config.options import ModelConfig, RunConfig
-from groundup.config.recipe import flatten, suggestion
+from groundup.config.recipe import flatten, suggestion, with_single_betas
 from groundup.errors import ConfigError
 
 
@@ -25,13 +25,13 @@ def default_options() -> Mapping[str, Any]:
 
 
 def short_names() -> dict[str, str]:
-    """Last parts of option names that are unique, to the full names."""
+    """Last parts of option names that are unique, to the full names. Options of a group have only full names."""
     return dict(_short_names())
 
 
 @functools.cache
 def _short_names() -> dict[str, str]:
-    full_names = list(default_options())
+    full_names = [name for name in default_options() if name.count(".") < 2]
     count = Counter(name.split(".")[-1] for name in full_names)
     return {short: name for name in full_names if count[short := name.split(".")[-1]] == 1}
 
@@ -59,13 +59,23 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown option, or one that is there by both of its names.
     """
-    sections = {name.partition(".")[0] for name in default_options() if "." in name}
+    sections = {
+        ".".join(name.split(".")[:depth]) for name in default_options() for depth in range(1, name.count(".") + 1)
+    }
     written: dict[str, Any] = {}
-    for name, value in table.items():
+
+    def unfold(name: str, value: Any) -> None:
         if name in sections and isinstance(value, Mapping):
-            written |= {f"{name}.{last}": deeper for last, deeper in value.items()}
+            options = {full.rpartition(".")[2] for full in default_options() if full.rpartition(".")[0] == name}
+            for last, deeper in with_single_betas(value, name, options).items():
+                unfold(f"{name}.{last}", deeper)
+        elif name.endswith(".betas") and name.removesuffix(".betas") in sections:
+            unfold(name.removesuffix(".betas"), {"betas": value})
         else:
             written[name] = value
+
+    for name, value in table.items():
+        unfold(name, value)
     found: dict[str, Any] = {}
     for name, value in written.items():
         try:

@@ -21,6 +21,8 @@ Position = Literal["rope", "none"]
 FeedForward = Literal["swiglu", "silu", "relu2"]
 OutputInit = Literal["glorot", "depth", "zero"]
 RopeScaling = Literal["none", "linear", "llama3"]
+MuonCoefficients = Literal["jordan", "polar-express"]
+MuonType = Literal["auto", "float32", "bfloat16"]
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -196,6 +198,58 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupConfig:
+    """What one group of parameters has in place of the options of all. An option that is left out is that of all."""
+
+    rate: float | None = None
+    """Factor on the schedule's learning rate."""
+    beta1: float | None = None
+    """In place of optim.beta1. A recipe may give both as `betas = [0.8, 0.95]`."""
+    beta2: float | None = None
+    """In place of optim.beta2."""
+    decay: float | None = None
+    """Weight decay of the group, also where optim.decay leaves it out."""
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The options that are set."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupsConfig:
+    """Groups of parameters with a learning rate, betas or weight decay of their own."""
+
+    embedding: GroupConfig = field(default_factory=GroupConfig)
+    value_embedding: GroupConfig = field(default_factory=GroupConfig)
+    head: GroupConfig = field(default_factory=GroupConfig)
+    matrices: GroupConfig = field(default_factory=GroupConfig)
+    vectors: GroupConfig = field(default_factory=GroupConfig)
+    scalars: GroupConfig = field(default_factory=GroupConfig)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            for name, value in getattr(self, f.name).given.items():
+                place = f"optim.groups.{f.name}.{name}"
+                if name in ("beta1", "beta2"):
+                    _require(0 <= value < 1, place, value, "a number in [0, 1)")
+                else:
+                    _require(0 <= value < math.inf, place, value, "a finite number, 0 or greater")
+
+    @property
+    def given(self) -> dict[str, dict[str, float]]:
+        """The groups with options of their own, and these."""
+        return {f.name: given for f in fields(self) if (given := getattr(self, f.name).given)}
+
+
+RATE_SCALES = {
+    "embedding": "embedding_rate_scale", "head": "head_rate_scale", "matrices": "matrix_rate_scale",
+    "vectors": "vector_rate_scale",
+}  # fmt: skip
+"""Groups whose rate has an option outside of optim.groups, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """The optimizer, its schedule, and gradient clipping."""
 
@@ -240,8 +294,24 @@ class OptimConfig:
     """Added to AdamW's denominator."""
     muon_momentum: float = 0.9
     """Decay of Muon's running mean of gradients. 0.95 is usual for runs of many thousand steps."""
+    muon_momentum_warmup: int = 0
+    """Steps in which Muon's momentum goes from 0.85 to muon_momentum; 0: it is constant."""
+    muon_momentum_cooldown: int = 0
+    """Last steps, in which Muon's momentum goes back to 0.85; 0: none."""
     muon_iterations: int = 5
     """Newton-Schulz iterations of each of Muon's steps."""
+    muon_coefficients: MuonCoefficients = "jordan"
+    """Polynomials of the iterations: one for all (Jordan et al. 2024), or one each, which bring singular values closer
+    to 1 (Polar Express; Amsel et al. 2025)."""
+    muon_dtype: MuonType = "auto"
+    """Type of the iterations. auto takes bfloat16 on GPUs, on processors with AMX, and, where train.precision is bf16,
+    on processors with AVX512-BF16; float32 elsewhere."""
+    muon_equalize: bool = False
+    """Scale the rows of the momentum to one norm before the iterations (MuonEq-R), and the result to the norm of an
+    orthogonal matrix after them (Muon+)."""
+    muon_variance: float = 0.0
+    """Decay of the running mean square of each row of Muon's update, by whose root the row is divided; the norm of the
+    update stays (NorMuon; usual is 0.95). 0 turns it off."""
     muon_scale: Literal["rms", "spectral"] = "rms"
     """Size of Muon's update of an M x N matrix, as a factor on the learning rate: 0.2 sqrt(max(M, N)), so that its root
     mean square is AdamW's; or sqrt(max(1, M / N)), so that what a step changes in the layer's output does not depend
@@ -250,14 +320,18 @@ class OptimConfig:
     """Decoupled weight decay."""
     decay: Literal["matrices", "all"] = "matrices"
     """Parameters with weight decay: only Linear weights, or all (embeddings and norm gains too)."""
+    cautious_decay: bool = False
+    """Decay a weight only in steps whose update moves it towards 0 as well (cautious weight decay)."""
     grad_clip: float = 1.0
     """Largest global L2 norm of the gradient; 0 turns clipping off (the norm is logged either way)."""
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
 
     def __post_init__(self) -> None:
         for name in (
             "max_learning_rate", "min_learning_rate", "warmup_iters", "weight_decay", "grad_clip", "stage_from",
             "stage_learning_rate", "stage_min_learning_rate", "stage_warmup_iters",
             "embedding_rate_scale", "head_rate_scale", "matrix_rate_scale", "vector_rate_scale",
+            "muon_momentum_warmup", "muon_momentum_cooldown",
         ):  # fmt: skip
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"optim.{name}", value, "a finite number, 0 or greater")
@@ -274,11 +348,30 @@ class OptimConfig:
                 f"at most the peak of the second stage, {self.stage_peak}",
             )  # fmt: skip
         _require(self.muon_scale in ("rms", "spectral"), "optim.muon_scale", self.muon_scale, "'rms' or 'spectral'")
-        for name in ("beta1", "beta2", "muon_momentum"):
+        for name, kinds in (("muon_coefficients", MuonCoefficients), ("muon_dtype", MuonType)):
+            listed = " or ".join(map(repr, get_args(kinds)))
+            _require(getattr(self, name) in get_args(kinds), f"optim.{name}", getattr(self, name), listed)
+        for name in ("beta1", "beta2", "muon_momentum", "muon_variance"):
             _require(0 <= getattr(self, name) < 1, f"optim.{name}", getattr(self, name), "a number in [0, 1)")
         _require(0 < self.decay_fraction <= 1, "optim.decay_fraction", self.decay_fraction, "a number in (0, 1]")
         _require(self.muon_iterations >= 1, "optim.muon_iterations", self.muon_iterations, "at least 1")
         _require(0 < self.eps < math.inf, "optim.eps", self.eps, "a positive, finite number")
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        for group, given in self.groups.given.items():
+            scale = RATE_SCALES.get(group, "")
+            if "rate" in given and scale and getattr(self, scale) != 1:
+                raise ConfigError(
+                    f"optim.{scale} = {getattr(self, scale)} and optim.groups.{group}.rate = {given['rate']} are both "
+                    f"the rate of one group; leave one of them out"
+                )
+        betas = [name for name in self.groups.matrices.given if name.startswith("beta")]
+        if betas and self.optimizer == "muon":
+            raise ConfigError(
+                f"optim.groups.matrices.{betas[0]} does not apply to Muon, which trains the matrices; "
+                f"use optim.muon_momentum"
+            )
 
     @property
     def last_learning_rate(self) -> float:

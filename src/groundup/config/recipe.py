@@ -33,12 +33,34 @@ def from_dict(cls: type[Config], values: Mapping[str, Any], *, place: str = "") 
     hints = typing.get_type_hints(cls)
     known = {f.name for f in dataclasses.fields(cls)}
     arguments: dict[str, Any] = {}
-    for key, value in values.items():
+    for key, value in with_single_betas(values, place, known).items():
         where = f"{place}.{key}" if place else key
         if key not in known:
             raise ConfigError(f"unknown option {where}{suggestion(key, known)}")
         arguments[key] = _checked(hints[key], value, where)
     return cls(**arguments)
+
+
+def with_single_betas(values: Mapping[str, Any], place: str, known: typing.Container[str]) -> Mapping[str, Any]:
+    """The values with ``betas = [0.9, 0.95]`` as beta1 and beta2, which an option each lets plans vary.
+
+    Args:
+        known: options of the table; nothing happens where it has no beta1.
+
+    Raises:
+        ConfigError: not two numbers, or one of them again as beta1 or beta2.
+    """
+    if "betas" not in values or "beta1" not in known:
+        return values
+    betas, rest = values["betas"], {key: value for key, value in values.items() if key != "betas"}
+    where = f"{place}.betas" if place else "betas"
+    numbers = isinstance(betas, list | tuple) and all(type(beta) in (int, float) for beta in betas)
+    if not numbers or len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"{where} = {betas!r}; expected two numbers in [0, 1), such as [0.9, 0.95]")
+    for name in ("beta1", "beta2"):
+        if rest.get(name) is not None:
+            raise ConfigError(f"{where} = {list(betas)} beside {name} = {rest[name]}; leave one of them out")
+    return rest | {"beta1": float(betas[0]), "beta2": float(betas[1])}
 
 
 _MOST_SUGGESTIONS = 30
@@ -59,6 +81,10 @@ def _checked(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} = {value!r}; expected a table of options, [{where}]")
         return from_dict(hint, value, place=where)
+    if type(None) in typing.get_args(hint):  # unset, or a value of the other type
+        (hint,) = (kind for kind in typing.get_args(hint) if kind is not type(None))
+        if value is None:
+            return None
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         if value not in choices:
@@ -120,7 +146,9 @@ def load_recipe(name_or_path: str, base: RunConfig | None = None, ignored: typin
 def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     """Nested values, and those of the base that they leave out."""
     both = [key for key in values if isinstance(base.get(key), dict) and isinstance(values[key], dict)]
-    return base | values | {key: base[key] | values[key] for key in both}
+    unset = ("beta1", "beta2") if "betas" in values else ()  # see with_single_betas
+    kept = {key: value for key, value in base.items() if key not in unset}
+    return kept | values | {key: _over(base[key], values[key]) for key in both}
 
 
 def recipes_dir() -> Path:
@@ -144,7 +172,7 @@ def find_recipe(name_or_path: str) -> Path:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as nested plain values, the inverse of :func:`from_dict`."""
+    """A config as nested plain values, the inverse of :func:`from_dict`. An option that is unset is None."""
     return dataclasses.asdict(config)
 
 
@@ -195,8 +223,14 @@ def changed_options(before: Mapping[str, Any], now: Mapping[str, Any], free: tup
 def save_toml(config: Any, path: Path) -> None:
     """Write a config as TOML that :func:`load_toml` and :func:`from_dict` read back equal.
 
-    Names of files that are not UTF-8 are written as their bytes, since TOML has no escape for them.
+    Options that are unset are left out, and so are tables of them alone. Names of files that are not UTF-8 are written
+    as their bytes, since TOML has no escape for them.
     """
     import tomli_w
 
-    write_atomically(path, tomli_w.dumps(to_dict(config)).encode("utf-8", "surrogateescape"))
+    write_atomically(path, tomli_w.dumps(_without_unset(to_dict(config))).encode("utf-8", "surrogateescape"))
+
+
+def _without_unset(values: dict[str, Any]) -> dict[str, Any]:
+    deeper = {key: _without_unset(value) if isinstance(value, dict) else value for key, value in values.items()}
+    return {key: value for key, value in deeper.items() if value is not None and value != {}}

@@ -128,6 +128,6 @@ def _recipe(config: RunConfig) -> str:
     sections: dict[str, list[str]] = {}
     for name, value in found.items():
         section, _, last = name.rpartition(".")
-        if section in _SECTIONS and value != usual[name] and name not in _OF_MACHINE:
+        if section.partition(".")[0] in _SECTIONS and value != usual[name] and name not in _OF_MACHINE:
             sections.setdefault(section, []).append(f"{last} = {json.dumps(value, ensure_ascii=False)}")
     return "\n\n".join("\n".join([f"[{section}]", *lines]) for section, lines in sections.items())

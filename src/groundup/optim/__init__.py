@@ -10,6 +10,7 @@ from groundup.optim.schedule import (
     last_shared_step,
     learning_rate,
     learning_rate_at,
+    muon_momentum,
 )
 from groundup.optim.sgd import SGD
 
@@ -26,6 +27,7 @@ __all__ = [
     "last_shared_step",
     "learning_rate",
     "learning_rate_at",
+    "muon_momentum",
     "orthogonalize",
     "parameter_groups",
 ]

@@ -63,10 +63,14 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
     """One step of :class:`AdamW` for the parameters of a group that have a gradient. Call it under no_grad.
 
     Args:
-        group: ``params, lr, betas, eps, weight_decay``.
+        group: ``params, lr, betas, eps, weight_decay``; with ``cautious`` a weight decays only where the update moves
+            it towards 0 as well, by λ θ of the θ before the update (cautious weight decay; Chen et al. 2025).
         state: by parameter; entries are made where they are missing.
         skip: 1 skips the update (:meth:`GroupwiseOptimizer.step`); only the fused kernel reads it without a sync.
     """
+    if group.get("cautious", False) and group["weight_decay"]:
+        _decay_cautiously(group, state, skip)
+        group = group | {"weight_decay": 0.0}
     # One launch of the kernel takes tensors that have their count of steps, device and dtype in common.
     alike: dict[tuple[int, torch.device, torch.dtype], list[tuple[Tensor, ...]]] = {}
     for p in group["params"]:
@@ -88,6 +92,21 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
             _update_plainly(group, own["step"], *tensors)
     for (t, device, _), same in alike.items():
         _update_fused(group, t, device, same, skip)
+
+
+def _decay_cautiously(group: dict[str, Any], state: State, skip: Tensor | None) -> None:
+    beta1 = group["betas"][0]
+    for p in group["params"]:
+        if p.grad is not None:
+            share, g = local(p), local(p.grad)
+            # The update has the sign of the moment that it is about to have; the denominator is positive.
+            direction = (
+                torch.lerp(local(state[p]["exp_avg"]), g.to(state[p]["exp_avg"].dtype), 1 - beta1) if state[p] else g
+            )
+            agrees = share * direction > 0
+            if skip is not None:
+                agrees &= skip == 0
+            share.sub_(share * agrees, alpha=group["lr"] * group["weight_decay"])
 
 
 def _suits_kernel(group: dict[str, Any], p: Tensor, g: Tensor, m: Tensor, v: Tensor) -> bool:

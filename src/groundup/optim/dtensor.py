@@ -59,8 +59,8 @@ def laid_out_like(parameter: Tensor, content: Tensor) -> Tensor:
     """A copy of what an optimizer keeps for a parameter, on its device and spread as it is.
 
     Args:
-        content: of the parameter's shape, or a single number, which is not spread. On the device "meta" it only tells
-            shape and dtype, and the result is not filled.
+        content: of the parameter's shape; or a single number, or one for each row, which are not spread. On the device
+            "meta" it only tells shape and dtype, and the result is not filled.
     """
     if content.shape == parameter.shape:
         result = torch.empty_like(parameter, dtype=content.dtype, requires_grad=False)

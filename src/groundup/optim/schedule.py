@@ -102,18 +102,45 @@ def _rate(step: float, stage: _Stage) -> float:
 
 
 def last_shared_step(total_steps: int, config: OptimConfig) -> int:
-    """Return the last step until which a longer run has the same learning rates, bit for bit.
+    """Return the last step until which a longer run has the same learning rates and momentum, bit for bit.
 
     For wsd it is the end of the plateau, for constant the last step. 0 for cosine and linear, where the rate of every
     step after the warm-up depends on the length. With a second stage, the first one is not made longer.
     """
     start = config.stage_from
     stage = _second_stage(total_steps, config) if start else _first_stage(total_steps, config)
+    cooldown = config.muon_momentum_cooldown if config.optimizer == "muon" else 0
+    before_cooldown = max(start, total_steps - cooldown)
     if stage.schedule == "constant":
-        return total_steps
+        return before_cooldown
     if stage.schedule == "wsd":
-        return start + min(int(stage.descent), stage.steps - 1)
+        return min(start + min(int(stage.descent), stage.steps - 1), before_cooldown)
     return 0
+
+
+MUON_MOMENTUM_ENDS = 0.85
+"""Momentum that Muon's warm-up begins with and its cool-down ends with (Jordan et al. 2024)."""
+
+
+def muon_momentum(step: float, total_steps: int, config: OptimConfig) -> float:
+    """Return Muon's momentum in a step: 0.85 in the first one, then a straight line to ``muon_momentum``, and back.
+
+    The warm-up takes ``muon_momentum_warmup`` steps, the cool-down the last ``muon_momentum_cooldown`` ones, to 0.85 in
+    the last; where they overlap the smaller share holds. A second stage has a cool-down at its end, and no warm-up.
+
+    Args:
+        step, total_steps: as for :func:`learning_rate`.
+    """
+    begin, end = (config.stage_from, total_steps) if step > config.stage_from else (0, config.stage_from)
+    warmup, cooldown = 0 if begin else config.muon_momentum_warmup, config.muon_momentum_cooldown
+    share = 1.0
+    if warmup:
+        share = min(share, (step - 1) / warmup)
+    if cooldown:
+        share = min(share, (end - step) / cooldown)
+    if share >= 1:
+        return config.muon_momentum
+    return MUON_MOMENTUM_ENDS + max(0.0, share) * (config.muon_momentum - MUON_MOMENTUM_ENDS)
 
 
 def learning_rate_at(progress: float, total_steps: int, config: OptimConfig) -> float:

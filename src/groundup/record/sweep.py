@@ -144,7 +144,8 @@ class SweepDocument:
         if not cells or not base:
             raise ValueError("it names no cells")
         for name, options in {"base": base, **cells}.items():
-            plain = isinstance(options, dict) and all(isinstance(v, str | int | float | bool) for v in options.values())
+            kinds = str | int | float | bool | None
+            plain = isinstance(options, dict) and all(isinstance(v, kinds) for v in options.values())
             if not plain:
                 raise ValueError(f"the options of {name!r} are not plain values")
         if not all(isinstance(sha256, str) for sha256 in tokens.values()):

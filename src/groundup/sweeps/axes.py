@@ -98,8 +98,8 @@ def spaced(low: float, high: float, points: int, *, log: bool) -> list[float]:
 
 
 def plain(value: Any, default: Any) -> Any:
-    """Convert a TOML integer to float if the option is a float."""
-    return float(value) if isinstance(default, float) and type(value) is int else value
+    """Convert a TOML integer to float if the option is a float; so are those that are unset by default."""
+    return float(value) if isinstance(default, float | None) and type(value) is int else value
 
 
 def combinations(axes: Mapping[str, Values], zipped: Sequence[Mapping[str, Values]]) -> list[dict[str, Any]]:

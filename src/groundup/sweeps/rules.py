@@ -53,9 +53,9 @@ def as_option(name: str, value: Number, now: Any) -> Number:
     Raises:
         ConfigError: the option is not a number, or it is an integer and the value is not.
     """
-    if isinstance(now, bool) or not isinstance(now, int | float):
+    if isinstance(now, bool) or not isinstance(now, int | float | None):
         raise ConfigError(f"[rules] {name}: its values are like {now!r}; a rule gives numbers")
-    if isinstance(now, float):
+    if isinstance(now, float | None):
         return float(value)
     if value != int(value):
         raise ConfigError(f"[rules] {name} = {value:g}; expected a whole number, so put round(…) around the rule")

@@ -101,7 +101,7 @@ def _dimension(name: str, written: Any) -> Choices | Range:
     ((kind, limits),) = written.items()
     if kind not in ("log", "linear"):
         raise ConfigError(f"unknown key {place}.{kind}{suggestion(kind, ('log', 'linear'))}")
-    if isinstance(now, bool) or not isinstance(now, int | float):
+    if isinstance(now, bool) or not isinstance(now, int | float | None):
         raise ConfigError(f"{place}: its values are like {now!r}; expected a list of them")
     low, high = ends(limits, f"{place}.{kind}", positive=kind == "log")
     whole = isinstance(now, int)

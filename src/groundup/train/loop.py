@@ -18,7 +18,7 @@ from groundup.config.names import by_full_names
 from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
-from groundup.optim import learning_rate, learning_rate_at
+from groundup.optim import learning_rate, learning_rate_at, muon_momentum
 from groundup.optim.schedule import kept_step
 from groundup.record.parent import inheriting_recipe
 from groundup.record.run import RunDirectory
@@ -249,6 +249,9 @@ class Session:
             rate = learning_rate_at(self.state.progress, self.total, config.optim)
         else:  # by the step, not by its share of them: rounding must not depend on the length of the run
             rate = learning_rate(number, self.total, config.optim)
+        # The momentum goes by steps of the schedule; a schedule by the clock is that far in its steps.
+        place = self.state.progress * self.total if config.train.finish_schedule else number
+        trainer.optimizer.set_momentum(muon_momentum(place, self.total, config.optim))
         interval = config.train.ratio_interval
         due = bool(interval) and number % interval == 0
         ratios: AbstractContextManager[dict[str, Any]] = update_ratios(trainer.optimizer) if due else nullcontext({})

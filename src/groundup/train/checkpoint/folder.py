@@ -282,9 +282,9 @@ def read_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
         restored.setdefault(name, {})[kind] = tensor
     parameters = dict(model.named_parameters())
     for name, values in restored.items():
-        # Beside moments of the parameter's shape an optimizer may keep single numbers as tensors.
+        # Beside moments of the parameter's shape an optimizer may keep single numbers, or one for each row, as tensors.
         shapes = {value.shape for value in values.values() if isinstance(value, Tensor) and value.ndim}
-        if name not in parameters or shapes != {parameters[name].shape}:
+        if name not in parameters or shapes - {parameters[name].shape[:1]} - {parameters[name].shape} or not shapes:
             source = shards if sharded else path
             raise CheckpointError(f"{source} does not belong to this model: {name} does not fit; it is another file")
     for name, values in restored.items():

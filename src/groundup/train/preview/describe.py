@@ -76,11 +76,16 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
             f"{len(group['params'])}",
             f"{sum(p.numel() for p in group['params']):,}",
             f"x {group.get('rate_scale', 1.0):g}",
+            ", ".join(f"{beta:g}" for beta in group.get("betas", (group.get("momentum", 0),))),
             f"{group['weight_decay']:g}",
         )
         for i, group in enumerate(optimizer.param_groups)
     ]
-    return Section("optimizer", ("group", "algorithm", "tensors", "parameters", "learning rate", "weight decay"), rows)
+    return Section(
+        "optimizer",
+        ("group", "algorithm", "tensors", "parameters", "learning rate", "betas or momentum", "weight decay"),
+        rows,
+    )
 
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
