@@ -20,7 +20,12 @@ Norm = Literal["pre", "post", "none"]
 Position = Literal["rope", "none"]
 FeedForward = Literal["swiglu", "silu", "relu2"]
 OutputInit = Literal["glorot", "depth", "zero"]
+ValueEmbeddings = Literal["none", "alternate"]
 RopeScaling = Literal["none", "linear", "llama3"]
+
+
+GATE_CHANNELS = 12
+"""First features of a layer's input that the gates of its value embeddings are computed from."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -90,6 +95,8 @@ class ModelConfig:
     """Added to the mean square inside RMSNorm."""
     qk_norm: bool = False
     """Normalize queries and keys per head before RoPE (RMSNorm; Henry et al. 2020)."""
+    qk_scale: float = 1.0
+    """Factor on queries and on keys after their norms, with qk_norm: 1.2 makes attention sharper."""
     qkv_bias: bool = False
     """Add a bias to queries, keys and values (as Qwen2 does)."""
     norm_gains: bool = True
@@ -102,6 +109,12 @@ class ModelConfig:
     the identity."""
     logit_softcap: float = 0.0
     """Bound of the logits: c tanh(logits / c) (Gemma 2). 0: none."""
+    value_embeddings: ValueEmbeddings = "none"
+    """Tables of vectors by token id that are added to the values of attention, with a learned gate for each head: none,
+    or in every other layer, the last one included (Zhou et al. 2024, value residual learning; as in nanochat)."""
+    residual_scalars: bool = False
+    """Learned factors before each layer: a times the residual stream plus b times the embeddings that entered it; a
+    begins as 1, b as 0.1."""
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
@@ -109,7 +122,7 @@ class ModelConfig:
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         named = (
             ("norm", Norm), ("position", Position), ("ffn", FeedForward), ("rope_scaling", RopeScaling),
-            ("output_init", OutputInit),
+            ("output_init", OutputInit), ("value_embeddings", ValueEmbeddings),
         )  # fmt: skip
         for name, kind in named:
             choices = get_args(kind)
@@ -123,6 +136,17 @@ class ModelConfig:
         _require(0 <= scale < math.inf, "model.embedding_scale", scale, "a finite number, 0 (derive it) or greater")
         cap = self.logit_softcap
         _require(0 <= cap < math.inf, "model.logit_softcap", cap, "a positive, finite number, or 0 for none")
+        _require(0 < self.qk_scale < math.inf, "model.qk_scale", self.qk_scale, "a positive, finite number")
+        if self.qk_scale != 1 and not self.qk_norm:
+            raise ConfigError(
+                f"model.qk_scale = {self.qk_scale} is a factor on normalized queries and keys; set model.qk_norm = true "
+                f"too, or leave it out"
+            )
+        if self.value_embeddings != "none" and self.d_model < GATE_CHANNELS:
+            raise ConfigError(
+                f"model.d_model = {self.d_model} is too small for model.value_embeddings, whose gates are computed from "
+                f"{GATE_CHANNELS} features; expected at least {GATE_CHANNELS}, or value_embeddings = 'none'"
+            )
         self._check_rope_scaling()
         if not self.head_size and self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
@@ -184,6 +208,11 @@ class ModelConfig:
     def kv_heads(self) -> int:
         """``num_kv_heads``, or num_heads where it is 0."""
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def value_layers(self) -> range:
+        """Indices of the layers with value embeddings."""
+        return range((self.num_layers - 1) % 2 if self.value_embeddings != "none" else self.num_layers, self.num_layers, 2)
 
     @property
     def ffn_dim(self) -> int:

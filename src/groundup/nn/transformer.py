@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,25 @@ from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.course import block_sizes, model_sizes, or_sizes
 from groundup.nn.functional import softcapped
-from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFeedForward, SwiGLU, new_norm
+from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFeedForward, SwiGLU, ValueEmbedding, new_norm
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
 _MOST_TIMES_LONGER = 64
+
+
+class FromTokens(NamedTuple):
+    """What a block takes from the token ids beside the residual stream."""
+
+    value_rows: Tensor | None = None
+    """``(..., S, G K)``, the value embeddings of its attention."""
+    first: Tensor | None = None
+    """``(..., S, D)``, the embeddings that entered the first block, with ``residual_scalars``."""
+    scales: tuple[Tensor, Tensor] | None = None
+    """Factors on the residual stream and on ``first``."""
+
+
+_NOTHING = FromTokens()
 
 
 class TransformerBlock(nn.Module):
@@ -28,6 +42,8 @@ class TransformerBlock(nn.Module):
     norm = "pre":   y = x + Attention(RMSNorm(x));  z = y + FFN(RMSNorm(y))   (Xiong et al. 2020)
     norm = "post":  y = RMSNorm(x + Attention(x));  z = RMSNorm(y + FFN(y))   (Vaswani et al. 2017)
     norm = "none":  y = x + Attention(x);           z = y + FFN(y)
+
+    With ``residual_scalars`` x is first replaced by a x + b x0, where x0 is what entered the first block.
 
     The course's form is ``TransformerBlock(d_model, num_heads, d_ff, rope=None)`` with ``num_kv_heads``, ``norm``,
     ``ffn`` and ``norm_eps`` as keywords.
@@ -65,16 +81,24 @@ class TransformerBlock(nn.Module):
             for layer in (self.attn.output_proj, self.ffn.w2):
                 layer.weight.data.mul_(factor)
 
-    def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        token_positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        tokens: FromTokens = _NOTHING,
+    ) -> Tensor:
+        if tokens.scales is not None:
+            x = tokens.scales[0] * x + tokens.scales[1] * tokens.first
         match self.norm:
             case "pre":
-                x = x + self.attn(self.ln1(x), token_positions, cache)
+                x = x + self.attn(self.ln1(x), token_positions, cache, tokens.value_rows)
                 return x + self.ffn(self.ln2(x))
             case "post":
-                x = self.ln1(x + self.attn(x, token_positions, cache))
+                x = self.ln1(x + self.attn(x, token_positions, cache, tokens.value_rows))
                 return self.ln2(x + self.ffn(x))
             case _:
-                x = x + self.attn(x, token_positions, cache)
+                x = x + self.attn(x, token_positions, cache, tokens.value_rows)
                 return x + self.ffn(x)
 
 
@@ -98,7 +122,9 @@ class TransformerLM(nn.Module):
             (Chen et al. 2016).
 
     Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
-    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``, and ``embedding_norm.weight`` with that option.
+    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``, ``embedding_norm.weight`` with that option,
+    ``value_embeddings.{i}.weight (V, G K)`` of each layer i that has them, and ``residual_scalars (L,)`` and
+    ``first_scalars (L,)``.
 
     Raises:
         ConfigError: config.vocab_size is 0, which takes the size from the data.
@@ -139,6 +165,15 @@ class TransformerLM(nn.Module):
         self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype)
         if config.tie_embeddings:
             self.lm_head.weight = self.token_embeddings.weight
+        # After all other weights were drawn, so that these options change none of them.
+        width, bound = config.kv_heads * config.head_dim, (3 / config.d_model) ** 0.5
+        self.value_embeddings = nn.ModuleDict(
+            {str(i): ValueEmbedding(config.vocab_size, width, device, dtype, bound=bound) for i in config.value_layers}
+        )
+        self.residual_scalars = self.first_scalars = None
+        if config.residual_scalars:
+            ones = torch.ones(config.num_layers, device=device, dtype=dtype)
+            self.residual_scalars, self.first_scalars = nn.Parameter(ones), nn.Parameter(0.1 * ones)
 
     @classmethod
     def from_config(
@@ -220,14 +255,26 @@ class TransformerLM(nn.Module):
             x_BSD = self.embedding_norm(x_BSD)
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
-        for i, layer in enumerate(self.layers):
+        for i, (layer, tokens) in enumerate(zip(self.layers, self._from_tokens(token_ids, x_BSD), strict=True)):
             if self.checkpoint_activations and torch.is_grad_enabled() and caches is None:
-                x_BSD = checkpoint(layer, x_BSD, token_positions, use_reentrant=False, preserve_rng_state=False)
+                x_BSD = checkpoint(
+                    layer, x_BSD, token_positions, None, tokens, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
+                x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None, tokens)
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         return x_BSD
+
+    def _from_tokens(self, token_ids: Tensor, first_BSD: Tensor) -> Iterator[FromTokens]:
+        """What each layer takes from the token ids, looked up when the layer is about to run."""
+        scales: list[tuple[Tensor, Tensor]] | None = None
+        if self.residual_scalars is not None and self.first_scalars is not None:
+            scales = list(zip(self.residual_scalars.unbind(), self.first_scalars.unbind(), strict=True))
+        tables = dict(self.value_embeddings.items())
+        for i in range(len(self.layers)):
+            rows = tables[str(i)](token_ids).to(first_BSD.dtype) if str(i) in tables else None
+            yield FromTokens(rows, *((first_BSD, scales[i]) if scales else ()))
 
     def lengthen(self, context_length: int) -> None:
         """Take longer sequences than the model was trained for, by a larger base of the rotary angles.

@@ -20,8 +20,8 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Parameters of a model by kind; each is in one group, and groups may be empty.
 
     embedding: tables of Embedding layers, also where a table is the output matrix too. head: the weight of the layer
-    named ``lm_head``. matrices: every other parameter of two or more dimensions. vectors: the rest, the norms' gains
-    and biases.
+    named ``lm_head``. matrices: every other parameter of two or more dimensions. vectors: the rest, the norms' gains,
+    biases, scalars, and the gates of value embeddings.
     """
     groups: dict[str, list[nn.Parameter]] = {"embedding": [], "head": [], "matrices": [], "vectors": []}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, Embedding | nn.Embedding)}
@@ -30,6 +30,8 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
             kind = "embedding"
         elif name.endswith("lm_head.weight"):
             kind = "head"
+        elif name.endswith("value_gate.weight"):  # a row for each head, no map of the residual stream
+            kind = "vectors"
         else:
             kind = "matrices" if parameter.ndim >= 2 else "vectors"
         groups[kind].append(parameter)
