@@ -26,6 +26,10 @@ OPTIONS = [
     {"embedding_norm": True, "tie_embeddings": True}, {"logit_softcap": 0.5}, {"output_init": "zero"},
     {"ffn": "relu2", "norm_gains": False, "qk_norm": True, "embedding_norm": True, "logit_softcap": 2.0,
      "output_init": "depth"},
+    {"value_embeddings": "alternate"}, {"value_embeddings": "alternate", "num_kv_heads": 2, "num_layers": 3},
+    {"residual_scalars": True}, {"qk_norm": True, "qk_scale": 1.2},
+    {"value_embeddings": "alternate", "residual_scalars": True, "qk_norm": True, "qk_scale": 1.5, "norm_gains": False,
+     "embedding_norm": True, "tie_embeddings": True, "num_kv_heads": 1},
 ]  # fmt: skip
 
 

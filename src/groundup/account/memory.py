@@ -136,7 +136,7 @@ def _in_the_backward(
     """Bytes held when activations and gradients together are largest, and the temporary tensors at that moment."""
     count = parameters(model)
     layers = model.num_layers
-    blocks = [tensor for tensor in kept if tensor.times == layers and tensor.by_autograd]
+    blocks = [tensor for tensor in kept if tensor.in_block]
     per_block = sum(tensor.size for tensor in blocks) // layers
     recomputed = saved_by_a_block(model, train, batch_size=batch_size, device=device)
     block_gradient, head_gradient = _FLOAT32 * count.block, _FLOAT32 * (count.head or count.embedding)
@@ -180,7 +180,7 @@ def _at_attention(model: ModelConfig, train: TrainConfig, batch_size: int, devic
         return 0
     kept = saved_activations(model, without_checkpointing(train), batch_size=batch_size, device=device)
     sizes = {tensor.name: tensor.size // tensor.times for tensor in kept if tensor.component == "attention"}
-    block = [tensor for tensor in kept if tensor.times == model.num_layers]
+    block = [tensor for tensor in kept if tensor.in_block]
     gone = sum(tensor.size // tensor.times for tensor in block if tensor.component == "feed-forward")
     gone += sum(tensor.size // tensor.times for tensor in block if tensor.component == "norms") // 2
     gone += sizes["attention weights"] + sizes["values"] + sizes["weighted values"]
