@@ -148,7 +148,9 @@ def _in_the_backward(
     if gradients:
         return gradients + layers * per_block, working
     # Gradients are allocated as activations are freed: the peak is at the last block, or at the first.
-    last, first = layers * per_block, per_block + (layers - 1) * block_gradient
+    tables, with_values = _FLOAT32 * count.value_embeddings, model.value_layers
+    above = tables * (len(with_values) - (0 in with_values)) // max(1, len(with_values))
+    last, first = layers * per_block, per_block + (layers - 1) * block_gradient + above
     return head_gradient + max(last, first), working
 
 
