@@ -159,9 +159,7 @@ def test_the_formulas(options):
             v = v + gate[..., None] * w[f"value_embeddings.{i}.weight"][ids].unflatten(-1, (-1, 8))
         if config.qk_norm:
             q, k = (config.qk_scale * F.rms_norm(y, (8,), eps=config.norm_eps) for y in (q, k))
-        heads = F.scaled_dot_product_attention(
-            *(y.transpose(1, 2) for y in (q, k, v)), is_causal=True, enable_gqa=True
-        )
+        heads = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (q, k, v)), is_causal=True, enable_gqa=True)
         x = x + heads.transpose(1, 2).flatten(-2) @ w[f"{a}.output_proj.weight"].T
         h = F.rms_norm(x, (32,), eps=config.norm_eps)
         x = x + torch.relu(h @ w[f"{f}.w1.weight"].T) ** 2 @ w[f"{f}.w2.weight"].T
@@ -304,7 +302,7 @@ def test_embeddings_enter_with_unit_variance_whatever_their_size():
         ({"logit_softcap": math.nan}, "logit_softcap = nan"), ({"output_init": "ones"}, "output_init = 'ones'"),
         ({"ffn": "relu"}, "ffn = 'relu'"), ({"value_embeddings": "all"}, "value_embeddings = 'all'"),
         ({"value_embeddings": "alternate", "d_model": 8}, r"d_model = 8 is too small .* 12 features"),
-        ({"qk_scale": 1.2}, r"qk_scale = 1\.2 .* qk_norm = true"), ({"qk_scale": 0.0, "qk_norm": True}, "qk_scale = 0"),
+        ({"qk_scale": 1.2}, r"qk_scale = 1\.2 .*qk_norm = true"), ({"qk_scale": 0.0, "qk_norm": True}, "qk_scale = 0"),
         ({"qk_scale": math.nan, "qk_norm": True}, "qk_scale = nan"),
     ],
 )  # fmt: skip

@@ -60,9 +60,7 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
     layers, with_values = model.num_layers, len(model.value_layers)
     queries = "D" if sizes["Q"] == sizes["D"] else "Q"
 
-    def saved(
-        lines: list[_Line], times: int, *, by_autograd: bool = True, in_block: bool = False
-    ) -> list[Saved]:
+    def saved(lines: list[_Line], times: int, *, by_autograd: bool = True, in_block: bool = False) -> list[Saved]:
         return [
             Saved(
                 component,
@@ -241,9 +239,9 @@ def _attention(
         queries_only = model.qk_norm and shared
         first = ("attention", "queries and keys, rotated", "B S Q" if queries_only else rotated, width)
         whole = ("attention", "queries, keys and values", projection, width)
-        values = ("attention", "values and their embeddings", "B S J", width) if has_values else whole
+        summed = ("attention", "values and their embeddings", "B S J", width) if has_values else whole
         lines = [first if separate else whole]
-        lines += repeated if shared else [values] if separate or has_values else []
+        lines += repeated if shared else [summed] if separate or has_values else []
     lines += [("attention", "weighted values", "B S Q", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # torch's fused kernel
         lines += [("attention", "logarithms of the sums", "B H S", 4)]

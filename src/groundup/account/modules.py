@@ -211,7 +211,6 @@ def _trace(lm: Any, token_ids: Any) -> list[tuple[str, TracedMatmul]]:
                 found.append((module, matmul))
             return function(*args, **(kwargs or {}))
 
-    lm.requires_grad_(False)  # the tracker would hook into views of parameters
     with torch.no_grad(), tracker, Note():
         lm(token_ids)
     return found

@@ -139,13 +139,13 @@ class ModelConfig:
         _require(0 < self.qk_scale < math.inf, "model.qk_scale", self.qk_scale, "a positive, finite number")
         if self.qk_scale != 1 and not self.qk_norm:
             raise ConfigError(
-                f"model.qk_scale = {self.qk_scale} is a factor on normalized queries and keys; set model.qk_norm = true "
-                f"too, or leave it out"
+                f"model.qk_scale = {self.qk_scale} is a factor on normalized queries and keys; set model.qk_norm = "
+                f"true too, or leave it out"
             )
         if self.value_embeddings != "none" and self.d_model < GATE_CHANNELS:
             raise ConfigError(
-                f"model.d_model = {self.d_model} is too small for model.value_embeddings, whose gates are computed from "
-                f"{GATE_CHANNELS} features; expected at least {GATE_CHANNELS}, or value_embeddings = 'none'"
+                f"model.d_model = {self.d_model} is too small for model.value_embeddings, whose gates are computed "
+                f"from {GATE_CHANNELS} features; expected at least {GATE_CHANNELS}, or value_embeddings = 'none'"
             )
         self._check_rope_scaling()
         if not self.head_size and self.d_model % self.num_heads:
@@ -212,7 +212,8 @@ class ModelConfig:
     @property
     def value_layers(self) -> range:
         """Indices of the layers with value embeddings."""
-        return range((self.num_layers - 1) % 2 if self.value_embeddings != "none" else self.num_layers, self.num_layers, 2)
+        first = self.num_layers if self.value_embeddings == "none" else (self.num_layers - 1) % 2
+        return range(first, self.num_layers, 2)
 
     @property
     def ffn_dim(self) -> int:

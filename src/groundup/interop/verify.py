@@ -111,7 +111,7 @@ class _Streamed:
         if config.position == "rope":
             rope = RotaryPositionalEmbedding(config.rope_theta, config.head_dim, length, config=config)
         # A block of the last layer is of the other kind where layers differ.
-        self._blocks: dict[bool, nn.Module] = {}
+        self._blocks: dict[bool, TransformerBlock] = {}
         for layer in {0, config.num_layers - 1, max(0, config.num_layers - 2)}:
             block = TransformerBlock(config, layer, device="meta")
             # Neither initialized nor by to_empty, which imports a second's worth of modules for the device "meta".
@@ -121,7 +121,7 @@ class _Streamed:
             block.attn.rope = rope
             self._blocks[layer in config.value_layers] = block
 
-    def module(self, layer: int) -> nn.Module:
+    def module(self, layer: int) -> TransformerBlock:
         """The block that has the weights of a layer after it ran."""
         return self._blocks[layer in self.config.value_layers]
 
@@ -136,13 +136,14 @@ class _Streamed:
 
     def block(self, layer: int, x_SD: Tensor) -> Tensor:
         module, config = self.module(layer), self.config
+        module.layer_index = layer
         for name, parameter in module.named_parameters():
             self._weights.fill(f"layers.{layer}.{name}", parameter)
         rows = self._looked_up(_VALUES.format(layer)) if layer in config.value_layers else None
         tokens = FromTokens(rows)
         if config.residual_scalars:
-            on_stream, on_first = (self._weights.tensor(name)[layer].float() for name in _SCALARS)
-            tokens = FromTokens(rows, self._first_SD, (on_stream, on_first))
+            on_stream, on_first = (self._weights.tensor(name).float() for name in _SCALARS)
+            tokens = FromTokens(rows, (on_stream, on_first, self._first_SD))
         result: Tensor = module(x_SD[None], None, None, tokens)[0]
         return result
 

@@ -264,7 +264,8 @@ class MultiHeadSelfAttention(nn.Module):
 
     def normalized(self, q_BHSK: Tensor, k_BGSK: Tensor) -> tuple[Tensor, Tensor]:
         """Queries and keys after their norms, times ``qk_scale``."""
-        assert self.q_norm is not None and self.k_norm is not None
+        assert self.q_norm is not None
+        assert self.k_norm is not None
         q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
         return (q_BHSK, k_BGSK) if self.qk_scale == 1 else (q_BHSK * self.qk_scale, k_BGSK * self.qk_scale)
 

@@ -15,7 +15,15 @@ from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.course import block_sizes, model_sizes, or_sizes
 from groundup.nn.functional import softcapped
-from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFeedForward, SwiGLU, ValueEmbedding, new_norm
+from groundup.nn.layers import (
+    Embedding,
+    Linear,
+    SiLUFeedForward,
+    SquaredReLUFeedForward,
+    SwiGLU,
+    ValueEmbedding,
+    new_norm,
+)
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
@@ -27,10 +35,9 @@ class FromTokens(NamedTuple):
 
     value_rows: Tensor | None = None
     """``(..., S, G K)``, the value embeddings of its attention."""
-    first: Tensor | None = None
-    """``(..., S, D)``, the embeddings that entered the first block, with ``residual_scalars``."""
-    scales: tuple[Tensor, Tensor] | None = None
-    """Factors on the residual stream and on ``first``."""
+    first: tuple[Tensor, Tensor, Tensor] | None = None
+    """With ``residual_scalars``: the factors of all layers on the residual stream, those on what entered the first
+    block, and this, ``(..., S, D)``."""
 
 
 _NOTHING = FromTokens()
@@ -67,7 +74,7 @@ class TransformerBlock(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.norm = config.norm
+        self.norm, self.layer_index = config.norm, layer_index
         self.attn = MultiHeadSelfAttention(config, layer_index, rope, device=device, dtype=dtype)
         kinds: dict[str, type[SwiGLU | SiLUFeedForward]]
         kinds = {"swiglu": SwiGLU, "silu": SiLUFeedForward, "relu2": SquaredReLUFeedForward}
@@ -88,8 +95,9 @@ class TransformerBlock(nn.Module):
         cache: KVCache | None = None,
         tokens: FromTokens = _NOTHING,
     ) -> Tensor:
-        if tokens.scales is not None:
-            x = tokens.scales[0] * x + tokens.scales[1] * tokens.first
+        if tokens.first is not None:
+            a, b, x0 = tokens.first
+            x = a[self.layer_index] * x + b[self.layer_index] * x0
         match self.norm:
             case "pre":
                 x = x + self.attn(self.ln1(x), token_positions, cache, tokens.value_rows)
@@ -268,13 +276,13 @@ class TransformerLM(nn.Module):
 
     def _from_tokens(self, token_ids: Tensor, first_BSD: Tensor) -> Iterator[FromTokens]:
         """What each layer takes from the token ids, looked up when the layer is about to run."""
-        scales: list[tuple[Tensor, Tensor]] | None = None
-        if self.residual_scalars is not None and self.first_scalars is not None:
-            scales = list(zip(self.residual_scalars.unbind(), self.first_scalars.unbind(), strict=True))
         tables = dict(self.value_embeddings.items())
         for i in range(len(self.layers)):
             rows = tables[str(i)](token_ids).to(first_BSD.dtype) if str(i) in tables else None
-            yield FromTokens(rows, *((first_BSD, scales[i]) if scales else ()))
+            if self.residual_scalars is None or self.first_scalars is None:
+                yield FromTokens(rows)
+            else:
+                yield FromTokens(rows, (self.residual_scalars, self.first_scalars, first_BSD))
 
     def lengthen(self, context_length: int) -> None:
         """Take longer sequences than the model was trained for, by a larger base of the rotary angles.
