@@ -12,10 +12,13 @@ from groundup.display.units import count_text, flops_text, size_text, time_text
 _GIB = 2**30
 _PARAMETERS = {
     "embedding": "token embedding",
+    "value_embeddings": "value embeddings",
     "qkv": "attention: queries, keys, values",
     "output_proj": "attention: output",
     "ffn": "feed-forward",
     "block_norms": "norms of the blocks",
+    "value_gates": "gates of value embeddings",
+    "scalars": "residual scalars",
     "final_norm": "final norm",
     "head": "output matrix",
 }
@@ -89,7 +92,7 @@ def parameter_section(count: dict[str, int]) -> Section:
             rows.append((name, f"{times * count[key]:,}", _share(times * count[key], count["total"]), each))
     inner = count["non_embedding"]
     rows.append(("all", f"{count['total']:,}", "", ""))
-    rows.append(("all but embedding and head", f"{inner:,}", _share(inner, count["total"]), ""))
+    rows.append((f"all but embedding{'s' if count['value_embeddings'] else ''} and head", f"{inner:,}", _share(inner, count["total"]), ""))
     return Section("parameters", ("component", "parameters", "share", "each"), rows)
 
 
