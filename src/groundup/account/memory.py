@@ -31,6 +31,8 @@ class StepMemory:
     weights: int
     gradients: int
     optimizer_state: int
+    average: int
+    """Average of the weights, with train.average_last."""
     kept: list[Saved]
     """Saved activations."""
     working: int
@@ -54,8 +56,8 @@ class StepMemory:
 
     @property
     def fixed(self) -> int:
-        """Weights, gradients and optimizer state, which do not depend on the batch."""
-        return self.weights + self.gradients + self.optimizer_state
+        """Weights, gradients, optimizer state and average, which do not depend on the batch."""
+        return self.weights + self.gradients + self.optimizer_state + self.average
 
 
 def optimizer_state_bytes(model: ModelConfig, optim: OptimConfig) -> int:
@@ -84,6 +86,7 @@ def step_memory(
     count = parameters(model)
     weights = _FLOAT32 * count.total
     state = optimizer_state_bytes(model, optim)
+    average = weights if train.average_last else 0
     kept = saved_activations(model, train, batch_size=batch_size, device=device)
     # Those accumulated from the micro-batches before.
     gradients = weights if micro_batches > 1 else 0
@@ -95,12 +98,13 @@ def step_memory(
     moment = max(moments, key=lambda name: sum(moments[name]))
     held, working = moments[moment]
     workspace = CUBLAS_WORKSPACE if device == "cuda" else 0
-    peak = weights + state + held + working + workspace
-    copy = weights + state if train.background_checkpoints else 0
+    peak = weights + state + average + held + working + workspace
+    copy = weights + state + average if train.background_checkpoints else 0
     return StepMemory(
         weights=weights,
         gradients=weights,
         optimizer_state=state,
+        average=average,
         kept=kept,
         working=working,
         workspace=workspace,

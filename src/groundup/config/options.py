@@ -418,6 +418,13 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Save only the input of each block, and recompute the rest in the backward pass: less memory, a third more
     FLOPs."""
+    average_last: float = 0.0
+    """Share of the steps, at the end, whose weights are averaged, in [0, 1]; 0 turns it off. Checkpoints of these steps
+    hold the average, which is evaluated, sampled from and exported; val_loss_raw is the loss of the weights
+    themselves."""
+    average_decay: float = 0.999
+    """Decay of the exponential average of the weights. It begins as their mean, and stays one for 1 / (1 - decay)
+    steps."""
     log_interval: int = 10
     """Steps between lines of metrics."""
     eval_interval: int = 100
@@ -461,6 +468,10 @@ class TrainConfig:
         for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
+        _require(
+            0 <= self.average_last <= 1, "train.average_last", self.average_last, "a share of the steps, in [0, 1]"
+        )
+        _require(0 <= self.average_decay < 1, "train.average_decay", self.average_decay, "a number in [0, 1)")
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")

@@ -13,6 +13,7 @@ from groundup.config import RunConfig, flatten
 from groundup.config.names import effect_of
 from groundup.errors import ConfigError
 from groundup.optim import last_shared_step
+from groundup.optim.average import first_averaged_step
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import read_state
 from groundup.train.state import TrainState
@@ -121,8 +122,10 @@ def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Ru
         state = saved if place == folder else read_state(place)
         own = options_of(run, state)
         changed = changes(own, config)
-        same_rates = step <= min(saved["step"], last_shared_step(own[_STEPS], config.optim))
-        if not same_rates or any(change.option != _STEPS for change in changed):
+        same = step <= min(saved["step"], last_shared_step(own[_STEPS], config.optim)) and (
+            not config.train.average_last or step < first_averaged_step(config)
+        )
+        if not same or any(change.option != _STEPS for change in changed):
             continue
         if step >= own[_STEPS]:
             if not state.get("last_report"):  # an older version's: what it replaced is not known
