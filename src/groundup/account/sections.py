@@ -92,14 +92,8 @@ def parameter_section(count: dict[str, int]) -> Section:
             rows.append((name, f"{times * count[key]:,}", _share(times * count[key], count["total"]), each))
     inner = count["non_embedding"]
     rows.append(("all", f"{count['total']:,}", "", ""))
-    rows.append(
-        (
-            f"all but embedding{'s' if count['value_embeddings'] else ''} and head",
-            f"{inner:,}",
-            _share(inner, count["total"]),
-            "",
-        )
-    )
+    name = f"all but embedding{'s' if count['value_embeddings'] else ''} and head"
+    rows.append((name, f"{inner:,}", _share(inner, count["total"]), ""))
     return Section("parameters", ("component", "parameters", "share", "each"), rows)
 
 

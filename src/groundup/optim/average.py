@@ -7,30 +7,20 @@ that training goes on with are then in the file of the optimizer, as ``NAME.raw`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.config import RunConfig
 from groundup.optim.dtensor import local
+from groundup.optim.schedule import first_averaged_step
 
 AVERAGE = "average"
 """Kind of the optimizer's tensors that hold the average."""
 RAW = "raw"
 """Kind of those that hold the weights, in a checkpoint whose weights are the average."""
-
-
-def first_averaged_step(config: RunConfig) -> int:
-    """Return the first of the steps whose weights are averaged, counted from 1; that after the last if none are.
-
-    With ``train.finish_schedule`` their number is not known before (:func:`is_averaged`).
-    """
-    last, start = config.train.max_iters, config.optim.stage_from
-    # Rounded, since 0.1 x 30 is a little more than 3.
-    return last + 1 - math.ceil(round(config.train.average_last * (last - start), 6))
 
 
 def is_averaged(step: int, progress: float, config: RunConfig) -> bool:
@@ -86,14 +76,14 @@ def take_back_weights(optimizer: torch.optim.Optimizer, *, keep: bool) -> None:
             optimizer.state[p][AVERAGE] = average
 
 
-def _with(kind: str, optimizer: torch.optim.Optimizer) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def _with(kind: str, optimizer: torch.optim.Optimizer) -> Iterator[tuple[Tensor, Tensor]]:
     for p, own in optimizer.state.items():
         if kind in own:
             yield p, own[kind]
 
 
 @torch.no_grad()
-def _swap(pairs: list[tuple[nn.Parameter, Tensor]]) -> None:
+def _swap(pairs: list[tuple[Tensor, Tensor]]) -> None:
     for one, other in ((local(p.detach()), local(tensor)) for p, tensor in pairs):
         kept = one.clone()  # one at a time: no more memory than the largest
         one.copy_(other)
