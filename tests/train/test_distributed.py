@@ -202,7 +202,7 @@ def test_a_signal_to_one_rank_in_the_last_evaluation_breaks_it_off_on_all(config
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "sharded"}, marks=pytest.mark.long),
         pytest.param({"train.parallel": "fsdp", "train.checkpoint_format": "gathered"}, marks=pytest.mark.long),
     ],
-    ids=lambda options: "-".join(options.values()),
+    ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_begun_by_one_process_continued_by_two_ranks_and_finished_by_one(config: RunConfig, options: dict):
     config = override(config, options)
