@@ -80,7 +80,14 @@ def test_the_average_is_what_is_evaluated_generated_and_exported(config: RunConf
     assert val_losses(child.run_dir)[0] == pytest.approx(val_losses(run)[24], abs=1e-6)
 
 
-@pytest.mark.parametrize("options", [{"optim.optimizer": "muon"}, {"train.checkpoint_format": "sharded"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optim.optimizer": "muon", "model.value_embeddings": "alternate", "model.residual_scalars": True},
+        {"train.checkpoint_format": "sharded"},
+    ],
+    ids=str,
+)
 def test_stopped_in_the_tail_and_resumed_equals_uninterrupted(config: RunConfig, options: dict):
     config = override(config, LAST | options | {"sample.interval": 7})
     whole = train(override(config, {"name": "whole"})).run_dir

@@ -195,8 +195,11 @@ def test_a_signal_to_one_rank_in_the_last_evaluation_breaks_it_off_on_all(config
     "options",
     [
         {
-            "train.parallel": "fsdp", "train.checkpoint_format": "sharded", "optim.optimizer": "muon",
-            "train.average_last": 0.75, "train.average_decay": 0.8,
+            "train.parallel": "fsdp",
+            "train.checkpoint_format": "sharded",
+            "optim.optimizer": "muon",
+            "train.average_last": 0.75,
+            "train.average_decay": 0.8,
         },
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "gathered"}, marks=pytest.mark.long),
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "sharded"}, marks=pytest.mark.long),
