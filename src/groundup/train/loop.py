@@ -258,7 +258,7 @@ class Session:
         with ratios as found, profiled:
             began = time.perf_counter()
             result = train_on_batch(trainer, rate, number - 1, before)
-            if is_averaged(number, self.state.progress, config):
+            if config.train.average_last and is_averaged(number, self.state.progress, config):
                 self.state.averaged += 1
                 update_average(trainer.optimizer, self.state.averaged, config.train.average_decay)
             self.state.train_seconds += time.perf_counter() - began
