@@ -37,6 +37,12 @@ RUNS: list[dict[str, Any]] = [
         "batch": 3,
     },
     {"model": {"norm": "none", "tie_embeddings": True, "vocab_size": 1000}, "batch": 12},
+    {"model": {"value_embeddings": "alternate", "residual_scalars": True, "vocab_size": 2000}, "batch": 3},
+    {
+        "model": {"value_embeddings": "alternate", "residual_scalars": True},
+        "train": {"activation_checkpointing": True, "precision": "bf16"},
+        "batch": 12,
+    },
     {"batch": 24, "passes": 3},
     {"batch": 2, "passes": 3},
 ]

@@ -28,7 +28,8 @@ def config_of(row: dict[str, Any]) -> ModelConfig:
 def test_counts_are_those_of_the_formulas(row):
     model = config_of(row)
     count = parameters(model)
-    assert dataclasses.asdict(count) | {"total": count.total} == row["parameters"]
+    later = {"value_embeddings": 0, "value_gates": 0, "scalars": 0}
+    assert dataclasses.asdict(count) | {"total": count.total} == row["parameters"] | later
     matmuls = forward_matmuls(model, batch_size=3, tokens=7)
     assert [list(dataclasses.astuple(matmul)) for matmul in matmuls] == row["matmuls"]
     assert forward_flops(model) == row["forward_flops"]

@@ -93,6 +93,11 @@ def test_an_exported_run_is_what_transformers_loads(name, tokenizer, ids, tmp_pa
         ({"logit_softcap": 2.0}, r"model\.logit_softcap = 2\.0 has no form"),
         ({"embedding_norm": True}, r"model\.embedding_norm = True has no form"),
         ({"norm_gains": False}, r"model\.norm_gains = False has no form"),
+        (
+            {"value_embeddings": "alternate", "residual_scalars": True},
+            r"model\.value_embeddings = 'alternate' together with model\.residual_scalars = True has no form",
+        ),
+        ({"qk_norm": True, "qk_scale": 1.2}, r"model\.qk_scale = 1\.2 has no form"),
         ({"qk_norm": True, "qkv_bias": True}, r"model\.qk_norm = True together with model\.qkv_bias = True"),
         ({"ffn": "silu", "num_heads": 5, "num_kv_heads": 0, "head_size": 10}, "num_heads = 5 that does not divide"),
     ],

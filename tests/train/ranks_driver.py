@@ -55,6 +55,8 @@ class Case(NamedTuple):
     masked: bool = False
     options: bool = False
     """With every option of the optimizers."""
+    from_tokens: bool = False
+    """With value embeddings and residual scalars."""
 
     @property
     def name(self) -> str:
@@ -74,6 +76,7 @@ CASES = [
     *(Case(kind, imported=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, passes=2, masked=True) for kind in ("ddp", "fsdp")),
     *(Case(kind, "muon", options=True) for kind in ("ddp", "fsdp")),
+    *(Case(kind, "muon", passes=2, recompute=True, from_tokens=True) for kind in ("ddp", "fsdp")),
 ]
 
 
@@ -93,6 +96,8 @@ def numbers(case: Case, tokens: Path, ranks: Ranks) -> tuple[dict, dict[str, tor
     if case.imported:
         scaling = {"rope_scaling": "llama3", "rope_factor": 8.0, "rope_original_context": 8}
         shape = dataclasses.replace(shape, qkv_bias=True, head_size=10, embedding_scale=2.0, **scaling)
+    if case.from_tokens:
+        shape = dataclasses.replace(shape, value_embeddings="alternate", residual_scalars=True, num_layers=3)
     model = TransformerLM(shape, dtype=torch.float64)
     accelerate(model, kernels="fast" if case.fast else "plain", attention="flash")
     model.checkpoint_activations = case.recompute

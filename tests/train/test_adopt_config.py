@@ -72,6 +72,7 @@ def test_what_decides_the_tensors_is_never_adopted(begun: RunDirectory, name: st
         "model.vocab_size": 400, "model.d_model": 64, "model.num_layers": 3, "model.num_heads": 4,
         "model.num_kv_heads": 1, "model.head_size": 8, "model.d_ff": 64, "model.norm": "none", "model.ffn": "silu",
         "optim.optimizer": "muon", "model.norm_gains": False,
+        "model.value_embeddings": "alternate",
     }  # fmt: skip
     config = override(begun.config, {name: values.get(name, True)})  # switches are off by default
     with pytest.raises(ConfigError, match=re.escape(name)):

@@ -201,6 +201,8 @@ def test_a_signal_to_one_rank_in_the_last_evaluation_breaks_it_off_on_all(config
             "optim.muon_variance": 0.9,
             "optim.cautious_decay": True,
             "optim.muon_momentum_warmup": 8,
+            "train.average_last": 0.75,
+            "train.average_decay": 0.8,
         },
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "gathered"}, marks=pytest.mark.long),
         pytest.param({"train.parallel": "ddp", "train.checkpoint_format": "sharded"}, marks=pytest.mark.long),

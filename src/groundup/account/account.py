@@ -180,6 +180,7 @@ def memory_values(config: RunConfig, kind: str) -> dict[str, Any]:
         "weights": memory.weights,
         "gradients": memory.gradients,
         "optimizer_state": memory.optimizer_state,
+        "average": memory.average,
         "activations": memory.activations,
         "kept": kept,
         "working": memory.working,

@@ -7,9 +7,11 @@ Each line of the lists below is one allocation that autograd holds. The lists fo
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 
 from groundup.config import ModelConfig, TrainConfig
+from groundup.config.options import GATE_CHANNELS
 
 # Shapes: B batch, S sequence, D d_model, F d_ff, H query heads, Q width of all queries (D by
 # default), J width of all keys, V vocabulary.
@@ -29,6 +31,8 @@ class Saved:
     times: int
     size: int
     """Bytes of all of them."""
+    in_block: bool
+    """Whether it is one of a block's; if so, ``times`` is the number of blocks that have it."""
     by_autograd: bool = True
     """Whether autograd holds it; otherwise a custom function does, or it exists only between forward and backward."""
 
@@ -53,9 +57,10 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
         "J": model.kv_heads * head_dim, "V": model.vocab_size, "Q": model.num_heads * head_dim,
     }  # fmt: skip
 
+    layers, with_values = model.num_layers, len(model.value_layers)
     queries = "D" if sizes["Q"] == sizes["D"] else "Q"
 
-    def saved(lines: list[_Line], times: int, *, by_autograd: bool = True) -> list[Saved]:
+    def saved(lines: list[_Line], times: int, *, by_autograd: bool = True, in_block: bool = False) -> list[Saved]:
         return [
             Saved(
                 component,
@@ -64,15 +69,20 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
                 width,
                 times,
                 count(shape, sizes) * width * times,
+                in_block,
                 by_autograd,
             )
             for component, name, shape, width in lines
         ]
 
     if train.activation_checkpointing:
-        blocks = saved([("input", "input of the block", "B S D", width)], model.num_layers)
+        blocks = saved([("input", "input of the block", "B S D", width)], layers, in_block=True)
+        if with_values:  # the function that recomputes the block holds them
+            blocks += saved([_value_rows(width)], with_values, in_block=True, by_autograd=False)
     else:
-        blocks = saved(_block(model, train, width, device, batch_size), model.num_layers)
+        blocks = []
+        for (_, line), times in _lines_by_layers(model, train, width, device, batch_size).items():
+            blocks += saved([line], times, in_block=True)
     once: list[_Line] = [("input", "tokens and targets", "2 B S", 8)]
     if model.embedding_norm:
         once += _norm(model, train, 4)  # embeddings are cast to the dtype of the matmuls after it
@@ -97,9 +107,7 @@ def saved_activations(model: ModelConfig, train: TrainConfig, *, batch_size: int
 def saved_by_a_block(model: ModelConfig, train: TrainConfig, *, batch_size: int, device: str = "cpu") -> int:
     """Bytes that one block saves for its gradient; with activation checkpointing they are recomputed."""
     whole = saved_activations(model, without_checkpointing(train), batch_size=batch_size, device=device)
-    return sum(
-        tensor.size // tensor.times for tensor in whole if tensor.times == model.num_layers and tensor.by_autograd
-    )
+    return sum(tensor.size // tensor.times for tensor in whole if tensor.in_block and tensor.by_autograd)
 
 
 def count(shape: str, sizes: dict[str, int]) -> int:
@@ -113,13 +121,37 @@ def count(shape: str, sizes: dict[str, int]) -> int:
     return total
 
 
-def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
+def _lines_by_layers(
+    model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int
+) -> dict[tuple[int, _Line], int]:
+    """The lines of blocks, and how many blocks have each; one that a block has twice is numbered."""
+    found = Counter[tuple[int, _Line]]()
+    with_values = len(model.value_layers)
+    for has_values, layers in ((True, with_values), (False, model.num_layers - with_values)):
+        in_this = Counter[_Line]()
+        for line in _block(model, train, width, device, batch_size, has_values=has_values) if layers else []:
+            found[in_this[line], line] += layers
+            in_this[line] += 1
+    return dict(found)
+
+
+def _value_rows(width: int) -> _Line:
+    return ("attention", "value embeddings", "B S J", width)
+
+
+def _block(
+    model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int, *, has_values: bool
+) -> list[_Line]:
     pre, plain = model.norm == "pre", train.kernels == "plain"
     norms = _norm(model, train, width) if model.norm != "none" else []
     attention: list[_Line] = [("attention", "input" if pre else "input of the block", "B S D", width)]
     attention += _heads_plain(model) if plain else []
-    attention += _qk_norm(model, plain, width) if model.qk_norm else []
-    attention += _attention(model, train, width, device, batch_size)
+    attention += _qk_norm(model, plain, width, has_values=has_values) if model.qk_norm else []
+    attention += _attention(model, train, width, device, batch_size, has_values=has_values)
+    if has_values:
+        gates = f"{model.kv_heads} B S"
+        attention += [_value_rows(width), *[("attention", name, gates, width) for name in ("sigmoid", "value gates")]]
+    first: list[_Line] = [("input", "input of the block", "B S D", width)] if model.residual_scalars else []
     ffn: list[_Line] = [("feed-forward", "input", "B S D", width)]
     if model.ffn == "silu":
         ffn += [("feed-forward", name, "B S F", width) for name in ("W1 x", "sigmoid(W1 x)", "SiLU(W1 x)")]
@@ -136,8 +168,10 @@ def _block(model: ModelConfig, train: TrainConfig, width: int, device: str, batc
     cast: list[_Line] = []
     if width == 2:
         cast = [("weights in bfloat16", "attention", "2 D Q + 2 D J", width)]
+        if has_values:
+            cast += [("weights in bfloat16", "value gate", f"{GATE_CHANNELS * model.kv_heads}", width)]
         cast += [("weights in bfloat16", "feed-forward", "3 D F" if model.ffn == "swiglu" else "2 D F", width)]
-    return norms + attention + norms + ffn + cast
+    return first + norms + attention + norms + ffn + cast
 
 
 def _norm(model: ModelConfig, train: TrainConfig, width: int) -> list[_Line]:
@@ -154,7 +188,7 @@ def _heads_plain(model: ModelConfig) -> list[_Line]:
     return [("attention", "rotary angles", f"2 S {head_dim}", 4)] if model.position == "rope" else []
 
 
-def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
+def _qk_norm(model: ModelConfig, plain: bool, width: int, *, has_values: bool) -> list[_Line]:
     heads, roots = "B S Q + B S J", f"B S H + {model.kv_heads} B S"
     root: _Line = ("attention", "1 / root mean square of queries and keys", roots, 4)
     if plain:
@@ -166,21 +200,28 @@ def _qk_norm(model: ModelConfig, plain: bool, width: int) -> list[_Line]:
         lines = [root, ("attention", "queries before their norm", "B S Q", width)]
         lines += [("attention", "queries, keys and values", "B S Q + 2 B S J", width)]
     else:
-        lines = [root]  # the values hold the projection
+        lines = [root]  # the values hold the projection, unless value embeddings are added to them
+        lines += [("attention", "queries, keys and values", "B S Q + 2 B S J", width)] if has_values else []
     if model.position == "rope":
         lines += [("attention", "rotary angles", f"S {model.head_dim}", 4)]
     return lines
 
 
-def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int) -> list[_Line]:
+def _attention(
+    model: ModelConfig, train: TrainConfig, width: int, device: str, batch_size: int, *, has_values: bool
+) -> list[_Line]:
     shared = model.kv_heads < model.num_heads
     if train.attention == "plain":
         # The values of a single sequence or head need no copy, so they hold the whole QKV projection.
         single = 1 in (batch_size, model.num_heads) and not shared
-        whole_projection = single and train.kernels == "fast" and (model.position == "rope" or model.qk_norm)
+        separate = model.position == "rope" or model.qk_norm  # queries and keys are not views of the projection
+        values = "B S Q"
+        if single and train.kernels == "fast":
+            # The sum of values and their embeddings holds no projection, but then queries and keys do.
+            values = {(True, False): "B S Q + 2 B S J", (False, True): "2 B S Q"}.get((separate, has_values), values)
         return [
             *[("attention", name, "B S Q", width) for name in ("queries", "keys")],
-            ("attention", "values", "B S Q + 2 B S J" if whole_projection else "B S Q", width),
+            ("attention", "values", values, width),
             ("attention", "causal mask, twice", "2 S S", 1),
             ("attention", "scores", "B H S S", width),
             ("attention", "their maxima", "B H S", width),
@@ -198,7 +239,9 @@ def _attention(model: ModelConfig, train: TrainConfig, width: int, device: str, 
         queries_only = model.qk_norm and shared
         first = ("attention", "queries and keys, rotated", "B S Q" if queries_only else rotated, width)
         whole = ("attention", "queries, keys and values", projection, width)
-        lines = ([first] if separate else [whole]) + (repeated if shared else [whole] if separate else [])
+        summed = ("attention", "values and their embeddings", "B S J", width) if has_values else whole
+        lines = [first if separate else whole]
+        lines += repeated if shared else [summed] if separate or has_values else []
     lines += [("attention", "weighted values", "B S Q", width)]
     if train.kernels == "plain" or device != "cpu" or width == 2:  # torch's fused kernel
         lines += [("attention", "logarithms of the sums", "B H S", 4)]

@@ -31,6 +31,8 @@ class StepMemory:
     weights: int
     gradients: int
     optimizer_state: int
+    average: int
+    """Average of the weights, with train.average_last."""
     kept: list[Saved]
     """Saved activations."""
     working: int
@@ -54,8 +56,8 @@ class StepMemory:
 
     @property
     def fixed(self) -> int:
-        """Weights, gradients and optimizer state, which do not depend on the batch."""
-        return self.weights + self.gradients + self.optimizer_state
+        """Weights, gradients, optimizer state and average, which do not depend on the batch."""
+        return self.weights + self.gradients + self.optimizer_state + self.average
 
 
 def optimizer_state_bytes(model: ModelConfig, optim: OptimConfig) -> int:
@@ -87,6 +89,7 @@ def step_memory(
     count = parameters(model)
     weights = _FLOAT32 * count.total
     state = optimizer_state_bytes(model, optim)
+    average = weights if train.average_last else 0
     kept = saved_activations(model, train, batch_size=batch_size, device=device)
     # Those accumulated from the micro-batches before.
     gradients = weights if micro_batches > 1 else 0
@@ -98,12 +101,13 @@ def step_memory(
     moment = max(moments, key=lambda name: sum(moments[name]))
     held, working = moments[moment]
     workspace = CUBLAS_WORKSPACE if device == "cuda" else 0
-    peak = weights + state + held + working + workspace
-    copy = weights + state if train.background_checkpoints else 0
+    peak = weights + state + average + held + working + workspace
+    copy = weights + state + average if train.background_checkpoints else 0
     return StepMemory(
         weights=weights,
         gradients=weights,
         optimizer_state=state,
+        average=average,
         kept=kept,
         working=working,
         workspace=workspace,
@@ -139,7 +143,7 @@ def _in_the_backward(
     """Bytes held when activations and gradients together are largest, and the temporary tensors at that moment."""
     count = parameters(model)
     layers = model.num_layers
-    blocks = [tensor for tensor in kept if tensor.times == layers and tensor.by_autograd]
+    blocks = [tensor for tensor in kept if tensor.in_block]
     per_block = sum(tensor.size for tensor in blocks) // layers
     recomputed = saved_by_a_block(model, train, batch_size=batch_size, device=device)
     block_gradient, head_gradient = _FLOAT32 * count.block, _FLOAT32 * (count.head or count.embedding)
@@ -151,7 +155,9 @@ def _in_the_backward(
     if gradients:
         return gradients + layers * per_block, working
     # Gradients are allocated as activations are freed: the peak is at the last block, or at the first.
-    last, first = layers * per_block, per_block + (layers - 1) * block_gradient
+    tables, with_values = _FLOAT32 * count.value_embeddings, model.value_layers
+    above = tables * (len(with_values) - (0 in with_values)) // max(1, len(with_values))
+    last, first = layers * per_block, per_block + (layers - 1) * block_gradient + above
     return head_gradient + max(last, first), working
 
 
@@ -183,7 +189,7 @@ def _at_attention(model: ModelConfig, train: TrainConfig, batch_size: int, devic
         return 0
     kept = saved_activations(model, without_checkpointing(train), batch_size=batch_size, device=device)
     sizes = {tensor.name: tensor.size // tensor.times for tensor in kept if tensor.component == "attention"}
-    block = [tensor for tensor in kept if tensor.times == model.num_layers]
+    block = [tensor for tensor in kept if tensor.in_block]
     gone = sum(tensor.size // tensor.times for tensor in block if tensor.component == "feed-forward")
     gone += sum(tensor.size // tensor.times for tensor in block if tensor.component == "norms") // 2
     gone += sizes["attention weights"] + sizes["values"] + sizes["weighted values"]

@@ -3,6 +3,7 @@
 The modules that are walked are those of a small model with the same options, each of whose sizes is a different prime
 number. Every dimension of a weight or matmul is a product of sizes, so its prime factors name them. One walk (30 ms)
 therefore serves every model with these options, however large, and a new layer is counted without a formula for it.
+Where layers differ, the small model has five, so that those of each kind can be told apart.
 """
 
 from __future__ import annotations
@@ -10,45 +11,65 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from groundup.config import ModelConfig
 
 # The size of an attention head is even where RoPE rotates pairs of features.
 _PROBE = {
     "batch_size": 101, "tokens": 103, "vocab_size": 107, "d_ff": 109, "kv_heads": 113, "queries_per_key": 127,
-    "head_dim": 2 * 131, "d_model": 137,
+    "head_dim": 2 * 131, "d_model": 137, "num_layers": 5,
 }  # fmt: skip
 _LARGEST_CONSTANT = 100
+_TABLES = "value_embeddings."
+_LAYER = re.compile(r"(?:layers|value_embeddings)\.(\d+)\.")
 _MATMULS = {"aten.mm.default", "aten.bmm.default"}
 
 Dimension = tuple[str | int, ...]
 """A product of sizes, by name, and of at most one constant."""
 
 
+Layers = Literal["", "all", "with values"]
+"""Which layers have a weight or matmul: none, all, or those with value embeddings, of which each has a table too."""
+
+
+def times(layers: Layers, model: ModelConfig) -> int:
+    """How many weights or matmuls of a model one of the walk stands for."""
+    return {"": 1, "all": model.num_layers, "with values": len(model.value_layers)}[layers]
+
+
 @dataclass(frozen=True)
 class Weight:
-    """A parameter of the model; one in a block stands for those of all blocks."""
+    """A parameter of the model; one of a layer stands for those of all layers that have it."""
 
     name: str
     shape: tuple[Dimension, ...]
-    in_block: bool
+    layers: Layers
+
+    @property
+    def in_block(self) -> bool:
+        """Whether it is part of a block."""
+        return bool(self.layers) and not self.name.startswith(_TABLES)
 
 
 @dataclass(frozen=True)
 class TracedMatmul:
-    """A matmul ``(m, n) x (n, p)`` of the forward pass; one in a block stands for those of all blocks."""
+    """A matmul ``(m, n) x (n, p)`` of the forward pass; one of a layer stands for those of all layers that have it."""
 
     module: str
     m: Dimension
     n: Dimension
     p: Dimension
     batch: Dimension
-    in_block: bool
+    layers: Layers
     has_weight: bool
     """One factor is a parameter; otherwise both are activations."""
+
+
+Found = TypeVar("Found", Weight, TracedMatmul)
 
 
 @dataclass(frozen=True)
@@ -62,8 +83,10 @@ class Modules:
 def modules(model: ModelConfig) -> Modules:
     """Return the weights and matmuls of a model with these options, with dimensions by name."""
     kv_heads, num_heads = _PROBE["kv_heads"], _PROBE["kv_heads"] * _PROBE["queries_per_key"]
+    layers_differ = model.value_embeddings != "none" or model.residual_scalars
     probe = dataclasses.replace(
-        model, vocab_size=_PROBE["vocab_size"], context_length=_PROBE["tokens"], d_ff=_PROBE["d_ff"], num_layers=1,
+        model, vocab_size=_PROBE["vocab_size"], context_length=_PROBE["tokens"], d_ff=_PROBE["d_ff"],
+        num_layers=_PROBE["num_layers"] if layers_differ else 1,
         d_model=_PROBE["d_model"], num_heads=num_heads, num_kv_heads=kv_heads, head_size=_PROBE["head_dim"],
     )  # fmt: skip
     return _walk(probe)
@@ -100,7 +123,7 @@ def _sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> di
     return {
         "batch_size": batch_size, "tokens": tokens, "vocab_size": model.vocab_size, "d_ff": model.ffn_dim,
         "kv_heads": kv_heads, "queries_per_key": model.num_heads // kv_heads, "head_dim": head_dim,
-        "d_model": model.d_model,
+        "d_model": model.d_model, "num_layers": model.num_layers,
     }  # fmt: skip
 
 
@@ -136,21 +159,44 @@ def _walk(probe: ModelConfig) -> Modules:
     from groundup.nn import TransformerLM
 
     lm = TransformerLM(probe, device="meta")
-    weights = tuple(
-        Weight(_within_block(name), tuple(map(dimension_of, parameter.shape)), _is_in_block(name))
+    weights = [
+        (name, Weight(_of_layer(name), tuple(map(dimension_of, parameter.shape)), ""))
         for name, parameter in lm.named_parameters()
-    )
+    ]
     token_ids = torch.empty(_PROBE["batch_size"], _PROBE["tokens"], dtype=torch.int64, device="meta")
-    return Modules(weights, tuple(_trace(lm, token_ids)))
+    return Modules(tuple(_by_layers(weights, probe)), tuple(_by_layers(_trace(lm, token_ids), probe)))
 
 
-def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
+def _by_layers(found: list[tuple[str, Found]], probe: ModelConfig) -> Iterator[Found]:
+    """Each weight or matmul once, with the layers that have it, in the order of the last layer.
+
+    Args:
+        found: them with the full name of their parameter or module.
+    """
+    layers_with: dict[Found, list[int]] = {}
+    for name, one in found:
+        if layer := _LAYER.match(name):
+            layers_with.setdefault(one, []).append(int(layer[1]))
+    for name, one in found:
+        layer = _LAYER.match(name)
+        if layer is None:
+            yield one
+        elif int(layer[1]) == probe.num_layers - 1:  # which has all that any layer has
+            layers = sorted(set(layers_with[one]))
+            kinds: dict[Layers, Sequence[int]] = {"all": range(probe.num_layers), "with values": probe.value_layers}
+            kind = next((kind for kind, indices in kinds.items() if layers == list(indices)), None)
+            if kind is None:
+                raise ValueError(f"{name} is in the layers {layers} alone; add this kind to groundup.account.modules")
+            yield dataclasses.replace(one, layers=kind)
+
+
+def _trace(lm: Any, token_ids: Any) -> list[tuple[str, TracedMatmul]]:
     """Run a forward pass and note every matmul with the module that makes it."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.module_tracker import ModuleTracker
 
-    found: list[TracedMatmul] = []
+    found: list[tuple[str, TracedMatmul]] = []
     tracker = ModuleTracker()
 
     class Note(TorchDispatchMode):
@@ -161,11 +207,8 @@ def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
                 p = dimension_of(right.shape[-1])
                 # "TransformerLM.layers.0.attn.q_proj": of the modules that are running, the innermost.
                 module = max(tracker.parents, key=len).partition(".")[2]
-                found.append(
-                    TracedMatmul(
-                        _within_block(module), m, n, p, batch[0] if batch else (), _is_in_block(module), not batch
-                    )
-                )
+                matmul = TracedMatmul(_of_layer(module), m, n, p, batch[0] if batch else (), "", not batch)
+                found.append((module, matmul))
             return function(*args, **(kwargs or {}))
 
     with torch.no_grad(), tracker, Note():
@@ -173,9 +216,7 @@ def _trace(lm: Any, token_ids: Any) -> list[TracedMatmul]:
     return found
 
 
-def _is_in_block(name: str) -> bool:
-    return name.startswith("layers.")
-
-
-def _within_block(name: str) -> str:
-    return name.removeprefix("layers.0.")
+def _of_layer(name: str) -> str:
+    """The name without the layer: of a module of a block its name in the block."""
+    layer = _LAYER.match(name)
+    return name if layer is None else f"{'' if name.startswith('layers.') else _TABLES}{name[layer.end() :]}"

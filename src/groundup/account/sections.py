@@ -12,10 +12,13 @@ from groundup.display.units import count_text, flops_text, size_text, time_text
 _GIB = 2**30
 _PARAMETERS = {
     "embedding": "token embedding",
+    "value_embeddings": "value embeddings",
     "qkv": "attention: queries, keys, values",
     "output_proj": "attention: output",
     "ffn": "feed-forward",
     "block_norms": "norms of the blocks",
+    "value_gates": "gates of value embeddings",
+    "scalars": "residual scalars",
     "final_norm": "final norm",
     "head": "output matrix",
 }
@@ -89,7 +92,8 @@ def parameter_section(count: dict[str, int]) -> Section:
             rows.append((name, f"{times * count[key]:,}", _share(times * count[key], count["total"]), each))
     inner = count["non_embedding"]
     rows.append(("all", f"{count['total']:,}", "", ""))
-    rows.append(("all but embedding and head", f"{inner:,}", _share(inner, count["total"]), ""))
+    name = f"all but embedding{'s' if count['value_embeddings'] else ''} and head"
+    rows.append((name, f"{inner:,}", _share(inner, count["total"]), ""))
     return Section("parameters", ("component", "parameters", "share", "each"), rows)
 
 
@@ -122,6 +126,7 @@ def memory_section(memory: dict[str, Any], title: str, *, total: float | None = 
         total: memory of the device, in bytes.
     """
     names = {"weights": "weights", "gradients": "gradients", "optimizer_state": "optimizer state"}
+    names |= {"average": "average of the weights"} if memory["average"] else {}
     rows = [(name, size_text(memory[key]), "") for key, name in names.items()]
     kept: dict[str, int] = defaultdict(int)
     for tensor in memory["kept"]:
@@ -149,10 +154,11 @@ def memory_section(memory: dict[str, Any], title: str, *, total: float | None = 
 def memory_bar(document: dict[str, Any], width: int = 60) -> list[tuple[str, int]]:
     """Parts of the memory at its peak, and how many of ``width`` cells of a bar each takes."""
     memory = document["memory"]
-    fixed = memory["weights"] + memory["optimizer_state"]
+    fixed = memory["weights"] + memory["optimizer_state"] + memory["average"]
     parts = {
         "weights": memory["weights"],
         "optimizer state": memory["optimizer_state"],
+        **({"average of the weights": memory["average"]} if memory["average"] else {}),
         "gradients and activations": max(0, memory["peak"] - fixed - memory["working"] - memory["workspace"]),
         "temporary": memory["working"] + memory["workspace"],
     }

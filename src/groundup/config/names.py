@@ -106,7 +106,7 @@ RECORD = (
 its section. Data are recognised by their hash, so their paths are free."""
 WITHOUT_WEIGHTS = (
     "context_length", "rope_theta", "rope_scaling", "rope_factor", "rope_original_context", "rope_low_frequency",
-    "rope_high_frequency", "position", "norm_eps", "embedding_scale", "output_init", "logit_softcap",
+    "rope_high_frequency", "position", "norm_eps", "embedding_scale", "output_init", "logit_softcap", "qk_scale",
 )  # fmt: skip
 """Options of a model that add no weight to it and change no shape of one."""
 FIXED = (

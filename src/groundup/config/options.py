@@ -20,9 +20,14 @@ Norm = Literal["pre", "post", "none"]
 Position = Literal["rope", "none"]
 FeedForward = Literal["swiglu", "silu", "relu2"]
 OutputInit = Literal["glorot", "depth", "zero"]
+ValueEmbeddings = Literal["none", "alternate"]
 RopeScaling = Literal["none", "linear", "llama3"]
 MuonCoefficients = Literal["jordan", "polar-express"]
 MuonType = Literal["auto", "float32", "bfloat16"]
+
+
+GATE_CHANNELS = 12
+"""First features of a layer's input that the gates of its value embeddings are computed from."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -92,6 +97,8 @@ class ModelConfig:
     """Added to the mean square inside RMSNorm."""
     qk_norm: bool = False
     """Normalize queries and keys per head before RoPE (RMSNorm; Henry et al. 2020)."""
+    qk_scale: float = 1.0
+    """Factor on queries and on keys after their norms, with qk_norm: 1.2 makes attention sharper."""
     qkv_bias: bool = False
     """Add a bias to queries, keys and values (as Qwen2 does)."""
     norm_gains: bool = True
@@ -104,6 +111,12 @@ class ModelConfig:
     the identity."""
     logit_softcap: float = 0.0
     """Bound of the logits: c tanh(logits / c) (Gemma 2). 0: none."""
+    value_embeddings: ValueEmbeddings = "none"
+    """Tables of vectors by token id that are added to the values of attention, with a learned gate for each head: none,
+    or in every other layer, the last one included (Zhou et al. 2024, value residual learning; as in nanochat)."""
+    residual_scalars: bool = False
+    """Learned factors before each layer: a times the residual stream plus b times the embeddings that entered it; a
+    begins as 1, b as 0.1."""
 
     def __post_init__(self) -> None:
         _require(self.vocab_size >= 0, "model.vocab_size", self.vocab_size, "0 (take the data's) or a positive number")
@@ -111,7 +124,7 @@ class ModelConfig:
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         named = (
             ("norm", Norm), ("position", Position), ("ffn", FeedForward), ("rope_scaling", RopeScaling),
-            ("output_init", OutputInit),
+            ("output_init", OutputInit), ("value_embeddings", ValueEmbeddings),
         )  # fmt: skip
         for name, kind in named:
             choices = get_args(kind)
@@ -125,6 +138,17 @@ class ModelConfig:
         _require(0 <= scale < math.inf, "model.embedding_scale", scale, "a finite number, 0 (derive it) or greater")
         cap = self.logit_softcap
         _require(0 <= cap < math.inf, "model.logit_softcap", cap, "a positive, finite number, or 0 for none")
+        _require(0 < self.qk_scale < math.inf, "model.qk_scale", self.qk_scale, "a positive, finite number")
+        if self.qk_scale != 1 and not self.qk_norm:
+            raise ConfigError(
+                f"model.qk_scale = {self.qk_scale} is a factor on normalized queries and keys; set model.qk_norm = "
+                f"true too, or leave it out"
+            )
+        if self.value_embeddings != "none" and self.d_model < GATE_CHANNELS:
+            raise ConfigError(
+                f"model.d_model = {self.d_model} is too small for model.value_embeddings, whose gates are computed "
+                f"from {GATE_CHANNELS} features; expected at least {GATE_CHANNELS}, or value_embeddings = 'none'"
+            )
         self._check_rope_scaling()
         if not self.head_size and self.d_model % self.num_heads:
             nearest = ", ".join(map(str, nearest_divisors(self.d_model, self.num_heads)))
@@ -186,6 +210,12 @@ class ModelConfig:
     def kv_heads(self) -> int:
         """``num_kv_heads``, or num_heads where it is 0."""
         return self.num_kv_heads or self.num_heads
+
+    @property
+    def value_layers(self) -> range:
+        """Indices of the layers with value embeddings."""
+        first = self.num_layers if self.value_embeddings == "none" else (self.num_layers - 1) % 2
+        return range(first, self.num_layers, 2)
 
     @property
     def ffn_dim(self) -> int:
@@ -481,6 +511,13 @@ class TrainConfig:
     activation_checkpointing: bool = False
     """Save only the input of each block, and recompute the rest in the backward pass: less memory, a third more
     FLOPs."""
+    average_last: float = 0.0
+    """Share of the steps, at the end, whose weights are averaged, in [0, 1]; 0 turns it off. Checkpoints of these steps
+    hold the average, which is evaluated, sampled from and exported; val_loss_raw is the loss of the weights
+    themselves."""
+    average_decay: float = 0.999
+    """Decay of the exponential average of the weights. It begins as their mean, and stays one for 1 / (1 - decay)
+    steps."""
     log_interval: int = 10
     """Steps between lines of metrics."""
     eval_interval: int = 100
@@ -524,6 +561,10 @@ class TrainConfig:
         for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
+        _require(
+            0 <= self.average_last <= 1, "train.average_last", self.average_last, "a share of the steps, in [0, 1]"
+        )
+        _require(0 <= self.average_decay < 1, "train.average_decay", self.average_decay, "a number in [0, 1)")
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")

@@ -30,7 +30,8 @@ Form = Literal["hugging-face", "gguf"]
 
 USUAL: dict[str, Any] = {
     "norm": "pre", "position": "rope", "ffn": "swiglu", "qk_norm": False, "qkv_bias": False, "norm_gains": True,
-    "embedding_norm": False, "logit_softcap": 0.0,
+    "embedding_norm": False, "logit_softcap": 0.0, "qk_scale": 1.0, "value_embeddings": "none",
+    "residual_scalars": False,
 }  # fmt: skip
 """Values of Llama's options. Another value has a form in some family, or in none."""
 
@@ -450,13 +451,10 @@ def is_tied(config: ModelConfig) -> bool:
 
 def plain_names(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's parameters in groundup; a tied matrix occurs once."""
-    shapes = _shapes(config)
-    block = [names[0] for names in _BLOCK_NAMES if names[0] in shapes]
-    found = {name: shapes[name] for name in (_TABLE, "embedding_norm.weight") if name in shapes}
-    found |= {f"layers.{i}.{name}": shapes[name] for i in range(config.num_layers) for name in block}
-    found |= {name: shapes[name] for name in ("ln_final.weight", "lm_head.weight") if name in shapes}
-    assert len(found) == len(shapes) + (config.num_layers - 1) * len(block)
-    return found
+    from groundup.nn import TransformerLM
+
+    model = TransformerLM(dataclasses.replace(config, context_length=1), device="meta")
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -26,6 +26,7 @@ from groundup.interop.weights import CHUNK_BYTES, Weights, tensor_bytes
 from groundup.nn import RotaryPositionalEmbedding, TransformerBlock
 from groundup.nn.functional import softcapped
 from groundup.nn.layers import new_norm
+from groundup.nn.transformer import FromTokens
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -82,9 +83,9 @@ def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
     x_SD, y_SD = first.embedded(ids), second.embedded(ids)
     for layer in range(one.config.num_layers):
         x_SD, y_SD = first.block(layer, x_SD), second.block(layer, y_SD)
-        for name, weight in first.module.named_parameters():
+        for name, weight in first.module(layer).named_parameters():
             full = f"layers.{layer}.{name}"
-            _check_same(other.weights, full, weight, second.module.get_parameter(name))
+            _check_same(other.weights, full, weight, second.module(layer).get_parameter(name))
     x_SD, y_SD = first.normed(x_SD), second.normed(y_SD)
     logits_SV, difference, largest = [], 0.0, 0.0
     for a_ND, b_ND in _heads(one, other):
@@ -101,28 +102,49 @@ def compare(one: Side, other: Side, ids: Sequence[int]) -> Comparison:
 
 
 class _Streamed:
-    """A model with one block in memory, in float32, whose weights are read when they are needed."""
+    """A model with one block of each kind in memory, in float32, whose weights are read when they are needed."""
 
     def __init__(self, side: Side, length: int):
         self.config, self._weights = side.config, side.weights
         config = side.config
-        self.module: nn.Module = TransformerBlock(config, device="meta")
-        # Neither initialized nor by to_empty, which imports a second's worth of modules for the device "meta".
-        for module in self.module.modules():
-            for name, parameter in module.named_parameters(recurse=False):
-                module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape), requires_grad=False))
+        rope = None
         if config.position == "rope":
-            self.module.attn.rope = RotaryPositionalEmbedding(config.rope_theta, config.head_dim, length, config=config)
+            rope = RotaryPositionalEmbedding(config.rope_theta, config.head_dim, length, config=config)
+        # A block of the last layer is of the other kind where layers differ.
+        self._blocks: dict[bool, TransformerBlock] = {}
+        for layer in {0, config.num_layers - 1, max(0, config.num_layers - 2)}:
+            block = TransformerBlock(config, layer, device="meta")
+            # Neither initialized nor by to_empty, which imports a second's worth of modules for the device "meta".
+            for module in block.modules():
+                for name, parameter in module.named_parameters(recurse=False):
+                    module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape), requires_grad=False))
+            block.attn.rope = rope
+            self._blocks[layer in config.value_layers] = block
+
+    def module(self, layer: int) -> TransformerBlock:
+        """The block that has the weights of a layer after it ran."""
+        return self._blocks[layer in self.config.value_layers]
 
     def embedded(self, ids: Sequence[int]) -> Tensor:
-        rows = [self._weights.rows(_TABLE, i, i + 1) for i in ids]
-        x_SD = torch.cat(rows).float() * self.config.input_scale
-        return self._normed(_FIRST_NORM, x_SD) if self.config.embedding_norm else x_SD
+        self._ids = ids
+        x_SD = self._looked_up(_TABLE) * self.config.input_scale
+        self._first_SD = self._normed(_FIRST_NORM, x_SD) if self.config.embedding_norm else x_SD
+        return self._first_SD
+
+    def _looked_up(self, table: str) -> Tensor:
+        return torch.cat([self._weights.rows(table, i, i + 1) for i in self._ids]).float()
 
     def block(self, layer: int, x_SD: Tensor) -> Tensor:
-        for name, parameter in self.module.named_parameters():
+        module, config = self.module(layer), self.config
+        module.layer_index = layer
+        for name, parameter in module.named_parameters():
             self._weights.fill(f"layers.{layer}.{name}", parameter)
-        result: Tensor = self.module(x_SD[None])[0]
+        rows = self._looked_up(_VALUES.format(layer)) if layer in config.value_layers else None
+        tokens = FromTokens(rows)
+        if config.residual_scalars:
+            on_stream, on_first = (self._weights.tensor(name).float() for name in _SCALARS)
+            tokens = FromTokens(rows, (on_stream, on_first, self._first_SD))
+        result: Tensor = module(x_SD[None], None, None, tokens)[0]
         return result
 
     def normed(self, x_SD: Tensor) -> Tensor:
@@ -138,12 +160,13 @@ class _Streamed:
 
 _TABLE, _HEAD = "token_embeddings.weight", "lm_head.weight"
 _FIRST_NORM, _LAST_NORM = "embedding_norm.weight", "ln_final.weight"
+_VALUES, _SCALARS = "value_embeddings.{}.weight", ("residual_scalars", "first_scalars")
 
 
 def _heads(one: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of both output matrices, a few at a time, once they and those of the embeddings have been compared."""
     scale = one.config.input_scale / other.config.input_scale
-    for name in (_FIRST_NORM, _LAST_NORM):
+    for name in (_FIRST_NORM, _LAST_NORM, *_SCALARS):
         if name in one.weights.shapes:
             _check_same(other.weights, name, *(side.weights.tensor(name).float() for side in (one, other)))
     count = one.weights.shapes[_TABLE][0]
@@ -151,6 +174,8 @@ def _heads(one: Side, other: Side) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, count, step):
         stop = min(count, start + step)
         tables = [side.weights.rows(_TABLE, start, stop).float() for side in (one, other)]
+        for name in map(_VALUES.format, one.config.value_layers):
+            _check_same(other.weights, name, *(side.weights.rows(name, start, stop).float() for side in (one, other)))
         _check_same(other.weights, _TABLE, tables[0] * scale if scale != 1 else tables[0], tables[1])
         heads = [
             table if side.config.tie_embeddings else side.weights.rows(_HEAD, start, stop).float()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.config import ModelConfig
+from groundup.config.options import GATE_CHANNELS
 from groundup.errors import ConfigError
 from groundup.nn.course import attention_sizes, or_sizes
 from groundup.nn.functional import causal_mask, scaled_dot_product_attention
@@ -184,7 +185,7 @@ class MultiHeadSelfAttention(nn.Module):
 
     Shapes: x ``(..., S, D)`` -> the same; state: ``q_proj.weight (H K, D)``, ``{k,v}_proj.weight (G K, D)``, rows head
     after head, ``output_proj.weight (D, H K)``; ``{q,k}_norm.weight (K,)`` with ``qk_norm``; ``{q,k,v}_proj.bias`` with
-    ``qkv_bias``.
+    ``qkv_bias``; ``value_gate.weight (G, 12)`` in a layer with value embeddings.
 
     Raises:
         ConfigError: the head size of rope is another.
@@ -216,14 +217,27 @@ class MultiHeadSelfAttention(nn.Module):
         self.output_proj = Linear(queries, d_model, device, dtype)
         self.q_norm = new_norm(config, head_dim, device, dtype) if config.qk_norm else None
         self.k_norm = new_norm(config, head_dim, device, dtype) if config.qk_norm else None
+        self.qk_scale = config.qk_scale
+        self.value_gate: Linear | None = None
+        if layer_index in config.value_layers:
+            self.value_gate = Linear(GATE_CHANNELS, config.kv_heads, device, dtype, zero=True)
 
-    def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        token_positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        value_rows: Tensor | None = None,
+    ) -> Tensor:
         """Attend from each position to itself and the earlier ones, those in ``cache`` included.
 
         Args:
             token_positions: ``(..., S)``, broadcast over the batch; by default they continue those of the cache.
+            value_rows: ``(..., S, G K)``, the value embeddings of the tokens, in a layer that has them.
         """
         q_BHSK, k_BGTK, v_BGTK = self.project(x, token_positions, cache)
+        if value_rows is not None:
+            v_BGTK = v_BGTK + self._gated(value_rows, x)
         mask = None
         if cache is not None:
             k_BGTK, v_BGTK = cache.append(k_BGTK, v_BGTK)
@@ -238,8 +252,8 @@ class MultiHeadSelfAttention(nn.Module):
         q_BHSK = _heads(self.q_proj(x), self.num_heads)
         k_BGSK = _heads(self.k_proj(x), self.num_kv_heads)
         v_BGSK = _heads(self.v_proj(x), self.num_kv_heads)
-        if self.q_norm is not None and self.k_norm is not None:
-            q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
+        if self.q_norm is not None:
+            q_BHSK, k_BGSK = self.normalized(q_BHSK, k_BGSK)
         if self.rope is not None:
             if token_positions is not None:
                 token_positions = token_positions.unsqueeze(-2)  # one axis for the heads
@@ -247,6 +261,19 @@ class MultiHeadSelfAttention(nn.Module):
                 token_positions = torch.arange(cache.length, cache.length + x.shape[-2], device=x.device)
             q_BHSK, k_BGSK = self.rope(q_BHSK, token_positions), self.rope(k_BGSK, token_positions)
         return q_BHSK, k_BGSK, v_BGSK
+
+    def normalized(self, q_BHSK: Tensor, k_BGSK: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys after their norms, times ``qk_scale``."""
+        assert self.q_norm is not None
+        assert self.k_norm is not None
+        q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
+        return (q_BHSK, k_BGSK) if self.qk_scale == 1 else (q_BHSK * self.qk_scale, k_BGSK * self.qk_scale)
+
+    def _gated(self, value_rows: Tensor, x: Tensor) -> Tensor:
+        """Value embeddings ``(..., G, S, K)`` times the gate of each head, 2 sigmoid(W x), which begins as 1."""
+        assert self.value_gate is not None
+        gate_BSG = 2 * torch.sigmoid(self.value_gate(x[..., :GATE_CHANNELS]))
+        return _heads(value_rows, self.num_kv_heads) * gate_BSG.transpose(-2, -1).unsqueeze(-1)
 
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, kv_heads={self.num_kv_heads}"

@@ -19,6 +19,9 @@ class Linear(nn.Module):
     Initialized from N(0, 2 / (in + out)) truncated at three standard deviations (Glorot & Bengio 2010), the bias to
     zeros.
 
+    Args:
+        zero: initialize the weight to zeros, which draws no random numbers.
+
     Shapes: x ``(..., in_features)`` -> ``(..., out_features)``; state: ``weight (out_features, in_features)``, and
     ``bias (out_features,)`` where there is one.
     """
@@ -31,10 +34,13 @@ class Linear(nn.Module):
         dtype: torch.dtype | None = None,
         *,
         bias: bool = False,
+        zero: bool = False,
     ):
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_features, in_features, device=device, dtype=dtype))
-        init_truncated_normal(self.weight, std=math.sqrt(2 / (in_features + out_features)))
+        new = torch.zeros if zero else torch.empty
+        self.weight = nn.Parameter(new(out_features, in_features, device=device, dtype=dtype))
+        if not zero:
+            init_truncated_normal(self.weight, std=math.sqrt(2 / (in_features + out_features)))
         self.bias = nn.Parameter(torch.zeros(out_features, device=device, dtype=dtype)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -168,6 +174,27 @@ class SquaredReLUFeedForward(SiLUFeedForward):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(torch.relu(self.w1(x)).square())
+
+
+class ValueEmbedding(Embedding):
+    """A table of vectors that are added to the values of one attention layer, initialized from U(-bound, bound).
+
+    Shapes: token_ids ``(...)`` integer -> ``(..., embedding_dim)``; state: ``weight (num_embeddings, embedding_dim)``.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        bound: float,
+    ):
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(torch.empty(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        if not self.weight.is_meta:
+            nn.init.uniform_(self.weight, -bound, bound)
 
 
 def init_truncated_normal(weight: Tensor, std: float) -> None:

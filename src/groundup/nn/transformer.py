@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,32 @@ from groundup.errors import ConfigError
 from groundup.nn.attention import KVCache, MultiHeadSelfAttention, RotaryPositionalEmbedding
 from groundup.nn.course import block_sizes, model_sizes, or_sizes
 from groundup.nn.functional import softcapped
-from groundup.nn.layers import Embedding, Linear, SiLUFeedForward, SquaredReLUFeedForward, SwiGLU, new_norm
+from groundup.nn.layers import (
+    Embedding,
+    Linear,
+    SiLUFeedForward,
+    SquaredReLUFeedForward,
+    SwiGLU,
+    ValueEmbedding,
+    new_norm,
+)
 
 # Shapes: B batch, S sequence, D d_model, V vocabulary.
 
 _MOST_TIMES_LONGER = 64
+
+
+class FromTokens(NamedTuple):
+    """What a block takes from the token ids beside the residual stream."""
+
+    value_rows: Tensor | None = None
+    """``(..., S, G K)``, the value embeddings of its attention."""
+    first: tuple[Tensor, Tensor, Tensor] | None = None
+    """With ``residual_scalars``: the factors of all layers on the residual stream, those on what entered the first
+    block, and this, ``(..., S, D)``."""
+
+
+_NOTHING = FromTokens()
 
 
 class TransformerBlock(nn.Module):
@@ -28,6 +49,8 @@ class TransformerBlock(nn.Module):
     norm = "pre":   y = x + Attention(RMSNorm(x));  z = y + FFN(RMSNorm(y))   (Xiong et al. 2020)
     norm = "post":  y = RMSNorm(x + Attention(x));  z = RMSNorm(y + FFN(y))   (Vaswani et al. 2017)
     norm = "none":  y = x + Attention(x);           z = y + FFN(y)
+
+    With ``residual_scalars`` x is first replaced by a x + b x0, where x0 is what entered the first block.
 
     The course's form is ``TransformerBlock(d_model, num_heads, d_ff, rope=None)`` with ``num_kv_heads``, ``norm``,
     ``ffn`` and ``norm_eps`` as keywords.
@@ -51,7 +74,7 @@ class TransformerBlock(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        self.norm = config.norm
+        self.norm, self.layer_index = config.norm, layer_index
         self.attn = MultiHeadSelfAttention(config, layer_index, rope, device=device, dtype=dtype)
         kinds: dict[str, type[SwiGLU | SiLUFeedForward]]
         kinds = {"swiglu": SwiGLU, "silu": SiLUFeedForward, "relu2": SquaredReLUFeedForward}
@@ -65,16 +88,25 @@ class TransformerBlock(nn.Module):
             for layer in (self.attn.output_proj, self.ffn.w2):
                 layer.weight.data.mul_(factor)
 
-    def forward(self, x: Tensor, token_positions: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        token_positions: Tensor | None = None,
+        cache: KVCache | None = None,
+        tokens: FromTokens = _NOTHING,
+    ) -> Tensor:
+        if tokens.first is not None:
+            a, b, x0 = tokens.first
+            x = a[self.layer_index] * x + b[self.layer_index] * x0
         match self.norm:
             case "pre":
-                x = x + self.attn(self.ln1(x), token_positions, cache)
+                x = x + self.attn(self.ln1(x), token_positions, cache, tokens.value_rows)
                 return x + self.ffn(self.ln2(x))
             case "post":
-                x = self.ln1(x + self.attn(x, token_positions, cache))
+                x = self.ln1(x + self.attn(x, token_positions, cache, tokens.value_rows))
                 return self.ln2(x + self.ffn(x))
             case _:
-                x = x + self.attn(x, token_positions, cache)
+                x = x + self.attn(x, token_positions, cache, tokens.value_rows)
                 return x + self.ffn(x)
 
 
@@ -98,7 +130,9 @@ class TransformerLM(nn.Module):
             (Chen et al. 2016).
 
     Shapes: token ids ``(B, S)`` -> logits ``(B, S, V)``; state: ``token_embeddings.weight``,
-    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``, and ``embedding_norm.weight`` with that option.
+    ``layers.{i}.*``, ``ln_final.weight``, ``lm_head.weight``, ``embedding_norm.weight`` with that option,
+    ``value_embeddings.{i}.weight (V, G K)`` of each layer i that has them, and ``residual_scalars (L,)`` and
+    ``first_scalars (L,)``.
 
     Raises:
         ConfigError: config.vocab_size is 0, which takes the size from the data.
@@ -139,6 +173,15 @@ class TransformerLM(nn.Module):
         self.lm_head = Linear(config.d_model, config.vocab_size, device, dtype)
         if config.tie_embeddings:
             self.lm_head.weight = self.token_embeddings.weight
+        # After all other weights were drawn, so that these options change none of them.
+        width, bound = config.kv_heads * config.head_dim, (3 / config.d_model) ** 0.5
+        self.value_embeddings = nn.ModuleDict(
+            {str(i): ValueEmbedding(config.vocab_size, width, device, dtype, bound=bound) for i in config.value_layers}
+        )
+        self.residual_scalars = self.first_scalars = None
+        if config.residual_scalars:
+            ones = torch.ones(config.num_layers, device=device, dtype=dtype)
+            self.residual_scalars, self.first_scalars = nn.Parameter(ones), nn.Parameter(0.1 * ones)
 
     @classmethod
     def from_config(
@@ -220,14 +263,26 @@ class TransformerLM(nn.Module):
             x_BSD = self.embedding_norm(x_BSD)
         if self.compute_dtype is not None:
             x_BSD = x_BSD.to(self.compute_dtype)
-        for i, layer in enumerate(self.layers):
+        for i, (layer, tokens) in enumerate(zip(self.layers, self._from_tokens(token_ids, x_BSD), strict=True)):
             if self.checkpoint_activations and torch.is_grad_enabled() and caches is None:
-                x_BSD = checkpoint(layer, x_BSD, token_positions, use_reentrant=False, preserve_rng_state=False)
+                x_BSD = checkpoint(
+                    layer, x_BSD, token_positions, None, tokens, use_reentrant=False, preserve_rng_state=False
+                )
             else:
-                x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None)
+                x_BSD = layer(x_BSD, token_positions, caches[i] if caches else None, tokens)
         if self.ln_final is not None:
             x_BSD = self.ln_final(x_BSD)
         return x_BSD
+
+    def _from_tokens(self, token_ids: Tensor, first_BSD: Tensor) -> Iterator[FromTokens]:
+        """What each layer takes from the token ids, looked up when the layer is about to run."""
+        tables = dict(self.value_embeddings.items())
+        for i in range(len(self.layers)):
+            rows = tables[str(i)](token_ids).to(first_BSD.dtype) if str(i) in tables else None
+            if self.residual_scalars is None or self.first_scalars is None:
+                yield FromTokens(rows)
+            else:
+                yield FromTokens(rows, (self.residual_scalars, self.first_scalars, first_BSD))
 
     def lengthen(self, context_length: int) -> None:
         """Take longer sequences than the model was trained for, by a larger base of the rotary angles.

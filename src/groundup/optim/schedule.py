@@ -180,7 +180,25 @@ def _course(stage: _Stage) -> str:
     return f"{course[stage.schedule]} {stage.low:g}" if stage.schedule in course else "constant"
 
 
+def first_averaged_step(config: RunConfig) -> int:
+    """Return the first of the steps whose weights are averaged, counted from 1; that after the last if none are.
+
+    With ``train.finish_schedule`` their number is not known before (:func:`groundup.optim.average.is_averaged`).
+    """
+    last, start = config.train.max_iters, config.optim.stage_from
+    # Rounded, since 0.1 x 30 is a little more than 3.
+    return last + 1 - math.ceil(round(config.train.average_last * (last - start), 6))
+
+
+def last_step_of_any_length(config: RunConfig) -> int:
+    """Return the last step until which a longer run is the same: before wsd decays, and before weights are averaged.
+
+    0 if there is none.
+    """
+    return min(last_shared_step(config.train.max_iters, config.optim), first_averaged_step(config) - 1)
+
+
 def kept_step(config: RunConfig) -> int:
-    """Return the step whose checkpoint is kept for a longer run: the last one before wsd decays; 0 if there is none."""
-    step = last_shared_step(config.train.max_iters, config.optim)
+    """Return the step whose checkpoint is kept for a longer run (:func:`last_step_of_any_length`); 0 for none."""
+    step = last_step_of_any_length(config)
     return step if step < config.train.max_iters and not config.train.finish_schedule else 0

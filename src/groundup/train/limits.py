@@ -236,15 +236,19 @@ def _kind(device: str) -> str:
 # Disk
 
 
-def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Size of a checkpoint in bytes: weights, and float32 moments of the optimizer (one for Muon, two for AdamW)."""
+def checkpoint_bytes(model: nn.Module, optimizer: torch.optim.Optimizer, *, averaged: bool = False) -> int:
+    """Size of a checkpoint in bytes: weights, and float32 moments of the optimizer (one for Muon, two for AdamW).
+
+    Args:
+        averaged: with the average of the weights too.
+    """
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     moments = sum(
         4 * p.numel() * (1 if group.get("algorithm") == "muon" else 2)
         for group in optimizer.param_groups
         for p in group["params"]
     )
-    return weights + moments
+    return weights * (1 + averaged) + moments
 
 
 def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> int:
@@ -278,7 +282,8 @@ def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optim
     Raises:
         ConfigError: says how large a checkpoint is and how much space is free.
     """
-    needed, free = checkpoint_bytes(model, optimizer), free_bytes(config.run_dir)
+    needed = checkpoint_bytes(model, optimizer, averaged=config.train.average_last > 0)
+    free = free_bytes(config.run_dir)
     if needed > free:
         raise ConfigError(
             f"a checkpoint takes {size_text(needed)}, but {size_text(free)} are free on the disk of {config.run_dir}; "
@@ -288,7 +293,8 @@ def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optim
 
 def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """One line if the checkpoints will not fit on the disk; empty otherwise."""
-    needed = checkpoint_bytes(model, optimizer) * checkpoints_at_once(config)
+    one = checkpoint_bytes(model, optimizer, averaged=config.train.average_last > 0)
+    needed = one * checkpoints_at_once(config)
     free = free_bytes(config.run_dir)
     if needed <= free:
         return ""

@@ -22,6 +22,7 @@ from groundup.display.display import Display
 from groundup.errors import DivergenceError, GroundupError, TrainingError
 from groundup.generation import continue_text
 from groundup.nn import TransformerLM
+from groundup.optim.average import averaged_weights
 from groundup.optim.dtensor import whole
 from groundup.optim.schedule import kept_step
 from groundup.record import json_values
@@ -99,13 +100,20 @@ class Logger:
         if state.due_line is not None:
             line = state.due_line
             if trainer.valid_store is not None:
-                if (scored := self._evaluate(trainer.valid_store)) is None:
+                with averaged_weights(trainer.optimizer):
+                    scored = self._evaluate(trainer.valid_store)
+                raw = self._evaluate(trainer.valid_store) if state.averaged and scored is not None else scored
+                if scored is None or raw is None:
                     return False
-                line = line | {
-                    "val_loss": scored.loss,
-                    "val_perplexity": scored.perplexity,
-                    "val_bpb": scored.bits_per_byte,
-                }
+                line = (
+                    line
+                    | {
+                        "val_loss": scored.loss,
+                        "val_perplexity": scored.perplexity,
+                        "val_bpb": scored.bits_per_byte,
+                    }
+                    | ({"val_loss_raw": raw.loss} if state.averaged else {})
+                )
                 better = state.best_val_loss is None or scored.loss < state.best_val_loss
                 is_best = better and state.step > 0 and math.isfinite(scored.loss)
                 if is_best:
@@ -113,7 +121,8 @@ class Logger:
             state.due_line = None
             self._write(line)
         if state.due_sample:  # a run that has lost its tokenizer has nothing to write
-            state.due_sample = trainer.tokenizer is not None and not self._sample(trainer.tokenizer)
+            with averaged_weights(trainer.optimizer):
+                state.due_sample = trainer.tokenizer is not None and not self._sample(trainer.tokenizer)
         return is_best
 
     def _write(self, line: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
 from groundup.optim import learning_rate, learning_rate_at, muon_momentum
+from groundup.optim.average import is_averaged, update_average
 from groundup.optim.schedule import kept_step
 from groundup.record.parent import inheriting_recipe
 from groundup.record.run import RunDirectory
@@ -260,6 +261,9 @@ class Session:
         with ratios as found, profiled:
             began = time.perf_counter()
             result = train_on_batch(trainer, rate, number - 1, before)
+            if config.train.average_last and is_averaged(number, self.state.progress, config):
+                self.state.averaged += 1
+                update_average(trainer.optimizer, self.state.averaged, config.train.average_decay)
             self.state.train_seconds += time.perf_counter() - began
         last = number in (self.total, config.optim.stage_from) or self._schedule_is_over()
         self.launched.append(Launched(result, rate, last, found))

@@ -31,6 +31,8 @@ class TrainState:
     """Whether the latest loss was far above that average."""
     progress: float = 0.0
     """Share of the schedule that is done, in [0, 1]; by elapsed time with train.finish_schedule."""
+    averaged: int = 0
+    """Steps whose weights are in the average (train.average_last)."""
     due_line: dict[str, Any] | None = None
     """The latest step's line of metrics while its evaluation is still due: the line without the evaluation's results.
     None if the step needs no evaluation, or its line is in the record."""
@@ -104,6 +106,7 @@ _ACCEPTED: dict[str, Callable[[Any], bool]] = {
     "recent_loss": lambda value: value is None or _is_number(value),
     "spiking": lambda value: isinstance(value, bool),
     "progress": _is_number,
+    "averaged": _is_count,
     "due_line": lambda value: value is None or isinstance(value, dict),
     "due_sample": lambda value: isinstance(value, bool),
     "last_report": lambda value: value is None or _is_report(value, "pending_losses", "best_val_loss", "best_step"),

@@ -31,6 +31,7 @@ class _FastAttention(MultiHeadSelfAttention):
         self.rope = plain.rope
         self.q_proj, self.k_proj, self.v_proj = plain.q_proj, plain.k_proj, plain.v_proj
         self.output_proj, self.q_norm, self.k_norm = plain.output_proj, plain.q_norm, plain.k_norm
+        self.qk_scale, self.value_gate = plain.qk_scale, plain.value_gate
 
 
 class FlashAttention(_FastAttention):
@@ -64,10 +65,10 @@ class FusedQKVAttention(_FastAttention):
         if self.q_proj.bias is not None:
             qkv = qkv + torch.cat([layer.bias for layer in layers if layer.bias is not None]).to(qkv.dtype)
         rotations = None if self.rope is None else torch.complex(*self.rope.tables(x.shape[-2]))
-        if self.q_norm is None or self.k_norm is None:
+        if self.q_norm is None:
             return rotated_heads(qkv, rotations, self.num_heads, self.num_kv_heads)
         q_BHSK, k_BGSK, v_BGSK = rotated_heads(qkv, None, self.num_heads, self.num_kv_heads)
-        q_BHSK, k_BGSK = self.q_norm(q_BHSK), self.k_norm(k_BGSK)
+        q_BHSK, k_BGSK = self.normalized(q_BHSK, k_BGSK)
         if rotations is not None:
             q_BHSK, k_BGSK = rotate(q_BHSK, rotations), rotate(k_BGSK, rotations)
         return q_BHSK, k_BGSK, v_BGSK

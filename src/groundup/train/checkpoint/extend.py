@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from groundup.config import RunConfig, flatten
+from groundup.config import RunConfig, flatten, override
 from groundup.config.names import effect_of
 from groundup.errors import ConfigError
 from groundup.optim import last_shared_step
+from groundup.optim.schedule import last_step_of_any_length
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.folder import read_state
 from groundup.train.state import TrainState
@@ -112,8 +113,9 @@ def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Ru
             f"{refused}: with train.finish_schedule its learning rates followed the time, and no longer run would have "
             f"had them; {instead}"
         )
-    shared = last_shared_step(was, config.optim)
-    if not shared:
+    in_rates = last_shared_step(was, config.optim)
+    shared = min(in_rates, last_step_of_any_length(override(config, {_STEPS: was})))
+    if not in_rates:
         schedule = config.optim.stage_schedule if config.optim.stage_from else config.optim.schedule
         raise ConfigError(f"{refused}: a longer {schedule} schedule would have had other learning rates; {instead}")
     for step in reversed(run.steps()):
@@ -121,8 +123,8 @@ def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Ru
         state = saved if place == folder else read_state(place)
         own = options_of(run, state)
         changed = changes(own, config)
-        same_rates = step <= min(saved["step"], last_shared_step(own[_STEPS], config.optim))
-        if not same_rates or any(change.option != _STEPS for change in changed):
+        same = step <= min(saved["step"], last_step_of_any_length(override(config, {_STEPS: own[_STEPS]})))
+        if not same or any(change.option != _STEPS for change in changed):
             continue
         if step >= own[_STEPS]:
             if not state.get("last_report"):  # an older version's: what it replaced is not known
@@ -133,9 +135,9 @@ def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Ru
         state = with_changes(state, config, changed) | {"progress": step / now}
         return Start(place, state, changed, told)
     left = ", ".join(map(str, run.steps()))
+    what = "its learning rate decays" if shared == in_rates else "its weights are averaged"
     raise ConfigError(
-        f"{refused}: its learning rate decays after step {shared:,}, and no checkpoint from before is left (there are "
-        f"{left}); {instead}"
+        f"{refused}: {what} after step {shared:,}, and no checkpoint from before is left (there are {left}); {instead}"
     )
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from groundup.errors import CheckpointError, FileMissingError
 from groundup.nn import TransformerLM
 from groundup.nn.fast.accelerate import accelerate
+from groundup.optim.average import AVERAGE, RAW
 from groundup.optim.dtensor import fill, is_sharded, laid_out_like
 from groundup.record import read_object
 from groundup.record.run import RunDirectory
@@ -62,7 +63,7 @@ class CheckpointContent:
     """Content of a checkpoint folder, one field a file."""
 
     model: dict[str, Tensor]
-    """Parameters by name; a tied matrix occurs once."""
+    """Parameters by name, or their average (:mod:`groundup.optim.average`); a tied matrix occurs once."""
     optimizer: dict[str, Tensor]
     """Optimizer tensors by ``parameter.kind``, such as ``ln_final.weight.exp_avg``."""
     state: dict[str, Any]
@@ -73,14 +74,17 @@ class CheckpointContent:
         """Return the current content. Its tensors are the live ones: copy them if training goes on."""
         tensors: dict[str, Tensor] = {}
         numbers: dict[str, dict[str, Any]] = {}
+        weights = parameters_by_name(model)
         for name, parameter in model.named_parameters():
             # A parameter without a gradient so far has no state; indexing the defaultdict would create one.
             for kind, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
+                if kind == AVERAGE:
+                    tensors[f"{name}.{RAW}"], weights[name] = weights[name], value
+                elif isinstance(value, Tensor):
                     tensors[f"{name}.{kind}"] = value.detach()
                 else:
                     numbers.setdefault(name, {})[kind] = value
-        return cls(parameters_by_name(model), tensors, state | {"optimizer": numbers})
+        return cls(weights, tensors, state | {"optimizer": numbers})
 
 
 def write_folder(folder: Path, content: CheckpointContent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
     from groundup.train.build import Trainer
 
-_VOCABULARY = ("token_embeddings.weight", "lm_head.weight")
-"""Parameters with a row for each id."""
+_VOCABULARY = re.compile(r"(token_embeddings|lm_head|value_embeddings\.\d+)\.weight")
+"""Names of the parameters with a row for each id."""
 
 
 def with_parent(config: RunConfig, *, begins: bool) -> tuple[RunConfig, Parent | None]:
@@ -135,7 +136,11 @@ def begin_with(trainer: Trainer, parent: Parent) -> None:
     rows, new_rows = parent.model.vocab_size, trainer.config.model.vocab_size
     tables: dict[str, Tensor] = {}
     if new_rows > rows:
-        tables = {name: torch.empty(rows, *parameters[name].shape[1:]) for name in _VOCABULARY if name in parameters}
+        tables = {
+            name: torch.empty(rows, *parameter.shape[1:])
+            for name, parameter in parameters.items()
+            if _VOCABULARY.fullmatch(name)
+        }
     with ranks.error_barrier():
         read_tensors(folder, parameters | tables)
     for name, table in tables.items():

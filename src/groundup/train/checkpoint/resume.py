@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from groundup.config import RunConfig, flatten, save_toml
 from groundup.config.names import FIXED, effect_of
 from groundup.errors import CheckpointError, ConfigError
+from groundup.optim.average import is_averaged, take_back_weights
 from groundup.record.run import RunDirectory
 from groundup.train.checkpoint.extend import Change, Start, changes, longer, options_of, with_changes
 from groundup.train.checkpoint.folder import (
@@ -71,6 +72,10 @@ def restore(trainer: Trainer, *, adopt: bool = False, note: Callable[[str], obje
         read_model(folder, trainer.model)
         read_optimizer(folder, trainer.model, trainer.optimizer, saved)
     trainer.state = state = TrainState.from_dict(saved)
+    if state.averaged:  # a run that has become longer, or no longer averages, begins anew with the weights themselves
+        keep = is_averaged(state.step, state.progress, trainer.config)
+        take_back_weights(trainer.optimizer, keep=keep)
+        state.averaged *= keep
     if ranks.is_main:
         run.rewind(state.step, state.best_step)
     if saved.get("evaluated_on") != identity["evaluated_on"]:

@@ -51,6 +51,11 @@ def describe(
         if peak
         else "n/a: the peak of this device is not known; set train.peak_tflops"
     )
+    if config.train.average_last:
+        rows["average"] = (
+            f"of the weights over the last {config.train.average_last:.0%} of the steps; checkpoints from these steps "
+            f"hold it, and it is evaluated and used"
+        )
     if ranks > 1:
         rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
     if config.train.max_minutes:
@@ -90,7 +95,8 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
 
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
     """Table of the disk space that checkpoints take and the free space."""
-    one, count = checkpoint_bytes(model, optimizer), checkpoints_at_once(config)
+    one = checkpoint_bytes(model, optimizer, averaged=config.train.average_last > 0)
+    count = checkpoints_at_once(config)
     rows = [
         ("one checkpoint", size_text(one)),
         ("checkpoints at once, at most", f"{count:,} = {size_text(one * count)}"),
