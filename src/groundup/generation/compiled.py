@@ -58,14 +58,23 @@ class CompiledStep:
         self._inputs: dict[int, Tensor] = {}
         self._steps: dict[int, Callable[[Tensor], Tensor]] = {}
         self._device = weight.device
-        self.step([], [])  # of no row: it tells now whether the model can be compiled
+        try:
+            self.step([])  # of no text: it tells now whether the model can be compiled
+        except Exception as error:  # whatever compilers, drivers and torch itself raise
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ConfigError(
+                f"torch.compile does not work here ({reason.strip()[:160]}); leave out --compile, or mend that"
+            ) from None
+        if self._device.type == "cuda":
+            self._steps.clear()  # recorded graphs belong to a thread: another one may call the next step
 
     @torch.inference_mode()
-    def step(self, ids: list[int], positions: list[int]) -> Tensor:
-        """Logits ``(B, V)`` after one more token of each of the first rows, which is stored at its position."""
+    def step(self, ids: list[int]) -> Tensor:
+        """Logits ``(B, V)`` after one more token of each of the first rows."""
         live, rows = len(ids), self.rounded(len(ids))
         spare = rows - live  # rows of no text write to the slot that nothing reads
-        capacity = self._cache.capacity
+        positions, capacity = self._cache.lengths[:live], self._cache.capacity
+        self._cache.lengths[:live] = [position + 1 for position in positions]
         slots = [position % capacity for position in positions] + [capacity] * spare
         values = torch.tensor([ids + [0] * spare, positions + [0] * spare, slots])
         if rows not in self._steps:
@@ -75,16 +84,11 @@ class CompiledStep:
         inputs_3B = self._inputs[rows]
         inputs_3B.copy_(values)
         for angles in self._angles:
+            angles.whole[0].extend(max(positions, default=0) + 1)  # as a text slides
             angles.look_up(inputs_3B[1])
         if self._device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # the last logits have been read
-        try:
-            return self._steps[rows](inputs_3B)[:live]
-        except torch._dynamo.exc.TorchDynamoException as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ConfigError(
-                f"torch.compile does not work for this model here ({reason.strip()[:160]}); leave out compile"
-            ) from None
+        return self._steps[rows](inputs_3B)[:live]
 
     def rounded(self, rows: int) -> int:
         """Number of rows that a step with this many texts computes."""

@@ -395,11 +395,11 @@ class Engine:
         return new
 
     def _forward(self, rows: slice, ids_BS: Tensor, logits_to_keep: int = 0) -> Tensor:
+        if self._compiled is not None and ids_BS.shape[1] == 1 and rows.start == 0:
+            return self._compiled.step(ids_BS[:, 0].tolist())[:, None]
         positions_BS = self.cache.begin(rows, ids_BS.shape[1])
         if self.beyond == "slide" and self._rope is not None:
             self._rope.extend(max(self.cache.lengths[rows]))
-        if self._compiled is not None and ids_BS.shape[1] == 1 and rows.start == 0:
-            return self._compiled.step(ids_BS[:, 0].tolist(), positions_BS[:, 0].tolist())[:, None]
         if self._native is not None and ids_BS.shape[1] == 1 and len(ids_BS) <= self._most_native:
             numbers = torch.arange(rows.start, rows.stop)
             return self._native.step(ids_BS[:, 0], positions_BS[:, 0], numbers, self.cache)[:, None]

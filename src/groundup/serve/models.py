@@ -196,8 +196,9 @@ def load_models(
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")
         loaded[name] = model
     served = {}
+    shares = {name: _free_memory(model) / len(loaded) for name, model in loaded.items()}  # before any keys and values
     for name, model in loaded.items():
-        free = _free_memory(model) / len(loaded)  # no texts yet: keys and values are allocated as they come
+        free = shares[name]
         chosen = fitting_rows(name, model, free, rows)
         reuse = min(chosen, fitting(model, free) - chosen)
         answers = min(_ANSWER_SHARE * free, _MOST_ANSWER_BYTES)
@@ -250,7 +251,7 @@ def fitting_rows(name: str, model: LanguageModel, free: float, wanted: int | Non
 
 def fitting(model: LanguageModel, free: float) -> int:
     """Number of texts whose keys, values and logits fit into free memory, generated or kept."""
-    return math.floor((_SHARE * free - _needed(model, 0)) / _of_row(model)) if free < math.inf else 2 * _DEFAULT_ROWS
+    return math.floor((_SHARE * free - _needed(model, 0)) / _of_row(model)) if free < math.inf else _DEFAULT_ROWS
 
 
 def _of_row(model: LanguageModel) -> int:
