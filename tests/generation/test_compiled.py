@@ -43,20 +43,25 @@ def compiled_functions() -> tuple[int, int]:
     return counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def traced() -> Iterator[None]:
     """Trace as always, but generate no code, which takes a C++ compiler many seconds for each model."""
-    with mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+    with tracing():
         yield
 
 
+def tracing():
+    return mock.patch.object(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
 @pytest.fixture(scope="module")
-def engine(traced) -> Engine:
+def engine() -> Engine:
     """Up to five texts: steps of 1, 2, 4 and 5 rows."""
-    return Engine(model(), rows=5, prefill_tokens=9, beyond="slide", compile=True)
+    with tracing():
+        return Engine(model(num_layers=1), rows=5, prefill_tokens=9, beyond="slide", compile=True)
 
 
-def test_texts_that_arrive_slide_and_are_cancelled_at_random_are_each_as_without(engine):
+def test_texts_that_arrive_slide_and_are_cancelled_at_random_are_each_as_without(engine, traced):
     before, breaks = compiled_functions()
     numbers, eager = random.Random(2), Engine(engine.model, rows=1, beyond="slide", native=False)
     wanted = [(prompt(numbers.randint(1, CONTEXT), seed), numbers.randint(1, 3 * CONTEXT)) for seed in range(24)]
@@ -82,7 +87,7 @@ def test_texts_that_arrive_slide_and_are_cancelled_at_random_are_each_as_without
     assert breaks_after == breaks
 
 
-def test_a_compiled_step_that_is_broken_off_leaves_no_trace(engine):
+def test_a_compiled_step_that_is_broken_off_leaves_no_trace(engine, traced):
     settings = Sampling(max_tokens=15, temperature=0)
     before, _ = compiled_functions()
 
@@ -156,9 +161,8 @@ def windowed(lm, ids: list[int], width: int) -> torch.Tensor:
 
 
 def test_without_a_compiler_the_command_line_says_so_in_one_line(tmp_path):
-    caches = {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "groundup", "generate", str(RUN), "--compile", "--device", "cpu"]
-    env = os.environ | caches | {"CXX": "/nowhere/c++"}
+    env = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "CXX": "/nowhere/c++"}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
