@@ -63,7 +63,8 @@ class CompiledStep:
         except Exception as error:  # whatever compilers, drivers and torch itself raise
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ConfigError(
-                f"torch.compile does not work here ({reason.strip()[:160]}); leave out --compile, or install what it needs"
+                f"torch.compile does not work here ({reason.strip()[:160]}); leave out --compile, or install what it "
+                "needs"
             ) from None
         if self._device.type == "cuda":
             self._steps.clear()  # recorded graphs belong to a thread: another one may call the next step

@@ -29,7 +29,7 @@ class KeptTexts:
     """
 
     def __init__(self, most: int):
-        self._most = most
+        self.most = most
         self._texts: list[Kept] = []
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class KeptTexts:
         Nothing is kept of a row whose ring has closed: its first tokens are overwritten.
         """
         seen = cache.lengths[row]
-        if not self._most or not _LEAST <= seen <= cache.capacity:
+        if not self.most or not _LEAST <= seen <= cache.capacity:
             return
         found = tuple(ids[:seen])
         known = next((text for text in self._texts if text.ids[:seen] == found), None)
@@ -54,7 +54,7 @@ class KeptTexts:
             self._use(known)
             return
         others = [text for text in self._texts if found[: len(text.ids)] != text.ids]  # it continues those
-        self._texts = others[max(0, len(others) + 1 - self._most) :]  # before the copy: no more at any time
+        self._texts = others[max(0, len(others) + 1 - self.most) :]  # before the copy: no more at any time
         self._texts.append(Kept(found, cache.copied(row)))
 
     def longest(self, prompt_ids: Sequence[int]) -> tuple[Kept | None, int]:
