@@ -38,7 +38,8 @@ class CompiledStep:
     """A model's step with the rows of a :class:`FixedCache`, compiled for each number of rows when it first occurs.
 
     Args:
-        model: its weights are shared.
+        model: in evaluation mode; its weights are shared.
+        cache: holds the rows; its lengths grow with each step.
 
     Raises:
         ConfigError: torch cannot compile the model here.
