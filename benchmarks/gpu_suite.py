@@ -1,4 +1,4 @@
-"""Benchmark of training on a GPU: tokens/s, MFU, the optimizer's share of the step, and memory.
+"""Benchmark of training and decoding on a GPU: tokens/s, MFU, the optimizer's share of the step, and memory.
 
     PYTHONPATH=src python benchmarks/gpu_suite.py [--out FILE] [--minutes 9] [--seconds 10] [--quick]
 
@@ -25,6 +25,9 @@ import torch
 from groundup.account import parameter_count, peak_flops, training_flops_per_token
 from groundup.account.memory import step_memory
 from groundup.config import ModelConfig, OptimConfig, RunConfig, TrainConfig
+from groundup.generation import Engine, Sampling
+from groundup.nn import TransformerLM
+from groundup.nn.fast.accelerate import accelerate
 from groundup.train.device import device_name
 from groundup.version import VERSION
 from side_by_side import Report, Row, failed, in_fresh_process, short
@@ -51,6 +54,14 @@ class Case(NamedTuple):
     loss: str = ""
 
 
+class Decode(NamedTuple):
+    """One measurement of decoding: texts at once, with the compiled step or without."""
+
+    model: str
+    batch_size: int
+    compile: bool
+
+
 MODELS = {
     "report 36M": Model(
         {"vocab_size": 10_000, "context_length": 256, "d_model": 512, "num_layers": 8, "num_heads": 8},
@@ -66,13 +77,14 @@ MODELS = {
     ),
     "toy": Model({"vocab_size": 8000, "context_length": 64, "d_model": 64, "num_layers": 1, "num_heads": 2}, 4),
 }  # fmt: skip
-CASES = [
+CASES: list[Case | Decode] = [
     Case("report 36M"),
     Case("GPT-2 small"),
     Case("GPT-2 small", "muon"),
     Case("report 36M", compile=False),
     Case("vocabulary 32k", compile=False, loss="full"),
     Case("vocabulary 32k", compile=False, loss="ours"),
+    *(Decode("GPT-2 small", batch_size, compile) for batch_size in (1, 8, 32) for compile in (False, True)),
     Case("GPT-2 small", compile=False),
     Case("report 36M", "muon"),
     Case("GPT-2 small", compile=False, loss="full"),
@@ -81,12 +93,15 @@ CASES = [
     Case("report 36M", compile=False, kernels="plain"),
     Case("GPT-2 small", compile=False, kernels="plain"),
 ]
-QUICK = [
+QUICK: list[Case | Decode] = [
     Case("toy", compile=False),
     Case("toy", "muon", compile=False),
     Case("toy", compile=False, loss="full"),
     Case("toy", compile=False, loss="ours"),
+    Decode("toy", 3, False),
+    Decode("toy", 3, True),
 ]
+PROMPT = 16
 LEAST_SECONDS = 20
 LOSS_TOLERANCE = 1e-2  # tolerance of a bfloat16 forward pass
 BLOCK = 5
@@ -110,6 +125,42 @@ def measure(model: str, optimizer: str, compile: bool, kernels: str, loss: str, 
     if loss:
         return memory_of_a_pass(trainee, *batches[0], full_logits=loss == "full")
     return speed(trainee, batches, seconds, device)
+
+
+def decode(model: str, batch_size: int, compile: bool, seconds: float) -> Row:
+    """Measure the engine's steps, greedy, in the calling process; texts are as long as the context."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    shape = ModelConfig(**MODELS[model].shape)
+    lm = accelerate(TransformerLM(shape), kernels="fast", attention="flash").to(device, torch.bfloat16)
+    engine = Engine(lm, rows=batch_size, native=False, compile=compile)
+    prompts = torch.randint(0, shape.vocab_size, (batch_size, PROMPT)).tolist()
+    settings = Sampling(max_tokens=shape.context_length - PROMPT, temperature=0)
+
+    def begin() -> None:
+        for ids in prompts:
+            engine.submit(ids, settings)
+        while engine.waiting:
+            engine.step()
+
+    first_step = timed(begin, device)
+    for _ in range(BLOCK):
+        engine.step()  # records the graph
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < 3:
+        if engine.is_idle:
+            begin()
+        before = engine.generated
+        spent = timed(engine.step, device)
+        if engine.generated - before == batch_size:
+            times.append(spent)
+    step_s = statistics.median(times)
+    return {
+        "tokens_per_s": round(batch_size / step_s), "step_ms": short(step_s * 1e3), "steps": len(times),
+        "first_step_s": short(first_step),
+        "peak_memory_gb": None if device == "cpu" else short(torch.cuda.max_memory_allocated() / 1e9),
+    }  # fmt: skip
 
 
 def speed(trainee: Groundup, batches: list[tuple[torch.Tensor, torch.Tensor]], seconds: float, device: str) -> Row:
@@ -189,6 +240,17 @@ def row_of(case: Case, found: Row) -> Row:
     return row | found
 
 
+def row_of_decoding(case: Decode, found: Row) -> Row:
+    """Row of a measurement of decoding."""
+    shape = ModelConfig(**MODELS[case.model].shape)
+    return {
+        "what": "decode", "ours": f"groundup {VERSION}", "case": case.model, "optimizer": None,
+        "call": "compiled" if case.compile else "eager", "parameters": parameter_count(shape),
+        "batch_size": case.batch_size, "context_length": shape.context_length, "vocab_size": shape.vocab_size,
+        "precision": "bf16",
+    } | found  # fmt: skip
+
+
 def main() -> None:
     """Measure as many cases as fit into the time."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,6 +265,7 @@ def main() -> None:
     end = time.monotonic() + 60 * options.minutes
     report = Report(options.out, device=device_name(device), torch=torch.__version__, cuda=torch.version.cuda)
     full_logits: dict[str, Row] = {}
+    eager: dict[tuple[str, int], float] = {}
     for case in QUICK if options.quick else CASES:
         about = {"what": "left out"} | case._asdict()
         left = end - time.monotonic()
@@ -210,9 +273,18 @@ def main() -> None:
             report.add(about | {"why": f"the {options.minutes:g} minutes are over"})
             continue
         seconds = 0.2 if options.quick else options.seconds
-        found = in_fresh_process("gpu_suite:measure", case._asdict() | {"seconds": seconds}, threads=1, time_limit=left)
+        function = "gpu_suite:decode" if isinstance(case, Decode) else "gpu_suite:measure"
+        found = in_fresh_process(function, case._asdict() | {"seconds": seconds}, threads=1, time_limit=left)
         if failed(found):
             report.add_failure(about, found)
+            continue
+        if isinstance(case, Decode):
+            row = row_of_decoding(case, found)
+            if case.compile and (case.model, case.batch_size) in eager:
+                row["ratio_to_eager"] = short(found["tokens_per_s"] / eager[case.model, case.batch_size])
+            elif not case.compile:
+                eager[case.model, case.batch_size] = found["tokens_per_s"]
+            report.add(row)
             continue
         row = row_of(case, found)
         if case.loss == "full":
@@ -223,7 +295,8 @@ def main() -> None:
             row["losses_agree"] = abs(found["loss"] - peer["loss"]) <= LOSS_TOLERANCE
         report.add(row)
     report.finish(
-        ["case", "model", "optimizer", "call", "loss", "tokens_per_s", "ratio_to_published", "mfu",
+        ["case", "model", "optimizer", "call", "batch_size", "loss", "tokens_per_s", "ratio_to_published",
+         "ratio_to_eager", "mfu",
          "share_of_measured_peak", "optimizer_share", "peak_memory_gb", "predicted_by_found", "growth_gb",
          "ratio_to_full_logits", "first_step_s", "losses_agree", "why", "timed_out_s", "error"]
     )  # fmt: skip

@@ -161,7 +161,7 @@ class LanguageModel:
         self.config: ModelConfig = model.config
         self.sample = sample or (SampleConfig() if run is None else run.config.sample)
         self._chat_template = chat_template
-        self._engines: dict[Beyond, Engine] = {}
+        self._engines: dict[tuple[Beyond, bool], Engine] = {}
 
     @property
     def chat_template(self) -> ChatTemplate | None:
@@ -205,11 +205,13 @@ class LanguageModel:
         settings = Sampling(max_tokens=max_tokens, temperature=temperature, top_p=top_p, **sampling)
         return (token.text for token in self.tokens(prompt, settings, beyond=beyond) if token.text)
 
-    def tokens(self, prompt: str, sampling: Sampling, *, beyond: Beyond = "slide") -> Iterator[Token]:
+    def tokens(
+        self, prompt: str, sampling: Sampling, *, beyond: Beyond = "slide", compile: bool = False
+    ) -> Iterator[Token]:
         """Yield new tokens with their text, and their log-probabilities if the settings ask for them."""
-        if beyond not in self._engines:
-            self._engines[beyond] = self.engine(rows=1, beyond=beyond)
-        engine = self._engines[beyond]
+        if (beyond, compile) not in self._engines:
+            self._engines[beyond, compile] = self.engine(rows=1, beyond=beyond, compile=compile)
+        engine = self._engines[beyond, compile]
         text = engine.submit(prompt_ids(self.tokenizer, prompt, self.sample.begin_token), sampling)
         return _until_over(engine, text)
 

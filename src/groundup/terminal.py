@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 
 def write_texts(
-    model: LanguageModel, prompt: str, sampling: Sampling, *, samples: int, beyond: Beyond, as_json: bool = False
+    model: LanguageModel,
+    prompt: str,
+    sampling: Sampling,
+    *,
+    samples: int,
+    beyond: Beyond,
+    compile: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Write texts that continue a prompt to standard output as they are generated; in a terminal, their speed too.
 
@@ -37,7 +44,7 @@ def write_texts(
     """
     began = time.perf_counter()
     first, count = 0.0, 0
-    engine = model.engine(rows=1, beyond=beyond)
+    engine = model.engine(rows=1, beyond=beyond, compile=compile)
     for i in range(samples):
         if not as_json:
             sys.stdout.write(("\n" + "─" * 8 + "\n\n" if i else "") + prompt)
@@ -68,6 +75,7 @@ def continue_file(
     samples: int = 1,
     beyond: Beyond = "slide",
     rows: int = 16,
+    compile: bool = False,
 ) -> Written:
     """Continue the prompts of a file, many at once (:func:`groundup.generation.prompts.generate_file`).
 
@@ -76,7 +84,7 @@ def continue_file(
         DataError: a prompt cannot be read; or after all others were continued, that some could not be.
     """
     wanted = read_prompts(prompts)
-    engine = model.engine(rows=rows, beyond=beyond)
+    engine = model.engine(rows=rows, beyond=beyond, compile=compile)
 
     def submit(prompt: str, settings: Sampling) -> Generation:
         return engine.submit(prompt_ids(model.tokenizer, prompt, model.sample.begin_token), settings)
@@ -108,7 +116,9 @@ def continue_file(
     return done
 
 
-def talk_with(model: LanguageModel, sampling: Sampling, system: str = "", *, beyond: Beyond = "slide") -> None:
+def talk_with(
+    model: LanguageModel, sampling: Sampling, system: str = "", *, beyond: Beyond = "slide", compile: bool = False
+) -> None:
     """A conversation in the terminal, or through standard input, until it ends.
 
     Args:
@@ -123,7 +133,8 @@ def talk_with(model: LanguageModel, sampling: Sampling, system: str = "", *, bey
         template = model.run.chat_template()  # raises, and says what to do
     if template is None:
         raise DataError("the model has no chat template; a conversation needs one: leave out --chat, and give --prompt")
-    with Chat(model.engine(rows=1, beyond=beyond), template, sampling, system=system) as chat:
+    engine = model.engine(rows=1, beyond=beyond, compile=compile, reuse=1)
+    with Chat(engine, template, sampling, system=system) as chat:
 
         def reply(message: str) -> Iterator[str]:
             yield from chat.reply(message.strip())
@@ -138,12 +149,15 @@ def talk_with(model: LanguageModel, sampling: Sampling, system: str = "", *, bey
         _converse("/reset begins a new conversation, /quit or Ctrl-D ends", reply, reset, forgotten)
 
 
-def continue_lines(model: LanguageModel, sampling: Sampling, *, beyond: Beyond = "slide") -> None:
+def continue_lines(
+    model: LanguageModel, sampling: Sampling, *, beyond: Beyond = "slide", compile: bool = False
+) -> None:
     """Continue each line that is written in the terminal, or comes through standard input, until it ends."""
     count = itertools.count()
 
     def continued(line: str) -> Iterator[str]:
-        return (token.text for token in model.tokens(line, sampling.with_seed(next(count)), beyond=beyond))
+        settings = sampling.with_seed(next(count))
+        return (token.text for token in model.tokens(line, settings, beyond=beyond, compile=compile))
 
     _converse(
         "not trained on conversations: it continues what you write; Ctrl-C stops a text, /quit or Ctrl-D ends",

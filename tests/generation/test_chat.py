@@ -250,7 +250,7 @@ class TestCommandLine:
         given = []
 
         class Model:
-            def tokens(self, prompt, sampling, beyond):
+            def tokens(self, prompt, sampling, **engine):
                 given.append(prompt)
                 return iter(())
 

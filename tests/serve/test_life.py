@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from groundup.cli.main import main
+from groundup.display.units import size_text
 from groundup.errors import ConfigError
 from groundup.serve import models
 from groundup.serve.app import ServeOptions
@@ -417,6 +418,12 @@ def test_as_many_rows_are_chosen_as_fit_into_memory(monkeypatch):
     (less,) = load_models([str(RUN)], rows=None, queue=1, beyond="stop", told=told.append).values()
     assert less.worker.engine.rows == 5
     assert ", 5 rows, " in told[1]
+    assert less.worker.engine._kept.most == 0
+    (two,) = load_models([str(RUN)], rows=2, queue=1, beyond="stop", told=told.append).values()
+    assert two.worker.engine._kept.most == 2
+    (four,) = load_models([str(RUN)], rows=4, queue=1, beyond="stop", told=told.append).values()
+    assert four.worker.engine._kept.most == 1  # those that are generated and those that are kept fit together
+    assert f"at most {size_text(need)} of memory for them" in told[3]
     with pytest.raises(ConfigError, match="expected at most 5"):
         load_models([str(RUN)], rows=6, queue=1, beyond="stop")
 

@@ -47,10 +47,11 @@ class BatchedCache:
 
     @property
     def bytes_of_full_row(self) -> int:
-        """Size of the keys and values of a row that is as long as the limit."""
+        """Size of the keys and values of a row that is as long as the limit, and of one more slot
+        (:class:`groundup.generation.compiled.FixedCache`)."""
         config = self._config
         slot = 2 * len(self.layers) * config.kv_heads * config.head_dim * self._dtype.itemsize
-        return slot * self._limit
+        return slot * (self._limit + 1)
 
     def reserve(self, rows: int, capacity: int) -> None:
         """Make room for this many rows and slots, each at least doubled when it grows, slots up to the limit."""
@@ -62,15 +63,19 @@ class BatchedCache:
         if capacity > self.capacity:
             capacity = min(max(capacity, 2 * self.capacity, 64), self._limit)
         rows, capacity = max(rows, self.rows), max(capacity, self.capacity)
-        shape = (rows, self._config.kv_heads, capacity, self._config.head_dim)
+        self._allocate(rows, capacity)
+        self.lengths += [0] * (rows - self.rows)
+        self.rows, self.capacity = rows, capacity
+
+    def _allocate(self, rows: int, slots: int) -> None:
+        """Make all tensors anew with their content."""
+        shape = (rows, self._config.kv_heads, slots, self._config.head_dim)
         for layer in self.layers:
             for name in ("keys", "values"):
                 new = torch.zeros(shape, device=self._device, dtype=self._dtype)  # zeros: 0 · NaN would be NaN
                 if self.rows:
                     new[: self.rows, :, : self.capacity] = getattr(layer, name)
                 setattr(layer, name, new)
-        self.lengths += [0] * (rows - self.rows)
-        self.rows, self.capacity = rows, capacity
 
     def copy(self, source: int, target: int) -> None:
         """Copy a row."""
@@ -79,6 +84,18 @@ class BatchedCache:
         for layer in self.layers:
             layer.keys[target, :, :used] = layer.keys[source, :, :used]
             layer.values[target, :, :used] = layer.values[source, :, :used]
+
+    def copied(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """Copies of the keys and values of a row whose ring has not closed, ``(G, S, K)`` for each layer."""
+        seen = self.lengths[row]
+        return [(layer.keys[row, :, :seen].clone(), layer.values[row, :, :seen].clone()) for layer in self.layers]
+
+    def fill(self, row: int, layers: list[tuple[Tensor, Tensor]]) -> None:
+        """Begin a row with copies of other keys and values, ``(G, S, K)`` for each layer."""
+        length = layers[0][0].shape[1]
+        for layer, (keys, values) in zip(self.layers, layers, strict=True):
+            layer.keys[row, :, :length], layer.values[row, :, :length] = keys, values
+        self.lengths[row] = length
 
     def begin(self, rows: slice, tokens: int) -> Tensor:
         """Prepare all layers for ``tokens`` new tokens in each of these rows; returns their positions ``(B, S)``.

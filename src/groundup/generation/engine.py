@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,12 +16,14 @@ from groundup.config import END_OF_TEXT
 from groundup.errors import ConfigError, TokenizerError
 from groundup.generation.cache import BatchedCache
 from groundup.generation.native import NativeDecoder, suits
+from groundup.generation.reuse import Kept, KeptTexts
 from groundup.generation.sampling import Sampler, Sampling, finite
 from groundup.generation.text import TextPieces
-from groundup.nn import KVCache, RotaryPositionalEmbedding, TransformerLM
+from groundup.nn import RotaryPositionalEmbedding, TransformerLM
 from groundup.system.process import wide_matmul
 
 if TYPE_CHECKING:
+    from groundup.generation.compiled import CompiledStep
     from groundup.tokenizer import Tokenizer
 
 # Shapes: B active rows, S tokens, V vocabulary.
@@ -118,6 +120,16 @@ class Engine:
         native: compute a step by the C++ decoder; by default where it knows the model and fewer than
             ``_GEMM_ROWS`` texts are generated.
         threads: of the C++ decoder; by default torch's.
+        compile: compute a step by a function that torch compiles for 1, 2, 4, … ``rows`` texts
+            (:mod:`groundup.generation.compiled`), instead of the C++ decoder. Keys and values of all rows are allocated
+            at once.
+        reuse: keep the keys and values of this many finished texts, so that a prompt that begins as one of them, such
+            as the next turn of a conversation, is computed from where they differ. Each takes as much memory as a
+            row. The model's weights must stay as they are.
+
+    Raises:
+        ConfigError: a number below its least one, both of ``native`` and ``compile``, or a model that torch cannot
+            compile here.
     """
 
     def __init__(
@@ -132,13 +144,25 @@ class Engine:
         end_token: str = END_OF_TEXT,
         native: bool | None = None,
         threads: int | None = None,
+        compile: bool = False,
+        reuse: int = 0,
     ):
-        for name, value, least in (("rows", rows, 1), ("prefill_tokens", prefill_tokens, 1), ("look_up", look_up, 0)):
-            if value < least:
-                raise ConfigError(f"{name} = {value}; expected at least {least}")
+        least = {"rows": (rows, 1), "prefill_tokens": (prefill_tokens, 1), "look_up": (look_up, 0), "reuse": (reuse, 0)}
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise ConfigError(f"{name} = {value}; expected at least {lowest}")
+        if compile and native:
+            raise ConfigError("native and compile are both on; expected one: the C++ decoder, or compiled modules")
         self.model, self.tokenizer = model.eval(), tokenizer
         self.beyond, self.rows, self.prefill_tokens, self.look_up = beyond, rows, prefill_tokens, look_up
+        self._compiled: CompiledStep | None = None
         self.cache = self._new_cache()
+        if compile:
+            from groundup.generation.compiled import CompiledStep, FixedCache  # loads torch's compiler
+
+            self.cache = FixedCache(model, limit=model.context_length, rows=rows)
+            self._compiled, native = CompiledStep(model, self.cache), False
+        self._kept = KeptTexts(reuse)
         self._in_step = False
         self.end = special_id(tokenizer, end_token) if tokenizer is not None else None
         self._rope = next((part for part in model.modules() if isinstance(part, RotaryPositionalEmbedding)), None)
@@ -229,6 +253,9 @@ class Engine:
         return new
 
     def _new_cache(self) -> BatchedCache:
+        if self._compiled is not None:  # whose tensors stay where they are
+            self.cache.lengths = [0] * self.rows
+            return self.cache
         return BatchedCache(self.model, limit=self.model.context_length, most_rows=self.rows)
 
     def run(self, generation: Generation) -> Iterator[Token]:
@@ -254,8 +281,7 @@ class Engine:
                 if not self._waiting or len(self._active) >= self.rows:
                     break
                 self._prefilling = self._waiting.popleft()
-                self.cache.reserve(len(self._active) + 1, len(self._prefilling.prompt_ids))
-                self.cache.lengths[len(self._active)] = 0
+                self._begin(self._prefilling, len(self._active))
             generation, row = self._prefilling, len(self._active)
             done = self.cache.lengths[row]
             chunk = generation.prompt_ids[done : done + room]
@@ -272,6 +298,18 @@ class Engine:
                 new += self._sample(generation, logits_SV[-1])
         return new
 
+    def _begin(self, text: Generation, row: int) -> None:
+        """Give a text its row, with as much of its prompt as a kept text has."""
+        self.cache.reserve(row + 1, len(text.prompt_ids))
+        self.cache.lengths[row] = 0
+        kept, length = self._reusable(text)
+        if kept is not None:
+            self._kept.restore(kept, length, self.cache, row)
+
+    def _reusable(self, text: Generation) -> tuple[Kept | None, int]:
+        # The scores of a prompt need the logits of all its tokens.
+        return (None, 0) if text.sampling.scores_prompt else self._kept.longest(text.prompt_ids)
+
     def _short_prompts(self) -> list[Generation]:
         """The next waiting texts whose prompts are computed together."""
         texts: list[Generation] = []
@@ -280,7 +318,7 @@ class Engine:
             text = self._waiting[0]
             longest = max(longest, len(text.prompt_ids))
             is_too_much = longest * (len(texts) + 1) > self.prefill_tokens
-            if longest > _SHORT_PROMPT or is_too_much or text.sampling.scores_prompt:
+            if longest > _SHORT_PROMPT or is_too_much or text.sampling.scores_prompt or self._reusable(text)[1]:
                 break
             texts.append(self._waiting.popleft())
         return texts
@@ -305,7 +343,8 @@ class Engine:
             positions_BS = self.cache.begin(rows, max(lengths))
             ids_BS, last = ids_BS.to(positions_BS.device), torch.tensor(lengths, device=positions_BS.device) - 1
             with self._wide_matmul(sum(lengths)):
-                hidden_BSD = self.model.hidden(ids_BS, positions_BS, cast("list[KVCache]", self.cache.layers))
+                layers: Any = self.cache.layers
+                hidden_BSD = self.model.hidden(ids_BS, positions_BS, layers)
                 logits_BV = self.model.logits(hidden_BSD[torch.arange(len(texts), device=last.device), last])
             self.cache.lengths[rows] = lengths
         self._active += texts
@@ -356,12 +395,18 @@ class Engine:
         return new
 
     def _forward(self, rows: slice, ids_BS: Tensor, logits_to_keep: int = 0) -> Tensor:
+        if self._compiled is not None and ids_BS.shape[1] == 1 and rows.start == 0:
+            return self._compiled.step(ids_BS[:, 0].tolist())[:, None]
         positions_BS = self.cache.begin(rows, ids_BS.shape[1])
         if self.beyond == "slide" and self._rope is not None:
             self._rope.extend(max(self.cache.lengths[rows]))
         if self._native is not None and ids_BS.shape[1] == 1 and len(ids_BS) <= self._most_native:
             numbers = torch.arange(rows.start, rows.stop)
             return self._native.step(ids_BS[:, 0], positions_BS[:, 0], numbers, self.cache)[:, None]
+        if self._native is not None and logits_to_keep == 1 and ids_BS.shape[1] <= _SHORT_PROMPT:
+            numbers = torch.full_like(ids_BS[0], rows.start)  # what is left of a prompt, with the bits of a short one
+            last = torch.tensor([ids_BS.shape[1] - 1])
+            return self._native.step(ids_BS[0], positions_BS[0], numbers, self.cache, last)[:, None]
         device = self.model.token_embeddings.weight.device
         with self._wide_matmul(ids_BS.shape[1]):
             logits: Tensor = self.model(
@@ -430,6 +475,8 @@ class Engine:
     def _leave(self, text: Generation) -> None:
         """Free the row of a text; the last one moves into its place."""
         row = self._active.index(text)
+        if text.error is None:
+            self._kept.add(self.cache, row, [*text.prompt_ids, *text.token_ids])
         last = len(self._active) - 1
         if row != last:
             self.cache.copy(last, row)

@@ -111,7 +111,8 @@ class RotaryPositionalEmbedding(nn.Module):
             cos, sin = self.tables(x.shape[-2])
         else:
             length = self.max_seq_len
-            if token_positions.device.type == "cpu" and token_positions.numel():  # elsewhere a check would wait for it
+            on_cpu = token_positions.device.type == "cpu"  # elsewhere, and in compiled code, a check would wait for it
+            if on_cpu and token_positions.numel() and not torch.compiler.is_compiling():
                 length = int(token_positions.max()) + 1
             cos, sin = (table[token_positions] for table in self.tables(length))
         if not torch.compiler.is_compiling():

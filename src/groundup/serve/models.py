@@ -44,6 +44,7 @@ class ServedModel:
         name: that requests give.
         rows: most texts at once.
         queue: texts that may wait.
+        compile, reuse: see :class:`groundup.generation.Engine`.
         answer_bytes: memory of all answers that are being generated or sent.
     """
 
@@ -55,11 +56,13 @@ class ServedModel:
         rows: int,
         queue: int,
         beyond: Beyond,
+        compile: bool = False,
+        reuse: int = 0,
         answer_bytes: float = _MOST_ANSWER_BYTES,
     ):
         self.answers = Answers(answer_bytes)
         self.name, self.model, self.beyond, self.created = name, model, beyond, int(time.time())
-        engine = model.engine(rows=rows, beyond=beyond, prefill_tokens=_PREFILL_TOKENS)
+        engine = model.engine(rows=rows, beyond=beyond, prefill_tokens=_PREFILL_TOKENS, compile=compile, reuse=reuse)
         self.worker = Worker(engine, queue=queue, name=name)
         self._longest = max(map(len, model.tokenizer.vocab.values()))
         self._chat_thread = ThreadPoolExecutor(1, "chat template")  # starts with the first conversation
@@ -166,13 +169,16 @@ def load_models(
     weights: Weights = "float32",
     context: int = 0,
     longer_context: int = 0,
+    compile: bool = False,
     told: Callable[[str], None] = lambda line: None,
 ) -> dict[str, ServedModel]:
     """Load models, and choose how many texts of each are generated at once.
 
     Args:
         sources: as :func:`groundup.load` takes them.
-        rows: most texts of each model at once; None for as many as fit into memory, at most 32.
+        rows: most texts of each model at once; None for as many as fit into memory, at most 32. If memory is left, as
+            many finished texts are kept for prompts that begin as they do.
+        compile: see :class:`groundup.generation.Engine`.
         told: is given a line about each model.
 
     Raises:
@@ -190,12 +196,16 @@ def load_models(
             raise ConfigError(f"two models are called {name!r}, the second {source}; rename a folder or file")
         loaded[name] = model
     served = {}
+    shares = {name: _free_memory(model) / len(loaded) for name, model in loaded.items()}  # before any keys and values
     for name, model in loaded.items():
-        free = _free_memory(model) / len(loaded)  # no texts yet: keys and values are allocated as they come
+        free = shares[name]
         chosen = fitting_rows(name, model, free, rows)
+        reuse = min(chosen, fitting(model, free) - chosen)
         answers = min(_ANSWER_SHARE * free, _MOST_ANSWER_BYTES)
-        served[name] = ServedModel(name, model, rows=chosen, queue=queue, beyond=beyond, answer_bytes=answers)
-        size, parameters = _needed(model, chosen), parameter_count(model.config)
+        served[name] = ServedModel(
+            name, model, rows=chosen, queue=queue, beyond=beyond, compile=compile, reuse=reuse, answer_bytes=answers
+        )
+        size, parameters = _needed(model, chosen + reuse), parameter_count(model.config)
         told(
             f"{name}: {parameters:,} parameters, context {model.config.context_length:,}, {chosen} rows, "
             f"at most {size_text(size)} of memory for them and {size_text(answers)} for answers "
@@ -224,7 +234,7 @@ def fitting_rows(name: str, model: LanguageModel, free: float, wanted: int | Non
     """
     if wanted is not None and wanted < 1:
         raise ConfigError(f"--rows {wanted}; expected at least 1")
-    fits = math.floor((_SHARE * free - _needed(model, 0)) / _of_row(model)) if free < math.inf else _DEFAULT_ROWS
+    fits = fitting(model, free)
     context = model.config.context_length
     if fits < 1:
         raise ConfigError(
@@ -237,6 +247,11 @@ def fitting_rows(name: str, model: LanguageModel, free: float, wanted: int | Non
             f"{size_text(free)} of memory are free; expected at most {fits}"
         )
     return min(fits, _DEFAULT_ROWS) if wanted is None else wanted
+
+
+def fitting(model: LanguageModel, free: float) -> int:
+    """Number of texts whose keys, values and logits fit into free memory, generated or kept."""
+    return math.floor((_SHARE * free - _needed(model, 0)) / _of_row(model)) if free < math.inf else _DEFAULT_ROWS
 
 
 def _of_row(model: LanguageModel) -> int:

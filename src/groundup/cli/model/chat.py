@@ -46,8 +46,8 @@ def _chat(
     sampling = model.sampling(**generating.sampling)
     with wait_by_load():
         if model.chat_template is not None:
-            talk_with(model, sampling, system or "", beyond=generating.beyond)
+            talk_with(model, sampling, system or "", beyond=generating.beyond, compile=generating.compile)
         elif system is not None:
             raise ConfigError(f"--system {system} is for models trained on conversations; {run} was not: leave it out")
         else:
-            continue_lines(model, sampling, beyond=generating.beyond)
+            continue_lines(model, sampling, beyond=generating.beyond, compile=generating.compile)

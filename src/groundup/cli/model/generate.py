@@ -78,12 +78,12 @@ def _generate(
     )
     text = None if prompt in (None, "-") else checked_argument(prompt, "--prompt")
     model = load(run, checkpoint=checkpoint, device=device, weights=weights, longer_context=longer_context)
-    beyond, sampling = generating.beyond, model.sampling(**generating.sampling)
+    sampling, beyond, compiled = model.sampling(**generating.sampling), generating.beyond, generating.compile
     with wait_by_load():
         if chat:
-            talk_with(model, sampling, system or "", beyond=beyond)
+            talk_with(model, sampling, system or "", beyond=beyond, compile=compiled)
         elif file:
-            continue_file(model, file, out, sampling, samples=samples, beyond=beyond, rows=rows or 16)
+            continue_file(model, file, out, sampling, samples=samples, beyond=beyond, rows=rows or 16, compile=compiled)
         else:
             text = standard_input() if prompt == "-" else model.sample.prompt if text is None else text
-            write_texts(model, text, sampling, samples=samples, beyond=beyond, as_json=json_output)
+            write_texts(model, text, sampling, samples=samples, beyond=beyond, compile=compiled, as_json=json_output)
