@@ -22,7 +22,7 @@ from groundup.sweeps.trials import nested
 FAR = 10
 """An answer this many times beyond the largest run is marked."""
 _POINTS = 240
-_BUDGETS = 200
+_BUDGETS = 80
 _BEYOND = 1e4
 """How far beyond the runs' sizes and tokens the optimum is looked for."""
 _SHAPES = 40
@@ -152,10 +152,12 @@ def _estimated(points: Points, flops: Cost) -> Cost:
     try:
         config = from_dict(RunConfig, nested(run.options))
     except ConfigError as error:
-        raise ConfigError(f"--minutes: no run has measured its speed, and {run.path} is not of this version: {error}") from None
+        raise ConfigError(f"--minutes: {run.path} did not measure its speed, and {error}; give --flops") from None
     device = this_device(config)
     if not device.flops:
-        raise ConfigError(f"--minutes: no run has measured its speed, and the peak of {device.name} is unknown; give --flops")
+        raise ConfigError(
+            f"--minutes: no run has measured its speed, and the peak of {device.name} is unknown; give --flops"
+        )
     reached = device.flops * share_of_peak(config, device)
     told = f"no run has measured its speed: `groundup account`'s estimate for {device.name}"
     return dataclasses.replace(flops, per_token=flops.per_token / reached, source=told)
@@ -195,26 +197,16 @@ class Oracle:
         if flops is not None and minutes is not None:
             raise ConfigError("--flops and --minutes are both budgets; give one of them")
         budget = flops if flops is not None else None if minutes is None else 60 * minutes
-        if budget is not None and tokens is not None and parameters is not None:
-            raise ConfigError("a budget, --tokens and --parameters leave nothing to choose; leave one of them out")
         cost = self.flops if minutes is None else self.speed
         assert cost is not None
-        if "N" not in self.law.terms:
-            if parameters is not None and not np.isclose(parameters, self._size or 0, rtol=0.02):
-                raise ConfigError(
-                    f"--parameters {parameters:g}, but all runs have {self._size:,.0f} parameters; name runs of 3 or "
-                    "more sizes"
-                )
+        if self._size is not None:
+            self._check_fixed("--parameters", parameters, self._size, "size")
             parameters = self._size
         if "D" not in self.law.terms:
-            if tokens is not None and not np.isclose(tokens, self._tokens[0], rtol=0.02):
-                raise ConfigError(
-                    f"--tokens {tokens:g}, but all runs have {self._tokens[0]:,.0f} tokens; name runs of 3 or more "
-                    "lengths"
-                )
+            self._check_fixed("--tokens", tokens, float(self._tokens[0]), "number of tokens")
             tokens = float(self._tokens[0])
-            if parameters is not None:
-                budget = None
+        if budget is not None and tokens is not None and parameters is not None:
+            raise ConfigError("a budget, a size and a number of tokens leave nothing to choose; leave one of them out")
         fits, edge = len(self.law.e), False
         if parameters is not None and tokens is not None:
             n, d = np.full(fits, float(parameters)), np.full(fits, float(tokens))
@@ -226,7 +218,8 @@ class Oracle:
         elif budget is not None:
             n, d, edge = self._best(cost, budget)
         elif len(self.law.terms) < 2:
-            raise ConfigError("the runs vary in one thing only, so none is best for another; give a budget too")
+            what = "tokens" if self._size is not None else "parameters"
+            raise ConfigError(f"the runs vary in their {what} only; give a budget, or --{what}")
         else:
             n, d = self._balanced(parameters, tokens)
         loss = self.law.loss(**{term: {"N": n, "D": d}[term][:, None] for term in self.law.terms})[:, 0]
@@ -238,6 +231,10 @@ class Oracle:
             self.family.nearest(size.value), total / self.largest, edge,
         )  # fmt: skip
 
+    def _check_fixed(self, flag: str, given: float | None, known: float, what: str) -> None:
+        if given is not None and not np.isclose(given, known, rtol=0.02):
+            raise ConfigError(f"{flag} {given:g}, but all runs have one {what}, {known:,.0f}; name runs of 3 or more")
+
     def _size_for(self, cost: Cost, per_token: float) -> float:
         """The size whose token costs this much."""
         costs = cost(self._sizes)
@@ -246,7 +243,7 @@ class Oracle:
         return float(np.exp(np.interp(np.log(per_token), np.log(costs), np.log(self._sizes))))
 
     def _best(self, cost: Cost, budget: float) -> tuple[Floats, Floats, bool]:
-        """Sizes and tokens of least loss for a budget, of every fit, and whether the first lies at the end of the grid."""
+        """Sizes and tokens of least loss for a budget, by fit; and whether those of the first are beyond the grid."""
         grid = np.log(self._sizes)
         tokens = budget / cost(self._sizes)
         losses = self.law.loss(N=self._sizes[None], D=tokens[None])
@@ -265,9 +262,7 @@ class Oracle:
         budgets = np.geomspace(cheapest * lengths[0], dearest * lengths[1], _BUDGETS)
         best = [self._best(self.flops, float(budget))[:2] for budget in budgets]
         sizes, tokens_of = np.log(np.array([n for n, _ in best])), np.log(np.array([d for _, d in best]))
-        given, known, other = (
-            (parameters, sizes, tokens_of) if parameters is not None else (tokens, tokens_of, sizes)
-        )
+        given, known, other = (parameters, sizes, tokens_of) if parameters is not None else (tokens, tokens_of, sizes)
         assert given is not None
         found = np.empty(known.shape[1])
         for k in range(known.shape[1]):

@@ -1,10 +1,10 @@
 """Fit of L(N, D) = E + A / N^alpha + B / D^beta to losses, with bootstrap intervals (Hoffmann et al. 2022, approach 3).
 
 The logarithm of the loss is compared by a Huber loss of width 1e-3, and minimized by BFGS from a grid of starts. As
-Besiroglu et al. (2024) found for the published fit, an optimizer that stops early gives parameters that are far off, and
-intervals that are too narrow. So every start is minimized until its gradient vanishes, and the objective is a sum, not a
-mean, whose gradient would be small everywhere. With N and D in units of their geometric means, the terms of one fit are
-of one size, and the grid of starts does not depend on the runs.
+Besiroglu et al. (2024) found for the published fit, an optimizer that stops early gives parameters that are far off,
+and intervals that are too narrow. So every start is minimized until the objective falls no further, and the objective
+is a sum, not a mean, whose gradient would be small everywhere. With N and D in units of their geometric means, the
+terms of a fit are of one size, and the grid of starts does not depend on the runs.
 
 All starts, and all fits of the bootstrap, are minimized at once: arrays have a leading axis of fits.
 """
@@ -81,14 +81,15 @@ def interval(values: Floats) -> tuple[float, float, float]:
 def fit(sizes: dict[str, Floats], losses: Floats, groups: NDArray[np.int64], *, seed: int = 0) -> Law:
     """Fit the law to points.
 
-    The bootstrap draws runs, not points: the points of one run's curve are not independent. Its draws are weights of the
-    runs with a Dirichlet distribution (Rubin 1981), which keeps some of every size and length. With few runs, a draw
-    with replacement often has too few of them to determine the law.
+    The bootstrap draws runs, not points: the points of one run's curve are not independent. A draw is a weight for each
+    run, from a Dirichlet distribution (Rubin 1981): with few runs, a draw with replacement often has too few different
+    ones to determine the law. The distribution is wider than Rubin's by runs / (runs - parameters), since the fit
+    follows the noise of few runs.
 
     Args:
         sizes: N, D or both, of each point, by term.
         losses: of each point.
-        groups: number of the run of each point.
+        groups: number of the run of each point, from 0; there are more runs than the law has parameters.
         seed: of the bootstrap.
     """
     terms = tuple(sizes)
@@ -103,7 +104,8 @@ def fit(sizes: dict[str, Floats], losses: Floats, groups: NDArray[np.int64], *, 
     tried = _distinct(found[order], _STARTS_OF_A_DRAW)
     rng = np.random.default_rng(seed)
     count = int(groups.max()) + 1
-    drawn = count * rng.dirichlet(np.full(count, (count - 1 - 2 * len(terms)) / count), size=DRAWS)[:, groups]
+    spread = (count - best.shape[0]) / count
+    drawn = count * rng.dirichlet(np.full(count, spread), size=DRAWS)[:, groups]
     begin = np.repeat(tried[None], DRAWS, axis=0).reshape(DRAWS * len(tried), -1)
     fits, values = _minimize(begin, x, target, np.repeat(drawn, len(tried), axis=0))
     fits, values = fits.reshape(DRAWS, len(tried), -1), values.reshape(DRAWS, len(tried))
@@ -136,7 +138,7 @@ def _distinct(rows: Floats, most: int) -> Floats:
 
 
 def _predicted(parameters: Floats, x: Floats) -> tuple[Floats, Floats]:
-    """The logarithm of the loss, of shape (fits, points), and the share of each part in it, (fits, points, 1 + terms)."""
+    """log L, of shape (fits, points), and the share of each part in L, of shape (fits, points, 1 + terms)."""
     parts = np.concatenate(
         [
             np.broadcast_to(parameters[:, None, :1], (len(parameters), len(x), 1)),

@@ -189,8 +189,7 @@ def _check_enough(found: Points) -> None:
     if len(found.runs) < least:
         raise DataError(
             f"{len(found.runs)} usable run{'' if len(found.runs) == 1 else 's'}{left}; expected at least {least} whose "
-            "schedule has ended, of 3 or more sizes and lengths: a sweep over both, such as with [axes] d_model and "
-            "max_iters"
+            "schedule has ended, of 3 or more sizes and lengths, such as from a sweep with [axes] d_model and max_iters"
         )
     if not terms:
         raise DataError("all runs have one size and one number of tokens; expected 3 or more of either")
