@@ -22,7 +22,7 @@ from groundup.sweeps.trials import nested
 FAR = 10
 """An answer this many times beyond the largest run is marked."""
 _POINTS = 240
-_BUDGETS = 80
+_BUDGETS = 40
 _BEYOND = 1e4
 """How far beyond the runs' sizes and tokens the optimum is looked for."""
 _SHAPES = 40
@@ -258,16 +258,23 @@ class Oracle:
     def _balanced(self, parameters: float | None, tokens: float | None) -> tuple[Floats, Floats]:
         """Sizes and tokens of every fit where one is given, and best for its FLOPs."""
         cheapest, dearest = (float(value) for value in self.flops(self._sizes[[0, -1]]))
-        lengths = self._tokens.min() / _BEYOND, self._tokens.max() * _BEYOND
-        budgets = np.geomspace(cheapest * lengths[0], dearest * lengths[1], _BUDGETS)
-        best = [self._best(self.flops, float(budget))[:2] for budget in budgets]
-        sizes, tokens_of = np.log(np.array([n for n, _ in best])), np.log(np.array([d for _, d in best]))
-        given, known, other = (parameters, sizes, tokens_of) if parameters is not None else (tokens, tokens_of, sizes)
+        lowest = cheapest * self._tokens.min() / _BEYOND
+        highest = dearest * self._tokens.max() * _BEYOND
+        given = parameters if parameters is not None else tokens
         assert given is not None
-        found = np.empty(known.shape[1])
-        for k in range(known.shape[1]):
-            rising = np.maximum.accumulate(known[:, k])
-            found[k] = np.exp(np.interp(np.log(given), rising, other[:, k]))
+        for _ in range(2):  # the second time between the budgets that the first one found
+            budgets = np.geomspace(lowest, highest, _BUDGETS)
+            best = [self._best(self.flops, float(budget))[:2] for budget in budgets]
+            sizes, lengths = (np.array(column) for column in zip(*best, strict=True))
+            known, other = (sizes, lengths) if parameters is not None else (lengths, sizes)
+            known = np.maximum.accumulate(known, axis=0)
+            below = np.clip((known < given).sum(axis=0), 1, _BUDGETS - 1)
+            lowest, highest = budgets[below.min() - 1], budgets[below.max()]
+        columns = np.arange(known.shape[1])
+        before, after = (np.log(known[below + shift, columns]) for shift in (-1, 0))
+        step = np.where(after > before, after - before, 1.0)
+        share = np.clip((np.log(given) - before) / step, 0, 1)
+        found = np.exp((1 - share) * np.log(other[below - 1, columns]) + share * np.log(other[below, columns]))
         fixed = np.full(len(found), float(given))
         return (fixed, found) if parameters is not None else (found, fixed)
 
