@@ -14,14 +14,14 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from groundup.config import RunConfig
+from groundup.config import RunConfig, override
 from groundup.config.recipe import find_recipe
 from groundup.display.units import value_text
 from groundup.errors import ConfigError, FileMissingError
+from groundup.record.parent import inheriting_recipe
 from groundup.record.sweep import SweepDirectory, TrialResult
 from groundup.sweeps.executors.executor import Executor
 from groundup.sweeps.plan import Plan, read_plan
@@ -48,7 +48,6 @@ _WEIGHT_OF_THE_ENDS = 0.25
 _DRAWS = 4000
 _LEVEL = 0.95
 _RECIPE_FOR_DATA = "demo"
-_QUESTION = "Which peak learning rate is best for runs of {steps:,} steps?"
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Preset:
 
     Args:
         target: a recipe, its name or file; or a folder with the token shards ``train`` and ``valid``.
-        minutes: for all runs together.
+        minutes: for all runs together; a search that continues keeps its steps.
         directory: of the sweep; by default runs/lr- and the recipe's name.
         measure: seconds of a training step of a config.
 
@@ -84,63 +83,84 @@ class Preset:
     """
 
     def __init__(
-        self, target: str, minutes: float, directory: Path | None, measure: Callable[[RunConfig], float] | None = None
+        self,
+        target: str,
+        minutes: float | None = None,
+        directory: Path | None = None,
+        measure: Callable[[RunConfig], float] | None = None,
     ):
+        minutes = DEFAULT_MINUTES if minutes is None else minutes
         if not 0 < minutes < math.inf:
             raise ConfigError(f"--minutes {minutes:g}; expected a positive number")
-        self.target, self._data = target, _data_of(target)
-        self.recipe = _RECIPE_FOR_DATA if self._data else target
-        name = Path(target).resolve().name if self._data else find_recipe(target).stem
-        self._document: dict[str, Any] = {"name": f"lr-{name}", "recipe": self.recipe, "preset": "lr", "target": target}
-        plan = self._plan([1.0], [0], 1)
-        base = plan.base
-        self.centre, self._share = base.optim.max_learning_rate, _share(base)
-        if not base.data.valid:
+        self.target, self.data = target, _data_of(target)
+        self.recipe = _RECIPE_FOR_DATA if self.data else target
+        name = Path(target).resolve().name if self.data else find_recipe(target).stem
+        self.base = override(inheriting_recipe(self.recipe), self.data)
+        optim, data = self.base.optim, self.base.data
+        if not data.valid:
             raise ConfigError(f"{target}: data.valid is empty; learning rates are compared by their validation loss")
-        if not self.centre:
+        if not optim.max_learning_rate:
             raise ConfigError(f"{target}: optim.max_learning_rate = 0; expected a learning rate to begin with")
-        self.directory = directory or plan.default_directory
+        self.centre, self._share = optim.max_learning_rate, optim.min_learning_rate / optim.max_learning_rate
+        self._windows = min(self.base.train.eval_windows or _MOST_WINDOWS, _MOST_WINDOWS)
+        self.name = f"lr-{name}"
+        self.directory = directory or Path("runs") / self.name
         before = SweepDirectory(self.directory).document()
-        budget = before.plan.get("budget") if before else None
-        self.continues = isinstance(budget, Mapping) and budget.get("fixed") == "steps"
-        if self.continues:
-            assert isinstance(budget, Mapping)
-            self.steps = int(budget["amount"])
+        self.continues = before is not None
+        if before is None:
+            seconds = (measure or _seconds_per_step)(self.base)
+            self.steps = self._steps(minutes, seconds)
+        elif before.plan.get("preset") == "lr":
+            self.steps = int(before.plan["budget"]["amount"])
         else:
-            self.steps = _steps(base, minutes, (measure or _seconds_per_step)(base))
-
-    def plan(self, places: Sequence[int], seeds: Sequence[int]) -> Plan:
-        """The plan of a round."""
-        return self._plan([self.rate(place) for place in places], seeds, self.steps)
+            raise ConfigError(f"{self.directory} holds another sweep; choose another --directory")
 
     @property
     def first(self) -> Plan:
         """The plan of the first round."""
         return self.plan(_FIRST, [0])
 
+    def plan(self, places: Sequence[int], seeds: Sequence[int]) -> Plan:
+        """The plan of a round."""
+        options = {
+            "train.eval_interval": self.steps, "train.eval_windows": self._windows, "train.stop_at": 0,
+            "train.max_minutes": 0.0, "train.finish_schedule": False, "train.ratio_interval": 0, "optim.stage_from": 0,
+            "sample.interval": 0, "track.tensorboard": False, "track.wandb": False, **self.data,
+        }  # fmt: skip
+        document = {
+            "name": self.name,
+            "question": f"Which peak learning rate is best for runs of {self.steps:,} steps?",
+            "recipe": self.recipe,
+            "seeds": list(seeds),
+            "options": options,
+            "axes": {RATE: [self.rate(place) for place in places]},
+            "rules": {"optim.min_learning_rate": f"max_learning_rate * {self._share!r}"},
+            "budget": {"fixed": "steps", "amount": self.steps},
+        }
+        plan = read_plan(document, Path())
+        return dataclasses.replace(plan, document=plan.document | {"preset": "lr", "file": self.target})
+
     def rate(self, place: int) -> float:
         """The learning rate at a place of the grid, which for the recipe's is 0."""
         return self.centre if place == 0 else float(f"{self.centre * STEP ** (place / 2):.3g}")
 
-    def _plan(self, rates: Sequence[float], seeds: Sequence[int], steps: int) -> Plan:
-        options = {
-            "train.eval_interval": max(1, steps), "train.stop_at": 0, "train.max_minutes": 0.0,
-            "train.finish_schedule": False, "train.ratio_interval": 0, "optim.stage_from": 0, "sample.interval": 0,
-            "track.tensorboard": False, "track.wandb": False, **self._data,
-        }  # fmt: skip
-        known = self._document
-        document = {
-            "name": known["name"],
-            "question": _QUESTION.format(steps=steps),
-            "recipe": self.recipe,
-            "seeds": list(seeds),
-            "options": options,
-            "axes": {RATE: list(rates)},
-            "rules": {"optim.min_learning_rate": f"max_learning_rate * {getattr(self, '_share', 0.0)!r}"},
-            "budget": {"fixed": "steps", "amount": steps},
-        }
-        plan = read_plan(document, Path())
-        return dataclasses.replace(plan, document=plan.document | {"preset": "lr", "file": self.target})
+    def _steps(self, minutes: float, seconds: float) -> int:
+        """Steps of each run, so that all runs take about these minutes; no more than the recipe's.
+
+        Raises:
+            ConfigError: too few to learn anything.
+        """
+        # A forward pass is a third of a step.
+        evaluation = self._windows / (3 * self.base.data.batch_size) * seconds
+        beside = _EVALUATIONS * evaluation + _SECONDS_BESIDE_A_RUN
+        steps, most = int((60 * minutes / _RUNS - beside) / seconds), self.base.train.max_iters
+        if steps < min(_LEAST_STEPS, most):
+            needed = math.ceil(10 * _RUNS * (_LEAST_STEPS * seconds + beside) / 60) / 10
+            raise ConfigError(
+                f"--minutes {minutes:g}: a step takes {seconds:.2g} s here, which leaves {max(0, steps)} steps for "
+                f"each of {_RUNS} runs; give --minutes {needed:g} or more, or a smaller model"
+            )
+        return min(steps, most)
 
     def run(
         self, make_executor: Callable[[Plan], Executor], *, retries: int, watch: Watch
@@ -157,7 +177,8 @@ class Preset:
             plan = self.plan(places, seeds)
             result = run_sweep(plan, make_executor(plan), directory=self.directory, retries=retries, watch=watch)
             found.update(result.results)
-            return dataclasses.replace(result, results=dict(found))
+            in_order = sorted(found.items(), key=lambda pair: (pair[1].varied[RATE], pair[1].seed))
+            return dataclasses.replace(result, results=dict(in_order))
 
         losses = _Losses(self, found)
         places, seeds = list(_FIRST), [0]
@@ -286,31 +307,6 @@ def _data_of(target: str) -> dict[str, str]:
                 "`groundup encode` writes them"
             )
     return {f"data.{split}": str(folder / split) for split in ("train", "valid")}
-
-
-def _share(config: RunConfig) -> float:
-    """The last learning rate as a share of the peak."""
-    peak = config.optim.max_learning_rate
-    return config.optim.min_learning_rate / peak if peak else 0.0
-
-
-def _steps(config: RunConfig, minutes: float, seconds: float) -> int:
-    """Steps of each run, so that all of them take about these minutes; no more than the recipe's.
-
-    Raises:
-        ConfigError: too few to learn anything.
-    """
-    # A forward pass is a third of a step.
-    windows = min(config.train.eval_windows or _MOST_WINDOWS, _MOST_WINDOWS)
-    beside = _EVALUATIONS * windows / (3 * config.data.batch_size) * seconds + _SECONDS_BESIDE_A_RUN
-    steps = int((60 * minutes / _RUNS - beside) / seconds)
-    if steps < min(_LEAST_STEPS, config.train.max_iters):
-        needed = math.ceil(10 * _RUNS * (_LEAST_STEPS * seconds + beside) / 60) / 10
-        raise ConfigError(
-            f"--minutes {minutes:g}: a step takes {seconds:.2g} s here, which leaves {max(0, steps)} steps for each of "
-            f"{_RUNS} runs; give --minutes {needed:g} or more, or a smaller model"
-        )
-    return min(steps, config.train.max_iters)
 
 
 def _seconds_per_step(config: RunConfig) -> float:
