@@ -100,6 +100,8 @@ NOT_TRIED = {
     ("train", "track.wandb_project"): "is of the service",
     ("demo", "minutes"): "a large number is a long run",
     ("demo", "steps"): "a large number is a long run",
+    ("sweep", "preset"): "makes 17 runs",
+    ("sweep", "minutes"): "is of the preset",
     ("sweep", "address"): "is of a cluster",
     ("sweep", "executor"): "starts processes",
     ("sweep", "workers"): "starts processes",
