@@ -262,7 +262,7 @@ def test_times_of_two_devices_are_not_mixed(runs: Path, tmp_path: Path, capsys: 
 
 def test_damaged_runs_are_left_out_and_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     damages = {
-        "metrics.jsonl": "metrics.jsonl",
+        "metrics.jsonl": "it has no validation loss",
         "config.toml": "config.toml cannot be read",
         "summary.json": "summary.json cannot be read",
         "environment.json": "environment.json cannot be read",
@@ -275,3 +275,18 @@ def test_damaged_runs_are_left_out_and_named(runs: Path, tmp_path: Path, capsys:
     assert (code, len(document["points"])) == (0, 12)
     for name, said in damages.items():
         assert said in document["left_out"][str(tmp_path / name)]
+
+
+def test_of_runs_whose_loss_does_not_fall_no_size_is_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for number, (width, layers) in enumerate(((32, 1), (64, 2), (128, 4))):
+        for steps in (100, 400, 1600):
+            own = {"model.d_model": width, "model.num_layers": layers}
+            folder = tmp_path / f"{width}-{steps}"
+            make_run(folder, loss=2 + 0.1 * number + 30 / steps**0.5, steps=steps, every=steps // 20, options=own)
+            count = parameter_count(override(RunConfig(), MODEL | own).model)
+            summary = json.loads((folder / "summary.json").read_text())
+            (folder / "summary.json").write_text(json.dumps(summary | {"parameters": count}))
+    code, _, err = run(tmp_path, "--flops", "1e12", capsys=capsys)
+    assert (code, "does not fall with larger models (alpha = -" in err, err.count("\n")) == (2, True, 1)
+    code, out, _ = run(tmp_path, "--plot", tmp_path / "law.png", capsys=capsys)
+    assert (code, "the best model" in out, "hardly determine alpha" in " ".join(out.split())) == (0, False, True)

@@ -13,7 +13,7 @@ from groundup.account.fit import scaled
 from groundup.account.flops import training_flops_per_token
 from groundup.account.params import parameter_count
 from groundup.config import ModelConfig, RunConfig, from_dict
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.record.read import Run
 from groundup.reports.scaling.law import Floats, Law, interval
 from groundup.reports.scaling.points import Points
@@ -193,6 +193,7 @@ class Oracle:
 
         Raises:
             ConfigError: more is given than can be chosen, or the law does not know what is asked.
+            DataError: the loss does not fall with size or tokens.
         """
         if flops is not None and minutes is not None:
             raise ConfigError("--flops and --minutes are both budgets; give one of them")
@@ -216,11 +217,13 @@ class Oracle:
             n = np.full(fits, self._size_for(cost, budget / tokens))
             d = np.full(fits, float(tokens))
         elif budget is not None:
+            self._check_falls()
             n, d, edge = self._best(cost, budget)
         elif len(self.law.terms) < 2:
             what = "tokens" if self._size is not None else "parameters"
             raise ConfigError(f"the runs vary in their {what} only; give a budget, or --{what}")
         else:
+            self._check_falls()
             n, d = self._balanced(parameters, tokens)
         loss = self.law.loss(**{term: {"N": n, "D": d}[term][:, None] for term in self.law.terms})[:, 0]
         size, length = Range(*interval(n)), Range(*interval(d))
@@ -230,6 +233,20 @@ class Oracle:
             asked, size, length, Range(*interval(loss)), total, None if seconds is None else seconds / 60,
             self.family.nearest(size.value), total / self.largest, edge,
         )  # fmt: skip
+
+    @property
+    def falls(self) -> bool:
+        """Whether there is a best size for a budget: the loss falls with size, and with tokens."""
+        return "D" in self.law.terms and bool(np.all(self.law.exponents[0] > 0))
+
+    def _check_falls(self) -> None:
+        for k, term in enumerate(self.law.terms):
+            if (exponent := float(self.law.exponents[0, k])) <= 0:
+                what = "larger models (alpha" if term == "N" else "more tokens (beta"
+                raise DataError(
+                    f"the loss of these runs does not fall with {what} = {exponent:.2g}), so no size is best; train "
+                    "longer, and choose sizes and lengths further apart"
+                )
 
     def _check_fixed(self, flag: str, given: float | None, known: float, what: str) -> None:
         if given is not None and not np.isclose(given, known, rtol=0.02):

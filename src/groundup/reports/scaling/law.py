@@ -30,6 +30,10 @@ _SHARES = (0.1, 0.35, 0.75)
 _MOST_STEPS = 400
 _STARTS_OF_A_DRAW = 3
 _FLAT = 1e-7
+_HIGHEST = 600.0
+"""Largest exponent of e: draws of the bootstrap that the points do not determine can have any terms."""
+_UNSURE = 3
+"""Ratio of the ends of an exponent's interval from which on it counts as unknown."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +60,34 @@ class Law:
             sizes: N and D, as far as they are terms of the law.
         """
         shape = (len(self.e),) + (1,) * (max(np.ndim(value) for value in sizes.values()) - 1)
-        total = np.exp(self.e).reshape(shape)
+        total = _exp(self.e).reshape(shape)
         for k, term in enumerate(self.terms):
             coefficient, exponent = self.coefficients[:, k].reshape(shape), self.exponents[:, k].reshape(shape)
-            total = total + np.exp(coefficient - exponent * np.log(sizes[term]))
+            total = total + _exp(coefficient - exponent * np.log(sizes[term]))
         return total
+
+    @property
+    def unsure(self) -> list[str]:
+        """Names of the exponents that the points hardly determine."""
+        found = []
+        for name in ("alpha", "beta"):
+            if (values := self.values().get(name)) is not None:
+                _, low, high = interval(values)
+                found += [name] if low <= 0 or high > _UNSURE * low else []
+        return found
 
     def values(self) -> dict[str, Floats]:
         """E, A, alpha, B and beta of every fit, those of the terms it has."""
         names = {"N": ("A", "alpha"), "D": ("B", "beta")}
-        found = {"E": np.exp(self.e)}
+        found = {"E": _exp(self.e)}
         for k, term in enumerate(self.terms):
             coefficient, exponent = names[term]
-            found |= {coefficient: np.exp(self.coefficients[:, k]), exponent: self.exponents[:, k]}
+            found |= {coefficient: _exp(self.coefficients[:, k]), exponent: self.exponents[:, k]}
         return found
+
+
+def _exp(values: Floats) -> Floats:
+    return np.exp(np.minimum(values, _HIGHEST))
 
 
 def interval(values: Floats) -> tuple[float, float, float]:

@@ -55,7 +55,7 @@ def print_fit(
     answers = []
     if any(value is not None for value in given.values()):
         answers.append(oracle.answer(_asked(given), **given))
-    elif "D" in law.terms:
+    elif oracle.falls:
         answers += _by_default(oracle)
     if plot is not None:
         _draw(law, points, oracle, plot)
@@ -125,6 +125,9 @@ def _law_section(law: Law, points: Points) -> Section:
         notes.append(f"All runs have {points.column('parameters')[0]:,.0f} parameters, so N stays fixed.")
     if law.terms == ("N",):
         notes.append(f"All runs have {points.column('tokens')[0]:,.0f} tokens, so D stays fixed.")
+    if unsure := law.unsure:
+        axis = "/".join({"alpha": "sizes", "beta": "lengths"}[name] for name in unsure)
+        notes.append(f"The runs hardly determine {' and '.join(unsure)}: add {axis} further apart, or more seeds.")
     if runs < _FEW:
         notes.append(f"With fewer than {_FEW} runs the intervals are too narrow.")
     if "constant" in schedules and len(schedules) > 1:
@@ -226,7 +229,7 @@ def _draw(law: Law, points: Points, oracle: Oracle, path: Path) -> None:
         axes.plot(cost, _of_first(law, np.full(80, size), along), color=colour, linewidth=1)
     if not by_size:
         axes.plot(flops, losses, "o", color=_BLACK, markersize=4, label="runs")
-    if law.terms == ("N", "D"):
+    if law.terms == ("N", "D") and oracle.falls:
         budgets = np.geomspace(flops.min(), flops.max() * 10, 40)
         answers = [oracle.answer("", flops=float(budget)).loss for budget in budgets]
         axes.plot(budgets, [a.value for a in answers], color=_BLACK, linestyle="--", linewidth=1.4, label="best size")
