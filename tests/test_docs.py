@@ -254,6 +254,7 @@ SIZES = {
     "stories": {"megabytes": 0.05},
     "tokenizer train": {"vocab_size": 300},
     "generate": {"tokens": 4},
+    "sweep": {"minutes": 2},
 }  # fmt: skip
 LONGER = {"max_iters": 8, "stop_at": 2}
 """Sizes of a run that is resumed or stopped; only those that a command names."""
@@ -264,6 +265,9 @@ PLAN = {
     "context_length = 64": "context_length = 16",
     "max_iters = 200": "max_iters = 4",
     "[0.001, 0.003, 0.01, 0.03, 0.3]": "[0.001, 0.01]",
+    "warmup_iters = 20\n": "warmup_iters = 1\n",
+    "[32, 64, 128]": "[16, 24, 32]",
+    "[100, 400, 1600]": "[2, 4, 8]",
 }
 
 

@@ -53,6 +53,7 @@ VERBS = {
     "report": ("report", "report", "a report on runs: one interactive page, and Markdown with pictures"),
     "compare": ("compare", "compare", "two runs side by side: options, curves, and a test where there are seeds"),
     "runs": ("runs", "runs", "list the runs: filter, sort, tag, export"),
+    "fit": ("fit", "fit", "a scaling law of runs: how large a model, how many tokens, what loss for a budget"),
     "lab": ("lab", "lab", "the runs in the browser, while they are trained: curves, samples, differences"),
     "evaluate": (
         "model.evaluate",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from groundup.cli.parse import call
+from groundup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from groundup.sweeps.executors.executor import Executor
+    from groundup.sweeps.plan import Plan
 
 
 def sweep(arguments: list[str]) -> int:
@@ -20,6 +26,8 @@ def _sweep(
     plan: Annotated[str, arg(metavar="PLAN")],
     /,
     *,
+    preset: Literal["lr"] | None = None,
+    minutes: float | None = None,
     budget: str | None = None,
     directory: Path | None = None,
     workers: int | None = None,
@@ -35,9 +43,13 @@ def _sweep(
     interrupted sweep; no trial runs twice.
 
     groundup sweep PLAN.toml --workers 2
+    groundup sweep RECIPE.toml --preset lr --minutes 5
 
     Args:
-        plan: a TOML file, or the name of a shipped plan.
+        plan: a TOML file, or the name of a shipped plan. With --preset a recipe, or a folder with the token shards
+            train and valid.
+        preset: lr: find the learning rate for a recipe and its data, by short runs that begin with the recipe's.
+        minutes: with --preset, about how long all runs together take. Default: 5.
         budget: name of one of the plan's [budgets].
         directory: of the sweep; by default runs/ and the plan's name.
         workers: trials at once; by default one for each GPU, or one on a CPU.
@@ -54,9 +66,17 @@ def _sweep(
     from groundup.display.progress import progress_bar
     from groundup.sweeps.plan import load_plan
 
-    console = make_console(stderr=json_output)
-    loaded = load_plan(plan, budget)
-    from groundup.sweeps.terminal import TerminalWatch, print_plan, print_result
+    for flag, value, wrong in (("--budget", budget, preset is not None), ("--minutes", minutes, preset is None)):
+        if value is not None and wrong:
+            raise ConfigError(f"{flag} {value} is for a plan" if preset else f"{flag} {value:g} is for --preset lr")
+    console, search = make_console(stderr=json_output), None
+    if preset is not None:
+        from groundup.sweeps.learning_rate import Preset
+
+        search = Preset(plan, minutes, directory)
+        directory = search.directory
+    loaded = search.first if search else load_plan(plan, budget)
+    from groundup.sweeps.terminal import TerminalWatch, print_best, print_plan, print_result
 
     if dry_run:
         print_plan(console, loaded, directory)
@@ -65,12 +85,20 @@ def _sweep(
     from groundup.sweeps.sweep import run_sweep
 
     place = directory or loaded.default_directory
-    runs_them = choose_executor(
-        loaded, place, kind=executor, workers=workers, threads=threads, gpus=gpus, address=address
-    )
+
+    def executor_of(plan: Plan) -> Executor:
+        return choose_executor(plan, place, kind=executor, workers=workers, threads=threads, gpus=gpus, address=address)
+
     with progress_bar(console) as update:
         watch = TerminalWatch(console, loaded, update)
-        result = run_sweep(loaded, runs_them, directory=place, retries=retry, watch=watch)
+        if search is not None:
+            result, best = search.run(executor_of, retries=retry, watch=watch)
+        else:
+            result, best = run_sweep(loaded, executor_of(loaded), directory=place, retries=retry, watch=watch), None
     if json_output:
-        print(json.dumps([found.to_line() for found in result.results.values()], indent=1))
-    return print_result(console, result, place)
+        lines = [found.to_line() for found in result.results.values()]
+        print(json.dumps(lines if search is None else {"best": best and asdict(best), "results": lines}, indent=1))
+    code = print_result(console, result, place)
+    if search is not None and best is not None:
+        print_best(console, best, search)
+    return code

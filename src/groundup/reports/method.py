@@ -164,7 +164,8 @@ def commands_of(study: Study) -> list[str]:
     """The commands that make a study's runs again."""
     if study.folder is not None:
         plan = study.plan.get("file") or f"{study.plan.get('name') or study.name}.toml"
-        return [command("sweep", Path(str(plan)), *(["--budget", study.budget] if study.budget else []))]
+        preset = ["--preset", str(study.plan["preset"])] if study.plan.get("preset") else []
+        return [command("sweep", Path(str(plan)), *preset, *(["--budget", study.budget] if study.budget else []))]
     shown = [run for run in study.runs if run.options][:3]
     again = [command("train", run.path / "config.toml", f"--name={run.name}-again") for run in shown]
     if len(study.runs) > len(shown):

@@ -13,9 +13,10 @@ from rich.text import Text
 from groundup.display.console import print_section
 from groundup.display.progress import Update
 from groundup.display.section import Section
-from groundup.display.units import time_text
+from groundup.display.units import time_text, value_text
 from groundup.record.sweep import SweepDirectory, TrialResult
 from groundup.sweeps.cost import Cost, check_memory, cost_section, this_device, trial_costs
+from groundup.sweeps.learning_rate import SEEDS, Best, Preset
 from groundup.sweeps.plan import Plan
 from groundup.sweeps.sweep import SweepResult, Watch
 from groundup.sweeps.trials import Trial, trials_of
@@ -98,6 +99,35 @@ def print_result(console: Console, result: SweepResult, place: Path) -> int:
         console.print("the same command tries crashed trials again")
     console.print(Text(f"report on the results with\n  {command('report', place)}"), soft_wrap=True)
     return 1 if crashed else 0
+
+
+def print_best(console: Console, best: Best, preset: Preset) -> None:
+    """Print the best learning rate that a search found, and how to use it."""
+    rate = value_text(best.rate)
+    console.print(
+        Text(f"best learning rate {rate}, between {value_text(best.low)} and {value_text(best.high)}", style="bold")
+    )
+    notes = [
+        f"95 % interval of the minimum of a parabola, {SEEDS} seeds, runs of {preset.steps:,} steps; of those tried, "
+        f"{value_text(best.tried)} has the lowest loss, {best.loss:.4f}."
+    ]
+    if best.edge:
+        notes.append(
+            f"It is at the edge of the grid: {value_text(best.tried)} is the {best.edge} learning rate that was tried, "
+            f"and a better one may lie {'below' if best.edge == 'lowest' else 'above'}."
+        )
+    if best.flat:
+        notes.append("The losses show no minimum: the interval is what was tried around the lowest.")
+    if preset.base.optim.optimizer == "muon":
+        notes.append("It is that of Muon's matrices, and of AdamW's other parameters.")
+    if preset.base.train.max_iters > preset.steps:
+        notes.append(f"The recipe's {preset.base.train.max_iters:,} steps may want a lower one.")
+    console.print(Text(" ".join(notes), style="dim"))
+    minimum = value_text(best.minimum)
+    console.print(Text(f"\n  [optim]\n  max_learning_rate = {rate}\n  min_learning_rate = {minimum}\n"))
+    flags = ["--max_learning_rate", rate, "--min_learning_rate", minimum]
+    data = [word for name, value in preset.data.items() for word in (f"--{name}", value)]
+    console.print(Text(f"train with\n  {command('train', preset.recipe, *data, *flags)}"), soft_wrap=True)
 
 
 def _print_heading(console: Console, plan: Plan) -> None:
