@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -76,6 +76,19 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
             raise ConfigError(f"[{place}] has {full} twice, as {name} too; leave one of them out")
         found[full] = value
     return found
+
+
+def check_length(given: Iterable[str]) -> None:
+    """Refuse two lengths of a run beside each other.
+
+    Args:
+        given: full names of the options that a user gives for this run, over its recipe.
+
+    Raises:
+        ConfigError: both train.minutes and train.max_iters are given.
+    """
+    if {"train.minutes", "train.max_iters"} <= set(given):
+        raise ConfigError("--minutes and --max_iters are two lengths for one run; leave one of them out")
 
 
 Effect = Literal["result", "speed", "record"]

@@ -409,6 +409,10 @@ class TrainConfig:
     for a model that one process cannot hold. Both are read on any number of ranks."""
     max_minutes: float = 0.0
     """Save a checkpoint and stop after this many minutes of a session; 0 sets no limit."""
+    minutes: float = 0.0
+    """Train for this many minutes in all, evaluations and checkpoints included, in place of max_iters steps: the
+    learning-rate schedule ends then. The number of steps follows from the measured speed. Warm-up and decay keep the
+    shares that they have of max_iters. 0 trains max_iters steps."""
     finish_schedule: bool = False
     """With max_minutes: finish the learning-rate schedule within the limit, as if it were the whole run."""
     stop_at: int = 0
@@ -428,16 +432,25 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval", "stop_at"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
-        for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
+        for name in ("checkpoint_minutes", "max_minutes", "minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
+        if self.finish_schedule and self.minutes:
+            raise ConfigError(
+                f"train.minutes = {self.minutes:g} finishes the schedule by itself; leave train.finish_schedule out"
+            )
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")
         _require(
-            self.stop_at <= self.max_iters, "train.stop_at", self.stop_at,
+            self.stop_at <= self.max_iters or self.minutes > 0, "train.stop_at", self.stop_at,
             f"a step of the schedule, at most train.max_iters = {self.max_iters}",
         )  # fmt: skip
+
+    @property
+    def schedule_by_time(self) -> bool:
+        """Whether the learning rate follows the time in place of the steps."""
+        return self.finish_schedule or self.minutes > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -544,6 +557,11 @@ def _can_be_written(text: str) -> bool:
 def check_warmup(config: RunConfig) -> None:
     """Refuse a warm-up that is longer than the run, or than its stage, and a stage without steps."""
     optim, steps = config.optim, config.train.max_iters
+    if optim.stage_from and config.train.minutes:
+        raise ConfigError(
+            f"optim.stage_from = {optim.stage_from} counts steps, but train.minutes = {config.train.minutes:g} leaves "
+            f"their number open; leave one of them out"
+        )
     if optim.stage_from >= steps:
         raise ConfigError(
             f"optim.stage_from = {optim.stage_from} leaves no step for the second stage: train.max_iters = {steps}; "

@@ -156,4 +156,4 @@ def _course(stage: _Stage) -> str:
 def kept_step(config: RunConfig) -> int:
     """Return the step whose checkpoint is kept for a longer run: the last one before wsd decays; 0 if there is none."""
     step = last_shared_step(config.train.max_iters, config.optim)
-    return step if step < config.train.max_iters and not config.train.finish_schedule else 0
+    return step if step < config.train.max_iters and not config.train.schedule_by_time else 0

@@ -157,6 +157,7 @@ class CheckpointWriter:
 
     Attributes:
         has_news: whether the thread has met an error or has notes since the last look.
+        seconds: what writing the latest checkpoint took; 0 before the first one.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class CheckpointWriter:
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self.has_news = False
+        self.seconds = 0.0
         self._notes: list[str] = []
         self._stuck: set[Path] = set()
 
@@ -282,8 +284,10 @@ class CheckpointWriter:
             CheckpointError, TrainingError: as :meth:`save` does.
         """
         with self._errors_of(step):
+            began = time.monotonic()
             self.sync_record()
             yield
+            self.seconds = time.monotonic() - began
             self.run.point("latest", step)
             self._prune()
 

@@ -53,10 +53,20 @@ def describe(
     )
     if ranks > 1:
         rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
+    if minutes := config.train.minutes:
+        rows["length"] = (
+            f"{minutes:g} minutes in all, as many steps as they allow; the learning-rate schedule ends then"
+            f"{_warmup_share(config, minutes)}"
+        )
     if config.train.max_minutes:
         how = ", and the learning-rate schedule ends within them" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
     return rows
+
+
+def _warmup_share(config: RunConfig, minutes: float) -> str:
+    share = config.optim.warmup_iters / config.train.max_iters
+    return f"; warm-up takes {share:.1%} of the steps ({config.optim.warmup_iters} of {config.train.max_iters:,})"
 
 
 def _counted(store: TokenShards) -> str:
