@@ -94,7 +94,7 @@ def check_length(given: Iterable[str]) -> None:
 Effect = Literal["result", "speed", "record"]
 
 SPEED = (
-    "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
+    "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile", "train.compile_mode",
     "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
 )  # fmt: skip
 """Where and how a run is computed. The results agree to rounding."""
@@ -102,6 +102,7 @@ RECORD = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
     "train.log_interval", "train.eval_interval", "train.eval_windows", "train.eval_batch_size",
     "train.checkpoint_interval", "train.checkpoint_minutes", "train.keep_checkpoints",
+    "train.keep_best",
     "train.max_minutes", "train.finish_schedule", "train.stop_at", "train.ratio_interval", "train.spike_factor",
     "train.peak_tflops", "train.profile", "sample.", "track.",
 )  # fmt: skip

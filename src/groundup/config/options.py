@@ -384,7 +384,10 @@ class TrainConfig:
     """Fused layers and a loss that never holds all logits, or one formula after the other. The results agree to
     rounding."""
     compile: bool = False
-    """Compile forward, loss and backward with torch.compile; if that fails, the run says so and continues without."""
+    """Compile forward, loss and backward, and the evaluations' forward, with torch.compile; if that fails, the run says
+    so and continues without."""
+    compile_mode: Literal["default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune"] = "default"
+    """Mode of torch.compile: what it spends to find faster kernels, and whether it records CUDA graphs."""
     activation_checkpointing: bool = False
     """Save only the input of each block, and recompute the rest in the backward pass: less memory, a third more
     FLOPs."""
@@ -397,11 +400,16 @@ class TrainConfig:
     eval_batch_size: int = 32
     """Windows per forward pass of an evaluation. It never changes the result beyond rounding."""
     checkpoint_interval: int = 1000
-    """Steps between checkpoints; more are made before each evaluation, after the last step and on interruption."""
+    """Steps between checkpoints; more are made after the last step, on interruption, and, with keep_best = "full",
+    before each evaluation."""
     checkpoint_minutes: float = 15.0
     """Longest time without a checkpoint, in minutes; 0 sets no limit."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep, beside the best; 0 keeps all."""
+    keep_best: Literal["full", "weights", "none"] = "full"
+    """What is kept of the step with the lowest validation loss: a full checkpoint, which is written before each
+    evaluation; its weights only, written at each new best, so that full checkpoints follow checkpoint_interval alone;
+    or nothing. Without it, "best" names the newest checkpoint."""
     background_checkpoints: bool = True
     """Copy the checkpoint's tensors and continue training while a thread writes them; takes that much more memory."""
     checkpoint_format: Literal["gathered", "sharded"] = "gathered"
@@ -437,6 +445,16 @@ class TrainConfig:
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
+        modes = ("default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
+        listed = ", ".join(map(repr, modes))
+        _require(self.compile_mode in modes, "train.compile_mode", self.compile_mode, f"one of {listed}")
+        kinds = ("full", "weights", "none")
+        _require(self.keep_best in kinds, "train.keep_best", self.keep_best, f"one of {', '.join(map(repr, kinds))}")
+        if self.keep_best == "weights" and self.checkpoint_format == "sharded":
+            raise ConfigError(
+                "train.keep_best = 'weights' gathers the weights in one file, which "
+                "train.checkpoint_format = 'sharded' avoids; keep 'full' or 'none'"
+            )
         if self.finish_schedule and self.minutes:
             raise ConfigError(
                 f"train.minutes = {self.minutes:g} finishes the schedule by itself; leave train.finish_schedule out"

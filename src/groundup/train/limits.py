@@ -120,9 +120,9 @@ class Deadline:
     """Learning-rate schedule of a run that trains for ``train.minutes``: it ends at the deadline.
 
     Each step advances the schedule by its share of what is left: ``(1 - progress) / steps left``. The number of steps
-    left follows from the measured time of a step and of an evaluation; time is kept for the last evaluation and checkpoint.
-    So a change of speed bends the rest of the schedule, and the last step still ends in time. Compilation in the first
-    step takes time, and no part of the schedule.
+    left follows from the measured time of a step and of an evaluation; time is kept for the last evaluation and
+    checkpoint. So a change of speed bends the rest of the schedule, and the last step still ends in time. Compilation
+    in the first step takes time, and no part of the schedule.
 
     Args:
         minutes: all training time of the run.
@@ -167,7 +167,7 @@ class Deadline:
 
     @property
     def _end(self) -> float:
-        """Expected seconds of the evaluation after the last step: the longest, without the first one, which compiles."""
+        """Expected seconds of the last evaluation: those of the longest, without the first one, which compiles."""
         return max(self._reports[1:] or self._reports, default=0.0)
 
     def progress(self, writing: float = 0.0) -> float:
@@ -348,15 +348,23 @@ def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> 
         also: how many more there are: one before the learning rate decays, one at the end of the first stage.
     """
     written = -(-config.max_iters // config.checkpoint_interval)
-    if evaluates:
+    full = config.keep_best == "full"
+    if evaluates and full:
         written += config.max_iters // config.eval_interval
-    return also + (min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written)
+    return also + (min(written, config.keep_checkpoints + 1 + full) if config.keep_checkpoints else written)
 
 
 def checkpoints_at_once(config: RunConfig) -> int:
     """Most checkpoints of a run on the disk at once."""
     also = (kept_step(config) > 0) + (config.optim.stage_from > 0)
     return most_checkpoints(config.train, evaluates=bool(config.data.valid), also=also)
+
+
+def best_bytes(config: RunConfig, model: nn.Module) -> int:
+    """Most bytes of weights kept without optimizer state: the best, the one before it, and one being written."""
+    if config.train.keep_best != "weights" or not config.data.valid:
+        return 0
+    return 3 * sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def free_bytes(folder: Path) -> int:
@@ -382,7 +390,7 @@ def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optim
 
 def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """One line if the checkpoints will not fit on the disk; empty otherwise."""
-    needed = checkpoint_bytes(model, optimizer) * checkpoints_at_once(config)
+    needed = checkpoint_bytes(model, optimizer) * checkpoints_at_once(config) + best_bytes(config, model)
     free = free_bytes(config.run_dir)
     if needed <= free:
         return ""

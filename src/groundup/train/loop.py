@@ -162,6 +162,7 @@ class Session:
         self.trainer, self.state, self.display, self.pause = trainer, trainer.state, display, pause
         config = trainer.config
         by_minutes = config.train.minutes
+        self.by_time = config.train.schedule_by_time
         self.total = _NO_END if by_minutes else config.train.max_iters
         self.sinks, self.writer = open_record(trainer, display, resumed=resumed)
         self.guard = DataGuard(trainer.train_store, trainer.valid_store)
@@ -225,7 +226,7 @@ class Session:
             DataError: shards have changed under the run; the steps so far are saved first.
             CheckpointError, TrainingError: the checkpoint in flight cannot be written, or the run directory is gone.
         """
-        number, config, ranks = self._steps_launched() + 1, self.trainer.config, self.trainer.ranks
+        number, ranks = self._steps_launched() + 1, self.trainer.ranks
         if number > self.total:
             return False
         damage = self._look_at_files()
@@ -269,7 +270,7 @@ class Session:
         """Launch the next step: on a GPU it is queued, on a CPU it is done."""
         trainer, number = self.trainer, self._steps_launched() + 1
         config = trainer.config
-        if config.train.schedule_by_time:
+        if self.by_time:
             rate = learning_rate_at(self.state.progress, config.train.max_iters, config.optim)
         else:  # by the step, not by its share of them: rounding must not depend on the length of the run
             rate = learning_rate(number, self.total, config.optim)
@@ -319,7 +320,8 @@ class Session:
                 self.logger.log_step(numbers, found, last=launched.last)
             # Before the evaluation, which can take long. The checkpoint's state says what is still due.
             regular = state.step % config.train.checkpoint_interval == 0
-            if regular or state.due_line is not None or state.step == self.kept_step:
+            evaluated = state.due_line is not None and (launched.last or config.train.keep_best == "full")
+            if regular or evaluated or state.step == self.kept_step:
                 self.checkpoints.save(wait=launched.last)
             if state.due_line is not None or state.due_sample:
                 self.evaluate_and_sample()
@@ -366,7 +368,7 @@ class Session:
 
     def _schedule_is_over(self) -> bool:
         # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).
-        return self.trainer.config.train.schedule_by_time and self.state.progress >= 1
+        return self.by_time and self.state.progress >= 1
 
     def _look_at_files(self) -> DataError | None:
         """Return the damage of the data, if any; raise what has happened to the run directory or a checkpoint."""

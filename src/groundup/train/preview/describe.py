@@ -13,7 +13,7 @@ from groundup.display.section import Section
 from groundup.display.units import size_text
 from groundup.optim.schedule import describe_schedule
 from groundup.train.device import MFU_CONVENTION, device_name, known_peak
-from groundup.train.limits import checkpoint_bytes, checkpoints_at_once, disk_warning, free_bytes
+from groundup.train.limits import best_bytes, checkpoint_bytes, checkpoints_at_once, disk_warning, free_bytes
 
 
 def describe(
@@ -96,9 +96,11 @@ def optimizer_section(optimizer: torch.optim.Optimizer) -> Section:
 def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> Section:
     """Table of the disk space that checkpoints take and the free space."""
     one, count = checkpoint_bytes(model, optimizer), checkpoints_at_once(config)
+    best = best_bytes(config, model)
     rows = [
         ("one checkpoint", size_text(one)),
         ("checkpoints at once, at most", f"{count:,} = {size_text(one * count)}"),
+        *([("weights of the best, at most", size_text(best))] if best else []),
         ("free", size_text(free_bytes(config.run_dir))),
     ]
     return Section("disk", ("part", "size"), rows, disk_warning(config, model, optimizer))

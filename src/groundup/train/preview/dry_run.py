@@ -155,9 +155,10 @@ def evaluations_left(config: TrainConfig, done: int) -> int:
 
 def _training_time(config: TrainConfig, done: int, step_seconds: float) -> str:
     if config.minutes:
+        steps = 60 * config.minutes / step_seconds
         return (
-            f"{config.minutes:g} minutes in all: about {60 * config.minutes / step_seconds:,.0f} steps at this speed, fewer by "
-            f"the time of evaluations and checkpoints"
+            f"{config.minutes:g} minutes in all: about {steps:,.0f} steps at this speed, fewer by the time of "
+            f"evaluations and checkpoints"
         )
     left = config.max_iters - done
     text, limit = f"{time_text(step_seconds * left)} for {left:,} steps", 60 * config.max_minutes
