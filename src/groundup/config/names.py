@@ -94,8 +94,8 @@ def check_length(given: Iterable[str]) -> None:
 Effect = Literal["result", "speed", "record"]
 
 SPEED = (
-    "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile", "train.compile_mode",
-    "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
+    "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
+    "train.compile_mode", "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
 )  # fmt: skip
 """Where and how a run is computed. The results agree to rounding."""
 RECORD = (
