@@ -80,6 +80,6 @@ def test_the_mode_is_passed_to_torch(config: RunConfig, mode: str, monkeypatch: 
 
 def test_an_unknown_mode_is_refused(config: RunConfig):
     with pytest.raises(
-        ConfigError, match="train.compile_mode = 'fastest'; expected one of 'default', 'max-autotune-no"
+        ConfigError, match=r"train\.compile_mode = 'fastest'; expected one of 'default', 'max-autotune-no"
     ):
         override(config, {"train.compile_mode": "fastest"})

@@ -40,7 +40,7 @@ UNKNOWN = "unknown"
 _SEED = "train.seed"
 _OF_ONE_RUN = ("name", "runs_dir", _SEED)
 """Options in which the seeds of one configuration may differ, besides where their metrics are sent."""
-_POINTS, _SMOOTHING = 1000, 0.02
+_POINTS, _SMOOTHING, _MOST_MARKED = 1000, 0.02, 60
 
 
 @dataclass(frozen=True)
@@ -196,10 +196,9 @@ def _check_same(runs: Sequence[Run], states: Sequence[dict[str, Any]]) -> None:
                     f"{value_text(values[1])}; submit the seeds of one configuration"
                 )
     seeds = [run.seed for run in runs]
-    if twice := next((seed for seed in seeds if seeds.count(seed) > 1), None) if len(seeds) > 1 else None:
-        raise DataError(f"two of the runs have the seed {twice}; name each seed once")
-    if len(seeds) > 1 and seeds.count(0) > 1:
-        raise DataError("two of the runs have the seed 0; name each seed once")
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise DataError(f"{seeds.count(seed)} of the runs have the seed {seed}; name one run of each seed")
 
 
 def _score(run: Run, state: dict[str, Any]) -> Score:
@@ -450,14 +449,15 @@ def _picture(runs: Sequence[Run]) -> Callable[[str], bytes]:
     after_start: list[float] = []
     lowest = math.inf
     for place, run in enumerate(runs):
-        for measure, style in (("train_loss", {"alpha": 0.35, "lw": 0.9}), ("val_loss", {"lw": 1.6, "marker": "."})):
+        for measure in ("train_loss", "val_loss"):
             if measure not in run.curves:
                 continue
             curve = run.curves[measure]
             if measure == "train_loss":
                 curve = curve._replace(values=smooth(curve.values, _SMOOTHING))
-            else:
-                style = style | ({"marker": ""} if len(curve.steps) > 60 else {})
+            style: dict[str, Any] = {"alpha": 0.35, "lw": 0.9} if measure == "train_loss" else {"lw": 1.6}
+            if measure == "val_loss" and len(curve.steps) <= _MOST_MARKED:
+                style["marker"] = "."
             curve = thin(curve, _POINTS)
             kind = "validation" if measure == "val_loss" else "training, smoothed"
             seed = f", seed {run.seed}" if len(runs) > 1 else ""
