@@ -73,7 +73,7 @@ def test_one_run_says_what_its_record_says(runs: list[Path], tmp_path: Path):
     assert said["SHA-256 of the validation shards"] == data["valid"]
     assert said["SHA-256 of the tokenizer"] == data["tokenizer"] == RunDirectory(run).tokenizer().sha256
     assert data["train"] in json.dumps(index) or len(data["train"]) == 64
-    assert said["torch"] == environment["packages"]["torch"]
+    assert said["PyTorch"] == environment["packages"]["torch"]
     config, defaults = flatten(RunDirectory(run).config), flatten(RunConfig())
     for name, value in config.items():
         if value != defaults[name] and name not in ("name", "runs_dir", "train.seed"):
@@ -98,6 +98,7 @@ def test_seeds_have_mean_deviation_and_interval(runs: list[Path], tmp_path: Path
         f"{low:.4f} to {high:.4f}"
     )
     assert said["seeds"] == "0, 1, 2"
+    assert said["tokens"] == "768, for each of 3 seeds"
     # The folder of the seeds is the same submission.
     assert (
         pairs(write_submission([runs[0].parent], tmp_path / "again").markdown)["validation loss"]
@@ -126,7 +127,7 @@ def test_what_an_older_record_does_not_have_is_unknown(tmp_path: Path):
     ):  # fmt: skip
         assert said[name].startswith(UNKNOWN), name
     assert said["MFU"] == "unknown: the peak of the device is not known (train.peak_tflops)"
-    assert said["groundup's commit"] == "0123456789abcdef"
+    assert said["commit of groundup"] == "0123456789abcdef"
     assert "unknown: old has no record of its command" in made.markdown.read_text()
 
 

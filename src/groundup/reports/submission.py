@@ -88,7 +88,7 @@ def write_submission(paths: Sequence[str | Path], out: Path | None = None, *, ti
     out = out or (Path(paths[0]) / "report" if len(paths) == 1 and Path(paths[0]).is_dir() else Path("report"))
     results = _results(runs, scores)
     first = runs[0]
-    picture = _picture(runs)
+    picture = _pictures(runs)
     values = {
         "title": title or (first.name if len(runs) == 1 else f"{first.name} and {len(runs) - 1} more seeds"),
         "version": VERSION,
@@ -105,6 +105,7 @@ def write_submission(paths: Sequence[str | Path], out: Path | None = None, *, ti
         "commands": _commands(runs),
         "config": read_text(first.path / "config.toml", "surrogateescape").encode("utf-8", "replace").decode(),
         "again": command("report", *map(Path, paths), "--submission", "--out", out),
+        "alts": [f"Validation and training loss over {along}." for along in ("wall-clock time", "tokens")],
         "alt": "Validation and training loss over wall-clock time, and over tokens.",
         "image": "images/submission-loss.png",
     }
@@ -114,12 +115,12 @@ def write_submission(paths: Sequence[str | Path], out: Path | None = None, *, ti
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["capital"] = capital
     page = environment.from_string(_page_file("submission.html")).render(
-        values | {"picture": base64.b64encode(picture("svg")).decode()},
+        values | {"pictures": [base64.b64encode(picture("svg", [name])).decode() for name in ("time", "tokens")]},
         css=jinja2.utils.markupsafe.Markup(_page_file("report.css")),
     )
     (out / "images").mkdir(parents=True, exist_ok=True)
     made = Submission(out / "submission.html", out / "submission.md", out / "images" / "submission-loss.png", results)
-    write_atomically(made.picture, picture("png"))
+    write_atomically(made.picture, picture("png", ["time", "tokens"]))
     write_atomically(made.markdown, markdown.rstrip() + "\n")
     write_atomically(made.page, page)
     return made
@@ -236,14 +237,24 @@ def _score(run: Run, state: dict[str, Any]) -> Score:
     return Score(found.loss, found.bits_per_byte, found.tokens, computed=True)
 
 
-def _over_seeds(values: Iterable[float | None], text: Callable[[float], str]) -> str:
-    """A value, or the mean of several with standard deviation and interval; unknown if one is missing."""
+def _over_seeds(values: Iterable[float | None], text: Callable[[float], str], *, measured: bool = False) -> str:
+    """A value, or the mean of several with standard deviation and confidence interval; unknown if one is missing.
+
+    Args:
+        measured: it depends on the machine, not on the seed: the range stands in place of the interval.
+    """
     found = list(values)
     known = [value for value in found if value is not None]
     if not found or len(known) < len(found):
         return UNKNOWN
     if len(known) == 1:
         return text(known[0])
+    if len(set(known)) == 1:
+        return f"{text(known[0])}, for each of {len(known)} seeds"
+    if measured:
+        return (
+            f"{text(sum(known) / len(known))} mean of {len(known)} seeds, from {text(min(known))} to {text(max(known))}"
+        )
     over: Estimate = estimate(known)
     assert over.deviation is not None
     assert over.low is not None
@@ -270,7 +281,7 @@ def _results(runs: Sequence[Run], scores: Sequence[Score]) -> Pairs:
     return [
         ("validation loss", _over_seeds((score.loss for score in scores), _exact)),
         ("bits per byte", _over_seeds((score.bits_per_byte for score in scores), _exact)),
-        ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds)),
+        ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds, measured=True)),
         ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format)),
         ("parameters", _over_seeds((runs[0].figures.get("parameters"),), "{:,.0f}".format)),
     ]
@@ -327,17 +338,21 @@ def _mfu(run: Run) -> float | None:
     return None
 
 
+def _has_mfu(run: Run) -> bool:
+    return any(finite(found.get("mfu")) for found in read_metrics(run.path / "metrics.jsonl").lines)
+
+
 def _cost(runs: Sequence[Run]) -> Pairs:
     first = runs[0]
     minutes = first.options.get("train.minutes")
     rows = [
-        ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds)),
-        ("training steps only", _over_seeds((_training_seconds(run) for run in runs), _seconds)),
+        ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds, measured=True)),
+        ("training steps only", _over_seeds((_training_seconds(run) for run in runs), _seconds, measured=True)),
         ("steps", _over_seeds((run.figures.get("steps") for run in runs), "{:,.0f}".format)),
         ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format)),
         ("FLOPs per token", _over_seeds((first.flops_per_token,), "{:,.0f}".format)),
         ("FLOPs", _over_seeds((run.figures.get("flops") for run in runs), flops_text)),
-        ("MFU", _over_seeds((_mfu(run) for run in runs), "{:.1%}".format)),
+        ("MFU", _over_seeds((_mfu(run) for run in runs), "{:.1%}".format, measured=True)),
         ("parameters", _over_seeds((first.figures.get("parameters"),), "{:,.0f}".format)),
         ("seeds", ", ".join(str(run.seed) for run in runs)),
     ]
@@ -347,7 +362,7 @@ def _cost(runs: Sequence[Run]) -> Pairs:
         "training steps only",
         f"{rows[1 + bool(minutes)][1]}: without evaluations, samples and checkpoints",
     )
-    if rows[-3][1] == UNKNOWN:
+    if rows[-3][1] == UNKNOWN and not any(_has_mfu(run) for run in runs):
         rows[-3] = ("MFU", f"{UNKNOWN}: the peak of the device is not known (train.peak_tflops)")
     return rows
 
@@ -375,9 +390,11 @@ def _software(runs: Sequence[Run]) -> Pairs:
         name, ranks = found.get("device_name") or found.get("cpu"), found.get("ranks")
         if not name:
             return None
-        kind = "CPU" if found.get("device") == "cpu" else "device"
-        processes = f"{ranks} {kind if ranks == 1 else 'processes, each with one ' + kind}" if ranks else UNKNOWN
-        return f"{name}, {processes}"
+        if not ranks:
+            return f"{name}, number {UNKNOWN}"
+        if str(found.get("device", "")).startswith("cuda"):
+            return f"{ranks} x {name}"
+        return f"{name}, {ranks} process{'es' * (ranks != 1)}"
 
     on_gpu = any(str(found.get("device", "")).startswith("cuda") for found in environments)
     rows = [("device", _common(map(device, environments)))]
@@ -394,10 +411,10 @@ def _software(runs: Sequence[Run]) -> Pairs:
             for found in environments
         )),
         ("system", _common(found.get("platform") for found in environments)),
-        ("torch", _common(package("torch"))),
+        ("PyTorch", _common(package("torch"))),
         ("Python", _common(found.get("python") for found in environments)),
-        ("groundup", _common(found.get("groundup") for found in environments)),
-        ("groundup's commit", _common(_commit(found.get("git")) for found in environments)),
+        ("version of groundup", _common(found.get("groundup") for found in environments)),
+        ("commit of groundup", _common(_commit(found.get("git")) for found in environments)),
         ("commit of your repository", _common(_commit(found.get("working_git")) for found in environments)),
     ]  # fmt: skip
 
@@ -438,14 +455,11 @@ def _commands(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _picture(runs: Sequence[Run]) -> Callable[[str], bytes]:
-    """Loss over wall-clock time and over tokens, drawn as a file of a kind."""
-    figure = new_figure(9.0, 3.6, "a submission")
-    longest = max((float(c.seconds[-1]) for run in runs for c in run.curves.values() if len(c.seconds)), default=0.0)
-    unit, scale = ("minutes", 60.0) if longest < 5 * 3600 else ("hours", 3600.0)
-    if longest < 120:
-        unit, scale = "seconds", 1.0
-    axes = figure.subplots(1, 2, sharey=True)
+def _pictures(runs: Sequence[Run]) -> Callable[[str, Sequence[str]], bytes]:
+    """Loss over wall-clock time and over tokens, drawn side by side as a file of a kind."""
+    times, counts = ("time", "tokens")
+    most = dict.fromkeys((times, counts), 0.0)
+    drawn: list[tuple[str, dict[str, Any], dict[str, Any], Any]] = []
     after_start: list[float] = []
     lowest = math.inf
     for place, run in enumerate(runs):
@@ -459,30 +473,48 @@ def _picture(runs: Sequence[Run]) -> Callable[[str], bytes]:
             if measure == "val_loss" and len(curve.steps) <= _MOST_MARKED:
                 style["marker"] = "."
             curve = thin(curve, _POINTS)
+            style["color"] = COLOURS[place % len(COLOURS)]
             kind = "validation" if measure == "val_loss" else "training, smoothed"
-            seed = f", seed {run.seed}" if len(runs) > 1 else ""
-            colour = COLOURS[place % len(COLOURS)]
-            for ax, x in zip(axes, (curve.seconds / scale, curve.steps * run.tokens_per_step / 1e6), strict=True):
-                ax.plot(x, curve.values, color=colour, label=f"{kind}{seed}", **style)
+            along = {times: curve.seconds, counts: curve.steps * run.tokens_per_step}
+            drawn.append((kind + (f", seed {run.seed}" if len(runs) > 1 else ""), style, along, curve.values))
+            most = {name: max(most[name], float(values[-1])) for name, values in along.items()}
             lowest = min(lowest, float(np.min(curve.values)))
             later = curve.values[curve.steps > 0]
             if len(later):
                 after_start.append(float(later[0] if measure == "val_loss" else np.quantile(later, 0.95)))
-    if after_start and lowest < max(after_start):
-        top = max(after_start)
-        axes[0].set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest))
-    for ax, label in zip(axes, (f"wall-clock time ({unit})", "tokens (million)"), strict=True):
-        ax.set_xlabel(label)
-        ax.grid(alpha=0.25)
-        ax.set_xlim(left=0)
-    axes[0].set_ylabel("loss (nats per token)")
-    if len(runs) <= len(COLOURS) and axes[1].lines:
-        axes[1].legend(fontsize=8, frameon=False)
+    units = {
+        times: _unit(most[times], (("seconds", 1), ("minutes", 60), ("hours", 3600))),
+        counts: _unit(most[counts], (("", 1), ("thousand", 1e3), ("million", 1e6), ("billion", 1e9))),
+    }
+    labels = {
+        times: f"wall-clock time ({units[times][0]})",
+        counts: f"tokens ({units[counts][0]})" if units[counts][0] else "tokens",
+    }
 
-    def drawn(kind: str) -> bytes:
+    def picture(kind: str, names: Sequence[str]) -> bytes:
         from matplotlib import rc_context
+        from matplotlib.ticker import MaxNLocator
 
+        figure = new_figure(4.6 * len(names), 3.6, "a submission")
+        axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            for label, style, along, values in drawn:
+                ax.plot(along[name] / units[name][1], values, label=label, **style)
+            ax.set_xlabel(labels[name])
+            ax.grid(alpha=0.25)
+            ax.set_xlim(left=0)
+            ax.xaxis.set_major_locator(MaxNLocator(6))
+        if after_start and lowest < (top := max(after_start)):
+            axes[0].set_ylim(lowest - 0.05 * (top - lowest), top + 0.05 * (top - lowest))
+        axes[0].set_ylabel("loss (nats per token)")
+        if len(runs) <= len(COLOURS) and drawn:
+            axes[-1].legend(fontsize=8, frameon=False, loc="upper right")
         with rc_context({"svg.hashsalt": "submission"}):
             return picture_bytes(figure, kind, **({"metadata": {"Date": None}} if kind == "svg" else {"dpi": 150}))
 
-    return drawn
+    return picture
+
+
+def _unit(most: float, units: Sequence[tuple[str, float]]) -> tuple[str, float]:
+    """The largest unit of which there are at least three."""
+    return next(((name, size) for name, size in reversed(units) if most >= 3 * size), units[0])
