@@ -282,7 +282,7 @@ def _results(runs: Sequence[Run], scores: Sequence[Score]) -> Pairs:
         ("validation loss", _over_seeds((score.loss for score in scores), _exact)),
         ("bits per byte", _over_seeds((score.bits_per_byte for score in scores), _exact)),
         ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds, measured=True)),
-        ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format)),
+        ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format, measured=True)),
         ("parameters", _over_seeds((runs[0].figures.get("parameters"),), "{:,.0f}".format)),
     ]
 
@@ -348,10 +348,10 @@ def _cost(runs: Sequence[Run]) -> Pairs:
     rows = [
         ("wall-clock time", _over_seeds((run.figures.get("seconds") for run in runs), _seconds, measured=True)),
         ("training steps only", _over_seeds((_training_seconds(run) for run in runs), _seconds, measured=True)),
-        ("steps", _over_seeds((run.figures.get("steps") for run in runs), "{:,.0f}".format)),
-        ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format)),
+        ("steps", _over_seeds((run.figures.get("steps") for run in runs), "{:,.0f}".format, measured=True)),
+        ("tokens", _over_seeds((run.figures.get("tokens") for run in runs), "{:,.0f}".format, measured=True)),
         ("FLOPs per token", _over_seeds((first.flops_per_token,), "{:,.0f}".format)),
-        ("FLOPs", _over_seeds((run.figures.get("flops") for run in runs), flops_text)),
+        ("FLOPs", _over_seeds((run.figures.get("flops") for run in runs), flops_text, measured=True)),
         ("MFU", _over_seeds((_mfu(run) for run in runs), "{:.1%}".format, measured=True)),
         ("parameters", _over_seeds((first.figures.get("parameters"),), "{:,.0f}".format)),
         ("seeds", ", ".join(str(run.seed) for run in runs)),
