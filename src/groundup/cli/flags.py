@@ -12,6 +12,7 @@ from pathlib import Path
 
 from groundup.cli.parse import parse, switch_value
 from groundup.config import RunConfig, check_warmup, flatten, override, short_names
+from groundup.config.names import check_length
 from groundup.config.recipe import recipes_dir, suggestion
 from groundup.errors import ConfigError
 
@@ -196,10 +197,20 @@ def _count(argument: str, text: str) -> int:
     return int(text)
 
 
+def _is_zero(text: str) -> bool:
+    try:
+        return float(text) == 0
+    except ValueError:  # tyro says what is wrong
+        return False
+
+
 def check_together(flags: Flags) -> None:
     """Refuse flags that contradict each other."""
     if flags.resume and flags.overwrite:
         raise ConfigError("--resume and --overwrite contradict each other; leave one out")
+    check_length(option.partition("=")[0].removeprefix("--") for option in flags.options)
+    if (minutes := flags.given("train.minutes")) is not None and _is_zero(minutes):
+        raise ConfigError(f"--minutes {minutes}; expected a positive number of minutes")
     if flags.requeue and flags.overwrite:
         raise ConfigError(
             "--requeue starts the same command again, and --overwrite would then delete what the run has done; "
@@ -259,6 +270,7 @@ def _about() -> str:
         f"is enough where it is unique (--d_model). --resume continues the run of the recipe's name, or RUN; "
         f"--overwrite replaces it. With --resume and more --max_iters, a run whose schedule is wsd or constant becomes "
         f"the longer run; --then linear, wsd or constant gives a finished run a second stage, up to --max_iters. "
+        f"--minutes N trains for N minutes in place of --max_iters steps, and the schedule ends then. "
         f"--dry-run prints the plan (parameters, memory, disk, the time by a few timed steps) and leaves nothing "
         f"behind. --adopt-config resumes with options that have changed since the checkpoint; --force begins a run "
         f"that does not fit into memory or on the disk; --requeue puts the SLURM job back into the queue when SIGUSR1, "

@@ -13,7 +13,9 @@ def report(arguments: list[str]) -> None:
     call(_report, arguments, "report")
 
 
-def _report(runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: str = "") -> None:
+def _report(
+    runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: str = "", submission: bool = False
+) -> None:
     """Write a report on runs and sweeps: a self-contained HTML page, and Markdown with pictures.
 
     groundup report runs/learning-rate --out docs/study
@@ -24,10 +26,23 @@ def _report(runs: tuple[Path, ...] = (), /, *, out: Path | None = None, title: s
         out: the folder for report.html, report.md and images/. By default report/ in the only folder that is
             reported on, or in the working directory.
         title: of the page.
+        submission: write what a leaderboard asks for, as submission.html and submission.md: one finished run, or the
+            seeds of one configuration. The loss is that of the whole validation split, computed now unless the run
+            has it.
     """
     if not runs:
         raise ConfigError("nothing to report on; give runs or sweeps, such as runs/NAME")
     from groundup.display.console import make_console
+
+    if submission:
+        from groundup.reports.submission import write_submission
+
+        made = write_submission(runs, out, title=title)
+        console = make_console()
+        for name, value in made.results:
+            console.print(f"{name}: {value}", markup=False)
+        console.print(f"{made.page} and {made.markdown}", markup=False)
+        return
     from groundup.reports.finding import finding
     from groundup.reports.report import write_report
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -88,17 +88,31 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     return found
 
 
+def check_length(given: Iterable[str]) -> None:
+    """Refuse two lengths of a run beside each other.
+
+    Args:
+        given: full names of the options that a user gives for this run, over its recipe.
+
+    Raises:
+        ConfigError: both train.minutes and train.max_iters are given.
+    """
+    if {"train.minutes", "train.max_iters"} <= set(given):
+        raise ConfigError("--minutes and --max_iters are two lengths for one run; leave one of them out")
+
+
 Effect = Literal["result", "speed", "record"]
 
 SPEED = (
     "data.micro_batch_size", "train.device", "train.parallel", "train.attention", "train.kernels", "train.compile",
-    "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
+    "train.compile_mode", "train.activation_checkpointing", "train.background_checkpoints", "train.checkpoint_format",
 )  # fmt: skip
 """Where and how a run is computed. The results agree to rounding."""
 RECORD = (
     "name", "runs_dir", "data.train", "data.valid", "data.vocab", "data.merges",
     "train.log_interval", "train.eval_interval", "train.eval_windows", "train.eval_batch_size",
     "train.checkpoint_interval", "train.checkpoint_minutes", "train.keep_checkpoints",
+    "train.keep_best",
     "train.max_minutes", "train.finish_schedule", "train.stop_at", "train.ratio_interval", "train.spike_factor",
     "train.peak_tflops", "train.profile", "sample.", "track.",
 )  # fmt: skip

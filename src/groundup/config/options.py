@@ -507,7 +507,10 @@ class TrainConfig:
     """Fused layers and a loss that never holds all logits, or one formula after the other. The results agree to
     rounding."""
     compile: bool = False
-    """Compile forward, loss and backward with torch.compile; if that fails, the run says so and continues without."""
+    """Compile forward, loss and backward, and the evaluations' forward, with torch.compile; if that fails, the run says
+    so and continues without."""
+    compile_mode: Literal["default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune"] = "default"
+    """Mode of torch.compile: what it spends to find faster kernels, and whether it records CUDA graphs."""
     activation_checkpointing: bool = False
     """Save only the input of each block, and recompute the rest in the backward pass: less memory, a third more
     FLOPs."""
@@ -527,11 +530,16 @@ class TrainConfig:
     eval_batch_size: int = 32
     """Windows per forward pass of an evaluation. It never changes the result beyond rounding."""
     checkpoint_interval: int = 1000
-    """Steps between checkpoints; more are made before each evaluation, after the last step and on interruption."""
+    """Steps between checkpoints; more are made after the last step, on interruption, and, with keep_best = "full",
+    before each evaluation."""
     checkpoint_minutes: float = 15.0
     """Longest time without a checkpoint, in minutes; 0 sets no limit."""
     keep_checkpoints: int = 2
     """Number of newest checkpoints to keep, beside the best; 0 keeps all."""
+    keep_best: Literal["full", "weights", "none"] = "full"
+    """What is kept of the step with the lowest validation loss: a full checkpoint, which is written before each
+    evaluation; its weights only, written at each new best, so that full checkpoints follow checkpoint_interval alone;
+    or nothing. Without it, "best" names the newest checkpoint."""
     background_checkpoints: bool = True
     """Copy the checkpoint's tensors and continue training while a thread writes them; takes that much more memory."""
     checkpoint_format: Literal["gathered", "sharded"] = "gathered"
@@ -539,6 +547,10 @@ class TrainConfig:
     for a model that one process cannot hold. Both are read on any number of ranks."""
     max_minutes: float = 0.0
     """Save a checkpoint and stop after this many minutes of a session; 0 sets no limit."""
+    minutes: float = 0.0
+    """Train for this many minutes in all, evaluations and checkpoints included, in place of max_iters steps: the
+    learning-rate schedule ends then. The number of steps follows from the measured speed. Warm-up and decay keep the
+    shares that they have of max_iters. 0 trains max_iters steps."""
     finish_schedule: bool = False
     """With max_minutes: finish the learning-rate schedule within the limit, as if it were the whole run."""
     stop_at: int = 0
@@ -558,7 +570,7 @@ class TrainConfig:
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         for name in ("seed", "eval_windows", "keep_checkpoints", "ratio_interval", "stop_at"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or greater")
-        for name in ("checkpoint_minutes", "max_minutes", "spike_factor", "peak_tflops"):
+        for name in ("checkpoint_minutes", "max_minutes", "minutes", "spike_factor", "peak_tflops"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"train.{name}", value, "a finite number, 0 or greater")
         _require(
@@ -567,11 +579,30 @@ class TrainConfig:
         _require(0 <= self.average_decay < 1, "train.average_decay", self.average_decay, "a number in [0, 1)")
         if self.finish_schedule and not self.max_minutes:
             raise ConfigError("train.finish_schedule needs a limit to finish by; set train.max_minutes too")
+        modes = ("default", "max-autotune-no-cudagraphs", "reduce-overhead", "max-autotune")
+        listed = ", ".join(map(repr, modes))
+        _require(self.compile_mode in modes, "train.compile_mode", self.compile_mode, f"one of {listed}")
+        kinds = ("full", "weights", "none")
+        _require(self.keep_best in kinds, "train.keep_best", self.keep_best, f"one of {', '.join(map(repr, kinds))}")
+        if self.keep_best == "weights" and self.checkpoint_format == "sharded":
+            raise ConfigError(
+                "train.keep_best = 'weights' gathers the weights in one file, which "
+                "train.checkpoint_format = 'sharded' avoids; keep 'full' or 'none'"
+            )
+        if self.finish_schedule and self.minutes:
+            raise ConfigError(
+                f"train.minutes = {self.minutes:g} finishes the schedule by itself; leave train.finish_schedule out"
+            )
         _require(self.seed < 2**63, "train.seed", self.seed, "a number below 2**63")
         _require(
-            self.stop_at <= self.max_iters, "train.stop_at", self.stop_at,
+            self.stop_at <= self.max_iters or self.minutes > 0, "train.stop_at", self.stop_at,
             f"a step of the schedule, at most train.max_iters = {self.max_iters}",
         )  # fmt: skip
+
+    @property
+    def schedule_by_time(self) -> bool:
+        """Whether the learning rate follows the time in place of the steps."""
+        return self.finish_schedule or self.minutes > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -678,6 +709,11 @@ def _can_be_written(text: str) -> bool:
 def check_warmup(config: RunConfig) -> None:
     """Refuse a warm-up that is longer than the run, or than its stage, and a stage without steps."""
     optim, steps = config.optim, config.train.max_iters
+    if optim.stage_from and config.train.minutes:
+        raise ConfigError(
+            f"optim.stage_from = {optim.stage_from} counts steps, but train.minutes = {config.train.minutes:g} leaves "
+            f"their number open; leave one of them out"
+        )
     if optim.stage_from >= steps:
         raise ConfigError(
             f"optim.stage_from = {optim.stage_from} leaves no step for the second stage: train.max_iters = {steps}; "

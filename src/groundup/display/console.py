@@ -87,12 +87,17 @@ class ConsoleDisplay:
                 console=self.console,
                 speed_estimate_period=120,
             )
-            self._task = self._progress.add_task("", total=total_steps, completed=done_steps)
+            self._task = self._progress.add_task("", total=total_steps or None, completed=done_steps)
             self._progress.start()
 
     def step(self, step: int, loss: float) -> None:
         if self._progress:
             self._progress.update(self._task, completed=step)
+
+    def expect(self, total_steps: int) -> None:
+        self._total = total_steps
+        if self._progress:
+            self._progress.update(self._task, total=total_steps)
 
     def metrics(self, line: Metrics) -> None:
         numbers = _numbers(line)

@@ -26,10 +26,13 @@ class Display(Sink, Protocol):
     """Sink that a person watches during the run."""
 
     def begin(self, plan: Mapping[str, str], total_steps: int, done_steps: int) -> None:
-        """Show the resolved run, before its first step."""
+        """Show the resolved run, before its first step; its total is 0 if the number of steps is not known yet."""
 
     def step(self, step: int, loss: float) -> None:
         """Count one more step."""
+
+    def expect(self, total_steps: int) -> None:
+        """Correct the estimated number of all steps of a run that ends by its time."""
 
     def note(self, text: str) -> None:
         """Show one line: a checkpoint, an interruption."""
@@ -40,6 +43,7 @@ class Silent:
 
     def begin(self, plan: Mapping[str, str], total_steps: int, done_steps: int) -> None: ...
     def step(self, step: int, loss: float) -> None: ...
+    def expect(self, total_steps: int) -> None: ...
     def note(self, text: str) -> None: ...
     def metrics(self, line: Metrics) -> None: ...
     def sample(self, line: Metrics) -> None: ...

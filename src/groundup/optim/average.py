@@ -30,7 +30,7 @@ def is_averaged(step: int, progress: float, config: RunConfig) -> bool:
         step: counted from 1.
         progress: share of the schedule that is done after it.
     """
-    if config.train.finish_schedule:
+    if config.train.schedule_by_time:
         return progress > 1 - config.train.average_last
     return step >= first_averaged_step(config)
 

@@ -183,7 +183,7 @@ def _course(stage: _Stage) -> str:
 def first_averaged_step(config: RunConfig) -> int:
     """Return the first of the steps whose weights are averaged, counted from 1; that after the last if none are.
 
-    With ``train.finish_schedule`` their number is not known before (:func:`groundup.optim.average.is_averaged`).
+    Where the schedule follows the time their number is not known before (:func:`groundup.optim.average.is_averaged`).
     """
     last, start = config.train.max_iters, config.optim.stage_from
     # Rounded, since 0.1 x 30 is a little more than 3.
@@ -201,4 +201,4 @@ def last_step_of_any_length(config: RunConfig) -> int:
 def kept_step(config: RunConfig) -> int:
     """Return the step whose checkpoint is kept for a longer run (:func:`last_step_of_any_length`); 0 for none."""
     step = last_step_of_any_length(config)
-    return step if step < config.train.max_iters and not config.train.finish_schedule else 0
+    return step if step < config.train.max_iters and not config.train.schedule_by_time else 0

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 _STEP_FOLDER = re.compile(r"step-(\d+)")
+_BEST_FOLDER = re.compile(r"best-(\d+)")
+"""Weights without optimizer state (``train.keep_best = "weights"``)."""
 _MADE_FIRST = {"config.toml", "environment.json", "checkpoints", "tokenizer", "tensorboard", "wandb", "wandb_id"}
 """Entries of a run before its first line of metrics."""
 
@@ -33,6 +35,7 @@ _RECENT = 60.0
 class RunDirectory:
     """``config.toml``, ``environment.json``, ``metrics.jsonl``, ``samples.jsonl``, ``summary.json``, ``tokenizer/``,
     and ``checkpoints/`` with one folder a step, and ``latest`` and ``best``, files that hold the name of one.
+    With ``train.keep_best = "weights"``, ``best`` names ``best-STEP``, a folder without the optimizer's state.
     """
 
     def __init__(self, path: str | Path):
@@ -223,6 +226,8 @@ class RunDirectory:
             CheckpointError: the run has no checkpoint, or not this one; the existing ones are listed.
         """
         steps = self.steps()
+        if which == "best" and (folder := self._pointed("best")) is not None:
+            return folder
         if not steps:
             raise CheckpointError(f"{self.path} has no checkpoint yet; train it first")
         if which in ("best", "latest"):
@@ -240,15 +245,27 @@ class RunDirectory:
             name = read_text(self.checkpoints / pointer).strip()
         except (OSError, ValueError):
             return None
-        if _STEP_FOLDER.fullmatch(name) is None:  # a path could lead into another run
+        weights_only = pointer == "best" and _BEST_FOLDER.fullmatch(name) is not None
+        if not weights_only and _STEP_FOLDER.fullmatch(name) is None:  # a path could lead into another run
             return None
         folder = self.checkpoints / name
         return folder if folder.is_dir() else None
 
-    def point(self, pointer: str, step: int) -> None:
-        """Make "latest" or "best" name a step's checkpoint."""
+    def best_folder(self, step: int) -> Path:
+        """Return the folder of a step's weights, where they are kept without the optimizer's state."""
+        return self.checkpoints / f"best-{step}"
+
+    def best_steps(self) -> list[int]:
+        """Return the steps whose weights are kept without the optimizer's state, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        found = (_BEST_FOLDER.fullmatch(p.name) for p in self.checkpoints.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def point(self, pointer: str, step: int, *, folder: Path | None = None) -> None:
+        """Make "latest" or "best" name a step's checkpoint, or another folder beside it."""
         self._free(pointer)
-        write_atomically(self.checkpoints / pointer, f"step-{step}\n")
+        write_atomically(self.checkpoints / pointer, f"{(folder or self.step_folder(step)).name}\n")
 
     def _free(self, pointer: str) -> None:
         """Remove a folder that has taken a pointer's name."""
@@ -260,7 +277,8 @@ class RunDirectory:
 
         Call it while nothing is being written.
         """
-        for folder in (self.path, self.checkpoints, self.tokenizer_dir, *map(self.step_folder, self.steps())):
+        weights = map(self.best_folder, self.best_steps())
+        for folder in (self.path, self.checkpoints, self.tokenizer_dir, *map(self.step_folder, self.steps()), *weights):
             for leftover in folder.glob(".*.tmp"):
                 delete(leftover)
 
@@ -272,16 +290,21 @@ class RunDirectory:
         comes.
         """
         for pointer, target in (("best", best_step), ("latest", step)):
-            if target in self.steps():
+            weights = self.best_folder(target) if pointer == "best" and target is not None else None
+            if weights is not None and weights.is_dir():
+                if self._pointed(pointer) != weights:
+                    self.point(pointer, step, folder=weights)
+            elif target in self.steps():
                 if self._pointed(pointer) != self.step_folder(target):
                     self.point(pointer, target)
             else:
                 self._free(pointer)
                 (self.checkpoints / pointer).unlink(missing_ok=True)
-        for later in self.steps():
-            if later > step:
-                with suppress(OSError):
-                    discard(self.step_folder(later))
+        later = [self.step_folder(other) for other in self.steps() if other > step]
+        later += [self.best_folder(other) for other in self.best_steps() if other > step]
+        for folder in later:
+            with suppress(OSError):
+                discard(folder)
 
     def prune(self, keep: int, also: int = 0) -> list[Path]:
         """Delete all but the ``keep`` newest checkpoints and those that ``latest`` and ``best`` name; 0 keeps all.
@@ -295,6 +318,16 @@ class RunDirectory:
         for leftover in discarded(self.checkpoints):
             delete(leftover)
         stuck = []
+        # A resumed run begins with the latest checkpoint, and needs the weights that were the best then.
+        latest = max(self.steps(), default=0)
+        best = self.best_steps()
+        kept = {self._pointed("best")} | {self.best_folder(step) for step in [s for s in best if s <= latest][-1:]}
+        for folder in (self.best_folder(step) for step in best):
+            if folder not in kept:
+                try:
+                    discard(folder)
+                except OSError:
+                    stuck.append(folder)
         pointed = {self._pointed("best"), self._pointed("latest")}
         for step in self.steps()[:-keep] if keep else []:
             if (folder := self.step_folder(step)) not in pointed and step != also:

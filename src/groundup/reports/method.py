@@ -55,6 +55,8 @@ def method(study: Study) -> Pairs:
         warmup = listed((f"{share:.0%}" for share in sorted(shares)), "or")
         minutes = common("train.max_minutes")
         rows.append(("length", f"{minutes} minutes of wall-clock time, of which warm-up takes {warmup}"))
+    elif any(run.options.get("train.minutes") for run in intact):
+        rows.append(("length", f"{common('train.minutes')} minutes of wall-clock time, in which the schedule ends"))
     else:
         rows.append(("length", f"{common('train.max_iters')} steps, of which warm-up {common('optim.warmup_iters')}"))
     if any(run.options.get("data.train") for run in intact):

@@ -117,7 +117,11 @@ def _draw_curves(study: Study, lines: list[Line], measures: list[str]) -> Figure
     legend_height = 0.22 * -(-len(shown) // columns) + 0.2 if len(study.settings) > 1 else 0.0
     figure = _figure(3.7 * len(measures) if len(measures) > 1 else 6.5, 3.3 + legend_height)
     handles: dict[int, Any] = {}
-    timed = all(run.options.get("train.finish_schedule") is True for run in study.runs if run.options)
+    timed = all(
+        run.options.get("train.finish_schedule") is True or bool(run.options.get("train.minutes"))
+        for run in study.runs
+        if run.options
+    )
     all_unstable = all(setting.unstable for setting in study.settings)
     for ax, measure in zip(np.atleast_1d(figure.subplots(1, len(measures))), measures, strict=True):
         of_measure = [line for line in lines if line.measure == measure]

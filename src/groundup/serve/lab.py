@@ -114,7 +114,7 @@ class Lab:
 
     def _listed(self, key: str, row: Row) -> dict[str, Any]:
         place = self.folder / row["run"]
-        listed = {name: row.get(name) for name in _COLUMNS} | {"id": key, "max_iters": row.get("train.max_iters")}
+        listed = {name: row.get(name) for name in _COLUMNS} | {"id": key, "max_iters": _steps_of(row)}
         listed["started"] = _modified(place / "config.toml") or _modified(place / "metrics.jsonl")
         if row["status"] in ("unfinished", "stopped", "crashed") and RunDirectory(place).is_being_trained():
             listed["status"] = "training"
@@ -373,3 +373,8 @@ def serve_lab(runs: Path, host: str, port: int, ready: Callable[[str], None]) ->
         address = f"[{host}]" if ":" in host else host
         ready(f"http://{address}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _steps_of(row: Row) -> Any:
+    """The number of steps that a run will have; None if it ends by its time."""
+    return None if row.get("train.minutes") else row.get("train.max_iters")

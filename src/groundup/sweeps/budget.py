@@ -47,6 +47,11 @@ class Budget:
         Raises:
             ConfigError, FileMissingError: a budget in FLOPs, and the vocabulary size is unknown.
         """
+        if options.get("train.minutes"):
+            raise ConfigError(
+                f"train.minutes = {options['train.minutes']:g} is a length beside the plan's budget of {self.amount:g} "
+                f"{self.fixed}; leave one of them out"
+            )
         if self.fixed == "minutes":
             return {"train.max_minutes": float(self.amount), "train.finish_schedule": True}
         return {"train.max_iters": max(1, round(self.amount / self._amount_of_a_step(options)))}

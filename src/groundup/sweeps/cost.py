@@ -105,7 +105,11 @@ def trial_cost(trial: Trial, device: Device | None = None) -> Cost:
     share = share_of_peak(dataclasses.replace(config, model=model), device)
     seconds = flops / (device.flops * share) if device and device.flops else None
     steps = train.max_iters
-    if train.max_minutes:
+    if train.minutes and seconds:
+        steps, flops = max(1, round(steps * 60 * train.minutes / seconds)), round(flops * 60 * train.minutes / seconds)
+    if train.minutes:
+        seconds = 60 * train.minutes
+    elif train.max_minutes:
         limit = 60 * train.max_minutes
         if seconds is not None and seconds > limit:
             flops, steps = round(flops * limit / seconds), max(1, round(steps * limit / seconds))

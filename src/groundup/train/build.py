@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from groundup.config import END_OF_TEXT, DataConfig, RunConfig, check_warmup, flatten, override
 from groundup.data.batches import IGNORED, Batches, DeviceBatches, check_length
@@ -27,7 +29,7 @@ from groundup.train.limits import check_disk, check_fits
 from groundup.train.ranks.collective import Ranks
 from groundup.train.ranks.parallel import Parallel, make_parallel
 from groundup.train.state import TrainState
-from groundup.train.step import LossFunction, build_loss
+from groundup.train.step import LossFunction, build_loss, compiled
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
@@ -52,6 +54,8 @@ class Trainer:
     batches: DeviceBatches
     identity: dict[str, Any]
     """Entries of every checkpoint's ``state.json`` that stay the same in a session."""
+    compiled: Callable[..., Tensor] | None
+    """The compiled forward pass of the model, for evaluations; None if it is not compiled."""
     notes: list[str]
     """Warnings for the user: memory is tight, torch.compile does not work."""
     state: TrainState = field(default_factory=TrainState)
@@ -88,6 +92,7 @@ def build(
     parallel = make_parallel(config.train.parallel, ranks)
     model = build_model(config, parallel.built_on(device))
     uncompiled = why_not_compiled(device) if config.train.compile else ""
+    compile = config.train.compile and not uncompiled
     ranks.barrier()
     model = parallel.spread(model, device)
     data, context_length = config.data, config.model.context_length
@@ -97,7 +102,8 @@ def build(
     )  # fmt: skip
     loss = build_loss(
         parallel.training_form(model),
-        compile=config.train.compile and not uncompiled,
+        compile=compile,
+        mode=config.train.compile_mode,
         chunked=config.train.kernels == "fast",
         ignore_index=IGNORED if sequences.ignores else None,
     )
@@ -113,10 +119,12 @@ def build(
         world_size=ranks.size,
         source=data.train,
     )
+    # A sharded model gathers its weights in hooks, which evaluation leaves as they are.
+    evaluated = compiled(model, config.train.compile_mode) if compile and not parallel.all_compute else None
     identity = identity_of(config, train_store, valid_store)
     return Trainer(
         config, RunDirectory(config.run_dir), ranks, device, train_store, valid_store, tokenizer, parallel, model, loss,
-        optimizer, batches, identity, notes=[note for note in (unsure, tight, uncompiled) if note],
+        optimizer, batches, identity, evaluated, notes=[note for note in (unsure, tight, uncompiled) if note],
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.config import RunConfig
 from groundup.data.batches import IGNORED, evaluation_batches
@@ -95,12 +95,15 @@ def evaluate_unless(
     limit: int,
     ranks: Ranks,
     documents: NDArray[np.uint64] | None = None,
+    compiled: Callable[..., Tensor] | None = None,
 ) -> Evaluation | None:
     """Evaluate as :func:`evaluate`, unless ``stop`` breaks it off.
 
     Args:
         stop: asked before each batch (on several ranks, before as many batches as there are ranks), with the same
             answer on all ranks. True ends the evaluation without a result.
+        compiled: the model's compiled forward pass. It computes all batches but a smaller last one, for which it would
+            be compiled again.
 
     Raises:
         DataError: no token of the split counts for the loss, or the model has no embedding for one.
@@ -125,9 +128,10 @@ def evaluate_unless(
                 f"{store.path} contains the token id {highest}, and the model has {rows} ids: the file was changed "
                 f"after it was opened, or is another tokenizer's; restore it (`groundup data check` finds the file)"
             )
+        forward = compiled if compiled is not None and len(x) == batch_size else model
         own = number % ranks.size == ranks.rank
         scored = y if ignore_index is None else y[y != ignore_index]
-        loss = model(x.to(device), targets=y.to(device), ignore_index=ignore_index).item() if own else 0.0
+        loss = forward(x.to(device), targets=y.to(device), ignore_index=ignore_index).item() if own else 0.0
         nats.append(loss * scored.numel())
         tokens += scored.numel()
         size += 0 if lengths is None else int(lengths[scored.numpy()].sum())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import shutil
+import statistics
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -25,6 +28,11 @@ from groundup.train.ranks.collective import Ranks
 _WITH_WASTE = 1.2
 """Memory of a process over that of its tensors: allocator fragmentation and libraries (docs/explanation/costs.md)."""
 _FLOAT32 = 4
+_LAST = 1.5
+"""A step is the last one if less than this many steps' time is left before it: the end is nearest to the deadline."""
+_RECENT_STEPS = 16
+_LEAST_STEP = 1e-9
+_LEAST_PLANNED = 1000
 _BYTES_OF_IDS = 16
 """Bytes of a token of a batch: input and target, int64 each. The whole batch is in memory at once."""
 
@@ -105,6 +113,92 @@ class TimeLimit:
         # 1 - (1 - a)(1 - b), not a + (1 - a) b, which rounding can keep below 1.
         by_clock = 1 - (1 - self._reached) * (1 - share)
         self._progress = min(1.0, max(self._progress, steps, by_clock))
+        return self._progress
+
+
+class Deadline:
+    """Learning-rate schedule of a run that trains for ``train.minutes``: it ends at the deadline.
+
+    Each step advances the schedule by its share of what is left: ``(1 - progress) / steps left``. The number of steps
+    left follows from the measured time of a step and of an evaluation; time is kept for the last evaluation and
+    checkpoint. So a change of speed bends the rest of the schedule, and the last step still ends in time. Compilation
+    in the first step takes time, and no part of the schedule.
+
+    Args:
+        minutes: all training time of the run.
+        used: seconds that the run has used already, in earlier sessions.
+        reached: progress at the start of the session.
+        interval: steps between evaluations; 0 for none.
+        planned: steps of the recipe (``train.max_iters``). Until a step has been measured, one counts as this share.
+        clock: returns seconds; the session begins with the first call.
+    """
+
+    def __init__(
+        self,
+        minutes: float,
+        *,
+        used: float = 0.0,
+        reached: float = 0.0,
+        interval: int = 0,
+        planned: int = 1000,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock, self._ends = clock, clock() + 60 * minutes - used
+        self._progress = reached
+        self._interval = interval
+        self._first = 1 / max(planned, _LEAST_PLANNED)
+        self._asked: float | None = None
+        self._between = 0.0  # since the last call
+        self._reports: list[float] = []
+        self._steps = -1  # measured ones; the first of a session compiles and allocates
+        self._recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+        self.steps_left: int | None = None
+        """Estimated number of steps from the next one on; None until a step has been measured."""
+
+    @contextmanager
+    def report(self) -> Iterator[None]:
+        """Measure an evaluation with its sample, which comes between steps and after the last one."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._reports.append(self._clock() - began)
+            self._between += self._reports[-1]
+
+    @property
+    def _end(self) -> float:
+        """Expected seconds of the last evaluation: those of the longest, without the first one, which compiles."""
+        return max(self._reports[1:] or self._reports, default=0.0)
+
+    def progress(self, writing: float = 0.0) -> float:
+        """Return the share of the run that is done after the next step, in [0, 1]. Call it once before each step.
+
+        It is 1 for the last step: the one after which no other would end in time. It never decreases.
+
+        Args:
+            writing: expected seconds of the last checkpoint.
+        """
+        now = self._clock()
+        if self._asked is not None:
+            self._steps += 1
+            if self._steps:
+                self._recent.append(max(now - self._asked - self._between, _LEAST_STEP))
+        self._asked, self._between = now, 0.0
+        left = self._ends - now - self._end - writing
+        if left <= 0:
+            share = 1.0
+        elif not self._recent:
+            share = self._first
+        else:
+            step = statistics.median(self._recent)
+            if left < _LAST * step:
+                share = 1.0
+            else:
+                share = min(1.0, (step + (self._end / self._interval if self._interval else 0.0)) / left)
+                self.steps_left = round(1 / share)
+        self._progress = 1.0 if share == 1.0 else min(1.0, self._progress + (1 - self._progress) * share)
+        if self._progress == 1.0:
+            self.steps_left = 1
         return self._progress
 
 
@@ -258,15 +352,23 @@ def most_checkpoints(config: TrainConfig, *, evaluates: bool, also: int = 0) -> 
         also: how many more there are: one before the learning rate decays, one at the end of the first stage.
     """
     written = -(-config.max_iters // config.checkpoint_interval)
-    if evaluates:
+    full = config.keep_best == "full"
+    if evaluates and full:
         written += config.max_iters // config.eval_interval
-    return also + (min(written, config.keep_checkpoints + 2) if config.keep_checkpoints else written)
+    return also + (min(written, config.keep_checkpoints + 1 + full) if config.keep_checkpoints else written)
 
 
 def checkpoints_at_once(config: RunConfig) -> int:
     """Most checkpoints of a run on the disk at once."""
     also = (kept_step(config) > 0) + (config.optim.stage_from > 0)
     return most_checkpoints(config.train, evaluates=bool(config.data.valid), also=also)
+
+
+def best_bytes(config: RunConfig, model: nn.Module) -> int:
+    """Most bytes of weights kept without optimizer state: the best, the one before it, and one being written."""
+    if config.train.keep_best != "weights" or not config.data.valid:
+        return 0
+    return 3 * sum(p.numel() * p.element_size() for p in model.parameters())
 
 
 def free_bytes(folder: Path) -> int:
@@ -294,7 +396,7 @@ def check_disk(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optim
 def disk_warning(config: RunConfig, model: nn.Module, optimizer: torch.optim.Optimizer) -> str:
     """One line if the checkpoints will not fit on the disk; empty otherwise."""
     one = checkpoint_bytes(model, optimizer, averaged=config.train.average_last > 0)
-    needed = one * checkpoints_at_once(config)
+    needed = one * checkpoints_at_once(config) + best_bytes(config, model)
     free = free_bytes(config.run_dir)
     if needed <= free:
         return ""

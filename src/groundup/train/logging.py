@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import os
 import platform
+import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +28,7 @@ from groundup.nn import TransformerLM
 from groundup.optim.average import averaged_weights
 from groundup.optim.dtensor import whole
 from groundup.optim.schedule import kept_step
-from groundup.record import json_values
+from groundup.record import json_values, read_object
 from groundup.record.run import RunDirectory
 from groundup.record.sinks import JsonlSink, Sinks, external_sinks
 from groundup.system.interruption import Interruption
@@ -159,6 +162,7 @@ class Logger:
                 config.train.eval_windows,
                 trainer.ranks,
                 store.offsets_for(config.data.pack),
+                compiled=trainer.compiled,
             )
 
     def _sample(self, tokenizer: Tokenizer) -> bool:
@@ -257,7 +261,10 @@ def open_record(trainer: Trainer, display: Display | None, *, resumed: bool) -> 
     with ranks.error_barrier():
         if ranks.is_main:
             with _errors_of(run):
-                run.create(config, environment(trainer))
+                found = environment(trainer)
+                if resumed:
+                    found["commands"] = _commands_before(run) + found["commands"]
+                run.create(config, found)
                 if trainer.tokenizer is not None:
                     trainer.tokenizer.save(run.tokenizer_dir)
                     if (template := trainer.train_store.chat_template) is not None:
@@ -315,11 +322,54 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "device": trainer.device,
         "device_name": device_name(trainer.device),
         "cuda": torch.version.cuda,
+        "driver": _driver(trainer.device),
         "git": _git_state(),
+        "working_git": working_git(Path.cwd()),
+        "commands": [shlex.join([Path(word).name if i == 0 else word for i, word in enumerate(sys.argv)])],
+        "data": {
+            "train": trainer.train_store.sha256,
+            "valid": trainer.valid_store.sha256 if trainer.valid_store is not None else None,
+            "tokenizer": trainer.train_store.tokenizer_sha256,
+        },
         "ranks": trainer.ranks.size,
         "parameters": parameter_count(trainer.config.model),
         "flops_per_token": training_flops_per_token(trainer.config.model),
     } | ({"parent": trainer.state.parent} if trainer.state.parent else {})
+
+
+def _commands_before(run: RunDirectory) -> list[str]:
+    """The command of each session before this one, from the file that this session replaces."""
+    try:
+        found = read_object(run.path / "environment.json").get("commands", [])
+    except (OSError, ValueError):
+        return []
+    return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
+
+
+def _driver(device: str) -> str | None:
+    """The version of the GPU's driver; None without one."""
+    if not device.startswith("cuda"):
+        return None
+    try:
+        version = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", version)
+    return found[0] if found else None
+
+
+def working_git(folder: Path) -> dict[str, Any] | None:
+    """The commit of the user's repository around a folder, and whether files that it tracks were changed."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _git_state() -> dict[str, Any] | None:

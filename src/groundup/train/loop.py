@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from groundup.account import parameter_count
 from groundup.config import RunConfig, override
-from groundup.config.names import by_full_names
+from groundup.config.names import by_full_names, check_length
 from groundup.data.shards import DataGuard
 from groundup.display.display import Display, automatic_display
 from groundup.errors import ConfigError, DataError, DivergenceError, TrainingError
@@ -30,7 +30,7 @@ from groundup.train.checkpoint.initial import begin_with, with_parent
 from groundup.train.checkpoint.resume import restore
 from groundup.train.checkpoint.writer import Checkpoints
 from groundup.train.device import choose_device, process_settings
-from groundup.train.limits import TimeLimit, disk_warning
+from groundup.train.limits import Deadline, TimeLimit, disk_warning
 from groundup.train.logging import Logger, open_record, update_ratios
 from groundup.train.preview.describe import describe
 from groundup.train.preview.profiler import StepProfiler
@@ -40,6 +40,8 @@ from groundup.train.state import TrainState
 from groundup.train.step import StepResult, accumulate_gradients, broken_parameter, train_on_batch
 
 _LOSS_EMA_DECAY = 0.9
+_NO_END = 2**62
+"""Number of steps of a run that ends by its time."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def train(
         AnotherRankError: the job has ended, and another rank raises what tells the user why.
     """
     changed = by_full_names(options, "train")
+    check_length(changed)
     if not isinstance(config, RunConfig):
         config = inheriting_recipe(str(config), changed, resume=resume)
     config = override(config, changed)
@@ -159,12 +162,14 @@ class Session:
     ):
         self.trainer, self.state, self.display, self.pause = trainer, trainer.state, display, pause
         config = trainer.config
-        self.total = config.train.max_iters
+        by_minutes = config.train.minutes
+        self.by_time = config.train.schedule_by_time
+        self.total = _NO_END if by_minutes else config.train.max_iters
         self.sinks, self.writer = open_record(trainer, display, resumed=resumed)
         self.guard = DataGuard(trainer.train_store, trainer.valid_store)
         if display is not None:
             plan = describe(config, trainer.train_store, trainer.valid_store, trainer.device, trainer.ranks.size)
-            display.begin(plan, self.total, self.state.step)
+            display.begin(plan, 0 if by_minutes else self.total, self.state.step)
         began = time.perf_counter() - self.state.wall_seconds
         self.clock = lambda: time.perf_counter() - began
         saved = self.state.step if resumed else None
@@ -173,6 +178,16 @@ class Session:
         self.logger = Logger(trainer, self.sinks, clock=self.clock, interruption=self.interruption)
         limit = TimeLimit(config.train, reached=self.state.progress, minutes=minutes)
         self.limit = limit if limit.is_set else None
+        self.deadline: Deadline | None = None
+        if by_minutes:
+            self.deadline = Deadline(
+                by_minutes,
+                used=self.state.wall_seconds,
+                reached=self.state.progress,
+                interval=config.train.eval_interval if trainer.valid_store is not None else config.sample.interval,
+                planned=config.train.max_iters,
+                clock=time.monotonic,
+            )
         self.stop_at = config.train.stop_at if config.train.stop_at > self.state.step else 0
         self.profiler: StepProfiler | None = None
         if config.train.profile and trainer.ranks.is_main:
@@ -212,16 +227,17 @@ class Session:
             DataError: shards have changed under the run; the steps so far are saved first.
             CheckpointError, TrainingError: the checkpoint in flight cannot be written, or the run directory is gone.
         """
-        number, config, ranks = self._steps_launched() + 1, self.trainer.config, self.trainer.ranks
+        number, ranks = self._steps_launched() + 1, self.trainer.ranks
         if number > self.total:
             return False
         damage = self._look_at_files()
         intent = Intent(
             self.interruption.signal or 0,
             (self.limit is not None and self.limit.passed)
+            or self._schedule_is_over()
             or (self.pause is not None and self.pause(number - 1))
             or 0 < self.stop_at < number,
-            number / config.train.max_iters if self.limit is None else self.limit.progress(number / self.total),
+            self._progress(number),
             damage is not None,
             time.monotonic() >= self.checkpoints.due_at,
         )
@@ -240,18 +256,27 @@ class Session:
             if self.state.step:
                 self.checkpoints.save()
         self.state.progress = intent.progress
+        if self.deadline is not None and self.display is not None and self.deadline.steps_left is not None:
+            self.display.expect(number - 1 + self.deadline.steps_left)
         return True
+
+    def _progress(self, number: int) -> float:
+        """Share of the schedule that is done after a step."""
+        if self.deadline is not None:
+            return self.deadline.progress(self.writer.seconds if self.writer is not None else 0.0)
+        total = self.trainer.config.train.max_iters
+        return number / total if self.limit is None else self.limit.progress(number / total)
 
     def launch_step(self) -> None:
         """Launch the next step: on a GPU it is queued, on a CPU it is done."""
         trainer, number = self.trainer, self._steps_launched() + 1
         config = trainer.config
-        if config.train.finish_schedule:
-            rate = learning_rate_at(self.state.progress, self.total, config.optim)
+        if self.by_time:
+            rate = learning_rate_at(self.state.progress, config.train.max_iters, config.optim)
         else:  # by the step, not by its share of them: rounding must not depend on the length of the run
             rate = learning_rate(number, self.total, config.optim)
         # The momentum goes by steps of the schedule; a schedule by the clock is that far in its steps.
-        place = self.state.progress * self.total if config.train.finish_schedule else number
+        place = self.state.progress * self.total if self.by_time else number
         trainer.optimizer.set_momentum(muon_momentum(place, self.total, config.optim))
         interval = config.train.ratio_interval
         due = bool(interval) and number % interval == 0
@@ -302,7 +327,8 @@ class Session:
                 self.logger.log_step(numbers, found, last=launched.last)
             # Before the evaluation, which can take long. The checkpoint's state says what is still due.
             regular = state.step % config.train.checkpoint_interval == 0
-            if regular or state.due_line is not None or state.step == self.kept_step:
+            evaluated = state.due_line is not None and (launched.last or config.train.keep_best == "full")
+            if regular or evaluated or state.step == self.kept_step:
                 self.checkpoints.save(wait=launched.last)
             if state.due_line is not None or state.due_sample:
                 self.evaluate_and_sample()
@@ -311,7 +337,8 @@ class Session:
         """Evaluate and sample, if due, and complete the step's checkpoint."""
         if self.state.due_line is None and not self.state.due_sample:
             return
-        is_best = self.logger.evaluate_and_sample()
+        with self.deadline.report() if self.deadline is not None else nullcontext():
+            is_best = self.logger.evaluate_and_sample()
         if self.state.due_line is None:
             self.checkpoints.settle(best=is_best)
 
@@ -326,6 +353,8 @@ class Session:
             trainer.run.write_summary(summary)
         if self.state.step < self.total or not finished:
             why = self.limit.why if self.limit is not None else ""
+            if self.deadline is not None and self._schedule_is_over():
+                why = f"train.minutes = {trainer.config.train.minutes:g}: the schedule has ended; "
             if self.state.step == self.stop_at:
                 why = f"train.stop_at = {self.stop_at:,}; "
             self.note(f"{why}stopped at step {self.state.step:,}; its checkpoint is written")
@@ -346,7 +375,7 @@ class Session:
 
     def _schedule_is_over(self) -> bool:
         # By the first rank's clock, as on all ranks, not by each one's own (TimeLimit.schedule_finished).
-        return self.trainer.config.train.finish_schedule and self.state.progress >= 1
+        return self.by_time and self.state.progress >= 1
 
     def _look_at_files(self) -> DataError | None:
         """Return the damage of the data, if any; raise what has happened to the run directory or a checkpoint."""

@@ -142,25 +142,45 @@ def accumulate_gradients(
 
 
 def build_loss(
-    model: nn.Module, *, compile: bool, chunked: bool = True, ignore_index: int | None = None
+    model: nn.Module,
+    *,
+    compile: bool,
+    mode: str = "default",
+    chunked: bool = True,
+    ignore_index: int | None = None,
 ) -> LossFunction:
     """Return the function from inputs and targets to the mean loss.
 
     Compiling wraps the model here only, so its parameters keep their names.
 
     Args:
+        mode: of torch.compile.
         chunked: never hold all logits; otherwise one formula after the other.
         ignore_index: target of positions that do not count; None: all count.
     """
-    forward = torch.compile(model) if compile else model
+    forward = compiled(model, mode) if compile else model
+
+    # A CUDA graph writes its result to the same memory each time, and the losses of all micro-batches are needed.
+    graphed = compile and mode in ("reduce-overhead", "max-autotune")
 
     def chunked_loss(x: Tensor, y: Tensor) -> Tensor:
-        return forward(x, targets=y, ignore_index=ignore_index)
+        found: Tensor = forward(x, targets=y, ignore_index=ignore_index)
+        return found.clone() if graphed else found
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(forward(x), y, ignore_index=ignore_index)
 
     return chunked_loss if chunked else loss
+
+
+def compiled(model: nn.Module, mode: str) -> Callable[..., Tensor]:
+    """Return the model's forward compiled for the shapes that it meets, each by itself.
+
+    Training and evaluation have batches of different sizes. With torch's default the second size that it meets would
+    make it compile once for all sizes, which is slower for each.
+    """
+    forward: Callable[..., Tensor] = torch.compile(model, mode=mode, dynamic=False)
+    return forward
 
 
 def broken_parameter(model: nn.Module) -> str:

@@ -73,7 +73,7 @@ class Pool:
                     self._selector.register(worker.answers, selectors.EVENT_READ, worker)
                 job = self._waiting.popleft()
                 # With a time limit, a warm process would have more time to train.
-                if job.config.train.max_minutes and worker.has_worked:
+                if (job.config.train.max_minutes or job.config.train.minutes) and worker.has_worked:
                     self._forget(worker)
                     worker.start()
                     self._selector.register(worker.answers, selectors.EVENT_READ, worker)

@@ -75,7 +75,7 @@ class RayExecutor:
     def submit(self, job: Job) -> None:
         # Ray's workers run in other working directories.
         there = replace(job, config=override(job.config, absolute_paths(job.config)))
-        task = self._timed_task if job.config.train.max_minutes else self._task
+        task = self._timed_task if job.config.train.max_minutes or job.config.train.minutes else self._task
         self._jobs[task.remote(there.to_json(), self._threads)] = job
 
     def next(self) -> Outcome | None:

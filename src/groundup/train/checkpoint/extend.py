@@ -108,9 +108,10 @@ def _extended(run: RunDirectory, folder: Path, saved: dict[str, Any], config: Ru
     instead = f"begin a new run from its weights with --init {run.path}"
     if not config.optim.stage_from:
         instead = f"add --then linear, wsd or constant for a second stage after step {was:,}, or {instead}"
-    if options["train.finish_schedule"]:
+    by_time = [name for name in ("train.finish_schedule", "train.minutes") if options[name]]
+    if by_time:
         raise ConfigError(
-            f"{refused}: with train.finish_schedule its learning rates followed the time, and no longer run would have "
+            f"{refused}: with {by_time[0]} its learning rates followed the time, and no longer run would have "
             f"had them; {instead}"
         )
     in_rates = last_shared_step(was, config.optim)

@@ -99,6 +99,13 @@ def write_folder(folder: Path, content: CheckpointContent) -> None:
         write_state(temporary, content.state | {FILES: hashes(temporary)})
 
 
+def write_weights(folder: Path, content: CheckpointContent) -> None:
+    """Write the weights and the state of a checkpoint, without the optimizer's, as :func:`write_folder` does."""
+    with replacing(folder) as temporary:
+        _save_tensors(content.model, temporary / MODEL_FILE)
+        write_state(temporary, content.state | {"optimizer": {}, FILES: hashes(temporary)})
+
+
 def write_state(folder: Path, state: dict[str, Any]) -> None:
     """Write ``state.json``, with the SHA-256 of its content."""
     write_atomically(folder / STATE_FILE, json.dumps(sealed(state), indent=1))

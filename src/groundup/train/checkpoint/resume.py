@@ -127,7 +127,8 @@ def latest_checkpoint(
         return Latest(start, others)
     adopted = adopted_changes(run, config, folder, saved, adopt=adopt)
     check_data(folder, saved, identity)
-    if adopted and saved["step"] >= config.train.max_iters:
+    ended = saved.get("progress", 0) >= 1 if config.train.minutes else saved["step"] >= config.train.max_iters
+    if adopted and ended:
         names = ", ".join(change.option for change in adopted)
         raise ConfigError(f"{run.path} is finished: no step is left that {names} would change; raise --max_iters, too")
     if adopted:

@@ -24,10 +24,12 @@ from groundup.train.checkpoint.folder import (
     FILES,
     CheckpointContent,
     hashes,
+    parameters_by_name,
     read_state,
     replacing,
     write_folder,
     write_state,
+    write_weights,
 )
 from groundup.train.checkpoint.shards import MODEL_SHARDS, OPTIMIZER_SHARDS, write_index, write_shards
 
@@ -86,12 +88,25 @@ class Checkpoints:
     def settle(self, *, best: bool) -> None:
         """Complete the checkpoint of the latest step, if it is saved, with what its evaluation and sample found.
 
+        With ``train.keep_best = "weights"`` the weights of a new best are saved.
+
         Args:
             best: its validation loss is the best so far.
         """
-        state = self._trainer.state
+        state, keep = self._trainer.state, self._trainer.config.train.keep_best
+        if best and keep == "weights":
+            self._save_best()
         if self._saved == state.step and self.writer is not None:
-            self.writer.settle(state.step, state.to_dict(), best=best)
+            self.writer.settle(state.step, state.to_dict(), best=best and keep == "full")
+
+    def _save_best(self) -> None:
+        trainer, state = self._trainer, self._trainer.state
+        content = CheckpointContent(parameters_by_name(trainer.model), {}, state.to_dict() | trainer.identity)
+        copied = any(map(is_sharded, content.model.values()))
+        if copied:
+            content = gathered(content, keep=self.writer is not None)
+        if self.writer is not None:
+            self.writer.save(state.step, content, copied=copied, best=True)
 
     def close(self) -> None:
         """Wait for the checkpoint in flight."""
@@ -157,6 +172,7 @@ class CheckpointWriter:
 
     Attributes:
         has_news: whether the thread has met an error or has notes since the last look.
+        seconds: what writing the latest checkpoint took; 0 before the first one.
     """
 
     def __init__(
@@ -171,26 +187,31 @@ class CheckpointWriter:
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self.has_news = False
+        self.seconds = 0.0
         self._notes: list[str] = []
         self._stuck: set[Path] = set()
 
-    def save(self, step: int, content: CheckpointContent, *, wait: bool = False, copied: bool = False) -> None:
+    def save(
+        self, step: int, content: CheckpointContent, *, wait: bool = False, copied: bool = False, best: bool = False
+    ) -> None:
         """Write a checkpoint, after the one before it is done.
 
         Args:
             wait: return when it is on the disk; saves the copy.
             copied: the tensors are copies already, which will not change.
+            best: write the weights only, as the best so far.
 
         Raises:
             CheckpointError: this one, or the one before, cannot be written. Earlier ones are untouched.
             TrainingError: the run directory is gone.
         """
         self.wait()
+        write = self._write_best if best else self._write
         if wait or not self.background:
-            self._write(step, content)
+            write(step, content)
             return
         snapshot = Snapshot(content, None) if copied else self._buffers.take(content)
-        self._do_beside(lambda: self._write(step, snapshot.content()))
+        self._do_beside(lambda: write(step, snapshot.content()))
 
     def settle(self, step: int, state: dict[str, Any], *, best: bool) -> None:
         """Put what came after :meth:`save` into the state of a step's checkpoint, and name it the best if it is.
@@ -274,6 +295,13 @@ class CheckpointWriter:
         with self.publishing(step):
             write_folder(self.run.step_folder(step), content)
 
+    def _write_best(self, step: int, content: CheckpointContent) -> None:
+        with self._errors_of(step):
+            self.sync_record()
+            write_weights(self.run.best_folder(step), content)
+            self.run.point("best", step, folder=self.run.best_folder(step))
+            self._prune()
+
     @contextmanager
     def publishing(self, step: int) -> Iterator[None]:
         """Wrap the writing of a step's folder with what comes before and after it.
@@ -282,8 +310,10 @@ class CheckpointWriter:
             CheckpointError, TrainingError: as :meth:`save` does.
         """
         with self._errors_of(step):
+            began = time.monotonic()
             self.sync_record()
             yield
+            self.seconds = time.monotonic() - began
             self.run.point("latest", step)
             self._prune()
 

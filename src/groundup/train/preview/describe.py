@@ -13,7 +13,7 @@ from groundup.display.section import Section
 from groundup.display.units import size_text
 from groundup.optim.schedule import describe_schedule
 from groundup.train.device import MFU_CONVENTION, device_name, known_peak
-from groundup.train.limits import checkpoint_bytes, checkpoints_at_once, disk_warning, free_bytes
+from groundup.train.limits import best_bytes, checkpoint_bytes, checkpoints_at_once, disk_warning, free_bytes
 
 
 def describe(
@@ -58,10 +58,20 @@ def describe(
         )
     if ranks > 1:
         rows["ranks"] = f"{ranks} ({config.train.parallel}), {data.batch_size // ranks} sequences a step each"
+    if minutes := config.train.minutes:
+        rows["length"] = (
+            f"{minutes:g} minutes in all, as many steps as they allow; the learning-rate schedule ends then"
+            f"{_warmup_share(config, minutes)}"
+        )
     if config.train.max_minutes:
         how = ", and the learning-rate schedule ends within them" if config.train.finish_schedule else ""
         rows["limit"] = f"{config.train.max_minutes:g} minutes{how}"
     return rows
+
+
+def _warmup_share(config: RunConfig, minutes: float) -> str:
+    share = config.optim.warmup_iters / config.train.max_iters
+    return f"; warm-up takes {share:.1%} of the steps ({config.optim.warmup_iters} of {config.train.max_iters:,})"
 
 
 def _counted(store: TokenShards) -> str:
@@ -97,9 +107,11 @@ def disk_section(config: RunConfig, model: nn.Module, optimizer: torch.optim.Opt
     """Table of the disk space that checkpoints take and the free space."""
     one = checkpoint_bytes(model, optimizer, averaged=config.train.average_last > 0)
     count = checkpoints_at_once(config)
+    best = best_bytes(config, model)
     rows = [
         ("one checkpoint", size_text(one)),
         ("checkpoints at once, at most", f"{count:,} = {size_text(one * count)}"),
+        *([("weights of the best, at most", size_text(best))] if best else []),
         ("free", size_text(free_bytes(config.run_dir))),
     ]
     return Section("disk", ("part", "size"), rows, disk_warning(config, model, optimizer))

@@ -93,6 +93,10 @@ def _sections(trainer: Trainer, *, resume: bool, overwrite: bool, adopt_config: 
         found = latest_checkpoint(trainer.run, config, trainer.identity, adopt=adopt_config)
         done = found.start.state["step"] if found else 0
         plan["left"] = f"{config.train.max_iters - done:,} steps, after step {done:,}"
+        if config.train.minutes:
+            used = found.start.state["wall_seconds"] if found else 0.0
+            left = max(0.0, 60 * config.train.minutes - used)
+            plan["left"] = f"{time_text(left)} of {config.train.minutes:g} minutes, after step {done:,}"
     elif not (overwrite or trainer.run.is_untouched()):
         plan["run"] += "  (exists already: --resume, --overwrite, or another --name)"
     yield Section("run", (), list(plan.items()))
@@ -131,10 +135,14 @@ def _time_section(trainer: Trainer, done: int, step_seconds: float) -> Section:
         if offsets is not None:
             windows = len(DocumentRows(offsets, config.model.context_length))
         windows = min(windows, config.train.eval_windows or windows)
-        count = evaluations_left(config.train, done)
         # Forward only: a third of the FLOPs.
-        seconds = count * windows * config.model.context_length / step_tokens * step_seconds / 3
-        rows.append(("evaluation", f"about {time_text(seconds)}: {count:,} times {windows:,} windows"))
+        seconds = windows * config.model.context_length / step_tokens * step_seconds / 3
+        if config.train.minutes:  # within them
+            every = f"every {config.train.eval_interval:,} steps"
+            rows.append(("evaluation", f"about {time_text(seconds)} for {windows:,} windows, {every}"))
+        else:
+            count = evaluations_left(config.train, done)
+            rows.append(("evaluation", f"about {time_text(count * seconds)}: {count:,} times {windows:,} windows"))
     rows.append(("memory", f"{size_text(peak_memory(device))} at the peak of these steps, {_whose(device)}"))
     return Section("time", (), rows, "Not included: samples, checkpoints and compilation.")
 
@@ -146,6 +154,12 @@ def evaluations_left(config: TrainConfig, done: int) -> int:
 
 
 def _training_time(config: TrainConfig, done: int, step_seconds: float) -> str:
+    if config.minutes:
+        steps = 60 * config.minutes / step_seconds
+        return (
+            f"{config.minutes:g} minutes in all: about {steps:,.0f} steps at this speed, fewer by the time of "
+            f"evaluations and checkpoints"
+        )
     left = config.max_iters - done
     text, limit = f"{time_text(step_seconds * left)} for {left:,} steps", 60 * config.max_minutes
     if limit and limit < step_seconds * left:
