@@ -249,7 +249,7 @@ class Session:
             rate = learning_rate_at(self.state.progress, self.total, config.optim)
         else:  # by the step, not by its share of them: rounding must not depend on the length of the run
             rate = learning_rate(number, self.total, config.optim)
-        # The momentum goes by steps of the schedule; a schedule by the clock is that far in its steps.
+        # The momentum goes by steps of the schedule, also where its progress is elapsed time.
         if config.optim.muon_momentum_warmup or config.optim.muon_momentum_cooldown:
             place = self.state.progress * self.total if config.train.finish_schedule else number
             trainer.optimizer.set_momentum(muon_momentum(place, self.total, config.optim))
