@@ -67,7 +67,7 @@ def by_full_names(table: Mapping[str, Any], place: str) -> dict[str, Any]:
     def unfold(name: str, value: Any) -> None:
         if name in sections and isinstance(value, Mapping):
             options = {full.rpartition(".")[2] for full in default_options() if full.rpartition(".")[0] == name}
-            for last, deeper in with_single_betas(value, name, options).items():
+            for last, deeper in (with_single_betas(value, name, options) if "betas" in value else value).items():
                 unfold(f"{name}.{last}", deeper)
         elif name.endswith(".betas") and name.removesuffix(".betas") in sections:
             unfold(name.removesuffix(".betas"), {"betas": value})

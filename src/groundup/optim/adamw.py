@@ -68,7 +68,7 @@ def adamw_update(group: dict[str, Any], state: State, *, fused: bool, skip: Tens
         state: by parameter; entries are made where they are missing.
         skip: 1 skips the update (:meth:`GroupwiseOptimizer.step`); only the fused kernel reads it without a sync.
     """
-    if group.get("cautious", False) and group["weight_decay"]:
+    if group.get("cautious", False):
         _decay_cautiously(group, state, skip)
         group = group | {"weight_decay": 0.0}
     # One launch of the kernel takes tensors that have their count of steps, device and dtype in common.

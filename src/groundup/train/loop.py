@@ -275,9 +275,10 @@ class Session:
             rate = learning_rate_at(self.state.progress, config.train.max_iters, config.optim)
         else:  # by the step, not by its share of them: rounding must not depend on the length of the run
             rate = learning_rate(number, self.total, config.optim)
-        # The momentum goes by steps of the schedule; a schedule by the clock is that far in its steps.
-        place = self.state.progress * self.total if self.by_time else number
-        trainer.optimizer.set_momentum(muon_momentum(place, self.total, config.optim))
+        # The momentum goes by steps of the schedule, also where its progress is elapsed time.
+        if config.optim.muon_momentum_warmup or config.optim.muon_momentum_cooldown:
+            place = self.state.progress * self.total if self.by_time else number
+            trainer.optimizer.set_momentum(muon_momentum(place, self.total, config.optim))
         interval = config.train.ratio_interval
         due = bool(interval) and number % interval == 0
         ratios: AbstractContextManager[dict[str, Any]] = update_ratios(trainer.optimizer) if due else nullcontext({})
