@@ -185,11 +185,16 @@ def test_of_one_size_the_tokens_alone_are_fitted(tmp_path: Path, capsys: pytest.
 
 def test_curves_of_constant_runs_give_every_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for number, (width, layers) in enumerate(((32, 1), (64, 2), (128, 4), (128, 2), (64, 4), (64, 1), (32, 2))):
-        lawful_run(tmp_path / str(number), width, layers, 400, **{"optim.schedule": "constant"})
+        own = {"model.d_model": width, "model.num_layers": layers, "optim.schedule": "constant"}
+        make_run(tmp_path / str(number), steps=800, every=20, options=own)
+        summary = json.loads((tmp_path / str(number) / "summary.json").read_text())
+        count = parameter_count(override(RunConfig(), MODEL | own).model)
+        (tmp_path / str(number) / "summary.json").write_text(json.dumps(summary | {"parameters": count}))
     code, out, _ = run(tmp_path, "--curves", "--json", capsys=capsys)
     points = json.loads(out)["points"]
-    # Of evaluations at 0, 200 and 400 steps the last lies after the warm-up of 200.
-    assert (code, {point["tokens"] for point in points}) == (0, {400 * 32 * 64.0})
+    # Of the evaluations every 200 steps, those after the warm-up of 200.
+    assert (code, {point["tokens"] for point in points}) == (0, {steps * 32 * 64.0 for steps in (400, 600, 800)})
+    assert len(points) == 7 * 3
     code, out, _ = run(tmp_path, capsys=capsys)
     assert (code, "The learning rate was constant" in " ".join(out.split())) == (0, True)
 

@@ -28,8 +28,10 @@ DRAWS = 400
 _EXPONENTS = (0.15, 0.4, 0.8, 1.5)
 _SHARES = (0.1, 0.35, 0.75)
 _MOST_STEPS = 400
-_STARTS_OF_A_DRAW = 3
+_STARTS_OF_A_DRAW = 2
 _FLAT = 1e-7
+_LEAST_SHARE = 0.1
+"""Of the mean loss that each part of a draw's start has."""
 _HIGHEST = 600.0
 """Largest exponent of e: draws of the bootstrap that the points do not determine can have any terms."""
 _UNSURE = 3
@@ -120,6 +122,11 @@ def fit(sizes: dict[str, Floats], losses: Floats, groups: NDArray[np.int64], *, 
     best = found[order[0]]
     # A draw may have its minimum where the points have another one.
     tried = _distinct(found[order], _STARTS_OF_A_DRAW)
+    # A part that vanished has no gradient, and would stay at 0 in every draw.
+    raised = tried.copy()
+    parts = [0, *range(1, best.shape[0], 2)]
+    raised[:, parts] = np.maximum(raised[:, parts], target.mean() + np.log(_LEAST_SHARE))
+    tried = _distinct(np.concatenate([tried, raised]), 2 * _STARTS_OF_A_DRAW)
     rng = np.random.default_rng(seed)
     count = int(groups.max()) + 1
     spread = (count - best.shape[0]) / count

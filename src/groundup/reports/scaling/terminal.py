@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _FEW = 9
 _MOST_LEFT_OUT = 3
 _DIGITS = 4
+_ZERO = 1e-4
 _GREY, _BLACK = "#9aa1ab", "#1c1f24"
 
 
@@ -190,6 +191,8 @@ def _short(count: float) -> str:
 
 
 def _number(value: float) -> str:
+    if 0 <= value < _ZERO:
+        return "0"
     return f"{value:,.0f}" if abs(value) >= 1000 and value < 1e7 else f"{value:.{_DIGITS}g}"
 
 
