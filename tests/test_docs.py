@@ -280,6 +280,9 @@ def smaller(words: list[str]) -> list[str]:
         sizes |= LONGER
     elif "--stop_at" in words:
         out[words.index("--stop_at") + 1] = str(LONGER["stop_at"])
+    if verb == "train" and "--minutes" in words:  # in place of the steps
+        out[words.index("--minutes") + 1] = "0.005"
+        sizes.pop("max_iters")
     for i, word in enumerate(out[:-1]):
         name = word.removeprefix("--").replace("-", "_").rpartition(".")[2] if word.startswith("--") else ""
         full = next((size for size in sizes if size.rpartition(".")[2] == name), None)
