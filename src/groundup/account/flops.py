@@ -11,7 +11,7 @@ import functools
 import json
 from dataclasses import dataclass
 
-from groundup.account.modules import TracedMatmul, matmul_shapes, times
+from groundup.account.modules import TracedMatmul, matmul_shapes
 from groundup.config import ModelConfig, TrainConfig, from_dict
 from groundup.errors import ConfigError
 
@@ -51,7 +51,7 @@ def forward_matmuls(model: ModelConfig, *, batch_size: int = 1, tokens: int | No
     found = []
     for matmul, (batch, m, n, p) in matmul_shapes(model, batch_size=batch_size, tokens=tokens):
         name, component = _names(matmul)
-        found.append(Matmul(name, component, m, n, p, batch * times(matmul.layers, model)))
+        found.append(Matmul(name, component, m, n, p, batch))
     return tuple(found)
 
 

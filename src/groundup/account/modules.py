@@ -36,11 +36,6 @@ Layers = Literal["", "all", "with values"]
 """Which layers have a weight or matmul: none, all, or those with value embeddings, of which each has a table too."""
 
 
-def times(layers: Layers, model: ModelConfig) -> int:
-    """How many weights or matmuls of a model one of the walk stands for."""
-    return {"": 1, "all": model.num_layers, "with values": len(model.value_layers)}[layers]
-
-
 @dataclass(frozen=True)
 class Weight:
     """A parameter of the model; one of a layer stands for those of all layers that have it."""
@@ -48,11 +43,7 @@ class Weight:
     name: str
     shape: tuple[Dimension, ...]
     layers: Layers
-
-    @property
-    def in_block(self) -> bool:
-        """Whether it is part of a block."""
-        return bool(self.layers) and not self.name.startswith(_TABLES)
+    in_block: bool
 
 
 @dataclass(frozen=True)
@@ -92,22 +83,25 @@ def modules(model: ModelConfig) -> Modules:
     return _walk(probe)
 
 
-def weight_shapes(model: ModelConfig) -> list[tuple[Weight, tuple[int, ...]]]:
-    """Return each weight of a model with its shape in numbers."""
-    sizes = _sizes_of(model)
-    return [(weight, tuple(_value(size, sizes) for size in weight.shape)) for weight in modules(model).weights]
+def weight_shapes(model: ModelConfig) -> list[tuple[Weight, tuple[int, ...], int]]:
+    """Return each weight of a model with its shape in numbers, and how many of the model's weights it stands for."""
+    sizes, times = _sizes_of(model), _times(model)
+    return [
+        (weight, tuple(_value(size, sizes) for size in weight.shape), times[weight.layers])
+        for weight in modules(model).weights
+    ]
 
 
 def matmul_shapes(
     model: ModelConfig, *, batch_size: int, tokens: int
 ) -> list[tuple[TracedMatmul, tuple[int, int, int, int]]]:
-    """Return each matmul of a forward pass with its batch, m, n and p in numbers."""
-    sizes = _sizes_of(model, batch_size=batch_size, tokens=tokens)
+    """Return each matmul of a forward pass with its batch, m, n and p in numbers; the batch has all layers'."""
+    sizes, times = _sizes_of(model, batch_size=batch_size, tokens=tokens), _times(model)
     return [
         (
             matmul,
             (
-                _value(matmul.batch, sizes),
+                _value(matmul.batch, sizes) * times[matmul.layers],
                 _value(matmul.m, sizes),
                 _value(matmul.n, sizes),
                 _value(matmul.p, sizes),
@@ -115,6 +109,10 @@ def matmul_shapes(
         )
         for matmul in modules(model).matmuls
     ]
+
+
+def _times(model: ModelConfig) -> dict[Layers, int]:
+    return {"": 1, "all": model.num_layers, "with values": len(model.value_layers)}
 
 
 def _sizes_of(model: ModelConfig, *, batch_size: int = 1, tokens: int = 1) -> dict[str, int]:
@@ -160,7 +158,7 @@ def _walk(probe: ModelConfig) -> Modules:
 
     lm = TransformerLM(probe, device="meta")
     weights = [
-        (name, Weight(_of_layer(name), tuple(map(dimension_of, parameter.shape)), ""))
+        (name, Weight(_of_layer(name), tuple(map(dimension_of, parameter.shape)), "", name.startswith("layers.")))
         for name, parameter in lm.named_parameters()
     ]
     token_ids = torch.empty(_PROBE["batch_size"], _PROBE["tokens"], dtype=torch.int64, device="meta")

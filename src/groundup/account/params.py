@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from groundup.account.modules import Weight, times, weight_shapes
+from groundup.account.modules import Weight, weight_shapes
 from groundup.config import ModelConfig
 
 
@@ -65,9 +65,9 @@ class Parameters:
 def parameters(model: ModelConfig) -> Parameters:
     """Parameters of a model with this config."""
     counts = Counter[str]()
-    for weight, shape in weight_shapes(model):
+    for weight, shape, times in weight_shapes(model):
         component = _component(weight)
-        counts[component] += math.prod(shape) * (times(weight.layers, model) if component in _OF_SOME_LAYERS else 1)
+        counts[component] += math.prod(shape) * (times if component in _OF_SOME_LAYERS else 1)
     names = ("embedding", "qkv", "output_proj", "ffn", "block_norms", "final_norm", "head", *_OF_SOME_LAYERS, "scalars")
     return Parameters(num_layers=model.num_layers, **{name: counts[name] for name in names})
 
@@ -83,9 +83,9 @@ def parameter_count(model: ModelConfig) -> int:
 def hidden_matrices(model: ModelConfig) -> Counter[tuple[int, int]]:
     """Shapes of the matrices between embedding and head, and how many of the model's weights have each."""
     counts = Counter[tuple[int, int]]()
-    for weight, shape in weight_shapes(model):
+    for weight, shape, times in weight_shapes(model):
         if weight.in_block and len(shape) == 2 and weight.name != _GATE:
-            counts[shape[0], shape[1]] += times(weight.layers, model)
+            counts[shape[0], shape[1]] += times
     return counts
 
 

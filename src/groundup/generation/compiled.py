@@ -104,7 +104,7 @@ class CompiledStep:
             logits_B1V: Tensor = self._model(ids_B[:, None], positions_B[:, None], layers)
             return logits_B1V[:, 0]
 
-        # Code of its own for each number of rows and model: torch counts the compilations of each piece of code.
+        # Its own code for each number of rows and model: torch counts the compilations of each piece of code.
         step.__code__ = step.__code__.replace(co_name=f"step_of_{rows}_rows")
         mode = "reduce-overhead" if self._device.type == "cuda" else None
         return torch.compile(step, fullgraph=True, dynamic=False, mode=mode)
