@@ -162,7 +162,7 @@ class Logger:
                 config.train.eval_windows,
                 trainer.ranks,
                 store.offsets_for(config.data.pack),
-                compiled=trainer.compiled,
+                trainer.compiled,
             )
 
     def _sample(self, tokenizer: Tokenizer) -> bool:
