@@ -113,6 +113,22 @@ def test_threads_change_nothing(threads):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"d_model": 20, "num_heads": 2, "d_ff": 24}, {"d_model": 36, "d_ff": 51}], ids=str
+)
+@torch.no_grad()
+def test_a_text_has_the_same_bits_in_every_batch(options):
+    lm = model(**options)
+    decoder, positions = native.NativeDecoder(lm), torch.zeros(12, dtype=torch.long)
+    ids_B, rows_B = torch.arange(12), torch.arange(12)
+    found = []
+    for batch in range(1, 13):
+        cache = BatchedCache(lm, limit=4)
+        cache.reserve(batch, 4)
+        found.append(decoder.step(ids_B[:batch], positions[:batch], rows_B[:batch], cache).clone())
+    assert all(torch.equal(logits_BV, found[-1][: len(logits_BV)]) for logits_BV in found)
+
+
 def test_a_context_that_slides_is_the_same_by_both_ways():
     lm, found = model(), []
     for by in (True, False):
