@@ -7,6 +7,7 @@ import re
 import shutil
 import statistics
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,8 +65,10 @@ def test_one_run_says_what_its_record_says(runs: list[Path], tmp_path: Path):
     assert said["parameters"] == f"{environment['parameters']:,}"
     assert f"({summary['wall_seconds']:,.1f} s)" in said["wall-clock time"]
     assert f"({summary['train_seconds']:,.1f} s)" in said["training steps only"]
-    flops = summary["tokens"] * environment["flops_per_token"]
-    mfu = flops / summary["train_seconds"] / 0.5e12
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    spans = [(line["tokens"] - before["tokens"], line["tokens_per_second"]) for before, line in pairwise(lines)]
+    seconds = sum(tokens / speed for tokens, speed in spans)  # the summary's are rounded to a tenth
+    mfu = summary["tokens"] * environment["flops_per_token"] / seconds / 0.5e12
     assert float(said["MFU"].rstrip("%")) / 100 == pytest.approx(mfu, abs=0.02)
     data = environment["data"]
     index = json.loads((Path(RunDirectory(run).config.data.train) / "index.json").read_text())

@@ -392,7 +392,7 @@ def test_rows_that_do_not_fit_into_memory_are_refused_beforehand(random):
     engine.step()
     row = engine.cache.bytes // 3
     assert (engine.cache.rows, engine.cache.capacity) == (3, CONTEXT)  # not doubled beyond the rows there are
-    assert engine.cache.bytes_of_full_row == row
+    assert row <= engine.cache.bytes_of_full_row <= row + row // CONTEXT  # a slot more, for a compiled step
     fits = fitting_rows("m", random, 10 * row + 6e5, None)
     assert 1 <= fits < 32
     assert fitting_rows("m", random, 10 * row + 6e5, fits) == fits

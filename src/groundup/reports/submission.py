@@ -329,13 +329,15 @@ def _evaluation(runs: Sequence[Run], scores: Sequence[Score]) -> Pairs:
 
 def _mfu(run: Run) -> float | None:
     """Model FLOP utilization over the whole training time, by the peak that the run's own lines were measured by."""
-    lines = read_metrics(run.path / "metrics.jsonl").lines
-    for found in reversed(lines):
-        share, speed = finite(found.get("mfu")), finite(found.get("tokens_per_second"))
-        seconds, tokens = _training_seconds(run), run.figures.get("tokens")
-        if share and speed and seconds and tokens:
-            return share * (tokens / seconds) / speed
-    return None
+    before, tokens, seconds, of_one = 0.0, 0.0, 0.0, None
+    for found in read_metrics(run.path / "metrics.jsonl").lines:
+        share, speed, after = (finite(found.get(name)) for name in ("mfu", "tokens_per_second", "tokens"))
+        if speed and after:
+            tokens += after - before
+            seconds += (after - before) / speed  # the summary's are rounded to a tenth
+            before = after
+            of_one = share / speed if share else of_one
+    return of_one * tokens / seconds if of_one and seconds else None
 
 
 def _has_mfu(run: Run) -> bool:
